@@ -1,0 +1,63 @@
+"""What every dataset yields: one picture with the labels it has, and which labels it does not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from perception.camera import PinholeCamera
+from perception.errors import UserError
+from perception.types import CLASS_NAMES, F32, I64, U8
+
+ROAD_IGNORE = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One labelled picture. A task without labels is None, and adds nothing to the loss."""
+
+    image_bgr: U8
+    """(H, W, 3) uint8."""
+    name: str
+    """Unique in its dataset, for messages and result files."""
+    drive: str = ""
+    """Recording it comes from; splits never cut through one."""
+    boxes_xyxy: F32 | None = None
+    """(N, 4) pixels; None where objects are not labelled at all."""
+    class_ids: I64 | None = None
+    """(N,) index into `perception.types.CLASS_NAMES`."""
+    ignore_boxes_xyxy: F32 | None = None
+    """(M, 4) regions that neither reward nor punish: DontCare, Van for Car, Person_sitting for Pedestrian."""
+    ignore_class_ids: I64 | None = None
+    """(M,) class for which the region is ignored, -1 for all classes."""
+    labelled_classes: tuple[bool, ...] = (True,) * len(CLASS_NAMES)
+    """False for a class this dataset does not label: there its absence means nothing."""
+    distances_m: F32 | None = None
+    """(N,) metres along the road to each box, NaN where unknown."""
+    road: U8 | None = None
+    """(H, W) 1 road, 0 not road, 255 not judged; None where road is not labelled."""
+    camera: PinholeCamera | None = None
+
+
+def read_image(path: Path) -> U8:
+    """A picture as (H, W, 3) uint8 BGR.
+
+    Raises:
+        UserError: missing or unreadable.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        problem = "cannot be decoded as a picture" if path.exists() else "no such file"
+        raise UserError(f"{path}: {problem}", "a PNG or JPEG file", "perception data check names every bad file")
+    return np.asarray(image, np.uint8)
+
+
+def find_image(folder: Path, stem: str) -> Path | None:
+    """The picture called `stem` in a folder, PNG (KITTI's own) before JPEG (re-encoded copies)."""
+    for suffix in (".png", ".jpg", ".jpeg"):
+        if (path := folder / (stem + suffix)).exists():
+            return path
+    return None

@@ -1,0 +1,108 @@
+"""What the runtime must know about a network, read from the ONNX file's own metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from perception.camera import Fit
+from perception.errors import UserError
+from perception.types import Detections, RoadMask
+
+METADATA_KEY = "perception"
+"""The one metadata entry of the model file; its value is a `ModelSpec` as JSON."""
+CONTRACT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The model file's own description of itself."""
+
+    class_names: tuple[str, ...]
+    """In the order of `class_ids`."""
+    size_hw: tuple[int, int]
+    """Height and width of the input, pixels."""
+    score_threshold: float = 0.3
+    """Detections below it are not shown by default; the tracker still sees them down to `track_threshold`."""
+    track_threshold: float = 0.1
+    """Lowest score that is worth giving to a tracker."""
+    road_threshold: int = 128
+    """Road confidence (0..255) from which a pixel counts as road: the MaxF point on the held-out frames."""
+    name: str = ""
+    """Preset and size, for people."""
+    precision: str = "fp32"
+    licence: str = ""
+    """Terms of the weights, which may differ from the code's."""
+    training_run: str = ""
+    """Folder name, date and commit of the run that made the weights."""
+    data_hash: str = ""
+    """Hash of the list of training files."""
+    contract: int = CONTRACT_VERSION
+    """Version of inputs and outputs."""
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ValueError("class_names is empty")
+        if len(self.size_hw) != 2 or min(self.size_hw) < 32:
+            raise ValueError(f"size_hw: found {self.size_hw}, expected height and width of at least 32 pixels")
+
+    def to_json(self) -> str:
+        """The text that goes into the model file."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, str], path: Path | str) -> ModelSpec:
+        """Read the description from a model file's metadata.
+
+        Raises:
+            UserError: the file was not exported by this project, or by a newer contract.
+        """
+        if METADATA_KEY not in metadata:
+            raise UserError(
+                f"{path}: the model does not describe itself (no metadata '{METADATA_KEY}')",
+                "an ONNX file that `perception export` wrote",
+                "perception export CHECKPOINT",
+            )
+        try:
+            values = json.loads(metadata[METADATA_KEY])
+            if values.get("contract") != CONTRACT_VERSION:
+                raise UserError(
+                    f"{path}: model contract {values.get('contract')!r}",
+                    f"contract {CONTRACT_VERSION}",
+                    "export the checkpoint again with this version",
+                )
+            known = {f.name for f in fields(ModelSpec)}
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+            return ModelSpec(**values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: broken model metadata ({error})", "metadata as `perception export` writes it"
+            ) from None
+
+
+def read_outputs(
+    outputs: Mapping[str, np.ndarray], index: int, fit: Fit, minimum_score: float = 0.0
+) -> tuple[Detections, RoadMask | None]:
+    """One image's outputs (contract of ARCHITECTURE.md) → detections in frame pixels and the road mask.
+
+    Args:
+        outputs: named arrays of a batch as a backend returns them.
+        index: which image of the batch.
+        fit: how that image was fitted.
+        minimum_score: lower ones are left out; scores come sorted, so this is a cut.
+    """
+    scores = outputs["scores"][index]  # (K,), sorted, highest first
+    count = (
+        int(np.searchsorted(-scores, -minimum_score, side="right")) if minimum_score > 0 else int((scores > 0).sum())
+    )
+    detections = Detections(
+        boxes_xyxy=fit.boxes_to_frame(outputs["boxes_xyxy"][index, :count]),
+        scores=scores[:count].astype(np.float32),
+        class_ids=outputs["class_ids"][index, :count].astype(np.int64),
+    )
+    road = RoadMask(outputs["road"][index], fit) if "road" in outputs else None
+    return detections, road

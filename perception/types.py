@@ -1,0 +1,142 @@
+"""The values that travel through the pipeline: frozen, shape-checked once, numpy inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from perception.camera import Fit, PinholeCamera
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+
+CLASS_NAMES: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")
+"""What the networks of this project find, in the order of `class_ids`. A model file carries its own list."""
+
+
+def _require_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) -> None:
+    if array.ndim != len(shape) or any(
+        want is not None and got != want for got, want in zip(array.shape, shape, strict=True)
+    ):
+        wanted = "(" + ", ".join("N" if want is None else str(want) for want in shape) + ")"
+        raise ValueError(f"{name}: found shape {array.shape}, expected {wanted}")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture and when it was taken."""
+
+    image_bgr: U8
+    """(H, W, 3) uint8, blue first."""
+    timestamp_ns: int
+    """Moment of capture on the source's one monotonic clock, nanoseconds."""
+    frame_id: int
+    """Number the source gave it, from 0; gaps show frames that were lost or skipped."""
+    source: str = ""
+    """Name of the source, for runs with several."""
+    camera: PinholeCamera | None = None
+    """Calibration where it is known; without it nothing metric is reported."""
+    dropped_before: int = 0
+    """Frames lost between the previous frame that was delivered and this one."""
+
+    def __post_init__(self) -> None:
+        _require_shape("Frame.image_bgr", self.image_bgr, (None, None, 3))
+        if self.image_bgr.dtype != np.uint8:
+            raise ValueError(f"Frame.image_bgr: found {self.image_bgr.dtype}, expected uint8")
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.image_bgr.shape[0], self.image_bgr.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What the network found in one frame, in pixels of the original image."""
+
+    boxes_xyxy: F32
+    """(N, 4) float32: left, top, right, bottom."""
+    scores: F32
+    """(N,) float32 in 0..1."""
+    class_ids: I64
+    """(N,) int64, index into the model's class names."""
+
+    def __post_init__(self) -> None:
+        _require_shape("Detections.boxes_xyxy", self.boxes_xyxy, (None, 4))
+        _require_shape("Detections.scores", self.scores, (len(self.boxes_xyxy),))
+        _require_shape("Detections.class_ids", self.class_ids, (len(self.boxes_xyxy),))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Detections:
+        """A subset by boolean mask, integer array or slice."""
+        return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index])
+
+    @staticmethod
+    def empty() -> Detections:
+        return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class RoadMask:
+    """Road confidence as the network gave it, with the way back to the original image."""
+
+    confidence: U8
+    """(h, w) uint8 at the network's output resolution; 255 = certainly road."""
+    fit: Fit
+    """How the frame was fitted to the network's input."""
+
+    def at_frame_size(self) -> U8:
+        """Confidence at the size of the original frame, (H, W) uint8."""
+        return self.fit.mask_to_frame(self.confidence)
+
+
+TrackState = Literal["tentative", "confirmed", "lost"]
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One object followed over time, as of one frame. Metric fields are None without a calibration."""
+
+    track_id: int
+    """From 1, unique to the tracker instance, never used again."""
+    class_id: int
+    box_xyxy: F32
+    """(4,) float32, pixels of the original image."""
+    score: float
+    """Score of the latest detection that matched."""
+    state: TrackState = "confirmed"
+    age_frames: int = 1
+    """Frames since the track was born, this one included."""
+    frames_since_seen: int = 0
+    """0 where a detection matched in this frame."""
+    position_m: tuple[float, float] | None = None
+    """(x right, z ahead) in metres, camera coordinates on the road plane."""
+    position_std_m: tuple[float, float] | None = None
+    """One standard deviation of each of `position_m`."""
+    distance_m: float | None = None
+    """Length of `position_m`."""
+    velocity_mps: tuple[float, float] | None = None
+    """(x, z) relative to the camera, metres a second."""
+    ttc_s: float | None = None
+    """Seconds until it reaches the camera at the present closing speed; None where it does not approach."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """All that the pipeline says about one frame."""
+
+    frame: Frame
+    detections: Detections
+    tracks: tuple[Track, ...]
+    road: RoadMask | None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    """Duration of each stage in milliseconds."""
+    age_ms: float | None = None
+    """Live sources only: how old the frame was when the result left the pipeline."""
