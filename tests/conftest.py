@@ -1,0 +1,40 @@
+"""Shared fixtures: where the sample data and the recorded numbers of the official tools lie.
+
+Neither is part of the project. Tests that need them ask for the fixture, and are skipped with a visible reason
+where the folder is missing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--data",
+        type=Path,
+        default=REPOSITORY.parent / "shared" / "data",
+        help="folder of the sample data (default: %(default)s)",
+    )
+
+
+@pytest.fixture(scope="session")
+def data_root(request: pytest.FixtureRequest) -> Path:
+    """Folder of the sample data: kitti/, camvid/, extra/, videos/."""
+    folder = Path(request.config.getoption("--data")).resolve()
+    if not (folder / "kitti").is_dir():
+        pytest.skip(f"no sample data at {folder} (pytest --data FOLDER)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_root(request: pytest.FixtureRequest) -> Path:
+    """Folder of the official tools' recorded numbers, beside the sample data."""
+    folder = Path(request.config.getoption("--data")).resolve().parent / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"no recorded numbers at {folder} (pytest --data FOLDER, beside which 'golden' lies)")
+    return folder
