@@ -1,0 +1,65 @@
+"""Trackers: one file each, found by file name. `create_tracker("bytetrack", lost_s=2.0)` makes one."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from typing import Any, Protocol
+
+import numpy as np
+
+from perception.errors import UserError
+from perception.types import Detections, Track
+
+DEFAULT_TRACKER = "bytetrack"
+
+
+class Tracker(Protocol):
+    """What every tracker is: `update` once a frame, `reset` to start afresh."""
+
+    def update(
+        self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None
+    ) -> tuple[Track, ...]: ...
+
+    def reset(self) -> None: ...
+
+
+def tracker_class(name: str) -> type | None:
+    """The class `…Tracker` that the file `name.py` in this folder defines; None where there is no such class."""
+    if name not in {module.name for module in pkgutil.iter_modules(__path__)}:
+        return None
+    module = importlib.import_module(f"{__name__}.{name}")
+    own = [
+        value
+        for key, value in vars(module).items()
+        if key.endswith("Tracker") and inspect.isclass(value) and value.__module__ == module.__name__
+    ]
+    return own[0] if own else None
+
+
+def tracker_names() -> tuple[str, ...]:
+    """Names of all trackers in this folder, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if tracker_class(module.name)))
+
+
+def create_tracker(name: str = DEFAULT_TRACKER, **overrides: Any) -> Tracker:
+    """A fresh tracker by its file's name; `overrides` are fields of its config.
+
+    Raises:
+        UserError: no such tracker, or a field its config does not have.
+    """
+    found = tracker_class(name)
+    if found is None:
+        names = tracker_names()
+        near = difflib.get_close_matches(name, names, n=1)
+        raise UserError(f"unknown tracker '{name}'", "one of " + ", ".join(names), (near or [DEFAULT_TRACKER])[0])
+    default = inspect.signature(found).parameters["config"].default
+    fields = default.__dataclass_fields__
+    for key in overrides:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = near[0] if near else ""
+            raise UserError(f"tracker '{name}' has no option '{key}'", "one of " + ", ".join(fields), hint)
+    return found(type(default)(**{k: getattr(default, k) for k in fields} | overrides))
