@@ -13,6 +13,7 @@ from perception.errors import UserError
 from perception.types import CLASS_NAMES, F32, I64, U8
 
 ROAD_IGNORE = 255
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,8 @@ class Sample:
     """(N,) metres along the road to each box, NaN where unknown."""
     road: U8 | None = None
     """(H, W) 1 road, 0 not road, 255 not judged; None where road is not labelled."""
+    semantic: U8 | None = None
+    """(H, W) 0 other, 1 vehicle, 2 person, 3 rider or bicyclist, 255 not judged; None where there is no such mask."""
     camera: PinholeCamera | None = None
 
 
@@ -57,7 +60,31 @@ def read_image(path: Path) -> U8:
 
 def find_image(folder: Path, stem: str) -> Path | None:
     """The picture called `stem` in a folder, PNG (KITTI's own) before JPEG (re-encoded copies)."""
-    for suffix in (".png", ".jpg", ".jpeg"):
+    for suffix in IMAGE_SUFFIXES:
         if (path := folder / (stem + suffix)).exists():
             return path
     return None
+
+
+def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
+    """A one-channel label picture as (H, W) uint8.
+
+    Raises:
+        UserError: missing, unreadable, in colour, or of another size than its image.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        problem = "cannot be decoded as a picture" if path.exists() else "no such file"
+        raise UserError(f"{path}: {problem}", "a PNG of class numbers", "perception data check names every bad file")
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise UserError(f"{path}: found shape {mask.shape} of {mask.dtype}", "one channel of 8-bit class numbers")
+    if mask.shape != size_hw:
+        raise UserError(f"{path}: found {mask.shape[1]}x{mask.shape[0]}", f"its image's {size_hw[1]}x{size_hw[0]}")
+    return np.asarray(mask, np.uint8)
+
+
+def image_stems(folder: Path) -> list[str]:
+    """Names without suffix of the pictures in a folder, sorted; empty where the folder is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted({p.stem for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES})

@@ -1,0 +1,122 @@
+"""KITTI's object benchmark: single frames with 2-D and 3-D boxes. Pictures may be PNG or JPEG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from datasets.labels import KITTI_RULE, LabelRule, targets
+from datasets.sample import Sample, find_image, image_stems, read_image
+from perception.camera import PinholeCamera
+from perception.errors import UserError
+from perception.formats.kitti import read_calibration, read_objects, read_text
+
+
+def read_split(root: Path, split: str | Path) -> list[str]:
+    """Frame names of a split file, one a line.
+
+    Args:
+        root: folder that holds `ImageSets/`.
+        split: `train` means `ImageSets/train.txt`; a path means that file.
+
+    Raises:
+        UserError: no such file, or no names in it.
+    """
+    path = Path(split)
+    if path.suffix != ".txt":
+        path = root / "ImageSets" / f"{split}.txt"
+    if not path.exists():
+        known = sorted(p.stem for p in (root / "ImageSets").glob("*.txt"))
+        raise UserError(f"{path}: no such split file", f"one of {', '.join(known) or 'none: there is no ImageSets'}")
+    names = read_text(path).split()
+    if not names:
+        raise UserError(f"{path}: holds no names", "one frame name a line")
+    return names
+
+
+def read_drives(root: Path) -> dict[str, str]:
+    """Frame name → recording, from `drives.json`; empty where there is none.
+
+    Raises:
+        UserError: the file is not a JSON object of texts.
+    """
+    path = root / "drives.json"
+    if not path.exists():
+        return {}
+    try:
+        drives = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: {error.msg}", 'JSON: {"000002": "2011_09_26_drive_0086"}') from None
+    if not isinstance(drives, dict) or not all(isinstance(drive, str) for drive in drives.values()):
+        raise UserError(f"{path}: is not a map from frame to drive", '{"000002": "2011_09_26_drive_0086"}')
+    return drives
+
+
+class KittiObject:
+    """Frames under `<root>/<part>/image_2` with `label_2` and, where present, `calib`.
+
+    Args:
+        root: folder that holds `training/`.
+        split: name of a file in `ImageSets/` or a path to one; None takes every frame with an image and a label.
+        rule: how class names become targets.
+        part: `training`, or `testing` which has no labels.
+
+    Raises:
+        UserError: nothing there, or the split names frames without image or label.
+    """
+
+    def __init__(
+        self, root: Path, split: str | Path | None = None, rule: LabelRule = KITTI_RULE, part: str = "training"
+    ) -> None:
+        self.root, self.rule = Path(root), rule
+        self.folder = self.root / part
+        self.labelled = part != "testing"
+        self.drives = read_drives(self.root)
+        images = image_stems(self.folder / "image_2")
+        whole = {name for name in images if not self.labelled or self._label_path(name).exists()}
+        if split is None:
+            self.names = sorted(whole)
+        else:
+            self.names = read_split(self.root, split)
+            if missing := [name for name in self.names if name not in whole]:
+                raise UserError(
+                    f"split '{split}': {len(missing)} of {len(self.names)} frames have no image or no label,"
+                    f" the first is {missing[0]}",
+                    f"{self.folder}/image_2/{missing[0]}.png or .jpg, and label_2/{missing[0]}.txt",
+                    f"perception data check {self.root}",
+                )
+        if not self.names:
+            raise UserError(
+                f"{self.folder}: no frames",
+                "image_2/000000.png with label_2/000000.txt",
+                "perception data fetch kitti-object",
+            )
+
+    def _label_path(self, name: str) -> Path:
+        return self.folder / "label_2" / f"{name}.txt"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Sample:
+        name = self.names[i]
+        image = read_image(find_image(self.folder / "image_2", name) or self.folder / "image_2" / f"{name}.png")
+        calibration = self.folder / "calib" / f"{name}.txt"
+        camera = PinholeCamera(read_calibration(calibration)["P2"]) if calibration.exists() else None
+        drive = self.drives.get(name, "")
+        if not self.labelled:
+            return Sample(image, name, drive, camera=camera)
+        rows = read_objects(self._label_path(name), scores=False)
+        found = targets(rows, self.rule, (image.shape[0], image.shape[1]))
+        return Sample(
+            image_bgr=image,
+            name=name,
+            drive=drive,
+            boxes_xyxy=found.boxes_xyxy,
+            class_ids=found.class_ids,
+            ignore_boxes_xyxy=found.ignore_boxes_xyxy,
+            ignore_class_ids=found.ignore_class_ids,
+            labelled_classes=self.rule.labelled_classes,
+            distances_m=found.distances_m,
+            camera=camera,
+        )

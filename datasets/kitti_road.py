@@ -1,0 +1,83 @@
+"""KITTI's road benchmark: which pixels are drivable road. Ground truth keeps the official colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image
+from perception.camera import PinholeCamera
+from perception.errors import UserError
+from perception.formats.kitti import read_calibration
+from perception.types import U8
+
+CATEGORIES = ("um", "umm", "uu")
+"""Urban marked, urban multiple marked lanes, urban unmarked."""
+
+
+def ground_truth_name(name: str) -> str:
+    """`um_000001` → `um_road_000001`."""
+    category, number = name.split("_", 1)
+    return f"{category}_road_{number}"
+
+
+def road_mask(ground_truth_bgr: U8) -> U8:
+    """Official colours (H, W, 3) → (H, W) 1 road, 0 not road, 255 not judged.
+
+    Red marks the valid area, blue the road in it (road devkit readme).
+    """
+    valid, road = ground_truth_bgr[..., 2] > 0, ground_truth_bgr[..., 0] > 0
+    return np.where(valid, road.astype(np.uint8), np.uint8(ROAD_IGNORE)).astype(np.uint8)
+
+
+class KittiRoad:
+    """Frames under `<root>/<part>/image_2` with `gt_image_2` and, where present, `calib`.
+
+    The benchmark does not say which recording a frame comes from, so `drive` is empty; neighbours in a category
+    are often neighbours in time: hold out whole runs of numbers, not every n-th.
+
+    Args:
+        root: folder that holds `training/`.
+        categories: of `um`, `umm`, `uu`.
+        part: `training`, or `testing` which has no ground truth.
+
+    Raises:
+        UserError: no frames.
+    """
+
+    def __init__(self, root: Path, categories: Sequence[str] = CATEGORIES, part: str = "training") -> None:
+        self.root, self.folder = Path(root), Path(root) / part
+        self.labelled = part != "testing"
+        if unknown := sorted(set(categories) - set(CATEGORIES)):
+            raise UserError(f"road category '{unknown[0]}'", "one of " + ", ".join(CATEGORIES))
+        stems = [n for n in image_stems(self.folder / "image_2") if n.split("_")[0] in categories and "_" in n]
+        self.names = [n for n in stems if not self.labelled or self._truth_path(n).exists()]
+        if not self.names:
+            raise UserError(
+                f"{self.folder}: no frames",
+                "image_2/um_000000.png with gt_image_2/um_road_000000.png",
+                "perception data fetch kitti-road",
+            )
+
+    def _truth_path(self, name: str) -> Path:
+        return self.folder / "gt_image_2" / f"{ground_truth_name(name)}.png"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Sample:
+        name = self.names[i]
+        image = read_image(find_image(self.folder / "image_2", name) or self.folder / "image_2" / f"{name}.png")
+        calibration = self.folder / "calib" / f"{name}.txt"
+        camera = PinholeCamera(read_calibration(calibration)["P2"]) if calibration.exists() else None
+        if not self.labelled:
+            return Sample(image, name, camera=camera)
+        path = self._truth_path(name)
+        truth = read_image(path)
+        if truth.shape != image.shape:
+            raise UserError(
+                f"{path}: found {truth.shape[1]}x{truth.shape[0]}", f"its image's {image.shape[1]}x{image.shape[0]}"
+            )
+        return Sample(image, name, road=road_mask(truth), camera=camera)

@@ -1,0 +1,90 @@
+"""KITTI's tracking benchmark as single frames: one `Sample` for each frame that has an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.labels import KITTI_RULE, LabelRule, targets
+from datasets.sample import Sample, find_image, image_stems, read_image
+from perception.camera import PinholeCamera
+from perception.errors import UserError
+from perception.formats.kitti import TrackingRows, read_calibration, read_tracking
+
+_DRIVES_OF_26_SEPTEMBER = (5, 9, 11, 13, 14, 15, 18, 22, 32, 36, 56, 59, 60, 91)
+DRIVES = {f"{i:04d}": f"2011_09_26_drive_{drive:04d}" for i, drive in enumerate(_DRIVES_OF_26_SEPTEMBER)}
+"""Training sequence → raw recording, where it is certain. Sequences 0014–0020 are of other days: their pictures are
+not 1242 pixels wide."""
+
+
+class KittiTracking:
+    """Frames under `<root>/training/image_02/<sequence>`; a sequence may hold fewer images than labels.
+
+    Args:
+        root: folder that holds `training/`.
+        sequences: names such as `0006`; None takes every sequence with images.
+        rule: how class names become targets.
+
+    Raises:
+        UserError: a sequence without images or labels, or nothing at all.
+    """
+
+    def __init__(self, root: Path, sequences: Sequence[str] | None = None, rule: LabelRule = KITTI_RULE) -> None:
+        self.root, self.rule = Path(root), rule
+        self.folder = self.root / "training"
+        images = self.folder / "image_02"
+        if sequences is None:
+            sequences = sorted(p.name for p in images.iterdir() if p.is_dir()) if images.is_dir() else []
+        self.frames: list[tuple[str, str]] = []
+        for sequence in sequences:
+            stems = image_stems(images / sequence)
+            if not stems:
+                raise UserError(f"{images / sequence}: no images", "000000.png or 000000.jpg and so on")
+            for stem in stems:
+                if not stem.isdecimal():
+                    raise UserError(f"{images / sequence / stem}: not a frame number", "000000.png or 000000.jpg")
+                self.frames.append((sequence, stem))
+        if not self.frames:
+            raise UserError(
+                f"{images}: no sequences", "image_02/0000/000000.png", "perception data fetch kitti-tracking"
+            )
+        self._rows = {s: read_tracking(self.folder / "label_02" / f"{s}.txt", scores=False) for s in sequences}
+        self._cameras = {s: self._camera(s) for s in sequences}
+
+    def _camera(self, sequence: str) -> PinholeCamera | None:
+        path = self.folder / "calib" / f"{sequence}.txt"
+        return PinholeCamera(read_calibration(path)["P2"]) if path.exists() else None
+
+    @property
+    def names(self) -> list[str]:
+        """`<sequence>/<frame>` of each sample."""
+        return [f"{sequence}/{stem}" for sequence, stem in self.frames]
+
+    def rows(self, sequence: str) -> TrackingRows:
+        """All label rows of a sequence, frames without an image included."""
+        return self._rows[sequence]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, i: int) -> Sample:
+        sequence, stem = self.frames[i]
+        folder = self.folder / "image_02" / sequence
+        image = read_image(find_image(folder, stem) or folder / f"{stem}.png")
+        rows = self._rows[sequence]
+        objects = rows.objects[np.flatnonzero(rows.frame_ids == int(stem))]
+        found = targets(objects, self.rule, (image.shape[0], image.shape[1]))
+        return Sample(
+            image_bgr=image,
+            name=f"{sequence}/{stem}",
+            drive=DRIVES.get(sequence, f"tracking_{sequence}"),
+            boxes_xyxy=found.boxes_xyxy,
+            class_ids=found.class_ids,
+            ignore_boxes_xyxy=found.ignore_boxes_xyxy,
+            ignore_class_ids=found.ignore_class_ids,
+            labelled_classes=self.rule.labelled_classes,
+            distances_m=found.distances_m,
+            camera=self._cameras[sequence],
+        )

@@ -1,0 +1,105 @@
+"""Box sets that label only some classes: `image_2` and `label_2` in KITTI's columns, with names of their own.
+
+A class that a set does not label is masked out of the loss there (`Sample.labelled_classes`), never taught as
+background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.labels import CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
+from datasets.sample import Sample, find_image, image_stems, read_image
+from perception.errors import UserError
+from perception.formats.kitti import read_objects
+
+
+@dataclass(frozen=True)
+class PartialSet:
+    """What one such set labels."""
+
+    name: str
+    """Folder name, and the first part of `Sample.drive`."""
+    rule: LabelRule
+    scenes_apart: bool = False
+    """True: every picture is a recording of its own. False: the image's name up to its underscore says which."""
+
+
+DAWN = PartialSet(
+    "dawn_fog",
+    LabelRule(
+        positive={"car": CAR, "pedestrian": PEDESTRIAN, "cyclist": CYCLIST},
+        # its trucks and buses are loosely told from vans and cars; its motorcycles carry riders
+        ignore={"truck": CAR, "bus": CAR, "motorcycle": CYCLIST},
+    ),
+    scenes_apart=True,
+)
+
+CITYPERSONS = PartialSet(
+    "citypersons_sample",
+    LabelRule(positive={"pedestrian": PEDESTRIAN}, labelled_classes=(False, True, False)),
+)
+"""Cars are there and not labelled; riders are boxed as Pedestrian. The recording is the city."""
+
+CARLA = PartialSet(
+    "carla_danielhfnr",
+    LabelRule(
+        positive={"vehicle": CAR, "cyclist": CYCLIST},
+        ignore={"motorcycle": CYCLIST},
+        background=("traffic_light", "traffic_sign"),
+        labelled_classes=(True, False, True),
+    ),
+)
+"""Simulated; no pedestrians are labelled. The recording is the town."""
+
+KNOWN = {known.name: known for known in (DAWN, CITYPERSONS, CARLA)}
+
+
+class PartialBoxes:
+    """Pictures under `<root>/image_2` with `<root>/label_2`.
+
+    Args:
+        root: folder of the set.
+        partial_set: what it labels; None goes by the folder's name (see `KNOWN`).
+
+    Raises:
+        UserError: an unknown folder, no frames, or an image without a label file.
+    """
+
+    def __init__(self, root: Path, partial_set: PartialSet | None = None) -> None:
+        self.root = Path(root)
+        if partial_set is None and self.root.name not in KNOWN:
+            raise UserError(f"{self.root}: unknown set of boxes", "a folder called " + ", ".join(KNOWN))
+        self.set = partial_set or KNOWN[self.root.name]
+        self.names = image_stems(self.root / "image_2")
+        if not self.names:
+            raise UserError(f"{self.root}: no frames", "image_2/NAME.jpg with label_2/NAME.txt")
+        if missing := [name for name in self.names if not self._label_path(name).exists()]:
+            raise UserError(
+                f"{self._label_path(missing[0])}: no such file ({len(missing)} labels are missing)",
+                "a label file for every image; an empty one means no objects",
+            )
+
+    def _label_path(self, name: str) -> Path:
+        return self.root / "label_2" / f"{name}.txt"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> Sample:
+        name = self.names[i]
+        image = read_image(find_image(self.root / "image_2", name) or self.root / "image_2" / f"{name}.png")
+        rows = read_objects(self._label_path(name), scores=False, classes=self.set.rule.names)
+        found = targets(rows, self.set.rule, (image.shape[0], image.shape[1]))
+        return Sample(
+            image_bgr=image,
+            name=name,
+            drive=f"{self.set.name}_{name if self.set.scenes_apart else name.split('_')[0]}",
+            boxes_xyxy=found.boxes_xyxy,
+            class_ids=found.class_ids,
+            ignore_boxes_xyxy=found.ignore_boxes_xyxy,
+            ignore_class_ids=found.ignore_class_ids,
+            labelled_classes=self.set.rule.labelled_classes,
+            distances_m=found.distances_m,
+        )
