@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.splits import read_drives, read_split
 from perception.camera import PinholeCamera
 from perception.errors import UserError
-from perception.formats.kitti import read_calibration, read_objects, read_text
-
-
-def read_split(root: Path, split: str | Path) -> list[str]:
-    """Frame names of a split file, one a line.
-
-    Args:
-        root: folder that holds `ImageSets/`.
-        split: `train` means `ImageSets/train.txt`; a path means that file.
-
-    Raises:
-        UserError: no such file, or no names in it.
-    """
-    path = Path(split)
-    if path.suffix != ".txt":
-        path = root / "ImageSets" / f"{split}.txt"
-    if not path.exists():
-        known = sorted(p.stem for p in (root / "ImageSets").glob("*.txt"))
-        raise UserError(f"{path}: no such split file", f"one of {', '.join(known) or 'none: there is no ImageSets'}")
-    names = read_text(path).split()
-    if not names:
-        raise UserError(f"{path}: holds no names", "one frame name a line")
-    return names
-
-
-def read_drives(root: Path) -> dict[str, str]:
-    """Frame name → recording, from `drives.json`; empty where there is none.
-
-    Raises:
-        UserError: the file is not a JSON object of texts.
-    """
-    path = root / "drives.json"
-    if not path.exists():
-        return {}
-    try:
-        drives = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}", 'JSON: {"000002": "2011_09_26_drive_0086"}') from None
-    if not isinstance(drives, dict) or not all(isinstance(drive, str) for drive in drives.values()):
-        raise UserError(f"{path}: is not a map from frame to drive", '{"000002": "2011_09_26_drive_0086"}')
-    return drives
+from perception.formats.kitti import read_calibration, read_objects
 
 
 class KittiObject:
