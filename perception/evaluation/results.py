@@ -308,7 +308,8 @@ class TrackingScore:
     CLR_Re, CLR_Pr, CLR_F1, MTR, PTR, MLR, sMOTA, MOTAL, FP_per_frame, CLR_TP, CLR_FN, CLR_FP, IDSW, MT, PT, ML,
     Frag, CLR_Frames; IDF1, IDR, IDP, IDTP, IDFN, IDFP; Dets, GT_Dets, IDs, GT_IDs, Frames."""
     by_alpha: dict[str, F64]
-    """(19,) each, by `ALPHAS`: HOTA, DetA, AssA, DetRe, DetPr, AssRe, AssPr, LocA, OWTA, HOTA_TP, HOTA_FN, HOTA_FP."""
+    """(19,) each, by `ALPHAS`: HOTA, DetA, AssA, DetRe, DetPr, AssRe, AssPr, LocA, OWTA,
+    HOTA_TP, HOTA_FN, HOTA_FP."""
 
 
 @dataclass(frozen=True, eq=False)

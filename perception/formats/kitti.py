@@ -209,6 +209,7 @@ def _object_rows(
     with_scores: bool,
     path: Path | str,
     classes: Iterable[str] | None,
+    allow_inverted: bool,
 ) -> tuple[F64, ObjectRows]:
     """Numbers before the class name (N, first) and the object columns after it."""
     names = tuple(tokens[first] for _, tokens in rows)
@@ -229,7 +230,7 @@ def _object_rows(
         _diagnose(rows, columns, path)
     boxes = body[:, 3:7]
     inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-    if inverted.any():
+    if inverted.any() and not allow_inverted:
         i = int(np.argmax(inverted))
         side, low = ("right", "left") if boxes[i, 2] < boxes[i, 0] else ("bottom", "top")
         value, limit = boxes[i, 2 if side == "right" else 3], boxes[i, 0 if side == "right" else 1]
@@ -253,6 +254,7 @@ def parse_objects(
     *,
     scores: bool | None = None,
     classes: Iterable[str] | None = OBJECT_CLASSES,
+    allow_inverted: bool = False,
 ) -> ObjectRows:
     """Parse an object label (15 columns) or result (16 columns) file.
 
@@ -261,6 +263,7 @@ def parse_objects(
         path: named in errors.
         scores: True for results, False for labels, None for either.
         classes: legal names, compared without case; None allows any.
+        allow_inverted: take boxes whose right is less than their left, as the official evaluators do.
 
     Raises:
         UserError: a bad row, with file, line, column and what was expected.
@@ -268,7 +271,7 @@ def parse_objects(
     counts = {True: (16,), False: (15,), None: (15, 16)}[scores]
     rows, width = _split(text, path, counts, OBJECT_COLUMNS)
     with_scores = scores if scores is not None else width == 16
-    return _object_rows(rows, 0, OBJECT_COLUMNS, with_scores, path, classes)[1]
+    return _object_rows(rows, 0, OBJECT_COLUMNS, with_scores, path, classes, allow_inverted)[1]
 
 
 def parse_tracking(
@@ -277,6 +280,7 @@ def parse_tracking(
     *,
     scores: bool | None = None,
     classes: Iterable[str] | None = TRACKING_CLASSES,
+    allow_inverted: bool = False,
 ) -> TrackingRows:
     """Parse a tracking file: labels have 17 columns, results 17 or 18.
 
@@ -286,7 +290,7 @@ def parse_tracking(
     counts = {True: (18,), False: (17,), None: (17, 18)}[scores]
     rows, width = _split(text, path, counts, TRACKING_COLUMNS)
     with_scores = scores if scores is not None else width == 18
-    head, objects = _object_rows(rows, 2, TRACKING_COLUMNS, with_scores, path, classes)
+    head, objects = _object_rows(rows, 2, TRACKING_COLUMNS, with_scores, path, classes, allow_inverted)
     if (head[:, 0] < 0).any():
         i = int(np.argmax(head[:, 0] < 0))
         raise _bad(path, rows[i][0], "frame", f"{head[i, 0]:g}", "a frame number from 0")
