@@ -49,13 +49,24 @@ def read_image(path: Path) -> U8:
     """A picture as (H, W, 3) uint8 BGR.
 
     Raises:
-        UserError: missing or unreadable.
+        UserError: missing, unreadable or cut short.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    return _decode(path, cv2.IMREAD_COLOR, "a PNG or JPEG file")
+
+
+def _decode(path: Path, flags: int, expected: str) -> U8:
+    try:
+        data = path.read_bytes()
+        # OpenCV paints the missing part of a JPEG grey and says nothing
+        cut = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]
+        image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        problem = "the end of the picture is missing" if cut else "cannot be decoded as a picture"
+    except (OSError, cv2.error) as error:  # cv2.error: the header promises more pixels than OpenCV allows
+        image = None
+        problem = error.strerror or str(error) if isinstance(error, OSError) else "cannot be decoded as a picture"
     if image is None:
-        problem = "cannot be decoded as a picture" if path.exists() else "no such file"
-        raise UserError(f"{path}: {problem}", "a PNG or JPEG file", "perception data check names every bad file")
-    return np.asarray(image, np.uint8)
+        raise UserError(f"{path}: {problem}", expected, "perception data check FOLDER names every bad file")
+    return image
 
 
 def find_image(folder: Path, stem: str) -> Path | None:
@@ -72,10 +83,7 @@ def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
     Raises:
         UserError: missing, unreadable, in colour, or of another size than its image.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None:
-        problem = "cannot be decoded as a picture" if path.exists() else "no such file"
-        raise UserError(f"{path}: {problem}", "a PNG of class numbers", "perception data check names every bad file")
+    mask = _decode(path, cv2.IMREAD_UNCHANGED, "a PNG of class numbers")
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise UserError(f"{path}: found shape {mask.shape} of {mask.dtype}", "one channel of 8-bit class numbers")
     if mask.shape != size_hw:

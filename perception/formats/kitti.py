@@ -56,6 +56,8 @@ OBJECT_COLUMNS = [
 ]
 TRACKING_COLUMNS = ["frame", "track_id", *OBJECT_COLUMNS]
 
+MAX_WHOLE = 2**31 - 1
+"""Frame numbers, track ids and occlusion levels beyond it are rubbish that would overflow unseen."""
 UNKNOWN_ALPHA = -10.0
 UNKNOWN_DIMENSION = -1.0
 UNKNOWN_LOCATION = -1000.0
@@ -178,8 +180,8 @@ def _diagnose(rows: list[tuple[int, list[str]]], columns: list[str], path: Path 
                 raise _bad(path, line, column, token, "a number") from None
             if not math.isfinite(value):
                 raise _bad(path, line, column, token, "a finite number")
-            if column in integers and value != int(value):
-                raise _bad(path, line, column, token, "a whole number")
+            if column in integers and (value != int(value) or abs(value) > MAX_WHOLE):
+                raise _bad(path, line, column, token, f"a whole number of at most {MAX_WHOLE}")
 
 
 def _split(
@@ -190,14 +192,14 @@ def _split(
     width = len(rows[0][1]) if rows else counts[0]
     for line, tokens in rows:
         if len(tokens) not in counts or len(tokens) != width:
-            wanted = " or ".join(str(count) for count in counts) if width not in counts else str(width)
-            if len(tokens) < width and len(tokens) < max(counts):
+            allowed = (width,) if width in counts else counts
+            if len(tokens) < min(allowed):
                 where = f"column '{columns[len(tokens)]}' is missing"
             else:
-                where = f"there is more after column '{columns[min(width, max(counts)) - 1]}'"
+                where = f"there is more after column '{columns[max(allowed) - 1]}'"
             raise UserError(
                 f"{path}:{line}: found {len(tokens)} columns; {where}",
-                f"{wanted} columns: {' '.join(columns[:width])}",
+                f"{' or '.join(map(str, allowed))} columns: {' '.join(columns[: max(allowed)])}",
             )
     return rows, width
 
@@ -226,7 +228,7 @@ def _object_rows(
     numbers = numbers.reshape(len(rows), len(columns) - 1 - (not with_scores))
     head, body = numbers[:, :first], numbers[:, first:]
     whole = np.concatenate([head, body[:, 1:2]], axis=1)
-    if not np.isfinite(numbers).all() or (whole != np.floor(whole)).any():
+    if not np.isfinite(numbers).all() or (whole != np.floor(whole)).any() or (np.abs(whole) > MAX_WHOLE).any():
         _diagnose(rows, columns, path)
     boxes = body[:, 3:7]
     inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
@@ -376,7 +378,7 @@ def parse_calibration(text: str, path: Path | str = "<text>") -> dict[str, F64]:
     """Matrices of a calibration file by KITTI's object-kit names; P2 is always there.
 
     Raises:
-        UserError: an unknown name, a wrong count of numbers, NaN, or no P2.
+        UserError: an unknown name, one that comes twice, a wrong count of numbers, NaN, or no P2.
     """
     matrices: dict[str, F64] = {}
     for line, content in enumerate(text.split("\n"), 1):
@@ -387,6 +389,8 @@ def parse_calibration(text: str, path: Path | str = "<text>") -> dict[str, F64]:
         name = _CALIBRATION_ALIASES.get(name, name)
         if name not in _CALIBRATION_SHAPES:
             raise UserError(f"{path}:{line}: found '{tokens[0]}'", "one of " + ", ".join(_CALIBRATION_SHAPES))
+        if name in matrices:
+            raise UserError(f"{path}:{line}: {name} for the second time", "every matrix once")
         shape = _CALIBRATION_SHAPES[name]
         if len(tokens) - 1 != math.prod(shape):
             raise UserError(f"{path}:{line}: {name} has {len(tokens) - 1} numbers", f"{math.prod(shape)} numbers")
