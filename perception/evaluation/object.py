@@ -9,7 +9,7 @@ What the devkit does that surprises, and is followed here:
 
 - A detection's height is cut to an integer and tested before its class: a too small detection of any class is
   "ignored", and an ignored detection can absorb a ground truth, which is then neither hit nor miss.
-- A ground truth is ignored where its height is less than or *equal to* the minimum (as the recorded evaluator has it).
+- A ground truth is ignored where its height is less than or *equal to* the minimum, as in the recorded evaluator.
 - The pass that collects thresholds matches a ground truth with the highest score, the counting pass with the largest
   overlap; so a threshold may find other true positives than those it was taken from.
 - A detection that a ground truth has taken is never forgiven by DontCare, and DontCare compares the overlap
@@ -326,7 +326,7 @@ def _ranks(*keys: np.ndarray) -> I64:
 
 
 def _counting_priority(overlaps: _Overlaps, case: _Case) -> I64:
-    """Largest overlap first; an ignored detection only where nothing valid matches, and then the first in the file."""
+    """Largest overlap first; an ignored detection only where nothing valid matches, then the first in the file."""
     det = overlaps.pair_det[case.pair]
     valid = case.det_valid[det]
     return _ranks(-det, np.where(valid, overlaps.pair_iou[case.pair], 0.0), valid)

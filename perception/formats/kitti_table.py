@@ -21,6 +21,8 @@ from perception.types import F64, I64
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
 _NUMERIC = b"0123456789+-.eE \t\r\n"
 _LONGEST_NAME = 32
+_BLOCK = 1 << 15
+"""Read at once: more than a label file holds, and small enough that the buffer costs nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +153,9 @@ def _read_bytes(path: Path) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            parts = [os.read(handle, 1 << 20)]
-            while len(parts[-1]) == 1 << 20:
-                parts.append(os.read(handle, 1 << 20))
+            parts = [os.read(handle, _BLOCK)]
+            while len(parts[-1]) == _BLOCK:
+                parts.append(os.read(handle, _BLOCK))
         finally:
             os.close(handle)
     except OSError:
@@ -176,14 +178,14 @@ def _parse_plain(
         starts = np.concatenate([[0], starts])
     if len(starts) % width:
         return None
-    starts = starts.reshape(-1, width)
+    table = starts.reshape(-1, width)
     newlines = np.flatnonzero(buffer == 10)
-    lines = np.searchsorted(newlines, starts[:, [0, -1]])  # line of the first and of the last token of each row
+    lines = np.searchsorted(newlines, table[:, [0, -1]])  # line of the first and of the last token of each row
     if (lines[:, 0] != lines[:, 1]).any() or (lines[1:, 0] <= lines[:-1, 1]).any():
         return None
 
     # class names: take them out, so that only numbers are left
-    begin = starts[:, 0]
+    begin = table[:, 0]
     end = np.flatnonzero(solid[:-1] & ~solid[1:])[::width] + 1
     names = [text[i:j] for i, j in zip(begin.tolist(), end.tolist(), strict=True)]
     longest = max(map(len, names), default=0)
