@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,9 +15,12 @@ from perception.camera import Fit
 from perception.errors import UserError
 from perception.types import Detections, RoadMask
 
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""Weights that ship with the package: `NAME-HEIGHTxWIDTH.onnx`."""
 METADATA_KEY = "perception"
 """The one metadata entry of the model file; its value is a `ModelSpec` as JSON."""
 CONTRACT_VERSION = 1
+_SIZE_IN_NAME = re.compile(r"(?P<height>\d+)x(?P<width>\d+)")
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,27 @@ class ModelSpec:
             raise UserError(
                 f"{path}: broken model metadata ({error})", "metadata as `perception export` writes it"
             ) from None
+
+
+def default_model(source_size_hw: tuple[int, int] | None, folder: Path = WEIGHTS_FOLDER) -> Path:
+    """The shipped model whose input fits the source best: the nearest aspect ratio, the wide one for an unknown size.
+
+    Raises:
+        UserError: no weights are shipped.
+    """
+    sizes = {path: match for path in sorted(folder.glob("*.onnx")) if (match := _SIZE_IN_NAME.search(path.stem))}
+    if not sizes:
+        raise UserError(
+            f"{folder}: no weights are shipped here",
+            "files like nano-384x1248.onnx",
+            "--model FILE.onnx   (perception train and perception export make one)",
+        )
+    height, width = source_size_hw or (375, 1242)
+
+    def mismatch(path: Path) -> float:
+        return abs(math.log((width / height) / (int(sizes[path]["width"]) / int(sizes[path]["height"]))))
+
+    return min(sizes, key=mismatch)
 
 
 def read_outputs(

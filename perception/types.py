@@ -44,6 +44,8 @@ class Frame:
     """Calibration where it is known; without it nothing metric is reported."""
     dropped_before: int = 0
     """Frames lost between the previous frame that was delivered and this one."""
+    captured_ns: int | None = None
+    """Live sources only: the moment of capture on `time.monotonic_ns()`, from which age counts."""
 
     def __post_init__(self) -> None:
         _require_shape("Frame.image_bgr", self.image_bgr, (None, None, 3))

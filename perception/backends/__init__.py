@@ -1,0 +1,63 @@
+"""What runs a network: one file each, named arrays in, named arrays out. They know no boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from perception.errors import UserError
+from perception.model import ModelSpec
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+
+class Backend(Protocol):
+    """What the pipeline needs of a backend."""
+
+    @property
+    def inputs(self) -> Mapping[str, tuple]:
+        """Name → shape; a dimension that is no number may vary."""
+
+    @property
+    def outputs(self) -> Mapping[str, tuple]: ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What `ModelSpec.from_metadata` reads."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+
+
+class Model(NamedTuple):
+    """A network ready to run, and its own description of itself."""
+
+    backend: Backend
+    spec: ModelSpec
+
+
+def load_model(path: Path | str, device: Device = "auto", threads: int = 0) -> Model:
+    """Load a model file: `.onnx` with ONNX Runtime, `.engine` with TensorRT.
+
+    Args:
+        path: a file that `perception export` wrote.
+        device: auto, cpu, cuda or tensorrt. Anything but auto is used or refused, never replaced.
+        threads: CPU threads for one operator, 0 for one a core.
+
+    Raises:
+        UserError: missing or broken file, or the device cannot be used.
+    """
+    path = Path(path)
+    if path.suffix == ".engine":
+        from perception.backends.tensorrt import TensorRTBackend
+
+        backend: Backend = TensorRTBackend(path)
+    elif path.suffix == ".onnx" or not path.exists():
+        from perception.backends.onnxruntime import OnnxRuntimeBackend
+
+        backend = OnnxRuntimeBackend(path, device, threads)
+    else:
+        raise UserError(f"{path}: not a model file", "an .onnx or .engine file", "perception export CHECKPOINT")
+    return Model(backend, ModelSpec.from_metadata(backend.metadata, path))

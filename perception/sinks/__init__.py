@@ -1,0 +1,171 @@
+"""Where results go. Each sink runs in its own thread behind its own queue, so none can stall or kill another.
+
+A new sink is one file with one subclass of `Sink`: `open`, `write`, `close`, and `event` where it cares. Its own
+exceptions end it and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar
+
+from perception.buffer import Channel
+from perception.errors import UserError
+from perception.health import EventListener, HealthEvent
+from perception.model import ModelSpec
+from perception.redact import redact
+from perception.timing import StageClock
+from perception.types import Result
+
+log = logging.getLogger("perception.sinks")
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What a sink may know about a source. Holds no password."""
+
+    name: str
+    location: str
+    kind: str
+    live: bool
+    size_hw: tuple[int, int] | None = None
+    rate_hz: float | None = None
+    frame_count: int | None = None
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What every sink gets before the first result."""
+
+    spec: ModelSpec
+    """Class names and thresholds of the network."""
+    sources: tuple[SourceInfo, ...]
+    provider: str = ""
+    """What runs the network, as `CPUExecutionProvider`."""
+
+    @property
+    def live(self) -> bool:
+        return any(source.live for source in self.sources)
+
+    def file_name(self, source: str, suffix: str, stem: str = "") -> str:
+        """Name of a file that belongs to one source: `stem` alone where there is only one source."""
+        return f"{stem}{suffix}" if stem and len(self.sources) == 1 else f"{stem and stem + '-'}{source}{suffix}"
+
+
+class Sink(ABC):
+    """Takes results in order. All methods are called from one thread, the sink's own."""
+
+    name: ClassVar[str]
+    """As the summary calls it."""
+    lossless: bool = True
+    """True: nothing may be lost, so the pipeline waits for it. False: it drops what is too much, and counts."""
+    wants_image: bool = False
+    """Whether it shows or keeps pictures."""
+
+    @classmethod
+    @abstractmethod
+    def in_folder(cls, folder: Path) -> Sink:
+        """One with its usual settings that writes below `folder`."""
+
+    @abstractmethod
+    def open(self, info: RunInfo) -> None:
+        """Before the first result."""
+
+    @abstractmethod
+    def write(self, result: Result) -> None:
+        """One result."""
+
+    def event(self, event: HealthEvent) -> None:  # noqa: B027  (most don't care)
+        """Something went wrong with a source or another sink, or is well again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """After the last result, also where `open` or `write` failed. May be called twice."""
+
+    def outputs(self) -> list[str]:
+        """Files or addresses that the summary names."""
+        return []
+
+
+@dataclass(eq=False)
+class SinkRunner:
+    """One sink in its thread: a bounded queue before it, a fence around it."""
+
+    sink: Sink
+    info: RunInfo
+    clock: StageClock
+    on_event: EventListener
+    capacity: int = 8
+    patience_s: float = 10.0
+    """A lossless sink that takes nothing for this long is given up."""
+    error: str = ""
+    """Why it ended early; empty while all is well."""
+    written: int = 0
+    dropped: int = 0
+    _queue: Channel[Result | HealthEvent] = field(init=False)
+    _thread: Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._queue = Channel(self.capacity)
+        self._thread = Thread(target=self._work, name=f"sink-{self.sink.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def publish(self, item: Result | HealthEvent) -> None:
+        """Hand over a result or an event; waits only where the sink is lossless and behind."""
+        if self.error:
+            return
+        if self.sink.lossless:
+            if not self._queue.put(item, self.patience_s) and not self.error:
+                self._fail(f"took nothing for {self.patience_s:g} s")
+            return
+        self.dropped += sum(isinstance(lost, Result) for lost in self._queue.put_newest(item))
+
+    def finish(self, timeout_s: float | None) -> None:
+        """Drain the queue and close; what is not done in time is left behind."""
+        self._queue.close()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive() and not self.error:
+            self._fail("did not finish in time")
+
+    def _work(self) -> None:
+        try:
+            self.sink.open(self.info)
+            for item in self._queue:
+                if isinstance(item, HealthEvent):
+                    self.sink.event(item)
+                    continue
+                start = time.perf_counter_ns()
+                self.sink.write(item)
+                self.clock.add(f"sink:{self.sink.name}", (time.perf_counter_ns() - start) / 1e6)
+                self.written += 1
+        except Exception as error:
+            self._fail(_explain(error))
+        finally:
+            try:
+                self.sink.close()
+            except Exception as error:
+                if not self.error:
+                    self._fail(_explain(error))
+
+    def _fail(self, reason: str) -> None:
+        self.error = redact(reason)
+        self._queue.close(discard=True)
+        log.error("%s: %s; the run goes on without it", self.sink.name, self.error)
+        self.on_event(HealthEvent("sink-failed", self.sink.name, True, None, self.error))
+
+
+def _explain(error: Exception) -> str:
+    """One sentence for the summary."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        return f"{error.strerror}{where}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,173 @@
+"""Where frames come from. `open_source("drive.mp4")` finds the file in this folder that knows the location.
+
+A new source is one file with two functions: `claim(location)`, how surely the location is meant for it, and
+`open_source(location, name, options)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import ClassVar, Literal
+
+from perception.camera import PinholeCamera
+from perception.errors import UserError
+from perception.health import EventListener, HealthEvent, HealthKind
+from perception.redact import redact
+from perception.types import Frame
+
+_NAMED = re.compile(r"(?P<name>[A-Za-z][\w-]{0,31})=(?P<location>.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which part of a source is wanted, and how patient to be with it."""
+
+    start_s: float = 0.0
+    """Skip this much of a stored source, seconds."""
+    duration_s: float | None = None
+    """Stop after this much of it, seconds."""
+    every: int = 1
+    """Deliver every n-th frame only."""
+    realtime: bool = False
+    """Play a stored source at its own pace, as if it were live."""
+    rate_hz: float = 10.0
+    """Pictures a second where the source does not say: folders of images. KITTI's rate is 10."""
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    """TCP loses nothing on a bad network, UDP is a little faster."""
+    timeout_s: float = 5.0
+    """A stream that is silent for this long is given up and opened again."""
+    retry_s: float = 0.5
+    """Wait before the first reconnect; it doubles up to 30 s, with jitter."""
+    reconnects: int | None = None
+    """Give up after this many attempts in a row; None tries for ever."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UserError(f"--every {self.every}", "a whole number from 1", "--every 2 takes every second frame")
+        for name in ("start_s", "timeout_s", "retry_s"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}: found {getattr(self, name)}", "seconds, not negative")
+        if self.duration_s is not None and self.duration_s <= 0:
+            raise UserError(f"duration: found {self.duration_s}", "seconds, more than 0")
+        if not 0 < self.rate_hz <= 1000:
+            raise UserError(f"rate_hz: found {self.rate_hz}", "pictures a second, up to 1000")
+
+
+class Source(ABC):
+    """One camera, file or stream. Iterate over it once, in one thread; `stop` may be called from any."""
+
+    kind: ClassVar[str] = ""
+    live: bool = False
+    """Live sources do not wait for us."""
+
+    def __init__(self, location: str, name: str, options: SourceOptions) -> None:
+        self.location, self.name, self.options = location, name, options
+        self.size_hw: tuple[int, int] | None = None
+        """Of the first picture, where it is known before it is read."""
+        self.rate_hz: float | None = None
+        self.frame_count: int | None = None
+        """As announced. Files lie."""
+        self.camera: PinholeCamera | None = None
+        self.decode_ms = 0.0
+        """What the latest frame cost, without the wait for it."""
+        self.corrupt = 0
+        """Packets or pictures that could not be read and were skipped."""
+        self.reconnects = 0
+        self.notes: list[str] = []
+        """What the end summary should say about this source."""
+        self.on_event: EventListener = lambda event: None
+        self.stopped = Event()
+
+    @abstractmethod
+    def read(self) -> Iterator[Frame]:
+        """All frames in order of capture, from `options.start_s` on where the source can jump there."""
+
+    def stop(self) -> None:
+        """Ask the reader to end soon."""
+        self.stopped.set()
+
+    def close(self) -> None:  # noqa: B027  (most sources hold nothing)
+        """Let go of files and devices."""
+
+    def emit(self, kind: HealthKind, active: bool = True, detail: str = "") -> None:
+        """Report what is wrong with the source itself."""
+        self.on_event(HealthEvent(kind, self.name, active, None, redact(detail)))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The wanted part of the frames: start, duration, every n-th, at its own pace where asked."""
+        options = self.options
+        start_ns = int(options.start_s * 1e9)
+        end_ns = None if options.duration_s is None else start_ns + int(options.duration_s * 1e9)
+        first_ns: int | None = None if self.live else 0  # stored sources count from their own beginning
+        anchor_ns: int | None = None
+        dropped = 0
+        for index, frame in enumerate(self.read()):
+            if self.stopped.is_set():
+                return
+            if first_ns is None:
+                first_ns = frame.timestamp_ns
+            position_ns = frame.timestamp_ns - first_ns
+            if end_ns is not None and position_ns >= end_ns:
+                return
+            if position_ns < start_ns or index % options.every:
+                dropped += frame.dropped_before  # what was lost before a frame that nobody wanted is still lost
+                continue
+            if dropped:
+                frame, dropped = replace(frame, dropped_before=frame.dropped_before + dropped), 0
+            if options.realtime and not self.live:
+                if anchor_ns is None:
+                    anchor_ns = time.monotonic_ns() - position_ns
+                captured_ns = anchor_ns + position_ns
+                if self.stopped.wait(max(0.0, (captured_ns - time.monotonic_ns()) / 1e9)):
+                    return
+                frame = replace(frame, captured_ns=captured_ns)
+            yield frame
+
+    @property
+    def behaves_live(self) -> bool:
+        """Whether late frames are dropped by default."""
+        return self.live or self.options.realtime
+
+
+def modules() -> list[str]:
+    """Names of the source files in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def open_source(location: str | Path, options: SourceOptions | None = None, name: str = "") -> Source:
+    """Open a path, URL or device; `front=rtsp://…` names it.
+
+    Raises:
+        UserError: nothing there, or nothing that can be read.
+    """
+    location = str(location)
+    if not name and (match := _NAMED.fullmatch(location)) and not Path(location).exists():
+        name, location = match["name"], match["location"]
+    found = [(importlib.import_module(f"{__name__}.{module}"), module) for module in modules()]
+    claims = sorted(((module.claim(location), file) for module, file in found), reverse=True)
+    best, file = claims[0]
+    if best <= 0:
+        missing = "://" not in location and not Path(location).exists()
+        raise UserError(
+            f"{redact(location)}: " + ("no such file or folder" if missing else "not something that can be read"),
+            "a video, a folder of images, a KITTI sequence, camera:0, rtsp://… or http(s)://…",
+            "perception run VIDEO   (check the path)",
+        )
+    module = importlib.import_module(f"{__name__}.{file}")
+    source: Source = module.open_source(location, name or default_name(location), options or SourceOptions())
+    return source
+
+
+def default_name(location: str) -> str:
+    """A short name for files and records: the stem of the path, without anything secret."""
+    text = redact(location).split("?")[0].rstrip("/")
+    name = re.sub(r"[^\w-]+", "-", Path(text.split("://")[-1]).stem).strip("-")
+    return name[:48] or "source"

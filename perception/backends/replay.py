@@ -1,0 +1,68 @@
+"""No network: plays stored detections back, at once or after a wait. For measurements of all the rest, and tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from perception.model import METADATA_KEY, ModelSpec
+from perception.types import F32, U8, Detections
+
+ROAD_STRIDE = 4
+
+
+class ReplayBackend:
+    """Answers the n-th picture with the n-th detections, from the beginning again after the last."""
+
+    provider = "Replay"
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        frames: Sequence[Detections] = (),
+        road: U8 | None = None,
+        delay_ms: float = 0.0,
+        most: int = 100,
+    ) -> None:
+        """What to play.
+
+        Args:
+            spec: the model that this stands in for.
+            frames: detections by picture, boxes in pixels of the network's input.
+            road: (H/4, W/4) uint8, the same for all pictures; None finds no road.
+            delay_ms: how long one picture takes.
+            most: K, the length of the output lists.
+        """
+        height, width = spec.size_hw
+        self.spec, self.frames, self.delay_ms, self.most = spec, list(frames), delay_ms, most
+        self.road = np.zeros((height // ROAD_STRIDE, width // ROAD_STRIDE), np.uint8) if road is None else road
+        self.metadata: Mapping[str, str] = {METADATA_KEY: spec.to_json()}
+        self.inputs: Mapping[str, tuple] = {"images": ("N", height, width, 3)}
+        self.outputs: Mapping[str, tuple] = {
+            "boxes_xyxy": ("N", most, 4),
+            "scores": ("N", most),
+            "class_ids": ("N", most),
+            "road": ("N", *self.road.shape),
+        }
+        self.played = 0
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One batch of pictures; their content does not matter."""
+        count = len(inputs["images"])
+        boxes: F32 = np.zeros((count, self.most, 4), np.float32)
+        scores = np.zeros((count, self.most), np.float32)
+        class_ids = np.zeros((count, self.most), np.int64)
+        for slot in range(count):
+            if self.frames:
+                found = self.frames[self.played % len(self.frames)]
+                order = np.argsort(-found.scores, kind="stable")[: self.most]
+                boxes[slot, : len(order)] = found.boxes_xyxy[order]
+                scores[slot, : len(order)] = found.scores[order]
+                class_ids[slot, : len(order)] = found.class_ids[order]
+            self.played += 1
+        if self.delay_ms:
+            time.sleep(self.delay_ms * count / 1e3)
+        road = np.broadcast_to(self.road, (count, *self.road.shape))
+        return {"boxes_xyxy": boxes, "scores": scores, "class_ids": class_ids, "road": road}

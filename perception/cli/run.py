@@ -1,0 +1,423 @@
+"""`perception run SOURCE …`: track objects and find the road, in files, cameras and streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from perception import __version__
+from perception.cli.options import parse_options, read_toml
+from perception.errors import UserError
+
+if TYPE_CHECKING:
+    from perception.camera import PinholeCamera
+    from perception.health import HealthEvent
+    from perception.pipeline import Pipeline, RunStats
+    from perception.sinks import Sink
+    from perception.sources import Source
+
+DEFAULT_SERVE = "127.0.0.1:8080"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Track objects and find the road in a video, a folder of images, a KITTI sequence, a camera or a stream.
+
+    Several sources may be given, each with a name: front=rtsp://… rear=camera:1
+    """
+
+    sources: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Video file, folder, camera:0, rtsp://…, http(s)://… or - for standard input."""
+    model: Path | None = None
+    """ONNX file that `perception export` wrote; by default the shipped one that fits the picture best."""
+    out: Path | None = None
+    """Folder for everything that is written; by default a new one under runs/."""
+    video: bool = True
+    """Write an annotated H.264 video."""
+    json: bool = False
+    """Print the summary as JSON."""
+    quiet: bool = False
+    """No progress on stderr."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """What runs the network. Anything but auto is used or refused, never replaced."""
+    threads: int = 0
+    """CPU threads for the network, 0 for one a core."""
+    tracker: str = "bytetrack"
+    """Tracker, by the name of its file in perception/trackers."""
+    camera: Path | None = None
+    """Calibration for distances: a KITTI calibration file, or TOML with fx, fy, cx, cy, height_m, pitch_rad."""
+    start: float = 0.0
+    """Skip this many seconds of a stored source."""
+    duration: float | None = None
+    """Stop after this many seconds of it."""
+    every: int = 1
+    """Take every n-th frame only."""
+    realtime: bool = False
+    """Play a stored source at its own pace, as if it were live."""
+    rate: float = 10.0
+    """Pictures a second of a folder of images."""
+    when_late: Literal["wait", "drop-oldest", "drop-newest"] | None = None
+    """What happens to frames the network has no time for; files wait, live sources drop the oldest."""
+    queue: int = 2
+    """Frames of a source that may wait for the network."""
+    batch: int = 4
+    """Most frames in one run of the network, with several sources."""
+    anonymize: bool = False
+    """Blur people and vehicles in everything that is recorded or shown."""
+    images: bool = False
+    """Also write annotated frames as JPEG."""
+    kitti: bool = False
+    """Also write KITTI tracking rows."""
+    mot: bool = False
+    """Also write MOTChallenge rows."""
+    rerun: bool = False
+    """Also write a Rerun recording (needs the extra 'rerun')."""
+    metrics: str | None = None
+    """Serve Prometheus metrics at this address, as 127.0.0.1:9090."""
+    serve: str | None = None
+    """Serve the live page at this address; --serve alone means 127.0.0.1:8080."""
+    token: str | None = None
+    """Token for a live page that is not on loopback; by default one is made and printed."""
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP brings its packets."""
+    timeout: float = 5.0
+    """A stream that is silent for this many seconds is opened again."""
+    reconnects: int | None = None
+    """Give a stream up after this many failed attempts in a row; by default never."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the pipeline; 0 where all went well, 1 where a source or sink failed or nothing was seen."""
+    warm = threading.Thread(target=_warm_up, daemon=True)
+    warm.start()  # the slow imports run while the options are read and the source is opened
+    options = parse_options(RunOptions, _expand_serve(argv), "perception run")
+    if not options.sources:
+        raise UserError("no source given", "a video, folder, camera or stream", "perception run VIDEO")
+
+    from perception.backends import load_model
+    from perception.model import default_model
+    from perception.pipeline import Pipeline, PipelineConfig
+    from perception.sources import open_source
+
+    begin = time.perf_counter()
+    cameras = read_camera(options.camera) if options.camera else None
+    sources = [open_source(location, _source_options(options)) for location in options.sources]
+    model_path = options.model or default_model(sources[0].size_hw)
+    model = load_model(model_path, options.device, options.threads)
+    config = PipelineConfig(
+        options.tracker, options.when_late, options.queue, options.batch, anonymize=options.anonymize
+    )
+    out = _new_folder(options.out, sources)
+    sinks = _sinks(options, out)
+    failures: list[HealthEvent] = []
+    by_source = {} if cameras is None else {source.name: cameras for source in sources}
+    pipeline = Pipeline(sources, model, sinks, config, by_source, on_event=_Reporter(failures, options.quiet))
+    _write_json(out / "run.json", _record(options, pipeline, model_path))
+
+    _stop_on_signals(pipeline)
+    progress = Progress(sources, options)
+    for result in pipeline:
+        progress.update(result.frame.timestamp_ns, pipeline.stats)
+    progress.close()
+    summary = summarise(pipeline, model_path, time.perf_counter() - begin)
+    _write_json(out / "summary.json", summary)
+    print(json.dumps(summary) if options.json else as_text(summary))
+    good = summary["frames"] > 0 and not pipeline.errors and not any(sink.error for sink in pipeline.sinks)
+    return 0 if good else 1
+
+
+# ---------------------------------------------------------------- setting up
+
+
+def _warm_up() -> None:
+    """Import what takes longest, in the order in which it is needed."""
+    import av  # noqa: F401
+    import cv2  # noqa: F401
+    import onnxruntime  # noqa: F401
+    import scipy.optimize  # noqa: F401
+
+
+def _expand_serve(argv: list[str]) -> list[str]:
+    """`--serve` may stand alone."""
+    words = list(argv)
+    for i, word in enumerate(words):
+        if word == "--serve" and (i + 1 == len(words) or words[i + 1].startswith("--")):
+            words.insert(i + 1, DEFAULT_SERVE)
+            break
+    return words
+
+
+def _source_options(options: RunOptions) -> Any:
+    from perception.sources import SourceOptions
+
+    return SourceOptions(
+        start_s=options.start,
+        duration_s=options.duration,
+        every=options.every,
+        realtime=options.realtime,
+        rate_hz=options.rate,
+        rtsp_transport=options.rtsp_transport,
+        timeout_s=options.timeout,
+        reconnects=options.reconnects,
+    )
+
+
+@dataclass(frozen=True)
+class CameraFile:
+    """A pinhole camera above a road, in TOML."""
+
+    fx: float
+    """Focal length across, pixels."""
+    fy: float
+    """Focal length down, pixels."""
+    cx: float
+    """Optical centre, pixels."""
+    cy: float
+    """Optical centre, pixels."""
+    height_m: float = 1.65
+    """Of the camera above the road."""
+    pitch_rad: float = 0.0
+    """Positive where it looks down."""
+
+
+def read_camera(path: Path) -> PinholeCamera:
+    """Calibration from TOML or a KITTI calibration file.
+
+    Raises:
+        UserError: missing, broken or impossible values.
+    """
+    import numpy as np
+
+    from perception.camera import PinholeCamera
+    from perception.cli.options import from_table
+    from perception.formats.kitti import read_calibration
+
+    try:
+        if path.suffix != ".toml":
+            return PinholeCamera(read_calibration(path)["P2"])
+        file = from_table(CameraFile, read_toml(path), str(path))
+        projection = np.array([[file.fx, 0, file.cx, 0], [0, file.fy, file.cy, 0], [0, 0, 1, 0]], np.float64)
+        return PinholeCamera(projection, file.height_m, file.pitch_rad)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "a calibration in pixels, metres and radians") from None
+
+
+def _new_folder(wanted: Path | None, sources: list[Source]) -> Path:
+    """The output folder; without `--out` a new one, so that no earlier run is overwritten."""
+    folder = wanted or Path("runs") / "+".join(source.name for source in sources)[:80]
+    number = 2
+    candidate = folder
+    try:
+        while wanted is None and candidate.exists():
+            candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+        candidate.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{candidate}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
+    if not os.access(candidate, os.W_OK):
+        raise UserError(f"{candidate}: not writable", "a folder that can be written", "--out FOLDER")
+    return candidate
+
+
+def _sinks(options: RunOptions, out: Path) -> list[Sink]:
+    """What the options ask for; heavy ones are imported only then."""
+    from perception.sinks.jsonl import JsonLinesSink
+
+    sinks: list[Sink] = [JsonLinesSink.in_folder(out)]
+    if options.video:
+        from perception.sinks.video import VideoSink
+
+        sinks.append(VideoSink.in_folder(out))
+    if options.images:
+        from perception.sinks.images import ImageSink
+
+        sinks.append(ImageSink.in_folder(out))
+    if options.kitti:
+        from perception.sinks.kitti import KittiSink
+
+        sinks.append(KittiSink.in_folder(out))
+    if options.mot:
+        from perception.sinks.mot import MotSink
+
+        sinks.append(MotSink.in_folder(out))
+    return sinks
+
+
+def _stop_on_signals(pipeline: Pipeline) -> None:
+    """SIGINT and SIGTERM end the run in order; a second one ends it at once."""
+
+    def handle(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # not in the handler itself: it may interrupt a thread that holds a lock which `stop` needs
+        threading.Thread(target=pipeline.stop, daemon=True).start()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handle)
+        signal.signal(signal.SIGTERM, handle)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Written beside and renamed. A full disk costs this file, not the run."""
+    beside = path.with_suffix(".part")
+    try:
+        beside.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        print(f"warning: {path}: {error.strerror}", file=sys.stderr)
+
+
+def _record(options: RunOptions, pipeline: Pipeline, model_path: Path) -> dict[str, Any]:
+    """What this run was: options, model and sources, without passwords."""
+    from perception.redact import redact
+
+    shown = asdict(options)
+    shown["sources"] = [redact(source) for source in options.sources]
+    shown["token"] = "***" if options.token else None
+    return {
+        "perception": __version__,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "options": shown,
+        "model": {"path": str(model_path), **asdict(pipeline.spec)},
+        "provider": getattr(pipeline.backend, "provider", ""),
+        "sources": [asdict(sink_info) for sink_info in pipeline.info.sources],
+    }
+
+
+# ---------------------------------------------------------------- what the user sees
+
+
+class _Reporter:
+    """Health events as lines on stderr; a flood of the same kind is counted, not shown."""
+
+    MOST = 5
+
+    def __init__(self, failures: list[HealthEvent], quiet: bool) -> None:
+        self.failures, self.quiet = failures, quiet
+        self._seen: dict[tuple[str, str], int] = {}
+
+    def __call__(self, event: HealthEvent) -> None:
+        if event.kind in ("failed", "sink-failed"):
+            self.failures.append(event)
+            return  # logged where it happened
+        seen = self._seen[event.kind, event.source] = self._seen.get((event.kind, event.source), 0) + 1
+        if not self.quiet and seen <= self.MOST:
+            more = "; no more of these are shown" if seen == self.MOST else ""
+            state = "" if event.active else " over"
+            print(f"\r\x1b[K{event.source}: {event.kind}{state}: {event.detail}{more}", file=sys.stderr)
+
+
+class Progress:
+    """A bar on a terminal, a line now and then elsewhere."""
+
+    WIDTH = 28
+
+    def __init__(self, sources: list[Source], options: RunOptions) -> None:
+        self.total = sum(source.frame_count or 0 for source in sources) // options.every
+        if options.duration or options.start or any(s.frame_count is None for s in sources):
+            self.total = 0
+        self.terminal = sys.stderr.isatty()
+        self.quiet = options.quiet
+        self._next_s = 0.0
+
+    def update(self, timestamp_ns: int, stats: RunStats) -> None:
+        """After each result; draws at most five times a second."""
+        now = time.monotonic()
+        if self.quiet or now < self._next_s:
+            return
+        first = self._next_s == 0.0
+        self._next_s = now + (0.2 if self.terminal else 10.0)
+        if first and not self.terminal:
+            return
+        done = sum(stats.frames.values())
+        text = f"{done} frames  {stats.fps:.1f}/s  at {timestamp_ns / 1e9:.1f} s"
+        if drops := sum(stats.dropped.values()):
+            text += f"  {drops} dropped"
+        if self.total:
+            share = min(1.0, done / self.total)
+            bar = "█" * round(self.WIDTH * share)
+            left_s = (self.total - done) / stats.fps if stats.fps else 0
+            text = f"{bar:░<{self.WIDTH}} {share:4.0%}  {text}  {max(0, left_s):.0f} s left"
+        print(f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr)
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self.terminal and not self.quiet:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def summarise(pipeline: Pipeline, model_path: Path, wall_s: float) -> dict[str, Any]:
+    """The end summary, as `--json` prints it."""
+    from perception.sources.video import Video
+
+    stats = pipeline.stats
+    frames = sum(stats.frames.values())
+    outputs = [path for sink in pipeline.sinks for path in sink.sink.outputs()]
+    return {
+        "frames": frames,
+        "fps": round(stats.fps, 2),
+        "wall_s": round(wall_s, 3),
+        "first_result_s": stats.first_result_s and round(stats.first_result_s, 3),
+        "latency_ms": stats.latency.summary(),
+        "age_ms": stats.age.summary() if stats.age.count else None,
+        "network_share": round(stats.network_share, 4),
+        "stages_ms": stats.clock.summary(),
+        "tracks": sum(stats.tracks.values()),
+        "dropped": sum(stats.dropped.values()),
+        "corrupt": sum(source.corrupt for source in pipeline.sources),
+        "events": stats.events,
+        "provider": getattr(pipeline.backend, "provider", ""),
+        "model": str(model_path),
+        "sources": {
+            source.name: {
+                "frames": stats.frames.get(source.name, 0),
+                "dropped": stats.dropped.get(source.name, 0),
+                "tracks": stats.tracks.get(source.name, 0),
+                "corrupt": source.corrupt,
+                "reconnects": source.reconnects if isinstance(source, Video) or source.live else 0,
+                "notes": source.notes,
+                "error": pipeline.errors.get(source.name),
+            }
+            for source in pipeline.sources
+        },
+        "sinks": {
+            sink.sink.name: {"written": sink.written, "dropped": sink.dropped, "error": sink.error or None}
+            for sink in pipeline.sinks
+        },
+        "outputs": outputs,
+    }
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """The end summary for people."""
+    latency, stages = summary["latency_ms"], summary["stages_ms"]
+    lines = [
+        f"{summary['frames']} frames, {summary['fps']:.1f} a second, first result after "
+        f"{summary['first_result_s'] or 0:.2f} s",
+        f"latency   p50 {latency['p50_ms']:.1f} ms, p95 {latency['p95_ms']:.1f} ms (all stages of one frame)",
+    ]
+    if summary["age_ms"]:
+        age = summary["age_ms"]
+        lines.append(f"age       p50 {age['p50_ms']:.0f} ms, p95 {age['p95_ms']:.0f} ms (capture to result)")
+    lines.append(f"network   {summary['network_share']:.0%} of that time, {summary['provider']}, {summary['model']}")
+    lines.append("stages    " + ", ".join(f"{n} {s['p50_ms']:.2f}" for n, s in stages.items()) + " (median ms)")
+    lines.append(f"tracks    {summary['tracks']}")
+    lines.append(f"lost      {summary['dropped']} frames dropped, {summary['corrupt']} unreadable")
+    for name, source in summary["sources"].items():
+        lines += [f"note      {name}: {note}" for note in source["notes"]]
+        if source["error"]:
+            lines.append(f"FAILED    source {name}: {source['error']}")
+    for name, sink in summary["sinks"].items():
+        if sink["error"]:
+            lines.append(f"FAILED    {name}: {sink['error']}")
+        elif sink["dropped"]:
+            lines.append(f"note      {name} left out {sink['dropped']} frames")
+    lines += [f"written   {path}" for path in summary["outputs"]]
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""Annotated frames as JPEG files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+
+from perception.errors import UserError
+from perception.overlay import Overlay
+from perception.sinks import RunInfo, Sink
+from perception.types import Result
+
+
+class ImageSink(Sink):
+    """`frames/NAME/000000.jpg`, by frame number."""
+
+    name = "images"
+    wants_image = True
+
+    def __init__(self, folder: Path, quality: int = 90) -> None:
+        self.folder, self.quality = folder, quality
+        self._overlays: dict[str, Overlay] = {}
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> ImageSink:
+        return cls(folder / "frames")
+
+    def open(self, info: RunInfo) -> None:
+        self.info = info
+        self.lossless = not info.live
+        for source in info.sources:
+            (self.folder / source.name).mkdir(parents=True, exist_ok=True)
+
+    def write(self, result: Result) -> None:
+        source = result.frame.source
+        image = self._overlays.setdefault(source, Overlay(self.info.spec)).draw(result)
+        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+        if not done:
+            raise UserError(f"frame {result.frame.frame_id}: cannot be encoded as JPEG")
+        path = self.folder / source / f"{result.frame.frame_id:06d}.jpg"
+        beside = path.with_suffix(".part")
+        beside.write_bytes(data.tobytes())
+        os.replace(beside, path)  # a half-written picture never bears the name of a whole one
+
+    def close(self) -> None:
+        pass
+
+    def outputs(self) -> list[str]:
+        return [str(self.folder)]

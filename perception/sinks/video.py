@@ -1,0 +1,140 @@
+"""Annotated H.264 in fragmented MP4: a browser plays it, and what was written plays even after a kill."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from perception.errors import UserError
+from perception.overlay import Overlay
+from perception.sinks import RunInfo, Sink
+from perception.types import U8, Result
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+
+TIME_BASE = Fraction(1, 90_000)
+FRAGMENT_S = 1.0
+"""A kill loses at most this much of the end."""
+
+
+class VideoSink(Sink):
+    """One `annotated.mp4` for each source, at the times of capture."""
+
+    name = "video"
+    wants_image = True
+
+    def __init__(self, folder: Path, crf: int = 23, preset: str = "superfast", annotate: bool = True) -> None:
+        """x264's quality (lower is better, 18 looks lossless) and speed; `annotate` draws the results in."""
+        self.folder, self.crf, self.preset, self.annotate = folder, crf, preset, annotate
+        self._writers: dict[str, H264Writer] = {}
+        self._overlays: dict[str, Overlay] = {}
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> VideoSink:
+        return cls(folder)
+
+    def open(self, info: RunInfo) -> None:
+        import av
+
+        if "libx264" not in av.codecs_available:
+            raise UserError(
+                "this build of PyAV has no libx264", "an H.264 encoder", "pip install --force-reinstall av"
+            )
+        self.info = info
+        self.lossless = not info.live
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, result: Result) -> None:
+        source = result.frame.source
+        image = result.frame.image_bgr
+        if self.annotate:
+            overlay = self._overlays.setdefault(source, Overlay(self.info.spec))
+            image = overlay.draw(result)
+        writer = self._writers.get(source)
+        if writer is None:
+            rate_hz = next((s.rate_hz for s in self.info.sources if s.name == source), None)
+            path = self.folder / self.info.file_name(source, ".mp4", "annotated")
+            writer = self._writers[source] = H264Writer(path, rate_hz or 25.0, self.crf, self.preset)
+        writer.write(image, result.frame.timestamp_ns)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def outputs(self) -> list[str]:
+        return [str(writer.path) for writer in self._writers.values()]
+
+
+class H264Writer:
+    """One MP4 file. The first picture sets the size; others are scaled to it."""
+
+    def __init__(self, path: Path, rate_hz: float, crf: int = 23, preset: str = "superfast") -> None:
+        self.path, self.rate_hz, self.crf, self.preset = path, rate_hz, crf, preset
+        self._container: OutputContainer | None = None
+        self._stream: Any = None
+        self._first_ns = 0
+        self._last_pts = -1
+
+    def _open(self, size_hw: tuple[int, int]) -> None:
+        import av
+
+        self._container = av.open(
+            str(self.path),
+            "w",
+            format="mp4",
+            options={"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"},
+        )
+        self._stream = self._container.add_stream(
+            "libx264",
+            rate=Fraction(self.rate_hz).limit_denominator(1001),
+            # zerolatency drops the look-ahead and its forty frames of memory
+            options={"crf": str(self.crf), "preset": self.preset, "tune": "zerolatency"},
+        )
+        self._stream.height, self._stream.width = size_hw
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.gop_size = max(1, round(self.rate_hz * FRAGMENT_S))
+        self._stream.codec_context.time_base = TIME_BASE
+        # what OpenCV's conversion makes: BT.601, limited range. Untagged, browsers take large pictures for BT.709
+        self._stream.codec_context.colorspace = 6
+        self._stream.codec_context.color_range = 1
+
+    def write(self, image_bgr: U8, timestamp_ns: int) -> None:
+        """One picture at its time of capture."""
+        import av
+
+        even = even_size(image_bgr)
+        if self._container is None:
+            self._first_ns = timestamp_ns
+            self._open((even.shape[0], even.shape[1]))
+        size_hw = (self._stream.height, self._stream.width)
+        if even.shape[:2] != size_hw:
+            even = cv2.resize(even, size_hw[::-1], interpolation=cv2.INTER_AREA)
+        picture = av.VideoFrame.from_ndarray(cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
+        picture.colorspace, picture.color_range = 6, 1
+        pts = round((timestamp_ns - self._first_ns) * TIME_BASE.denominator / 1e9)
+        self._last_pts = picture.pts = max(pts, self._last_pts + 1)
+        picture.time_base = TIME_BASE
+        assert self._container is not None
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Write what the encoder still holds."""
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                container.mux(self._stream.encode(None))
+            finally:
+                container.close()
+
+
+def even_size(image: U8) -> U8:
+    """H.264 in 4:2:0 wants even sizes: an odd edge is doubled, nothing is cut or scaled."""
+    height, width = image.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return image
+    return np.asarray(cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
