@@ -23,11 +23,18 @@ Where a threshold has neither true nor false positives the devkit divides 0 by 0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from perception.evaluation.pairs import (
+    CHUNK,
+    class_indices,
+    concatenate,
+    intersections,
+    same_frame_pairs,
+    signed_areas,
+)
 from perception.evaluation.results import (
     LEVELS,
     OBJECT_CLASSES_SCORED,
@@ -48,8 +55,6 @@ NEIGHBOUR = {"Car": "Van", "Pedestrian": "Person_sitting", "Cyclist": None}
 RECALL_STEPS = 40
 _NO_DETECTION = -1e7
 """The devkit's mark for 'nothing found yet': scores at or below it are never taken as thresholds."""
-_CHUNK = 2_000_000
-"""Pairs handled at once, which bounds the memory."""
 
 # ---------------------------------------------------------------- numbers from counts
 
@@ -163,45 +168,14 @@ class _Overlaps:
     """(P,) (1 + cos Δalpha) / 2."""
 
 
-def _same_frame_pairs(frames_a: I64, frames_b: I64) -> list[tuple[I64, I64]]:
-    """All index pairs of entries of the same frame, in chunks; both inputs are sorted."""
-    first = np.searchsorted(frames_b, frames_a)
-    count = np.searchsorted(frames_b, frames_a, side="right") - first  # (A,)
-    total = np.cumsum(count)
-    chunks, start = [], 0
-    while start < len(frames_a):
-        done = total[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(total, done + _CHUNK)))
-        part = count[start:stop]
-        index_a = np.repeat(np.arange(start, min(stop, len(frames_a))), part)
-        offset = np.cumsum(part) - part
-        index_b = np.arange(len(index_a)) - np.repeat(offset, part) + np.repeat(first[start:stop], part)
-        chunks.append((index_a, index_b))
-        start = stop
-    return chunks
-
-
-def _intersections(a: F64, b: F64) -> F64:
-    """Shared area of row i of a with row i of b, (N,); boxes that only touch, or are inverted, share nothing."""
-    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
-    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
-    return np.where((width > 0) & (height > 0), width * height, 0.0)
-
-
-def _signed_areas(boxes: F64) -> F64:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _class_indices(table: ObjectTable, names: Sequence[str | None]) -> I64:
-    """(N,) which of `names` each row's class is, without regard to case; -1 for none."""
-    lower = [None if name is None else name.lower() for name in names]
-    mapping = np.array([lower.index(n.lower()) if n.lower() in lower else -1 for n in table.class_names], np.int64)
-    return mapping[table.class_ids] if len(table) else np.zeros(0, np.int64)
+def _class_indices(table: ObjectTable, wanted: tuple[str | None, ...]) -> I64:
+    """(N,) which of `wanted` each row's class is, -1 for none."""
+    return class_indices(table.class_names, wanted)[table.class_ids] if len(table) else np.zeros(0, np.int64)
 
 
 def _overlaps(gt: ObjectTable, detections: ObjectTable) -> _Overlaps:
     own = _class_indices(gt, OBJECT_CLASSES_SCORED)
-    neighbour = _class_indices(gt, [NEIGHBOUR[name] for name in OBJECT_CLASSES_SCORED])
+    neighbour = _class_indices(gt, tuple(NEIGHBOUR[name] for name in OBJECT_CLASSES_SCORED))
     gt_class = np.maximum(own, neighbour)
     det_class = _class_indices(detections, OBJECT_CLASSES_SCORED)
     det_height = np.abs(detections.heights).astype(np.int64)
@@ -209,28 +183,26 @@ def _overlaps(gt: ObjectTable, detections: ObjectTable) -> _Overlaps:
 
     judged = np.flatnonzero(gt_class >= 0)
     usable = np.flatnonzero((det_class >= 0) | (det_height < max(MINIMUM_HEIGHT.values())))
-    gt_area, det_area = _signed_areas(gt.boxes_xyxy), _signed_areas(detections.boxes_xyxy)
+    gt_area, det_area = signed_areas(gt.boxes_xyxy), signed_areas(detections.boxes_xyxy)
     found = []
-    for index_gt, index_det in _same_frame_pairs(gt.frames[judged], detections.frames[usable]):
+    for index_gt, index_det in same_frame_pairs(gt.frames[judged], detections.frames[usable]):
         i, j = judged[index_gt], usable[index_det]
         legal = (gt_class[i] == det_class[j]) | (det_height[j] < max(MINIMUM_HEIGHT.values()))
         i, j = i[legal], j[legal]
-        shared = _intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
+        shared = intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
         some = shared > 0
         i, j, shared = i[some], j[some], shared[some]
         iou = shared / (det_area[j] + gt_area[i] - shared)
         enough = iou > minimum[gt_class[i]]
         found.append((i[enough], j[enough], iou[enough]))
-    pair_gt, pair_det, pair_iou = (
-        np.concatenate(parts) for parts in zip(*found, (np.zeros(0, np.int64),) * 2 + (np.zeros(0),), strict=True)
-    )
+    pair_gt, pair_det, pair_iou = concatenate(found, (int, int, float))
 
     dontcare = np.flatnonzero(gt.is_class("DontCare"))
     scored = np.flatnonzero(det_class >= 0)
     det_dontcare = np.zeros(len(detections), bool)
-    for index_dc, index_det in _same_frame_pairs(gt.frames[dontcare], detections.frames[scored]):
+    for index_dc, index_det in same_frame_pairs(gt.frames[dontcare], detections.frames[scored]):
         i, j = dontcare[index_dc], scored[index_det]
-        shared = _intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
+        shared = intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
         some = shared > 0
         j, shared = j[some], shared[some]
         det_dontcare[j[shared / det_area[j] > minimum[det_class[j]]]] = True
@@ -385,7 +357,7 @@ def _states(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, F64, I6
             begin = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
             begin_of = begin[np.searchsorted(begin, stops, side="right") - 1]
             size = stops - begin_of + 1
-            for few in np.array_split(np.arange(len(stops)), int(size.sum() // _CHUNK) + 1):
+            for few in np.array_split(np.arange(len(stops)), int(size.sum() // CHUNK) + 1):
                 state = np.repeat(few, size[few])
                 pair = part[
                     np.arange(len(state))
