@@ -1,0 +1,134 @@
+"""A checkpoint → one self-contained ONNX file that obeys the contract of the runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from perception.errors import UserError
+from perception.model import METADATA_KEY, ModelSpec
+from training.models.network import DeployedNetwork, Network, check_size
+
+OPSET = 18
+"""Old enough for TensorRT 10 and OpenVINO, new enough for everything in the graph."""
+INPUT = "images"
+OUTPUTS = ("boxes_xyxy", "scores", "class_ids", "road")
+
+
+@dataclass(frozen=True)
+class OnnxConfig:
+    """What the file is made for."""
+
+    size_hw: tuple[int, int] = (384, 1248)
+    """Height and width of the input, multiples of 32."""
+    batch: int | None = None
+    """Fixed number of images, None for any."""
+
+
+def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfig) -> onnx.ModelProto:
+    """Export, simplify, describe, check and write a network.
+
+    Args:
+        network: weights to export.
+        spec: what the file will say about itself.
+        path: written beside and renamed.
+        config: size and batch.
+
+    Returns:
+        The model as written.
+
+    Raises:
+        UserError: a size the network cannot take, or a file that cannot be written.
+    """
+    check_size(config.size_hw)
+    model = simplify(_trace(network, config))
+    _name_batch(model, config.batch)
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    model.producer_name, model.doc_string = "perception", ""
+    onnx.checker.check_model(model, full_check=True)
+    write_model(model, path)
+    return model
+
+
+def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
+    deployed = DeployedNetwork(network, config.size_hw).eval().to("cpu")
+    # two images: a batch of one would let the exporter bake the one in
+    example = torch.zeros((config.batch or 2, *config.size_hw, 3), dtype=torch.uint8)
+    dynamic = None if config.batch else {name: {0: "N"} for name in (INPUT, *OUTPUTS)}
+    buffer = io.BytesIO()
+    with _quiet(), torch.inference_mode():
+        torch.onnx.export(
+            deployed,
+            (example,),
+            buffer,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            opset_version=OPSET,
+            dynamo=False,  # traces the batch through top-k and gather; the other exporter specialises it
+            dynamic_axes=dynamic,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold constants and remove what does nothing."""
+    import onnxslim
+
+    with _quiet():
+        slim = onnxslim.slim(model)
+    if not isinstance(slim, onnx.ModelProto):
+        raise RuntimeError("onnxslim returned no model")
+    return slim
+
+
+def _name_batch(model: onnx.ModelProto, batch: int | None) -> None:
+    """Call the batch dimension N in every input and output, or give its number."""
+    for value in (*model.graph.input, *model.graph.output):
+        dimension = value.type.tensor_type.shape.dim[0]
+        if batch is None:
+            dimension.dim_param = "N"
+        else:
+            dimension.dim_value = batch
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write beside and rename.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    beside = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(model.SerializeToString())
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "a folder that can be written", "--out FILE.onnx") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters report their own internals at length; what concerns a user is checked by us."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def example_images(size_hw: tuple[int, int], batch: int, seed: int = 0) -> np.ndarray:
+    """Random pictures (batch, H, W, 3) uint8, for checks that need no data."""
+    return np.random.default_rng(seed).integers(0, 256, (batch, *size_hw, 3), np.uint8)

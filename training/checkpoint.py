@@ -1,0 +1,86 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, in one file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perception.errors import UserError
+from training.config import TrainConfig
+from training.models.heads.detection import DetectionConfig
+from training.models.heads.segmentation import SegmentationConfig
+from training.models.network import ModelConfig, Network
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside, flush to the disk, rename: a kill at any moment leaves the old file or the new one."""
+    beside = path.with_suffix(".tmp")
+    try:
+        with open(beside, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+        beside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: the checkpoint could not be written ({error})",
+            "space and permission in the run folder; the previous checkpoint is untouched",
+            f"free some space, then perception train --resume {path.parent}",
+        ) from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without running anything in it.
+
+    Raises:
+        UserError: missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint", "a .pt file of a run folder", "perception train --preset nano")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0][:160]})",
+            "a file that `perception train` wrote",
+            "best.pt or last.pt of the same run",
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path}: is not a checkpoint of this project", f"format {FORMAT}")
+    return state
+
+
+def model_config_to_json(config: ModelConfig) -> str:
+    """The network's shape as text."""
+    return json.dumps(dataclasses.asdict(config))
+
+
+def model_config_from_json(text: str) -> ModelConfig:
+    """The network's shape from text."""
+    values = json.loads(text)
+    values["detection"] = DetectionConfig(**values["detection"])
+    values["segmentation"] = SegmentationConfig(**values["segmentation"])
+    values["class_names"] = tuple(values["class_names"])
+    return ModelConfig(**values)
+
+
+def load_network(path: Path) -> tuple[Network, dict[str, Any]]:
+    """The averaged weights of a checkpoint in a network ready for evaluation, and the checkpoint."""
+    state = load_checkpoint(path)
+    config = dataclasses.replace(model_config_from_json(state["model_config"]), pretrained=False)
+    network = Network(config)
+    network.load_state_dict(state["ema"])
+    return network.eval(), state
+
+
+def resolved_config(config: TrainConfig) -> dict[str, Any]:
+    """Every field of a config as JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -1,0 +1,133 @@
+"""What a training run is made of. Presets are functions that return a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.models.heads.detection import DetectionConfig
+from training.models.heads.segmentation import SegmentationConfig
+from training.models.network import ModelConfig, check_size
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a picture is varied before the network sees it."""
+
+    native_width: int = 1150
+    """Pixels across which a whole frame is shown at scale 1, about KITTI's own width."""
+    scale_min: float = 0.55
+    """Smallest random scale about it."""
+    scale_max: float = 1.4
+    """Largest random scale about it."""
+    centre_on_object: float = 0.6
+    """Share of crops that are placed around a labelled object."""
+    flip: float = 0.5
+    """Share mirrored left to right."""
+    colour: float = 0.8
+    """Share with changed brightness, contrast, gamma and saturation."""
+    blur: float = 0.15
+    """Share blurred."""
+    noise: float = 0.2
+    """Share with added noise."""
+    haze: float = 0.1
+    """Share faded towards a grey, as by fog or spray."""
+    off_for_last: float = 0.1
+    """Share of the run, at its end, without blur, noise and haze and with half the colour change."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on and what to hold out."""
+
+    root: Path = Path("../shared/data")
+    """Folder with any of: kitti/object, kitti/tracking, kitti/road, camvid, extra/* (as `perception data check` lists
+    them), or KITTI's own object folder."""
+    crop_hw: tuple[int, int] = (288, 576)
+    """Size of a training picture; a crop of the frame near native scale, so that far objects keep their pixels."""
+    validation_hw: tuple[int, int] = (384, 1248)
+    """Size at which the held-out frames are scored."""
+    synthetic_share: float = 0.25
+    """Share of pictures from the synthetic street; 0 trains on real pictures alone."""
+    real: bool = True
+    """False trains on the synthetic street alone."""
+    road_fold: int = 0
+    """Which fifth of the KITTI road frames is held out; -1 none."""
+    workers: int = 1
+    """Loader processes."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    preset: str = "nano"
+    """Name of the preset this came from."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    steps: int = 6000
+    """Optimiser steps."""
+    batch: int = 16
+    """Pictures a step."""
+    learning_rate: float = 2e-3
+    """Highest rate, after warm-up; cosine decay to a hundredth of it."""
+    warmup_steps: int = 200
+    """Steps over which the rate rises."""
+    weight_decay: float = 0.03
+    """On convolution weights; none on biases and batch norm."""
+    clip_norm: float = 10.0
+    """Longest gradient."""
+    ema_decay: float = 0.999
+    """Of the averaged weights, which are what is scored and exported."""
+    seed: int = 1
+    """Of everything random."""
+    evaluate_every: int = 1000
+    """Steps between scorings of the held-out frames."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    threads: int = 0
+    """CPU threads of the network; 0 leaves it to torch."""
+    device: str = "auto"
+    """"auto", "cpu" or "cuda"."""
+
+    def __post_init__(self) -> None:
+        check_size(self.data.crop_hw)
+        check_size(self.data.validation_hw)
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps {self.steps} and batch {self.batch}: expected at least 1 of each")
+        if not 0 <= self.data.synthetic_share <= 1:
+            raise ValueError(f"synthetic_share {self.data.synthetic_share}: expected 0..1")
+
+
+def nano() -> TrainConfig:
+    """About 2 GFLOPs at 1248×384: real time on two CPU cores."""
+    return TrainConfig(preset="nano")
+
+
+def small() -> TrainConfig:
+    """About 6 GFLOPs."""
+    return TrainConfig(preset="small", model=_model("mobilenet_v3_large", 112), learning_rate=1.5e-3)
+
+
+def medium() -> TrainConfig:
+    """About 25 GFLOPs."""
+    return TrainConfig(preset="medium", model=_model("regnet_x_1_6gf", 128), learning_rate=1e-3)
+
+
+def large() -> TrainConfig:
+    """About 70 GFLOPs."""
+    return TrainConfig(preset="large", model=_model("convnext_tiny", 192), learning_rate=5e-4)
+
+
+def _model(backbone: str, channels: int) -> ModelConfig:
+    return ModelConfig(
+        backbone=backbone,
+        pretrained=True,
+        channels=channels,
+        detection=DetectionConfig(),
+        segmentation=SegmentationConfig(),
+    )
+
+
+PRESETS = {"nano": nano, "small": small, "medium": medium, "large": large}

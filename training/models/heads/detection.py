@@ -1,0 +1,267 @@
+"""Anchor-free decoupled detection head: module, assignment of targets, loss and in-graph decode together.
+
+Sources: task-aligned assignment, TOOD (Feng et al. 2021); distribution focal loss, GFL (Li et al. 2020); complete
+IoU, Zheng et al. 2020; parallel non-maximum suppression as in YOLACT's Fast NMS (Bolya et al. 2019), iterated until
+it equals the greedy one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.blocks import separable_block
+
+STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """Head, assignment, loss and decode."""
+
+    bins: int = 16
+    """Bins of the distance from a point to each side of its box, in strides."""
+    assign_top: int = 10
+    """Points that learn from one object."""
+    assign_score_power: float = 0.5
+    """Weight of the class score in the alignment of a point and an object."""
+    assign_iou_power: float = 6.0
+    """Weight of the overlap in it."""
+    class_weight: float = 1.0
+    """Of the classification loss."""
+    box_weight: float = 5.0
+    """Of the IoU loss."""
+    bins_weight: float = 1.0
+    """Of the distribution focal loss."""
+    top_k: int = 100
+    """Boxes that leave the graph."""
+    nms_iou: float = 0.6
+    """A box that overlaps a better one of its class by more is dropped."""
+    nms_rounds: int = 4
+    """Rounds of parallel suppression: chains of up to that many boxes are resolved exactly."""
+
+
+@dataclass(frozen=True)
+class DetectionTargets:
+    """Labels of a batch, padded to the largest image; G objects, M ignore regions."""
+
+    boxes_xyxy: Tensor
+    """(B, G, 4) network pixels."""
+    class_ids: Tensor
+    """(B, G) int64, -1 where padded."""
+    ignore_xyxy: Tensor
+    """(B, M, 4)."""
+    ignore_class_ids: Tensor
+    """(B, M) int64: class that is ignored, -1 all classes, -2 padding."""
+    labelled: Tensor
+    """(B, C) bool: which classes this image labels at all; all False for a road image."""
+
+
+class DetectionHead(nn.Module):
+    """Shared over the levels: with few labelled objects, what is learnt at one size serves the others."""
+
+    def __init__(self, channels: int, class_count: int, config: DetectionConfig) -> None:
+        super().__init__()
+        self.config, self.class_count = config, class_count
+        self.stem = separable_block(channels, channels)
+        self.class_branch = separable_block(channels, channels)
+        self.box_branch = separable_block(channels, channels)
+        self.class_out = nn.Conv2d(channels, class_count, 1)
+        self.box_out = nn.Conv2d(channels, 4 * config.bins, 1)
+        # start from one object in a hundred points, so that the first steps are not spent on unlearning
+        nn.init.constant_(self.class_out.bias, -math.log(99.0))  # type: ignore[arg-type]
+        self.register_buffer("bin_values", torch.arange(config.bins, dtype=torch.float32), persistent=False)
+
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Three maps → class logits (B, A, C) and bin logits (B, A, 4·bins), A points of all levels."""
+        classes, boxes = [], []
+        for feature in features:
+            x = self.stem(feature)
+            classes.append(self.class_out(self.class_branch(x)).flatten(2).transpose(1, 2))  # (B, HW, C)
+            boxes.append(self.box_out(self.box_branch(x)).flatten(2).transpose(1, 2))  # (B, HW, 4·bins)
+        return torch.cat(classes, 1), torch.cat(boxes, 1)
+
+    def boxes(self, bin_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+        """Bin logits (…, A, 4·bins), points (…, A, 2) and strides (…, A, 1) in pixels → boxes (…, A, 4)."""
+        bins = bin_logits.unflatten(-1, (4, self.config.bins)).softmax(-1)
+        sides = (bins * self.bin_values).sum(-1) * strides  # (…, A, 4) left, top, right, bottom
+        return torch.cat([points - sides[..., :2], points + sides[..., 2:]], -1)
+
+    def decode(self, class_logits: Tensor, bin_logits: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, ...]:
+        """In-graph decode: logits → boxes_xyxy (B, K, 4), scores (B, K) sorted, class_ids (B, K) int64.
+
+        The best K point-class pairs first, then boxes for those alone; duplicates are removed by parallel
+        suppression on a K×K matrix, which has a fixed shape and needs no operator that a runtime may lack. A
+        suppressed place has score 0.
+        """
+        config, class_count = self.config, self.class_count
+        points, strides = grid_points(size_hw, class_logits.device)
+        scores, index = class_logits.flatten(1).topk(config.top_k, dim=1)  # (B, K)
+        scores = scores.sigmoid()
+        class_ids = index % class_count
+        point_ids = index // class_count
+        chosen = bin_logits.gather(1, point_ids[..., None].expand(-1, -1, bin_logits.shape[2]))  # (B, K, 4·bins)
+        boxes = self.boxes(chosen, points[point_ids], strides[point_ids])
+        height, width = size_hw
+        boxes = torch.stack(
+            [
+                boxes[..., 0].clamp(0, width),
+                boxes[..., 1].clamp(0, height),
+                boxes[..., 2].clamp(0, width),
+                boxes[..., 3].clamp(0, height),
+            ],
+            -1,
+        )
+        overlap = pairwise_iou(boxes, boxes)  # (B, K, K)
+        same = class_ids[:, :, None] == class_ids[:, None, :]
+        better = torch.ones(config.top_k, config.top_k, device=boxes.device).triu(1)  # [i, j]: i before j
+        suppresses = ((overlap > config.nms_iou) & same).float() * better
+        keep = torch.ones_like(scores)
+        for _ in range(config.nms_rounds):
+            keep = 1.0 - (keep[:, :, None] * suppresses).amax(1)
+        scores, order = (scores * keep).topk(config.top_k, dim=1)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return boxes, scores, class_ids.gather(1, order)
+
+    def loss(
+        self, class_logits: Tensor, bin_logits: Tensor, targets: DetectionTargets, size_hw: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Losses `class`, `box` and `bins`, each already weighted and normalised by the batch's assigned quality."""
+        config = self.config
+        points, strides = grid_points(size_hw, class_logits.device)
+        boxes = self.boxes(bin_logits, points, strides)  # (B, A, 4)
+        assigned, quality = assign(class_logits.detach().sigmoid(), boxes.detach(), points, strides, targets, config)
+        positive = assigned >= 0  # (B, A)
+        class_targets = torch.zeros_like(class_logits)
+        batch, point = positive.nonzero(as_tuple=True)
+        target_ids = assigned[batch, point]
+        classes = targets.class_ids[batch, target_ids]
+        class_targets[batch, point, classes] = quality[batch, point]
+        normaliser = class_targets.sum().clamp(min=1.0)
+        weight = class_loss_weight(points, class_targets, targets)
+        class_loss = F.binary_cross_entropy_with_logits(class_logits, class_targets, weight, reduction="sum")
+        losses = {"class": config.class_weight * class_loss / normaliser}
+        weights = quality[batch, point]
+        wanted, got = targets.boxes_xyxy[batch, target_ids], boxes[batch, point]
+        losses["box"] = config.box_weight * ((1 - complete_iou(got, wanted)) * weights).sum() / normaliser
+        sides = torch.cat([points[point] - wanted[:, :2], wanted[:, 2:] - points[point]], -1) / strides[point]
+        sides = sides.clamp(0, config.bins - 1.01)  # (P, 4)
+        low = sides.floor()
+        high_share = sides - low
+        logits = bin_logits[batch, point].unflatten(-1, (4, config.bins)).flatten(0, 1)  # (P·4, bins)
+        low_index = low.long().flatten()
+        bins_loss = F.cross_entropy(logits, low_index, reduction="none") * (1 - high_share.flatten())
+        bins_loss = bins_loss + F.cross_entropy(logits, low_index + 1, reduction="none") * high_share.flatten()
+        bins_loss = bins_loss.unflatten(0, (-1, 4)).mean(-1)
+        losses["bins"] = config.bins_weight * (bins_loss * weights).sum() / normaliser
+        return losses
+
+
+def grid_points(size_hw: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres (A, 2) in pixels and strides (A, 1) of all points, fine level first, row by row."""
+    points, strides = [], []
+    for stride in STRIDES:
+        height, width = size_hw[0] // stride, size_hw[1] // stride
+        y, x = torch.meshgrid(
+            torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij"
+        )
+        points.append((torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
+        strides.append(torch.full((height * width, 1), float(stride)))
+    return torch.cat(points).to(device), torch.cat(strides).to(device)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(B, N, 4), (B, M, 4) → IoU (B, N, M)."""
+    low = torch.maximum(a[:, :, None, :2], b[:, None, :, :2])
+    high = torch.minimum(a[:, :, None, 2:], b[:, None, :, 2:])
+    size = (high - low).clamp(min=0)
+    shared = size[..., 0] * size[..., 1]
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    return shared / (area_a[:, :, None] + area_b[:, None, :] - shared).clamp(min=1e-6)
+
+
+def complete_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(P, 4), (P, 4) → complete IoU (P,): overlap less centre distance less difference of shape."""
+    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    size_a, size_b = (a[:, 2:] - a[:, :2]).clamp(min=1e-3), (b[:, 2:] - b[:, :2]).clamp(min=1e-3)
+    iou = shared / (size_a.prod(-1) + size_b.prod(-1) - shared)
+    hull = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
+    distance = ((a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2).square().sum(-1)
+    shape = torch.atan(size_a[:, 0] / size_a[:, 1]) - torch.atan(size_b[:, 0] / size_b[:, 1])
+    shape = (4 / math.pi**2) * shape.square()
+    with torch.no_grad():
+        shape_weight = shape / (1 - iou + shape).clamp(min=1e-6)
+    return iou - distance / hull.square().sum(-1).clamp(min=1e-6) - shape_weight * shape
+
+
+@torch.no_grad()
+def assign(
+    scores: Tensor,
+    boxes: Tensor,
+    points: Tensor,
+    strides: Tensor,
+    targets: DetectionTargets,
+    config: DetectionConfig,
+) -> tuple[Tensor, Tensor]:
+    """Task-aligned assignment: the points that already say an object best learn it.
+
+    Args:
+        scores: (B, A, C) probabilities.
+        boxes: (B, A, 4) decoded.
+
+    Returns:
+        (B, A) index of the object each point learns, -1 for none, and (B, A) the target score.
+    """
+    object_count = targets.boxes_xyxy.shape[1]
+    if object_count == 0:
+        empty = scores.new_zeros(scores.shape[:2])
+        return empty.long() - 1, empty
+    real = targets.class_ids >= 0  # (B, G)
+    # an object smaller than the grid still gets the points around its centre
+    centre = (targets.boxes_xyxy[..., :2] + targets.boxes_xyxy[..., 2:]) / 2
+    half = ((targets.boxes_xyxy[..., 2:] - targets.boxes_xyxy[..., :2]) / 2).clamp(min=STRIDES[0] * 0.75)
+    inside = ((points[None, None] - centre[:, :, None]).abs() < half[:, :, None]).all(-1)  # (B, G, A)
+    # a point can only express sides up to its level's reach
+    reach = (config.bins - 1) * strides[:, 0]  # (A,)
+    longest = torch.maximum(half[..., 0], half[..., 1])[:, :, None]  # (B, G, 1)
+    inside &= (longest < reach[None, None]) & real[..., None]
+    class_scores = scores.transpose(1, 2).gather(  # (B, G, A)
+        1, targets.class_ids.clamp(min=0)[..., None].expand(-1, -1, scores.shape[1])
+    )
+    overlap = pairwise_iou(targets.boxes_xyxy, boxes)  # (B, G, A)
+    alignment = class_scores.pow(config.assign_score_power) * overlap.pow(config.assign_iou_power)
+    alignment = torch.where(inside, alignment + 1e-9, torch.zeros_like(alignment))
+    top = alignment.topk(min(config.assign_top, alignment.shape[-1]), dim=-1)
+    candidate = torch.zeros_like(inside).scatter(-1, top.indices, top.values > 0)  # (B, G, A)
+    alignment = torch.where(candidate, alignment, torch.zeros_like(alignment))
+    best_overlap = torch.where(candidate, overlap, torch.full_like(overlap, -1.0))
+    value, owner = best_overlap.max(dim=1)  # (B, A): a disputed point goes to the object it overlaps most
+    assigned = torch.where(value >= 0, owner, torch.full_like(owner, -1))
+    peak_alignment = alignment.amax(-1, keepdim=True).clamp(min=1e-9)  # (B, G, 1)
+    peak_overlap = torch.where(candidate, overlap, torch.zeros_like(overlap)).amax(-1, keepdim=True)
+    quality = (alignment / peak_alignment * peak_overlap).gather(1, owner[:, None])[:, 0]  # (B, A)
+    return assigned, torch.where(assigned >= 0, quality, torch.zeros_like(quality))
+
+
+@torch.no_grad()
+def class_loss_weight(points: Tensor, class_targets: Tensor, targets: DetectionTargets) -> Tensor:
+    """(B, A, C) 1 where a class counts: labelled in that image, and outside its ignore regions or positive."""
+    weight = targets.labelled[:, None, :].expand_as(class_targets).to(class_targets.dtype)
+    if targets.ignore_xyxy.shape[1] == 0:
+        return weight
+    low = points[None, None] >= targets.ignore_xyxy[:, :, None, :2]
+    high = points[None, None] <= targets.ignore_xyxy[:, :, None, 2:]
+    inside = (low & high).all(-1)  # (B, M, A)
+    for class_id in range(class_targets.shape[-1]):
+        applies = (targets.ignore_class_ids == class_id) | (targets.ignore_class_ids == -1)  # (B, M)
+        ignored = (inside & applies[..., None]).any(1)  # (B, A)
+        blank = ignored & (class_targets[..., class_id] == 0)
+        weight = weight.clone()
+        weight[..., class_id] = torch.where(blank, torch.zeros_like(weight[..., class_id]), weight[..., class_id])
+    return weight

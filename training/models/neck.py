@@ -1,0 +1,31 @@
+"""A light path-aggregation neck (PANet, Liu et al. 2018): coarse maps inform fine ones, then back."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.blocks import conv_block, separable_block
+
+
+class PanNeck(nn.Module):
+    """Maps at strides 8, 16, 32 of any width → three maps of `channels` each.
+
+    Sums instead of concatenations: half the multiplications of the following block.
+    """
+
+    def __init__(self, channels_in: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(conv_block(c, channels) for c in channels_in)
+        self.down = nn.ModuleList(separable_block(channels, channels) for _ in range(2))
+        self.stride = nn.ModuleList(separable_block(channels, channels, stride=2) for _ in range(2))
+        self.up = nn.ModuleList(separable_block(channels, channels) for _ in range(2))
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Three maps, fine to coarse → three maps (B, C, H/s, W/s), s = 8, 16, 32."""
+        c3, c4, c5 = (block(f) for block, f in zip(self.lateral, features, strict=True))
+        p4 = self.down[0](c4 + F.interpolate(c5, scale_factor=2.0, mode="nearest"))
+        p3 = self.down[1](c3 + F.interpolate(p4, scale_factor=2.0, mode="nearest"))
+        n4 = self.up[0](p4 + self.stride[0](p3))
+        n5 = self.up[1](c5 + self.stride[1](n4))
+        return [p3, n4, n5]
