@@ -300,6 +300,26 @@ class TrackingTimeline:
 
 
 @dataclass(frozen=True, eq=False)
+class TrackingFrames:
+    """What each of the T frames of a sequence added to the sums, so that `compare` can weight frames.
+
+    Association and identity are judged over the whole sequence; a frame's share of them is what its own matches
+    contribute. Summed over frames everything equals `HotaCounts`, `ClearCounts` and `IdentityCounts`.
+    """
+
+    hota_tp: F64
+    """(T, 19) true positives by `ALPHAS`."""
+    hota_fn: F64
+    hota_fp: F64
+    hota_ass: F64
+    """(T, 19) association accuracy summed over the frame's true positives."""
+    clear: I64
+    """(T, 4) TP, FN, FP, id switches."""
+    identity: I64
+    """(T, 3) IDTP, IDFN, IDFP."""
+
+
+@dataclass(frozen=True, eq=False)
 class TrackingScore:
     """Tracking numbers by TrackEval's names, as fractions 0..1 and counts."""
 
@@ -324,6 +344,7 @@ class TrackingSequence:
     sizes: TrackingSizes
     score: TrackingScore
     timeline: TrackingTimeline
+    per_frame: TrackingFrames | None = None
 
 
 @dataclass(frozen=True, eq=False)
