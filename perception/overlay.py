@@ -14,7 +14,7 @@ from perception.model import ModelSpec
 from perception.types import U8, Result, RoadMask, Track
 
 ROAD_BGR = (190, 160, 30)
-ROAD_OPACITY = 0.45
+ROAD_OPACITY = 0.35
 """Where the network is certain."""
 TRAIL_S = 2.0
 URGENT_S = 3.0
@@ -26,6 +26,7 @@ _PALETTE = [
 ]
 """Neighbouring ids lie far apart on the colour circle."""
 _RED = (60, 60, 235)
+_ALARM = (120, 120, 255)
 _INK, _PAPER = (255, 255, 255), (24, 24, 24)
 
 
@@ -37,6 +38,7 @@ class Overlay:
         alpha = np.arange(256, dtype=np.float64)
         alpha[: spec.road_threshold] = 0
         self._opacity = (alpha * ROAD_OPACITY).round().astype(np.uint8)  # by confidence
+        self._road_paint = np.empty((0, 0, 3), np.uint8)
         self._trails: dict[int, deque[tuple[int, int, int]]] = {}
 
     def draw(self, result: Result, rate_hz: float | None = None) -> U8:
@@ -54,8 +56,12 @@ class Overlay:
         self._remember(shown, result.frame.timestamp_ns)
         for track in shown:
             self._draw_trail(image, track, unit, result.frame.timestamp_ns)
-        for track in sorted(shown, key=lambda t: float(t.box_xyxy[3])):  # near ones over far ones
-            self._draw_track(image, track, unit)
+        by_distance = sorted(shown, key=lambda t: float(t.box_xyxy[3]))
+        for track in by_distance:  # near ones over far ones
+            self._draw_box(image, track, unit)
+        taken: list[tuple[int, int, int, int]] = []
+        for track in reversed(by_distance):  # near ones choose first where their words go
+            self._draw_label(image, track, unit, taken)
         self._draw_status(image, result, unit, rate_hz)
         return image
 
@@ -70,8 +76,10 @@ class Overlay:
         top, bottom = int(rows[0]), int(rows[-1]) + 1
         region = image[top:bottom]
         opacity_3 = cv2.merge([opacity[top:bottom]] * 3)
-        colour = np.empty_like(region)
-        colour[:] = ROAD_BGR
+        if self._road_paint.shape != image.shape:
+            self._road_paint = np.empty_like(image)
+            self._road_paint[:] = ROAD_BGR  # 2 ms, so not for every frame
+        colour = self._road_paint[top:bottom]
         kept = cv2.multiply(region, 255 - opacity_3, scale=1 / 255)
         cv2.add(kept, cv2.multiply(colour, opacity_3, scale=1 / 255), dst=region)
 
@@ -98,16 +106,11 @@ class Overlay:
             faded = tuple(int(c * (0.35 + 0.65 * freshness)) for c in colour)
             cv2.line(image, start, end, faded, max(1, round(2 * unit * freshness)), cv2.LINE_AA, shift=4)
 
-    def _draw_track(self, image: U8, track: Track, unit: float) -> None:
-        urgent = track.ttc_s is not None and track.ttc_s < URGENT_S
-        colour = _RED if urgent else _colour(track.track_id)
-        seen = track.frames_since_seen == 0
+    def _draw_box(self, image: U8, track: Track, unit: float) -> None:
+        """A frame around the object, thin where it is only predicted."""
         left, top, right, bottom = (round(float(v)) for v in track.box_xyxy)
-        thickness = max(1, round((2.2 if urgent else 1.6) * unit)) if seen else 1
-        cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
-        if bottom - top < 12 * unit:  # no room for words on the smallest
-            return
-        self._label(image, self.caption(track), (left, top), colour, unit)
+        thickness = max(1, round((2.2 if _urgent(track) else 1.6) * unit)) if track.frames_since_seen == 0 else 1
+        cv2.rectangle(image, (left, top), (right, bottom), _track_colour(track), thickness, cv2.LINE_AA)
 
     def caption(self, track: Track) -> str:
         """`Car 12  23 m  -3 m/s`: class and id, then distance and closing speed where they are known."""
@@ -117,21 +120,29 @@ class Overlay:
             parts.append(f"{track.distance_m:.0f} m" if track.distance_m >= 10 else f"{track.distance_m:.1f} m")
         if (speed := radial_speed_mps(track)) is not None:
             parts.append(f"{speed:+.0f} m/s" if abs(speed) >= 0.5 else "0 m/s")
-        if track.ttc_s is not None and track.ttc_s < URGENT_S:
+        if _urgent(track):
             parts.append(f"{track.ttc_s:.1f} s!")
         return "  ".join(parts)
 
-    def _label(self, image: U8, text: str, corner: tuple[int, int], colour: tuple, unit: float) -> None:
-        """Text on a plate of the track's colour, above the box where there is room."""
+    def _draw_label(self, image: U8, track: Track, unit: float, taken: list[tuple[int, int, int, int]]) -> None:
+        """The caption on a plate of the track's colour, above the box or where no other label is in the way."""
+        left, top, _, bottom = (round(float(v)) for v in track.box_xyxy)
+        if bottom - top < 12 * unit:  # no room for words on the smallest
+            return
+        text, colour = self.caption(track), _track_colour(track)
         scale, stroke = 0.36 * unit, max(1, round(0.9 * unit))
         (width, height), _ = cv2.getTextSize(text, _FONT, scale, stroke)
         pad = max(2, round(2.5 * unit))
-        left = max(0, min(corner[0], image.shape[1] - width - 2 * pad))
-        bottom = corner[1] if corner[1] - height - 2 * pad >= 0 else corner[1] + height + 2 * pad
-        _plate(image, left, bottom - height - 2 * pad, width + 2 * pad, height + 2 * pad, colour, 0.85)
-        dark = sum(colour) > 330
-        ink = _PAPER if dark else _INK
-        cv2.putText(image, text, (left + pad, bottom - pad), _FONT, scale, ink, stroke, cv2.LINE_AA)
+        width, height = width + 2 * pad, height + 2 * pad
+        left = max(0, min(left, image.shape[1] - width))
+        places = [(left, y, left + width, y + height) for y in (top - height, top, bottom, top - 2 * height)]
+        inside = [place for place in places if place[1] >= 0 and place[3] <= image.shape[0]] or places[1:2]
+        free = [place for place in inside if not any(_overlap(place, other) for other in taken)]
+        place = (free or inside)[0]
+        taken.append(place)
+        _plate(image, place[0], place[1], width, height, colour, 0.85)
+        ink = _PAPER if sum(colour) > 330 else _INK
+        cv2.putText(image, text, (place[0] + pad, place[3] - pad), _FONT, scale, ink, stroke, cv2.LINE_AA)
 
     # ------------------------------------------------------------ status
 
@@ -150,7 +161,7 @@ class Overlay:
         text = "   ".join(parts)
         (width, height), _ = cv2.getTextSize(text, _FONT, scale, stroke)
         _plate(image, pad, pad, width + 2 * pad, height + 2 * pad, _PAPER, 0.55)
-        ink = _RED if result.frame.dropped_before else _INK
+        ink = _ALARM if result.frame.dropped_before else _INK
         cv2.putText(image, text, (2 * pad, 2 * pad + height), _FONT, scale, ink, stroke, cv2.LINE_AA)
 
 
@@ -162,6 +173,18 @@ def radial_speed_mps(track: Track) -> float | None:
     return (x * vx + z * vz) / track.distance_m
 
 
+def _urgent(track: Track) -> bool:
+    return track.ttc_s is not None and track.ttc_s < URGENT_S
+
+
+def _track_colour(track: Track) -> tuple[int, int, int]:
+    return _RED if _urgent(track) else _colour(track.track_id)
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
 def _colour(track_id: int) -> tuple[int, int, int]:
     blue, green, red = _PALETTE[track_id % len(_PALETTE)]
     return blue, green, red
@@ -171,8 +194,8 @@ def _plate(image: U8, left: int, top: int, width: int, height: int, colour: tupl
     """A half-transparent rectangle, cut to the picture."""
     region = image[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
     if region.size:
-        plate = np.empty_like(region)
-        plate[:] = colour
+        plate = np.full((1, 1, 3), colour, np.uint8)
+        plate = cv2.resize(plate, (region.shape[1], region.shape[0]), interpolation=cv2.INTER_NEAREST)
         cv2.addWeighted(region, 1 - opacity, plate, opacity, 0, dst=region)
 
 
