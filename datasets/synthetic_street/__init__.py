@@ -1,0 +1,6 @@
+"""The synthetic street: a seeded, procedural drive seen through KITTI's camera, with exact truth for everything."""
+
+from datasets.synthetic_street.config import DEMO_CONFIG, SETTINGS, WEATHERS, StreetConfig
+from datasets.synthetic_street.sample import street_sample
+
+__all__ = ["DEMO_CONFIG", "SETTINGS", "WEATHERS", "StreetConfig", "street_sample"]

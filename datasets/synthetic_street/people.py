@@ -1,0 +1,285 @@
+"""Pedestrians and cyclists: jointed figures of tapered limbs that walk, stand or pedal, dressed at random.
+
+Local axes as for vehicles: x right, h up, f forward; origin on the road below the hips. Metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from datasets.synthetic_street.geometry import View
+from perception.types import F64, I64
+
+SKIN, HAIR, TOP, TROUSERS, SHOES, BAG, FRAME, RUBBER = range(8)
+
+_CAP = np.linspace(-np.pi / 2, np.pi / 2, 5)
+_CIRCLE = np.linspace(0, 2 * np.pi, 21)[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Limbs:
+    """Tapered capsules: joints and radii of both ends, and what covers them."""
+
+    start: F64
+    """(L, 3) x, h, f."""
+    end: F64
+    """(L, 3)."""
+    radii: F64
+    """(L, 2) metres at start and end."""
+    materials: I64
+    """(L,)."""
+    wheels: F64
+    """(W, 4) centre h, centre f, radius, thickness of each bicycle wheel, metres."""
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """One person's looks and build; `rides` makes a cyclist of them."""
+
+    name: str
+    height_m: float
+    bulk: float
+    palette: F64
+    """(8, 3) BGR reflectance 0..255."""
+    stride: float
+    """Metres of a double step."""
+    coat: bool
+    skirt: bool
+    bag: int
+    """0 none, 1 rucksack, 2 hand bag."""
+    lean: float
+    """Of a rider's trunk, radians from upright."""
+    bare_arms: bool
+    rides: bool
+
+    @property
+    def dimensions_hwl(self) -> tuple[float, float, float]:
+        if self.rides:
+            return self.height_m * 0.99, 0.6, 1.76
+        return self.height_m, 0.6 * self.bulk, 0.55 + 0.2 * self.stride
+
+
+def make_person(rides: bool, rng: np.random.Generator) -> Person:
+    """Somebody, with looks drawn from `rng`; one in eight pedestrians is a child."""
+    child = not rides and rng.random() < 0.12
+    height = rng.uniform(1.05, 1.5) if child else float(np.clip(rng.normal(1.74, 0.09), 1.5, 1.98))
+
+    def cloth(dark: float) -> np.ndarray:
+        if rng.random() < dark:
+            hsv = [rng.uniform(95, 125), rng.uniform(0, 120), rng.uniform(15, 80)]
+        else:
+            hsv = [rng.uniform(0, 180), rng.uniform(0, 220), rng.uniform(60, 240)]
+        return cv2.cvtColor(np.array([[hsv]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].astype(np.float64)
+
+    palette = np.zeros((8, 3))
+    palette[SKIN] = np.array([110, 140, 195]) * rng.uniform(0.45, 1.15)
+    palette[HAIR] = np.array([30, 45, 65]) * rng.uniform(0.3, 3.0)
+    palette[TOP], palette[TROUSERS] = cloth(0.4), cloth(0.65)
+    palette[SHOES] = rng.uniform(20, 200) if rng.random() < 0.3 else 25
+    palette[BAG] = cloth(0.6)
+    palette[FRAME] = cloth(0.6)
+    palette[RUBBER] = 22
+    if rides and rng.random() < 0.4:
+        palette[HAIR] = cloth(0.2)  # a helmet
+    return Person(
+        "Cyclist" if rides else "Pedestrian",
+        height,
+        float(rng.uniform(0.85, 1.2)),
+        np.clip(palette, 5, 250),
+        float(rng.uniform(1.1, 1.5)) * height / 1.74,
+        bool(rng.random() < 0.3),
+        bool(rng.random() < 0.15),
+        int(rng.choice(3, p=[0.5, 0.25, 0.25])),
+        float(rng.uniform(0.15, 0.75)),
+        bool(rng.random() < 0.4),
+        rides,
+    )
+
+
+def _two_bone(a: np.ndarray, b: np.ndarray, upper: float, lower: float, bend: float) -> np.ndarray:
+    """The joint between a and b in the f-h plane for two bones; `bend` picks the side (knees +1, elbows −1)."""
+    delta = b - a
+    reach = max(float(np.linalg.norm(delta)), 1e-6)
+    reach = min(reach, upper + lower - 1e-4)
+    along = (upper**2 - lower**2 + reach**2) / (2 * reach)
+    off = np.sqrt(max(upper**2 - along**2, 0.0))
+    unit = delta / np.linalg.norm(delta)
+    normal = np.array([0.0, -unit[2], unit[1]])
+    if normal[2] * bend < 0:
+        normal = -normal
+    return a + unit * along + normal * off
+
+
+def pose(person: Person, phase: float, walking: bool) -> Limbs:
+    """The figure at a phase of its step or pedal turn (radians)."""
+    return _riding(person, phase) if person.rides else _walking(person, phase, walking)
+
+
+class _Figure:
+    def __init__(self) -> None:
+        self.rows: list[tuple[np.ndarray, np.ndarray, float, float, int]] = []
+        self.wheels: list[tuple[float, float, float, float]] = []
+
+    def add(self, a: np.ndarray, b: np.ndarray, ra: float, rb: float, material: int) -> None:
+        self.rows.append((a, b, ra, rb, material))
+
+    def limbs(self, scale: float) -> Limbs:
+        return Limbs(
+            np.array([r[0] for r in self.rows]) * scale,
+            np.array([r[1] for r in self.rows]) * scale,
+            np.array([[r[2], r[3]] for r in self.rows]) * scale,
+            np.array([r[4] for r in self.rows]),
+            np.array(self.wheels).reshape(-1, 4),
+        )
+
+
+def _head(figure: _Figure, neck: np.ndarray, tilt: float) -> None:
+    """Head and hair or helmet above the neck."""
+    crown = neck + np.array([0, 0.17, 0.03 + tilt * 0.1])
+    figure.add(neck - [0, 0.03, 0], neck + [0, 0.08, 0.01], 0.06, 0.06, SKIN)
+    figure.add(neck + np.array([0, 0.09, 0.02]), crown, 0.085, 0.1, SKIN)
+    figure.add(crown + np.array([0, -0.01, -0.035]), crown + np.array([0, 0.015, 0.0]), 0.1, 0.1, HAIR)
+
+
+def _walking(person: Person, phase: float, walking: bool) -> Limbs:
+    """Figure of unit height 1.74 m, scaled after."""
+    figure, bulk = _Figure(), person.bulk
+    swing = 0.30 * (person.stride / 1.3) if walking else 0.03
+    bob = 0.02 * abs(np.cos(phase)) if walking else 0.0
+    hip_h, shoulder_h = 0.90 + bob, 1.42 + bob
+    for side, shift in ((-1, 0.0), (1, np.pi)):
+        along = np.sin(phase + shift)
+        lift = max(0.0, np.cos(phase + shift)) * 0.12 if walking else 0.0
+        hip = np.array([side * 0.09 * bulk, hip_h, 0.0])
+        ankle = np.array([side * 0.08, 0.09 + lift, along * swing])
+        knee = _two_bone(hip, ankle, 0.44, 0.43, 1)
+        cover = SKIN if person.skirt else TROUSERS
+        figure.add(hip, knee, 0.095 * bulk, 0.07 * bulk, TROUSERS if not person.skirt else cover)
+        figure.add(knee, ankle, 0.068 * bulk, 0.045, cover)
+        figure.add(ankle + [0, -0.04, -0.03], ankle + [0, -0.05, 0.14], 0.042, 0.035, SHOES)
+        shoulder = np.array([side * 0.19 * bulk, shoulder_h - 0.03, 0.0])
+        hand = np.array([side * 0.25 * bulk, 0.86 + bob, -along * swing * 0.75 + 0.06])
+        elbow = _two_bone(shoulder, hand, 0.29, 0.27, -1)
+        figure.add(shoulder, elbow, 0.058 * bulk, 0.05 * bulk, TOP)
+        figure.add(elbow, hand, 0.045, 0.035, SKIN if person.bare_arms else TOP)
+        figure.add(hand, hand + [0, -0.07, 0.01], 0.04, 0.035, SKIN)
+    hem = 0.62 if person.coat else 0.92
+    for side in (-1, 1):
+        figure.add(
+            np.array([side * 0.1 * bulk, shoulder_h - 0.06, 0]),
+            np.array([side * 0.08 * bulk, hem + bob, 0]),
+            0.105 * bulk,
+            0.105 * bulk,
+            TOP,
+        )
+    if person.skirt:
+        figure.add(np.array([0, 0.95, 0]), np.array([0, 0.6, 0]), 0.14 * bulk, 0.19 * bulk, TROUSERS)
+    if person.bag == 1:
+        figure.add(np.array([0, 1.32, -0.16]), np.array([0, 1.02, -0.17]), 0.12, 0.13, BAG)
+    elif person.bag == 2:
+        figure.add(np.array([0.3 * bulk, 0.74, 0.05]), np.array([0.3 * bulk, 0.62, 0.05]), 0.1, 0.12, BAG)
+    _head(figure, np.array([0, 1.5 + bob, 0.02]), 0.0)
+    return figure.limbs(person.height_m / 1.76)
+
+
+def _riding(person: Person, phase: float) -> Limbs:
+    """Rider and bicycle; the saddle is at 0.98 m for a rider of 1.74 m."""
+    figure, bulk = _Figure(), person.bulk
+    wheel, rear_f, front_f = 0.335, -0.52, 0.53
+    crank = np.array([0, 0.29, -0.08])
+    saddle, bars = np.array([0, 0.93, -0.26]), np.array([0, 1.02, 0.36])
+    head_tube = np.array([0, 0.82, 0.36])
+    for a, b in (
+        (crank, saddle),
+        (crank, head_tube),
+        (saddle + [0, -0.12, 0.03], head_tube),
+        (head_tube, bars),
+        (crank, np.array([0, wheel, rear_f])),
+        (saddle + [0, -0.1, 0], np.array([0, wheel, rear_f])),
+        (head_tube, np.array([0, wheel, front_f])),
+    ):
+        figure.add(a, b, 0.018, 0.018, FRAME)
+    figure.add(bars + [-0.27, 0.02, -0.03], bars + [0.27, 0.02, -0.03], 0.016, 0.016, RUBBER)
+    figure.add(saddle + [0, 0.02, -0.1], saddle + [0, 0.02, 0.1], 0.06, 0.03, RUBBER)
+    if person.bag == 2:
+        figure.add(np.array([0, 0.72, -0.6]), np.array([0, 0.62, -0.45]), 0.13, 0.13, BAG)
+    figure.wheels = [(wheel, rear_f, wheel, 0.045), (wheel, front_f, wheel, 0.045)]
+    size = person.height_m / 1.74
+    hips = saddle + [0, 0.09, 0.0]
+    trunk = 0.52 * size
+    neck = hips + np.array([0, np.cos(person.lean) * trunk, np.sin(person.lean) * trunk])
+    for side, shift in ((-1, 0.0), (1, np.pi)):
+        turn = phase + shift
+        pedal = crank + [side * 0.12, -0.17 * np.cos(turn) + 0.04, 0.17 * np.sin(turn)]
+        hip = hips + [side * 0.09, 0, 0]
+        knee = _two_bone(hip, pedal, 0.44 * size, 0.44 * size, 1)
+        figure.add(hip, knee, 0.1 * bulk, 0.068 * bulk, TROUSERS)
+        figure.add(knee, pedal, 0.066 * bulk, 0.045, TROUSERS if not person.skirt else SKIN)
+        figure.add(pedal + [0, -0.02, -0.05], pedal + [0, -0.03, 0.13], 0.042, 0.035, SHOES)
+        shoulder = neck + [side * 0.18 * bulk, -0.05, 0]
+        grip = bars + [side * 0.25, 0.05, -0.03]
+        elbow = _two_bone(shoulder, grip, 0.3 * size, 0.28 * size, -1)
+        figure.add(shoulder, elbow, 0.055 * bulk, 0.048 * bulk, TOP)
+        figure.add(elbow, grip, 0.044, 0.036, SKIN if person.bare_arms else TOP)
+    for side in (-1, 1):
+        figure.add(
+            neck + [side * 0.09 * bulk, -0.07, 0],
+            hips + [side * 0.07 * bulk, 0.02, 0],
+            0.105 * bulk,
+            0.105 * bulk,
+            TOP,
+        )
+    if person.bag == 1:
+        middle = (neck + hips) / 2 + np.array([0, 0.06, -0.17])
+        figure.add(middle + [0, 0.14, 0.05], middle - [0, 0.14, 0.05], 0.11, 0.12, BAG)
+    _head(figure, neck + [0, 0.07, 0.05], 0.4 * person.lean)
+    return figure.limbs(1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Silhouette:
+    """A figure projected to pixels, far limbs first."""
+
+    capsules: F64
+    """(L, 10, 2) outlines."""
+    lit: F64
+    """(L, 10, 2) the part of each that faces the light."""
+    materials: I64
+    order: I64
+    """Drawing order of the limbs."""
+    wheels: list[tuple[F64, float]]
+    """(20, 2) rim outline and thickness in pixels of each wheel."""
+
+    def points(self) -> F64:
+        """All outline points, (N, 2)."""
+        parts = [self.capsules.reshape(-1, 2)] + [rim for rim, _ in self.wheels]
+        return np.concatenate(parts)
+
+
+def silhouette(limbs: Limbs, view: View, X: float, Z: float, yaw: float, light_side: float) -> Silhouette:
+    """Project a posed figure; `light_side` −1..1 says from which side of the picture the light falls."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    joints = np.stack([limbs.start, limbs.end], 1)  # (L, 2, 3)
+    cx = X + joints[..., 0] * cos + joints[..., 2] * sin
+    cz = np.maximum(Z - joints[..., 0] * sin + joints[..., 2] * cos, 0.3)
+    u, v = view.project(cx, joints[..., 1], cz)
+    focal = view.camera.P_cam2[1, 1]
+    radius = np.maximum(limbs.radii * focal / cz, 0.5)  # (L, 2)
+    along = np.arctan2(v[:, 1] - v[:, 0], u[:, 1] - u[:, 0])
+    # half circles round both ends: the start's looks back, the end's looks on
+    angle = np.concatenate([along[:, None] + np.pi + _CAP, along[:, None] + _CAP], 1)  # (L, 10)
+    end = np.repeat([0, 1], 5)
+    centre_u, centre_v, r = u[:, end], v[:, end], radius[:, end]
+    capsules = np.stack([centre_u + r * np.cos(angle), centre_v + r * np.sin(angle)], -1)
+    shift = np.stack([light_side * 0.42 * r, -0.22 * r], -1)
+    lit = np.stack([centre_u + 0.58 * r * np.cos(angle), centre_v + 0.7 * r * np.sin(angle)], -1) + shift
+    rims = []
+    for h, f, wheel_radius, thickness in limbs.wheels:
+        wf, wh = f + wheel_radius * np.cos(_CIRCLE), h + wheel_radius * np.sin(_CIRCLE)
+        wz = np.maximum(Z + wf * cos, 0.3)
+        wu, wv = view.project(X + wf * sin, wh, wz)
+        rims.append((np.stack([wu, wv], 1), float(thickness * focal / wz.mean())))
+    return Silhouette(capsules, lit, limbs.materials, np.argsort(-cz.mean(1), kind="stable"), rims)

@@ -1,0 +1,146 @@
+"""Single, independent street scenes for training: a new street, light and crowd for every seed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasets.sample import Sample
+from datasets.synthetic_street.geometry import KITTI_SIZE_HW, View, kitti_camera
+from datasets.synthetic_street.ground import strip
+from datasets.synthetic_street.light import make_light
+from datasets.synthetic_street.render import render
+from datasets.synthetic_street.scene import VEHICLE_KINDS, Actor, Street, stable_seed
+from datasets.synthetic_street.truth import rows_of, sample_of
+
+
+def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -> list[Actor]:
+    """Vehicles in their lanes with believable gaps, cyclists at the edge, people on the pavements and crossings."""
+    section, actors = street.section, []
+
+    def add(kind: str, at: float, d: float, turn: float, **state: object) -> None:
+        actors.append(street.actor(kind, len(actors) + 1, int(rng.integers(1 << 30)), at, d, turn, **state))
+
+    for direction in (1, -1):
+        for lane in range(section.lanes):
+            centre = section.lane_centre(lane, direction)
+            dense = rng.choice([8.0, 14.0, 30.0, 80.0], p=[0.15, 0.3, 0.35, 0.2])
+            own = abs(centre - ego_d) < 1.2
+            at = s + (rng.uniform(5, 9) if own else -6) + rng.exponential(dense) * (1.0 if not own else 1.2)
+            while at < s + 115:
+                kind = VEHICLE_KINDS[int(rng.choice(3, p=[0.87, 0.08, 0.05]))]
+                long = 6.0 if kind == "truck" else 0.0
+                add(
+                    kind,
+                    at + long,
+                    centre + rng.normal(0, 0.15),
+                    (0.0 if direction > 0 else np.pi) + rng.normal(0, 0.02),
+                    moving=True,
+                )
+                at += 6.5 + 2 * long + rng.exponential(dense)
+    crowd = rng.choice([0.0, 0.6, 1.5, 3.0], p=[0.25, 0.4, 0.25, 0.1]) * street.people_factor
+    busy = {"city": 1.3, "suburb": 0.8, "country": 0.25, "arterial": 0.5}[section.setting]
+    for sign in (-1, 1):
+        side = section.side(sign)
+        inner, outer = side.parking + 0.4, max(side.pavement - 0.3, side.parking + 0.8)
+        for _ in range(rng.poisson(1.4 * crowd * busy)):
+            at, d = s + 4 + rng.uniform(0, 1) ** 1.4 * 55, sign * rng.uniform(inner, outer)
+            for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.24, 0.06]))):
+                turn = rng.choice([0.0, np.pi]) + rng.normal(0, 0.25)
+                if rng.random() < 0.15:
+                    turn = rng.uniform(0, 2 * np.pi)
+                add(
+                    "pedestrian",
+                    at + rng.normal(0, 0.4),
+                    d + rng.normal(0, 0.45),
+                    turn,
+                    phase=float(rng.uniform(0, 6.28)),
+                    moving=bool(rng.random() < 0.8),
+                )
+        for _ in range(rng.poisson(0.28 * (0.4 + crowd) * busy)):
+            at = s + 5 + rng.uniform(0, 1) ** 1.3 * 55
+            d = sign * (side.road - rng.uniform(0.2, 0.9) if rng.random() < 0.6 else rng.uniform(inner, outer))
+            turn = (0.0 if (sign > 0) == (rng.random() < 0.9) else np.pi) + rng.normal(0, 0.06)
+            add("cyclist", at, d, turn, phase=float(rng.uniform(0, 6.28)), moving=True)
+    places = [c for _, b in street.blocks(s, s + 70) for c in b.crossings if s + 5 < c < s + 60]
+    if rng.random() < 0.25 * min(1.0, crowd):
+        places.append(s + rng.uniform(8, 40))
+    for at in places:
+        for _ in range(rng.poisson(1.5 * crowd)):
+            kind = "pedestrian" if rng.random() < 0.8 else "cyclist"
+            add(
+                kind,
+                at + rng.uniform(-1.5, 1.5),
+                rng.uniform(-section.left.pavement, section.right.pavement),
+                rng.choice([-1, 1]) * np.pi / 2 + rng.normal(0, 0.15),
+                phase=float(rng.uniform(0, 6.28)),
+                moving=True,
+            )
+    streets = [st for _, b in street.blocks(s, s + 60) for st in b.streets if s + 9 < st[0] < s + 55]
+    for at, _, sign in streets:  # somebody turns or crosses
+        if rng.random() < 0.45:
+            add(
+                "car",
+                at + rng.uniform(-2, 2),
+                sign * rng.uniform(0, section.side(sign).road + 3),
+                rng.choice([-1, 1]) * rng.uniform(0.5, 1.6),
+                moving=True,
+            )
+    return actors
+
+
+def _apart(actors: list[Actor], parked: list[Actor]) -> list[Actor]:
+    """Actors without those that would stand inside one another; earlier ones win."""
+    kept: list[Actor] = []
+    vehicles: list[tuple[float, float, float]] = []
+    for actor in parked + actors:
+        big = actor.kind in VEHICLE_KINDS
+        mine = (1.1, 5.2) if big else (0.35, 0.9 if actor.kind == "pedestrian" else 1.9)
+        clash = False
+        for x, y, heading in vehicles:
+            dx, dy = actor.x - x, actor.y - y
+            across, along = dx * np.cos(heading) - dy * np.sin(heading), dx * np.sin(heading) + dy * np.cos(heading)
+            turn = abs(np.sin(actor.heading - heading)) if big else 0.0
+            if (
+                abs(across) < 1.0 + mine[0] * (1 - turn) + 2.4 * turn
+                and abs(along) < 2.5 + mine[1] / 2 * (1 - turn) + 1.1 * turn
+            ):
+                clash = True
+                break
+        if clash:
+            continue
+        if big:
+            vehicles.append((actor.x, actor.y, actor.heading))
+        kept.append(actor)
+    return kept
+
+
+def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW) -> Sample:
+    """An independent random scene: another street, light, weather, crowd and camera for every seed.
+
+    Args:
+        seed: any integer; the same one gives the same sample.
+        size_hw: height and width, pixels.
+    """
+    rng = np.random.default_rng(stable_seed(seed, 90, seed >> 31))
+    street = Street(
+        int(rng.integers(1 << 30)),
+        -30.0,
+        330.0,
+        None,
+        float(rng.choice([0.0, 0.5, 1.0])),
+        float(rng.choice([0.6, 1.0, 1.3])),
+        1.0,
+    )
+    light = make_light(rng, None, 1.0)
+    section = street.section
+    s = float(rng.uniform(0, 40))
+    lane = int(rng.integers(section.lanes))
+    d = section.lane_centre(lane, 1) + float(rng.normal(0, 0.3))
+    x, y, heading = street.line.place(s, d)
+    view = View(kitti_camera(size_hw, rng), size_hw, float(x), float(y), float(heading + rng.normal(0, 0.025)))
+    parked = [a for _, b in street.blocks(s - 12, s + 105) for a in b.parked]
+    actors = _apart(_traffic(rng, street, s, d), parked)
+    actors = [a for a in actors if (a.x - view.x) ** 2 + (a.y - view.y) ** 2 > 3.4**2]
+    picture = render(street, actors, view, s, light, strip(street), (seed, 5))
+    rows = rows_of(picture.placed, picture.visible, view, 0)
+    return sample_of(rows, picture.image_bgr, picture.road, view.camera, f"street_{seed}", f"street_{seed}")
