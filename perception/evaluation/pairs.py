@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from perception.types import F64, I64
@@ -39,7 +41,7 @@ def signed_areas(boxes: F64) -> F64:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def concatenate(parts: list[tuple[np.ndarray, ...]], like: tuple[type, ...]) -> tuple[np.ndarray, ...]:
+def concatenate(parts: Sequence[tuple[np.ndarray, ...]], like: tuple[type, ...]) -> tuple[np.ndarray, ...]:
     """Chunks of several arrays joined, of the given dtypes even where there is no chunk."""
     return tuple(np.concatenate([np.zeros(0, dtype), *(part[i] for part in parts)]) for i, dtype in enumerate(like))
 
