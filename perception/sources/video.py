@@ -61,12 +61,12 @@ class Video(Source):
         super().__init__(location, name, options)
         self._remote = bool(_URL.fullmatch(location))
         self._clock = StreamClock()
+        import av
+
         try:
             self._container = self._open()
-        except OSError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise self._refusal(error) from None
-        except ValueError as error:  # PyAV's own checks
-            raise UserError(f"{redact(location)}: {redact(str(error))}", "a video that FFmpeg can read") from None
         stream = self._stream(self._container)
         # a stored file has a length, also behind HTTP; what has none goes on for ever
         self.live = self._remote and not self._container.duration
@@ -101,10 +101,10 @@ class Video(Source):
         stream.thread_type = "SLICE" if self._remote else "AUTO"
         return stream
 
-    def _refusal(self, error: OSError) -> UserError:
+    def _refusal(self, error: Exception) -> UserError:
         """What FFmpeg's error means to the user. Its own text holds the URL with the password, so it is not shown."""
         shown = redact(self.location)
-        reason = error.strerror or type(error).__name__
+        reason: str = getattr(error, "strerror", None) or type(error).__name__
         kind = type(error).__name__
         if kind == "FileNotFoundError" or isinstance(error, FileNotFoundError):
             return UserError(f"{shown}: no such file or stream", "a video", "check the path")

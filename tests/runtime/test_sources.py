@@ -1,0 +1,246 @@
+"""What comes out of files and folders: frame ids, times, losses, and sentences instead of tracebacks."""
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from perception.errors import UserError
+from perception.sources import Source, SourceOptions, open_source
+from perception.sources.kitti import read_timestamps
+from perception.types import Frame
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 64, 3)).astype(np.uint8)
+
+
+def ids(source: Source) -> list[int]:
+    return [frame.frame_id for frame in source]
+
+
+# ---------------------------------------------------------------- video
+
+
+def test_a_video_gives_every_frame_at_its_time(video_file: Path) -> None:
+    source = open_source(video_file)
+    frames = list(source)
+    assert (source.size_hw, source.rate_hz, source.live) == ((96, 320), 10.0, False)
+    assert [f.frame_id for f in frames] == list(range(20))
+    assert [f.timestamp_ns for f in frames] == [i * 10**8 for i in range(20)]
+    assert frames[3].image_bgr.shape == (96, 320, 3)
+    assert abs(int(frames[10].image_bgr[30, 60].mean()) - 255) < 12  # the square has moved to x = 50..70
+
+
+def test_variable_frame_rate_keeps_its_exact_times(tmp_path: Path) -> None:
+    from perception.sinks.video import H264Writer
+
+    times_ms = [0, 40, 50, 250, 251, 900]
+    writer = H264Writer(tmp_path / "vfr.mp4", 25)
+    for t in times_ms:
+        writer.write(IMAGE, t * 10**6)
+    writer.close()
+    assert [f.timestamp_ns // 10**6 for f in open_source(tmp_path / "vfr.mp4")] == times_ms
+
+
+def test_start_duration_and_every(video_file: Path) -> None:
+    options = SourceOptions(start_s=0.5, duration_s=1.0, every=3)
+    frames = list(open_source(video_file, options))
+    assert [f.timestamp_ns // 10**8 for f in frames] == [f.frame_id for f in frames]
+    assert all(5 <= f.frame_id < 15 for f in frames)
+    assert np.diff([f.frame_id for f in frames]).tolist() == [3] * (len(frames) - 1)
+    assert sum(f.dropped_before for f in frames) == 0  # nobody wanted them, so they are not lost
+
+
+def test_corrupt_packets_cost_themselves_only(video_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mkv"  # a container that does not care what its packets hold
+    with av.open(str(video_file)) as given, av.open(str(broken), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(given.demux(video=0)):
+            if packet.dts is None:
+                continue
+            if number in (5, 6):
+                damaged = av.Packet(b"\xff" * packet.size)
+                damaged.pts, damaged.dts, damaged.time_base = packet.pts, packet.dts, packet.time_base
+                packet = damaged
+            packet.stream = stream
+            out.mux(packet)
+    source = open_source(broken)
+    frames = list(source)
+    assert source.corrupt > 0
+    assert len(frames) >= 15
+    assert all(b.timestamp_ns > a.timestamp_ns for a, b in zip(frames, frames[1:], strict=False))
+
+
+def test_a_file_cut_short_gives_what_it_holds(video_file: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video_file.read_bytes()[: video_file.stat().st_size * 2 // 3])
+    source = open_source(cut)
+    assert 5 <= len(list(source)) < 20
+
+
+def test_odd_sizes_and_full_colour(tmp_path: Path) -> None:
+    path = tmp_path / "odd.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 63, 41, "bgr0"
+        image = np.zeros((41, 63, 3), np.uint8)
+        image[:, :, 2] = 200
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "bgr24").reformat(format="bgr0")))
+        container.mux(stream.encode(None))
+    (frame,) = open_source(path)
+    assert frame.image_bgr.shape == (41, 63, 3)
+    assert frame.image_bgr[20, 20].tolist() == [0, 0, 200]
+
+
+def test_sample_videos_read_to_their_end(data_root: Path) -> None:
+    source = open_source(data_root / "videos" / "udacity_test_small1.mp4")
+    assert len(ids(source)) == 88
+    assert "promises 91" in source.notes[0]
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", "empty"), (b"not a video\n" * 99, "is it a video")])
+def test_what_is_no_video_is_a_sentence(content: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "drive.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        open_source(path)
+
+
+def test_sound_alone_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    with pytest.raises(UserError, match="no picture"):
+        open_source(path)
+
+
+def test_a_missing_path_and_a_dead_address(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        open_source(tmp_path / "none.mp4")
+    with pytest.raises(UserError) as error:
+        open_source("rtsp://me:secret@127.0.0.1:9/a", SourceOptions(timeout_s=1))
+    assert "secret" not in str(error.value)
+    assert "***@127.0.0.1:9" in str(error.value)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_a_folder_in_natural_order_with_one_broken_picture(tmp_path: Path) -> None:
+    for i in (1, 2, 9, 10, 11):
+        cv2.imwrite(str(tmp_path / f"f{i}.png"), np.full((8, 8, 3), i, np.uint8))
+    (tmp_path / "f9.png").write_bytes(b"broken")
+    (tmp_path / ".hidden.png").write_bytes(b"x")
+    source = open_source(tmp_path, SourceOptions(rate_hz=20))
+    events = []
+    source.on_event = events.append
+    frames = list(source)
+    assert [int(f.image_bgr[0, 0, 0]) for f in frames] == [1, 2, 10, 11]
+    assert [f.frame_id for f in frames] == [0, 1, 3, 4]
+    assert [f.dropped_before for f in frames] == [0, 0, 1, 0]
+    assert [f.timestamp_ns // 10**6 for f in frames] == [0, 50, 150, 200]
+    assert (source.corrupt, [e.kind for e in events]) == (1, ["corrupt"])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((5, 7), 128, np.uint8),
+        np.full((5, 7), 128 * 257, np.uint16),
+        np.full((5, 7, 4), 128, np.uint8),
+        np.full((5, 7, 3), 128 * 257, np.uint16),
+    ],
+    ids=["grey", "grey-16", "rgba", "colour-16"],
+)
+def test_any_kind_of_picture_becomes_bgr(image: np.ndarray, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    (frame,) = open_source(tmp_path / "a.png")
+    assert frame.image_bgr.shape == (5, 7, 3)
+    assert (np.abs(frame.image_bgr.astype(int) - 128) <= 1).all()
+
+
+def test_folders_without_pictures_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without pictures"):
+        open_source(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="cannot be decoded"):
+        open_source(tmp_path)
+
+
+# ---------------------------------------------------------------- KITTI
+
+P2 = "P2: 700 0 32 0 0 700 20 0 0 0 1 0\n"
+
+
+def pictures(folder: Path, numbers: list[int], digits: int = 6) -> Path:
+    folder.mkdir(parents=True)
+    for number in numbers:
+        cv2.imwrite(str(folder / f"{number:0{digits}d}.png"), IMAGE)
+    return folder
+
+
+def test_kitti_tracking_brings_its_calibration_and_its_gaps(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "training" / "image_02" / "0003", [0, 1, 4])
+    (tmp_path / "training" / "calib").mkdir()
+    (tmp_path / "training" / "calib" / "0003.txt").write_text(P2)
+    frames = list(open_source(folder))
+    assert [f.frame_id for f in frames] == [0, 1, 4]
+    assert [f.timestamp_ns // 10**8 for f in frames] == [0, 1, 4]
+    assert frames[0].camera is not None
+    assert frames[0].camera.P_cam2[0, 0] == 700
+
+
+def test_kitti_raw_brings_its_time_stamps(tmp_path: Path) -> None:
+    drive = tmp_path / "2011_09_26" / "2011_09_26_drive_0001_sync"
+    pictures(drive / "image_02" / "data", [0, 1, 2], 10)
+    (drive / "image_02" / "timestamps.txt").write_text(
+        "2011-09-26 23:59:59.900000000\n2011-09-27 00:00:00.003339\n2011-09-27 00:00:00.100000005\n"
+    )
+    (tmp_path / "2011_09_26" / "calib_cam_to_cam.txt").write_text("S_02: 1 2\nP_rect_02: 700 0 32 0 0 700 20 0 0 0 1 0\n")
+    for location in (drive, drive / "image_02", drive / "image_02" / "data"):
+        frames = list(open_source(location))
+        assert [f.timestamp_ns for f in frames] == [0, 103_339_000, 200_000_005]
+        assert frames[0].camera is not None
+
+
+def test_a_bad_time_stamp_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "timestamps.txt"
+    path.write_text("2011-09-26 13:02:25.5\nyesterday\n")
+    with pytest.raises(UserError, match="timestamps.txt:2"):
+        read_timestamps(path)
+
+
+def test_kitti_object_has_a_calibration_for_each_picture(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "image_2", [3, 7])
+    (tmp_path / "calib").mkdir()
+    (tmp_path / "calib" / "000007.txt").write_text(P2)
+    assert [f.camera is not None for f in open_source(folder)] == [False, True]
+
+
+def test_sample_sequences(data_root: Path) -> None:
+    source = open_source(data_root / "kitti" / "tracking" / "training" / "image_02" / "0005")
+    first: Frame = next(iter(source))
+    assert source.frame_count == 16
+    assert first.camera is not None
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_names(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), IMAGE)
+    assert open_source(f"front={tmp_path / 'a.png'}").name == "front"
+    assert open_source(tmp_path / "a.png").name == "a"
+    odd = tmp_path / "x=1.png"
+    cv2.imwrite(str(odd), IMAGE)
+    assert open_source(odd).name == "x-1"
+
+
+@pytest.mark.parametrize("bad", [{"every": 0}, {"start_s": -1}, {"duration_s": 0}, {"rate_hz": 0}])
+def test_impossible_options_are_refused(bad: dict) -> None:
+    with pytest.raises(UserError):
+        SourceOptions(**bad)
