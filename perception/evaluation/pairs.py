@@ -46,7 +46,8 @@ def concatenate(parts: Sequence[tuple[np.ndarray, ...]], like: tuple[type, ...])
     return tuple(np.concatenate([np.zeros(0, dtype), *(part[i] for part in parts)]) for i, dtype in enumerate(like))
 
 
-def class_indices(class_names: tuple[str, ...], wanted: tuple[str | None, ...]) -> I64:
+def class_indices(class_names: Sequence[str], wanted: Sequence[str | None]) -> I64:
     """(len(class_names),) index into `wanted` by name, without regard to case; -1 where it is none of them."""
     lower = [None if name is None else name.lower() for name in wanted]
-    return np.array([lower.index(n.lower()) if n.lower() in lower else -1 for n in class_names], np.int64)
+    known = {name: lower.index(name.lower()) if name.lower() in lower else -1 for name in set(class_names)}
+    return np.fromiter(map(known.__getitem__, class_names), np.int64, len(class_names))

@@ -19,7 +19,6 @@ _ZEROS = np.uint64(0x3030303030303030)
 _BEYOND_NINE = np.uint64(0x7676767676767676)
 _HIGH_BITS = np.uint64(0x8080808080808080)
 _POWERS = 10.0 ** np.arange(16)
-_LEGAL = b"0123456789+-.eE"
 
 
 def parse_decimals(text: bytes, starts: I64, ends: I64) -> F64 | None:
@@ -35,14 +34,14 @@ def parse_decimals(text: bytes, starts: I64, ends: I64) -> F64 | None:
     for begin in range(0, len(starts), _CHUNK):
         part = slice(begin, begin + _CHUNK)
         values, odd = _plain(text, buffer, dots, starts[part], ends[part])
-        for i in np.flatnonzero(odd).tolist():
-            token = text[starts[begin + i] : ends[begin + i]]
-            try:
-                values[i] = float(token)
-            except ValueError:
-                return None
-            if token.translate(None, _LEGAL):  # nan, inf, and underscores between digits
-                return None
+        left = np.flatnonzero(odd)
+        tokens = [text[i:j] for i, j in zip(starts[part][left].tolist(), ends[part][left].tolist(), strict=True)]
+        try:
+            values[left] = list(map(float, tokens))
+        except ValueError:
+            return None
+        if any(b"_" in token for token in tokens):  # which `float` allows between digits
+            return None
         out[part] = values
     return out if np.isfinite(out).all() else None
 

@@ -284,11 +284,12 @@ def _plain_tracking(
     """The rows as columns, or None where `parse_tracking` would find fault with them."""
     numbers = plain.numbers
     boxes = numbers[:, 5:9]
-    names = tuple(name.decode("ascii") for name in plain.names)
+    words = {name: name.decode("ascii") for name in set(plain.names)}
+    names = tuple(map(words.__getitem__, plain.names))
     if (
         _odd(numbers[:, [0, 1, 3]], boxes, allow_inverted)
         or (numbers[:, 0] < 0).any()
-        or (classes is not None and not {n.lower() for n in set(names)} <= {n.lower() for n in classes})
+        or (classes is not None and not {n.lower() for n in words.values()} <= {n.lower() for n in classes})
     ):
         return None
     return TrackingRows(
