@@ -17,6 +17,12 @@ CATEGORIES = ("um", "umm", "uu")
 """Urban marked, urban multiple marked lanes, urban unmarked."""
 
 
+def is_road_name(name: str) -> bool:
+    """True for `um_000001` and the like: road and object frames may share a folder."""
+    category, _, number = name.partition("_")
+    return category in CATEGORIES and number.isdecimal()
+
+
 def ground_truth_name(name: str) -> str:
     """`um_000001` → `um_road_000001`."""
     category, number = name.split("_", 1)
@@ -52,7 +58,7 @@ class KittiRoad:
         self.labelled = part != "testing"
         if unknown := sorted(set(categories) - set(CATEGORIES)):
             raise UserError(f"road category '{unknown[0]}'", "one of " + ", ".join(CATEGORIES))
-        stems = [n for n in image_stems(self.folder / "image_2") if n.split("_")[0] in categories and "_" in n]
+        stems = [n for n in image_stems(self.folder / "image_2") if is_road_name(n) and n.split("_")[0] in categories]
         self.names = [n for n in stems if not self.labelled or self._truth_path(n).exists()]
         if not self.names:
             raise UserError(
