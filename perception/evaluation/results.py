@@ -344,7 +344,6 @@ class TrackingSequence:
     sizes: TrackingSizes
     score: TrackingScore
     timeline: TrackingTimeline
-    per_frame: TrackingFrames | None = None
 
 
 @dataclass(frozen=True, eq=False)
