@@ -24,6 +24,7 @@ What TrackEval does that surprises, and is followed here:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from perception.evaluation.pairs import class_indices, intersections, same_frame
 from perception.evaluation.results import (
     TRACKING_CLASSES_SCORED,
     TrackingEvaluation,
+    TrackingFrames,
     TrackingScore,
     TrackingSequence,
     TrackingSizes,
@@ -54,7 +56,7 @@ from perception.evaluation.tracking_metrics import (
     score,
     total,
 )
-from perception.formats.kitti import TrackingRows
+from perception.formats.kitti import TrackingRows, read_text
 from perception.types import I64
 
 DISTRACTORS = {"Car": ("Van",), "Pedestrian": ("Person", "Person_sitting")}
@@ -87,8 +89,8 @@ def check_rows(rows: TrackingRows, n_frames: int, where: str) -> I64:
     beyond = kept[frames >= n_frames]
     if len(beyond):
         raise UserError(
-            f"{where}: {len(beyond)} row(s) of frames that are not there; the first is row {beyond[0] + 1}, frame "
-            f"{rows.frame_ids[beyond[0]]}",
+            f"{where}:{line_of(where, beyond[0])}: column 'frame': found {rows.frame_ids[beyond[0]]} "
+            f"({len(beyond)} such row(s))",
             f"frames 0 to {n_frames - 1}, as the sequence map says",
         )
     by_id = np.lexsort((ids, frames))
@@ -96,11 +98,19 @@ def check_rows(rows: TrackingRows, n_frames: int, where: str) -> I64:
     if twice.any():
         row = kept[by_id[1:][twice]].min()
         raise UserError(
-            f"{where}: row {row + 1}: id {rows.track_ids[row]} for the second time in frame {rows.frame_ids[row]} "
-            f"({int(twice.sum())} such row(s))",
+            f"{where}:{line_of(where, row)}: column 'track_id': {rows.track_ids[row]} for the second time in frame "
+            f"{rows.frame_ids[row]} ({int(twice.sum())} such row(s))",
             "every id at most once in a frame, over all classes together",
         )
     return kept[np.argsort(frames, kind="stable")]
+
+
+def line_of(where: str, row: int) -> int:
+    """The line of a file in which a row stands; without the file, blank lines are not known of."""
+    if not Path(where).is_file():
+        return int(row) + 1
+    lines = read_text(Path(where)).split("\n")
+    return [i for i, line in enumerate(lines, 1) if line.split()][row]
 
 
 def _prepare(
@@ -174,7 +184,7 @@ def _timeline(data: Overlaps, matches: ClearMatches, gt_rows: I64, result_rows: 
 
 
 def evaluate_sequence(
-    name: str, gt: TrackingRows, results: TrackingRows, n_frames: int, where: str = ""
+    name: str, gt: TrackingRows, results: TrackingRows, n_frames: int, where: tuple[str, str] = ("", "")
 ) -> list[TrackingSequence]:
     """Score one sequence, every class.
 
@@ -183,13 +193,13 @@ def evaluate_sequence(
         gt: label rows, DontCare included.
         results: result rows.
         n_frames: of the sequence.
-        where: the result file, named in errors.
+        where: files of the labels and of the results, named in errors.
 
     Raises:
         UserError: frames out of range, or an id twice in a frame.
     """
-    gt_rows = check_rows(gt, n_frames, f"labels of sequence {name}")
-    result_rows = check_rows(results, n_frames, where or f"results of sequence {name}")
+    gt_rows = check_rows(gt, n_frames, where[0] or f"labels of sequence {name}")
+    result_rows = check_rows(results, n_frames, where[1] or f"results of sequence {name}")
     scored = []
     for class_name in TRACKING_CLASSES_SCORED:
         data, own_gt, own_results = _prepare(gt, gt_rows, results, result_rows, class_name)
@@ -214,10 +224,18 @@ def evaluate_sequence(
                 sizes=sizes,
                 score=score(hota_counts, clear_counts, identity_counts, sizes),
                 timeline=_timeline(data, by_clear, own_gt, own_results),
-                per_frame=frame_shares(data, n_frames, by_hota, by_clear, by_identity),
             )
         )
     return scored
+
+
+def frames_of(evaluation: TrackingEvaluation, sequence: str, class_name: str) -> TrackingFrames:
+    """What each frame of a sequence added to the sums of one class; worked out again, for those who ask."""
+    gt, results = evaluation.gt[sequence], evaluation.results[sequence]
+    n_frames = evaluation.n_frames[sequence]
+    gt_rows, result_rows = check_rows(gt, n_frames, sequence), check_rows(results, n_frames, sequence)
+    data, _, _ = _prepare(gt, gt_rows, results, result_rows, class_name)
+    return frame_shares(data, n_frames, hota_matches(data), clear_matches(data), identity_matches(data))
 
 
 class TrackingEvaluator:
@@ -233,7 +251,9 @@ class TrackingEvaluator:
         self._results: dict[str, TrackingRows] = {}
         self._n_frames: dict[str, int] = {}
 
-    def process(self, sequence: str, gt: TrackingRows, results: TrackingRows, n_frames: int, where: str = "") -> None:
+    def process(
+        self, sequence: str, gt: TrackingRows, results: TrackingRows, n_frames: int, where: tuple[str, str] = ("", "")
+    ) -> None:
         """Add and score one sequence; see `evaluate_sequence`."""
         for scored in evaluate_sequence(sequence, gt, results, n_frames, where):
             self._sequences[sequence, scored.class_name] = scored
