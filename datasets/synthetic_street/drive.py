@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.sample import Sample
+from datasets.synthetic_street.chance import stable_seed
 from datasets.synthetic_street.config import StreetConfig
 from datasets.synthetic_street.geometry import View, kitti_camera
 from datasets.synthetic_street.ground import strip
 from datasets.synthetic_street.light import make_light
 from datasets.synthetic_street.render import render
-from datasets.synthetic_street.scene import Actor, Street, stable_seed
+from datasets.synthetic_street.scene import Actor, Street
 from datasets.synthetic_street.traffic import KINDS, simulate
 from datasets.synthetic_street.truth import place, rows_of, sample_of, visibility_from_boxes
 from perception.camera import PinholeCamera

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from datasets.synthetic_street.chance import sign as sign_of
 from perception.camera import PinholeCamera
 from perception.types import F64
 
@@ -89,7 +91,7 @@ class Centreline:
         while at < count and curviness > 0:
             # a bend turns by at most 40°, and the next comes when the last has left the view
             span = int(rng.uniform(30, 90))
-            turn = min(0.7, float(rng.uniform(0.08, 0.7)) * curviness) * rng.choice([-1, 1])
+            turn = min(0.7, float(rng.uniform(0.08, 0.7)) * curviness) * sign_of(rng)
             window = np.hanning(span) * (turn / max(np.hanning(span).sum(), 1))
             stop = min(count, at + span)
             curvature[at:stop] += window[: stop - at]
@@ -98,6 +100,7 @@ class Centreline:
         self.heading: F64 = np.concatenate([[0.0], np.cumsum(curvature)[:-1]])
         self.x: F64 = np.concatenate([[0.0], np.cumsum(np.sin(self.heading))[:-1]])
         self.y: F64 = np.concatenate([[0.0], np.cumsum(np.cos(self.heading))[:-1]])
+        self._points = list(zip(self.x.tolist(), self.y.tolist(), self.heading.tolist(), strict=True))
 
     def at(self, s: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """World x, y and heading at distance s along the line."""
@@ -108,6 +111,20 @@ class Centreline:
         x = self.x[low] + (self.x[low + 1] - self.x[low]) * part
         y = self.y[low] + (self.y[low + 1] - self.y[low]) * part
         return x, y, heading
+
+    def place_one(self, s: float, d: float) -> tuple[float, float, float]:
+        """`place` for one point, an order of magnitude quicker."""
+        grid = s - self.start_m
+        low = min(max(int(grid), 0), len(self._points) - 2)
+        part = grid - low
+        x0, y0, h0 = self._points[low]
+        x1, y1, h1 = self._points[low + 1]
+        heading = h0 + (h1 - h0) * part
+        return (
+            x0 + (x1 - x0) * part + math.cos(heading) * d,
+            y0 + (y1 - y0) * part - math.sin(heading) * d,
+            heading,
+        )
 
     def place(self, s: np.ndarray | float, d: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """World x, y and heading of the point d metres to the right of the line."""

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from datasets.synthetic_street import textures
+from datasets.synthetic_street.chance import pick
 from datasets.synthetic_street.config import WEATHERS, Weather
 from perception.types import F64, U8
 
@@ -76,7 +77,7 @@ def _response(rng: np.random.Generator, weather: Weather) -> U8:
 
 def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: float) -> Light:
     """Draw a light. Sun is the most frequent, as in KITTI."""
-    kind: Weather = weather or WEATHERS[int(rng.choice(5, p=[0.60, 0.22, 0.06, 0.05, 0.07]))]
+    kind: Weather = weather or WEATHERS[pick(rng, (0.60, 0.22, 0.06, 0.05, 0.07))]
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(22, 58))
     direct, ambient, haze_m, shade, wet = 0.0, 0.0, 900.0, 1.0, 0.0
     haze = np.array([235.0, 225.0, 215.0])
@@ -103,7 +104,7 @@ def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: 
     sun = direct * warm
     lit = sky + sun * np.sin(elevation)
     shade = float(np.clip((sky / lit).mean() * 0.9, 0.12, 1.0))
-    style = rng.choice(3, p=[0.5, 0.35, 0.15]) if kind == "sun" else 3
+    style = pick(rng, (0.5, 0.35, 0.15)) if kind == "sun" else 3
     if style == 0:  # blown out, as into the sun
         top, low, cover = np.array([255.0, 252, 235]), np.array([262.0, 262, 258]), rng.uniform(0, 0.6)
     elif style == 1:

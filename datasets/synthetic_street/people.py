@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from datasets.synthetic_street.chance import pick
 from datasets.synthetic_street.geometry import View
 from perception.types import F64, I64
 
@@ -92,7 +93,7 @@ def make_person(rides: bool, rng: np.random.Generator) -> Person:
         float(rng.uniform(1.1, 1.5)) * height / 1.74,
         bool(rng.random() < 0.3),
         bool(rng.random() < 0.15),
-        int(rng.choice(3, p=[0.5, 0.25, 0.25])),
+        pick(rng, (0.5, 0.25, 0.25)),
         float(rng.uniform(0.15, 0.75)),
         bool(rng.random() < 0.4),
         rides,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.synthetic_street.backdrop import Walls, draw_sky, draw_sprite
+from datasets.synthetic_street.chance import stable_seed
 from datasets.synthetic_street.draw import Brush, draw_person, draw_prop, draw_vehicle
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.ground import Ground
 from datasets.synthetic_street.light import Light, photograph
 from datasets.synthetic_street.people import Person
-from datasets.synthetic_street.scene import Actor, Street, looks, stable_seed
+from datasets.synthetic_street.scene import Actor, Street, looks
 from datasets.synthetic_street.truth import Placed, place
 from datasets.synthetic_street.vehicles import Vehicle
 from perception.types import F64, U8

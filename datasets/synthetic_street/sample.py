@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from datasets.sample import Sample
+from datasets.synthetic_street.chance import pick, stable_seed
+from datasets.synthetic_street.chance import sign as sign_of
 from datasets.synthetic_street.geometry import KITTI_SIZE_HW, View, kitti_camera
 from datasets.synthetic_street.ground import strip
 from datasets.synthetic_street.light import make_light
 from datasets.synthetic_street.render import render
-from datasets.synthetic_street.scene import VEHICLE_KINDS, Actor, Street, stable_seed
+from datasets.synthetic_street.scene import VEHICLE_KINDS, Actor, Street
 from datasets.synthetic_street.truth import rows_of, sample_of
 
 
@@ -23,11 +25,11 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
     for direction in (1, -1):
         for lane in range(section.lanes):
             centre = section.lane_centre(lane, direction)
-            dense = rng.choice([8.0, 14.0, 30.0, 80.0], p=[0.15, 0.3, 0.35, 0.2])
+            dense = (8.0, 14.0, 30.0, 80.0)[pick(rng, (0.15, 0.3, 0.35, 0.2))]
             own = abs(centre - ego_d) < 1.2
             at = s + (rng.uniform(5, 9) if own else -6) + rng.exponential(dense) * (1.0 if not own else 1.2)
             while at < s + 115:
-                kind = VEHICLE_KINDS[int(rng.choice(3, p=[0.87, 0.08, 0.05]))]
+                kind = VEHICLE_KINDS[pick(rng, (0.87, 0.08, 0.05))]
                 long = 6.0 if kind == "truck" else 0.0
                 add(
                     kind,
@@ -37,15 +39,15 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
                     moving=True,
                 )
                 at += 6.5 + 2 * long + rng.exponential(dense)
-    crowd = rng.choice([0.0, 0.6, 1.5, 3.0], p=[0.25, 0.4, 0.25, 0.1]) * street.people_factor
+    crowd = (0.0, 0.6, 1.5, 3.0)[pick(rng, (0.25, 0.4, 0.25, 0.1))] * street.people_factor
     busy = {"city": 1.3, "suburb": 0.8, "country": 0.25, "arterial": 0.5}[section.setting]
     for sign in (-1, 1):
         side = section.side(sign)
         inner, outer = side.parking + 0.4, max(side.pavement - 0.3, side.parking + 0.8)
         for _ in range(rng.poisson(1.4 * crowd * busy)):
             at, d = s + 4 + rng.uniform(0, 1) ** 1.4 * 55, sign * rng.uniform(inner, outer)
-            for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.24, 0.06]))):
-                turn = rng.choice([0.0, np.pi]) + rng.normal(0, 0.25)
+            for _ in range(int((1, 2, 3)[pick(rng, (0.7, 0.24, 0.06))])):
+                turn = (0.0, np.pi)[int(rng.integers(2))] + rng.normal(0, 0.25)
                 if rng.random() < 0.15:
                     turn = rng.uniform(0, 2 * np.pi)
                 add(
@@ -71,7 +73,7 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
                 kind,
                 at + rng.uniform(-1.5, 1.5),
                 rng.uniform(-section.left.pavement, section.right.pavement),
-                rng.choice([-1, 1]) * np.pi / 2 + rng.normal(0, 0.15),
+                sign_of(rng) * np.pi / 2 + rng.normal(0, 0.15),
                 phase=float(rng.uniform(0, 6.28)),
                 moving=True,
             )
@@ -82,7 +84,7 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
                 "car",
                 at + rng.uniform(-2, 2),
                 sign * rng.uniform(0, section.side(sign).road + 3),
-                rng.choice([-1, 1]) * rng.uniform(0.5, 1.6),
+                sign_of(rng) * rng.uniform(0.5, 1.6),
                 moving=True,
             )
     return actors
@@ -127,8 +129,8 @@ def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW) -> Sample
         -30.0,
         330.0,
         None,
-        float(rng.choice([0.0, 0.5, 1.0])),
-        float(rng.choice([0.6, 1.0, 1.3])),
+        float((0.0, 0.5, 1.0)[int(rng.integers(3))]),
+        float((0.6, 1.0, 1.3)[int(rng.integers(3))]),
         1.0,
     )
     light = make_light(rng, None, 1.0)

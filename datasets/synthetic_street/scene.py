@@ -8,6 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from datasets.synthetic_street import textures
+from datasets.synthetic_street.chance import pick, stable_seed
+from datasets.synthetic_street.chance import sign as sign_of
 from datasets.synthetic_street.config import SETTINGS, Setting
 from datasets.synthetic_street.geometry import Centreline
 from datasets.synthetic_street.people import Person, make_person
@@ -88,7 +90,7 @@ class Section:
 
 def make_section(rng: np.random.Generator, setting: Setting | None) -> Section:
     """A cross-section that suits the setting."""
-    kind: Setting = setting or SETTINGS[int(rng.choice(4, p=[0.36, 0.32, 0.16, 0.16]))]
+    kind: Setting = setting or SETTINGS[pick(rng, (0.36, 0.32, 0.16, 0.16))]
     lanes = 2 if kind == "arterial" or (kind == "city" and rng.random() < 0.15) else 1
     lane = rng.uniform(2.7, 3.3) if kind in ("city", "suburb") else rng.uniform(3.2, 3.7)
 
@@ -117,7 +119,7 @@ def make_section(rng: np.random.Generator, setting: Setting | None) -> Section:
         lanes,
         side(),
         side(),
-        int(rng.choice(4, p=[0.25, 0.5, 0.2, 0.05])) if kind != "suburb" else int(rng.choice(2, p=[0.75, 0.25])),
+        pick(rng, (0.25, 0.5, 0.2, 0.05)) if kind != "suburb" else pick(rng, (0.75, 0.25)),
         bool(rng.random() < (0.2 if kind in ("city", "suburb") else 0.8)),
         speed,
     )
@@ -141,11 +143,6 @@ class Block:
     """s, width, side of each side street."""
     patches: list[tuple[float, float, float, float, float]] = field(default_factory=list)
     """s, d, length, width, gain: repairs, manholes, puddles, arrows."""
-
-
-def stable_seed(*parts: int) -> tuple[int, ...]:
-    """Non-negative integers for numpy's seeding from any integers."""
-    return tuple(int(p) & 0x7FFFFFFF for p in parts)
 
 
 class Street:
@@ -186,7 +183,7 @@ class Street:
             "parking_paved": int(rng.random() < 0.5),
         }
         self.surface_gain = rng.uniform(0.75, 1.25, 4)
-        self.tree_rate = rng.choice([0.0, 0.5, 1.0, 1.8])
+        self.tree_rate = (0.0, 0.5, 1.0, 1.8)[int(rng.integers(4))]
         self.paint = float(rng.uniform(0.55, 1.0))
         self.avenue = int(rng.integers(20))
         self._blocks: dict[int, Block] = {}
@@ -253,8 +250,8 @@ class Street:
         stretch: tuple[float, float] = (0.85, 1.2),
     ) -> None:
         atlas = textures.facades()
-        x0, y0, _ = self.line.place(s0, d0)
-        x1, y1, _ = self.line.place(s1, d1)
+        x0, y0, _ = self.line.place_one(s0, d0)
+        x1, y1, _ = self.line.place_one(s1, d1)
         height = 16.0 * rng.uniform(*stretch)
         rows.append(
             (
@@ -345,7 +342,7 @@ class Street:
                 d = rng.uniform(side.pavement + 0.5, side.wall + 8)
             sprite = self.avenue if rng.random() < 0.5 else int(rng.integers(20))
             size = rng.uniform(6, 13)
-            x, y, _ = self.line.place(s, sign * d)
+            x, y, _ = self.line.place_one(s, sign * d)
             block.sprites.append(
                 (float(x), float(y), size * rng.uniform(0.9, 1.5), size, sprite, rng.uniform(0.35, 1.05))
             )
@@ -354,7 +351,7 @@ class Street:
             if gap and gap[0] - 3 < s < gap[1] + 3:
                 continue
             size = rng.uniform(0.8, 2.6)
-            x, y, _ = self.line.place(s, sign * d)
+            x, y, _ = self.line.place_one(s, sign * d)
             block.sprites.append(
                 (float(x), float(y), size * rng.uniform(1, 2), size, 20 + int(rng.integers(6)), rng.uniform(0.5, 1.1))
             )
@@ -381,7 +378,7 @@ class Street:
         if setting == "country":
             weights = np.array([0.5, 1.4, 0, 2.2, 0.1, 1.2, 0.2, 0.1, 0.1, 0.05, 0, 0.3])
         for _ in range(rng.poisson(float(weights.sum()) * 0.33)):
-            kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+            kind = kinds[pick(rng, weights)]
             s = s0 + rng.uniform(0, BLOCK_M)
             if gap and gap[0] - 1 < s < gap[1] + 1:
                 continue
@@ -391,17 +388,17 @@ class Street:
                 if kind in ("lamp", "sign", "bollard", "pole")
                 else rng.uniform(near + 0.3, max(side.pavement, near + 1.5))
             )
-            x, y, heading = self.line.place(s, sign * d)
+            x, y, heading = self.line.place_one(s, sign * d)
             turn = 0.0 if rng.random() < 0.7 else rng.uniform(0, 2 * np.pi)
             block.props.append((kind, float(x), float(y), float(heading + turn), int(rng.integers(1 << 30))))
         for street, width, where in block.streets:
             if where == sign and rng.random() < 0.5:
-                x, y, heading = self.line.place(street - width / 2 - 1, sign * (side.parking + 0.6))
+                x, y, heading = self.line.place_one(street - width / 2 - 1, sign * (side.parking + 0.6))
                 block.props.append(("signal", float(x), float(y), float(heading), int(rng.integers(1 << 30))))
 
     def actor(self, kind: str, track_id: int, look: int, s: float, d: float, turn: float, **state: object) -> Actor:
         """An actor at road coordinates, turned from the road's direction."""
-        x, y, heading = self.line.place(s, d)
+        x, y, heading = self.line.place_one(s, d)
         return Actor(kind, track_id, look, float(x), float(y), float(heading + turn), **state)  # type: ignore[arg-type]
 
     def _parking(
@@ -417,7 +414,7 @@ class Street:
         if side.parking - side.road < 1:
             return
         at = s0 + rng.uniform(0, 3)
-        full = rng.choice([0.15, 0.55, 0.85]) * self.parked_factor
+        full = (0.15, 0.55, 0.85)[int(rng.integers(3))] * self.parked_factor
         blocked = [(c - 6.0, c + 6.0) for c in block.crossings] + ([(gap[0] - 5, gap[1] + 5)] if gap else [])
         while at < s0 + BLOCK_M - 2.5:
             at += rng.uniform(5.2, 6.4)
@@ -445,12 +442,12 @@ class Street:
             )
 
     def _park(self, block: Block, rng: np.random.Generator, index: int, s: float, d: float, turn: float) -> None:
-        kind = VEHICLE_KINDS[int(rng.choice(3, p=[0.88, 0.105, 0.015]))]
+        kind = VEHICLE_KINDS[pick(rng, (0.88, 0.105, 0.015))]
         track_id = 100_000 + (index + 1000) * 64 + len(block.parked)
         block.parked.append(self.actor(kind, track_id, int(rng.integers(1 << 30)), s, d, turn + rng.normal(0, 0.02)))
 
     def _car_park(self, block: Block, rng: np.random.Generator, s0: float, index: int) -> None:
-        sign = int(rng.choice([-1, 1]))
+        sign = sign_of(rng)
         side = self.section.side(sign)
         if side.wall - side.pavement < 5.2:
             return
@@ -458,5 +455,5 @@ class Street:
         at = s0 + rng.uniform(1, 8)
         while at < s0 + 36:
             if rng.random() < 0.7 * self.parked_factor and len(block.parked) < 60:
-                self._park(block, rng, index, at, sign * d, rng.choice([-1, 1]) * np.pi / 2 + rng.normal(0, 0.05))
+                self._park(block, rng, index, at, sign * d, sign_of(rng) * np.pi / 2 + rng.normal(0, 0.05))
             at += rng.uniform(2.5, 3.1)

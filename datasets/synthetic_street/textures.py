@@ -49,10 +49,10 @@ def _noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.n
 
 
 def _fractal(rng: np.random.Generator, height: int, width: int, cells: tuple[int, ...]) -> np.ndarray:
-    """Sum of noises of several cell sizes, coarse ones stronger, unit spread."""
+    """Sum of noises of several cell sizes, coarse ones a little stronger, unit spread."""
     total = np.zeros((height, width), np.float32)
     for cell in cells:
-        total += _noise(rng, height, width, cell) * np.sqrt(cell)
+        total += _noise(rng, height, width, cell) * np.float32(cell**0.25)
     return total / max(float(total.std()), 1e-6)
 
 
@@ -586,6 +586,9 @@ def ground_tiles() -> dict[str, tuple[U8, ...]]:
             )
         )
     return {"asphalt": tuple(asphalt), "paving": tuple(paving), "grass": tuple(grass), "soil": tuple(soil)}
+
+
+GRAIN = 1024
 
 
 @cache

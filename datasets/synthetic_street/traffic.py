@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datasets.synthetic_street.chance import pick, stable_seed
+from datasets.synthetic_street.chance import sign as sign_of
 from datasets.synthetic_street.config import StreetConfig
-from datasets.synthetic_street.scene import VEHICLE_KINDS, Street, stable_seed
+from datasets.synthetic_street.scene import VEHICLE_KINDS, Street
 from perception.types import F64, I64
 
 AHEAD_M = 150.0
@@ -90,7 +92,7 @@ class _Simulation:
             while at < self.ego + AHEAD_M:
                 ours = direction > 0 and lane == self.ego_lane
                 if not (ours and self.ego - 18 < at < self.ego + 14):
-                    kind = int(rng.choice(3, p=[0.86, 0.09, 0.05]))
+                    kind = pick(rng, (0.86, 0.09, 0.05))
                     rows.append(
                         (
                             kind,
@@ -122,7 +124,7 @@ class _Simulation:
                         direction, wish = float(sign), rng.uniform(3.2, 6.0)
                     else:
                         d = sign * rng.uniform(inner, outer)
-                        direction, wish = float(rng.choice([-1, 1])), rng.uniform(0.9, 1.7)
+                        direction, wish = float(sign_of(rng)), rng.uniform(0.9, 1.7)
                     at = self.ego + rng.uniform(4, 90 if kind == 3 else AHEAD_M)
                     rows.append((kind, self._new_id(), sign, at, d, wish, wish, direction))
                     if kind == 3 and rng.random() < 0.35:  # two together
@@ -132,7 +134,7 @@ class _Simulation:
                                 self._new_id(),
                                 sign,
                                 at + rng.normal(0, 0.3),
-                                d + rng.choice([-1, 1]) * 0.6,
+                                d + sign_of(rng) * 0.6,
                                 wish,
                                 wish,
                                 direction,
@@ -195,7 +197,7 @@ class _Simulation:
         rng, section = self.rng, self.section
         rows = []
         for _ in range(int(min(_CROSSERS, rng.poisson(1.8 * self.config.people)))):
-            sign = int(rng.choice([-1, 1]))
+            sign = sign_of(rng)
             speed = rng.uniform(1.1, 1.7)
             # a few steps from the kerb when the camera comes near
             start = sign * (section.side(sign).parking + 0.4 + rng.uniform(0, 2.5))
@@ -228,7 +230,7 @@ class _Simulation:
             same = same[same != i]
             if len(same) and np.abs(cars.s[same] - at).min() < 20:
                 continue
-            kind = int(rng.choice(3, p=[0.86, 0.09, 0.05]))
+            kind = pick(rng, (0.86, 0.09, 0.05))
             cars.kind[i], cars.ids[i] = kind, self._new_id()
             cars.s[i], cars.d[i] = at, section.lane_centre(lane, direction) + rng.normal(0, 0.12)
             cars.wish[i] = section.speed_mps * rng.uniform(0.8, 1.15)

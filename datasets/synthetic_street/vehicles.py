@@ -11,6 +11,7 @@ from functools import cache
 import cv2
 import numpy as np
 
+from datasets.synthetic_street.chance import pick
 from datasets.synthetic_street.geometry import NEAR_M, View
 from perception.types import F64, I64
 
@@ -518,7 +519,7 @@ def make_vehicle(kind: str, rng: np.random.Generator) -> Vehicle:
     family = shapes()[kind]
     shape = family[int(rng.integers(len(family)))]
     weights = np.array([p[0] for p in _PAINTS])
-    hue, saturation, value = _PAINTS[int(rng.choice(len(_PAINTS), p=weights / weights.sum()))][1]
+    hue, saturation, value = _PAINTS[pick(rng, [p[0] for p in _PAINTS])][1]
     if kind != "car" and rng.random() < 0.5:
         hue, saturation, value = 20, 5, 230
     hsv = [hue + rng.normal(0, 6), saturation * rng.uniform(0.7, 1.2), value * rng.uniform(0.7, 1.15)]
@@ -531,7 +532,7 @@ def make_vehicle(kind: str, rng: np.random.Generator) -> Vehicle:
     palette[GLASS] = np.array([26, 24, 20]) * rng.uniform(0.4, 1.8)
     palette[DARK] = rng.uniform(18, 45)
     palette[TYRE] = rng.uniform(14, 30)
-    palette[RIM] = rng.choice([150, 120, 60, 30]) * rng.uniform(0.7, 1.2)
+    palette[RIM] = (150, 120, 60, 30)[int(rng.integers(4))] * rng.uniform(0.7, 1.2)
     palette[HEADLIGHT] = np.array([205, 205, 200]) * rng.uniform(0.6, 1.1)
     palette[TAIL] = np.array([26, 22, 150]) * rng.uniform(0.6, 1.2)
     palette[PLATE] = np.array([215, 220, 225]) * rng.uniform(0.75, 1.05)
