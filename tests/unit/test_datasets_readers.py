@@ -1,0 +1,477 @@
+"""The readers: which pixels and rows become which targets, in every data set."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from dataclasses import replace
+
+import dataset_folders as make
+import numpy as np
+import pytest
+
+from datasets.camvid import CamVid
+from datasets.idd_lite import IddLite
+from datasets.kitti_object import KittiObject
+from datasets.kitti_road import KittiRoad, ground_truth_name, is_road_name, road_mask
+from datasets.kitti_tracking import DRIVES, KittiTracking
+from datasets.labels import ALL_CLASSES, CAR, CYCLIST, KITTI_RULE, PEDESTRIAN, kitti_rule, targets
+from datasets.partial_boxes import CARLA, CITYPERSONS, DAWN, PartialBoxes
+from datasets.sample import Sample, find_image, read_image, read_index_mask
+from datasets.splits import read_drives, read_split
+from perception.errors import UserError
+from perception.formats.kitti import parse_objects
+
+SIZE = (make.HEIGHT, make.WIDTH)
+
+
+def rows(*lines: str):
+    return parse_objects("\n".join(lines))
+
+
+# ---------------------------------------------------------------- names become targets
+
+
+def test_three_classes_are_found_and_their_neighbours_ignored():
+    found = targets(
+        rows(make.CAR, make.PEDESTRIAN, make.CYCLIST, make.VAN, make.SITTING, make.TRUCK, make.DONT_CARE),
+        KITTI_RULE,
+        SIZE,
+    )
+    assert found.class_ids.tolist() == [CAR, PEDESTRIAN, CYCLIST]
+    assert found.boxes_xyxy[0].tolist() == [10, 20, 30, 35]
+    assert found.distances_m.tolist() == [20, 12.5, 8]
+    assert found.ignore_class_ids.tolist() == [CAR, PEDESTRIAN, ALL_CLASSES]
+    assert found.ignore_boxes_xyxy[:, 0].tolist() == [60, 1, 90]
+    assert found.boxes_xyxy.dtype == found.ignore_boxes_xyxy.dtype == found.distances_m.dtype == np.float32
+    assert found.class_ids.dtype == found.ignore_class_ids.dtype == np.int64
+
+
+def test_no_rows_are_empty_arrays_of_the_right_shape():
+    found = targets(rows(""), KITTI_RULE, SIZE)
+    assert found.boxes_xyxy.shape == found.ignore_boxes_xyxy.shape == (0, 4)
+    assert found.class_ids.shape == found.ignore_class_ids.shape == found.distances_m.shape == (0,)
+
+
+def test_large_vehicles_are_background_or_ignored_for_car():
+    assert len(targets(rows(make.TRUCK), KITTI_RULE, SIZE).ignore_class_ids) == 0
+    ignoring = kitti_rule(large_vehicles_as="ignore")
+    assert targets(rows(make.TRUCK), ignoring, SIZE).ignore_class_ids.tolist() == [CAR]
+    with pytest.raises(ValueError, match="large_vehicles_as"):
+        kitti_rule(large_vehicles_as="car")
+
+
+def test_too_occluded_or_truncated_becomes_a_region_to_ignore_for_its_class():
+    cyclist = rows(make.CYCLIST, make.CAR)  # truncation .6, occlusion 3
+    assert targets(cyclist, kitti_rule(), SIZE).class_ids.tolist() == [CYCLIST, CAR]
+    for rule in (kitti_rule(max_truncation=0.5), kitti_rule(max_occlusion=2)):
+        found = targets(cyclist, rule, SIZE)
+        assert found.class_ids.tolist() == [CAR]
+        assert found.distances_m.tolist() == [20]
+        assert found.ignore_class_ids.tolist() == [CYCLIST]
+
+
+def test_boxes_are_cut_to_the_image_and_dropped_outside_it():
+    out = make.CAR.replace("10.00 20.00 30.00 35.00", "-5.00 -5.00 300.00 300.00")
+    gone = make.CAR.replace("10.00 20.00 30.00 35.00", "200.00 20.00 220.00 35.00")
+    away = make.DONT_CARE.replace("90.00 10.00 110.00 20.00", "90.00 50.00 110.00 60.00")
+    found = targets(rows(out, gone, away), KITTI_RULE, SIZE)
+    assert found.boxes_xyxy.tolist() == [[0, 0, make.WIDTH, make.HEIGHT]]
+    assert found.distances_m.shape == (1,) and len(found.ignore_boxes_xyxy) == 0
+
+
+def test_class_names_do_not_mind_their_case():
+    assert targets(rows(make.CAR.replace("Car", "CAR")), KITTI_RULE, SIZE).class_ids.tolist() == [CAR]
+
+
+def test_a_position_that_is_not_given_is_no_distance():
+    bare = "Car 0 0 -10 10 20 30 35 -1 -1 -1 -1000 -1000 -1000 -10"
+    assert math.isnan(targets(rows(bare), KITTI_RULE, SIZE).distances_m[0])
+
+
+# ---------------------------------------------------------------- KITTI object
+
+
+def test_object_frames(tmp_path):
+    data = KittiObject(make.kitti_object(tmp_path))
+    assert len(data) == 4 and data.names == ["000000", "000001", "000002", "000003"]
+    sample = data[0]
+    assert sample.image_bgr.shape == (*SIZE, 3) and sample.image_bgr.dtype == np.uint8
+    assert sample.name == "000000" and sample.drive == "day_drive_a"
+    assert sample.class_ids is not None and sample.class_ids.tolist() == [CAR, PEDESTRIAN, CYCLIST]
+    assert sample.ignore_class_ids is not None and sample.ignore_class_ids.tolist() == [CAR, ALL_CLASSES]
+    assert sample.labelled_classes == (True, True, True)
+    assert sample.camera is not None and sample.camera.P_cam2[0, 0] == 100
+    assert sample.road is None and sample.semantic is None
+
+
+def test_a_frame_without_objects_is_labelled_and_empty(tmp_path):
+    sample = KittiObject(make.kitti_object(tmp_path))[1]
+    assert sample.boxes_xyxy is not None and sample.boxes_xyxy.shape == (0, 4)
+
+
+def test_splits_by_name_and_by_path(tmp_path):
+    root = make.kitti_object(tmp_path)
+    assert KittiObject(root, "val").names == ["000002", "000003"]
+    other = make.write(tmp_path / "elsewhere.txt", "000003\n")
+    assert KittiObject(root, other).names == ["000003"]
+    with pytest.raises(UserError, match="one of train, val"):
+        KittiObject(root, "test")
+
+
+def test_a_split_with_frames_that_are_not_there(tmp_path):
+    root = make.kitti_object(tmp_path)
+    make.write(root / "ImageSets" / "full.txt", "000000\n000777\n000778\n")
+    with pytest.raises(UserError, match="2 of 3 frames have no image or no label, the first is 000777"):
+        KittiObject(root, "full")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "holds no names"), ("000001\n000002\n000001\n", "000001 stands there twice")]
+)
+def test_a_bad_split_file(tmp_path, content, said):
+    make.write(tmp_path / "ImageSets" / "train.txt", content)
+    with pytest.raises(UserError, match=said):
+        read_split(tmp_path, "train")
+
+
+def test_object_frames_without_calibration_drive_or_label(tmp_path):
+    root = make.kitti_object(tmp_path)
+    (root / "training" / "calib" / "000000.txt").unlink()
+    (root / "drives.json").unlink()
+    (root / "training" / "label_2" / "000003.txt").unlink()
+    data = KittiObject(root)
+    assert data.names == ["000000", "000001", "000002"]  # a frame without a label is not labelled as empty
+    assert data[0].camera is None and data[0].drive == ""
+
+
+def test_test_frames_have_no_labels_and_say_so(tmp_path):
+    sample = KittiObject(make.kitti_object(tmp_path), part="testing")[0]
+    assert sample.boxes_xyxy is None and sample.class_ids is None
+    assert sample.camera is not None
+
+
+def test_png_is_taken_before_jpeg(tmp_path):
+    make.write_image(tmp_path / "a.jpg", seed=1)
+    assert find_image(tmp_path, "a") == tmp_path / "a.jpg"
+    make.write_image(tmp_path / "a.png", seed=2)
+    assert find_image(tmp_path, "a") == tmp_path / "a.png"
+    assert find_image(tmp_path, "b") is None
+
+
+def test_nothing_there_says_what_to_type(tmp_path):
+    with pytest.raises(UserError, match="perception data fetch kitti-object"):
+        KittiObject(tmp_path)
+    with pytest.raises(UserError, match="perception data fetch kitti-tracking"):
+        KittiTracking(tmp_path)
+    with pytest.raises(UserError, match="perception data fetch kitti-road"):
+        KittiRoad(tmp_path)
+    for reader in (CamVid, IddLite):
+        with pytest.raises(UserError, match="no images"):
+            reader(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"000000": 5}', "{", '{"000000"}'])
+def test_a_bad_list_of_drives(tmp_path, content):
+    make.write(tmp_path / "drives.json", content)
+    with pytest.raises(UserError, match=r"drives\.json"):
+        read_drives(tmp_path)
+
+
+def test_drives_from_the_kits_mapping(tmp_path):
+    make.write(tmp_path / "devkit" / "mapping" / "train_rand.txt", "2,1,2")
+    lines = "2011_09_26 2011_09_26_drive_0001_sync 0000000005\n2011_09_28 2011_09_28_drive_0106_sync 0000000048\n"
+    mapping = make.write(tmp_path / "devkit" / "mapping" / "train_mapping.txt", lines)
+    assert read_drives(tmp_path) == {
+        "000000": "2011_09_28_drive_0106",
+        "000001": "2011_09_26_drive_0001",
+        "000002": "2011_09_28_drive_0106",
+    }
+    mapping.write_text(lines[:50])
+    with pytest.raises(UserError, match=r"entry 1 of train_rand\.txt is '2'"):
+        read_drives(tmp_path)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_pictures_that_cannot_be_read(tmp_path):
+    for name, content in (("empty.png", b""), ("text.png", b"hello"), ("half.png", b"\x89PNG\r\n\x1a\n")):
+        with pytest.raises(UserError, match="cannot be decoded"):
+            read_image(make.write(tmp_path / name, content))
+    with pytest.raises(UserError, match="No such file"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(UserError):
+        read_image(tmp_path)
+
+
+def test_a_jpeg_cut_short_is_not_taken_for_whole(tmp_path):
+    path = make.write_image(tmp_path / "a.jpg")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(UserError, match="end of the picture is missing"):
+        read_image(path)
+    path.write_bytes(content + b"trailing bytes do no harm")
+    assert read_image(path).shape == (*SIZE, 3)
+
+
+def test_a_header_that_promises_too_many_pixels(tmp_path):
+    content = bytearray(make.write_image(tmp_path / "a.png").read_bytes())
+    content[16:24] = (60000).to_bytes(4, "big") * 2
+    with pytest.raises(UserError, match="cannot be decoded"):
+        read_image(make.write(tmp_path / "a.png", bytes(content)))
+
+
+def test_masks_must_be_one_channel_of_their_images_size(tmp_path):
+    mask = make.write_mask(tmp_path / "mask.png", np.zeros(SIZE))
+    assert read_index_mask(mask, SIZE).shape == SIZE
+    with pytest.raises(UserError, match="found 120x40"):
+        read_index_mask(mask, (20, 60))
+    with pytest.raises(UserError, match="one channel"):
+        read_index_mask(make.write_image(tmp_path / "colour.png"), SIZE)
+
+
+# ---------------------------------------------------------------- KITTI tracking
+
+
+def test_tracking_has_one_sample_for_each_image_not_each_label(tmp_path):
+    data = KittiTracking(make.kitti_tracking(tmp_path))
+    assert data.names == ["0000/000000", "0000/000001", "0000/000002", "0006/000000", "0006/000001"]
+    assert len(data) == 5
+    first, second, third = data[0], data[1], data[2]
+    assert first.class_ids is not None and first.class_ids.tolist() == [CAR]
+    assert first.ignore_class_ids is not None and first.ignore_class_ids.tolist() == [ALL_CLASSES]
+    assert second.class_ids is not None and second.class_ids.tolist() == []
+    assert third.ignore_class_ids is not None and third.ignore_class_ids.tolist() == [PEDESTRIAN]  # `Person`
+    assert first.drive == "2011_09_26_drive_0005" and data[3].drive == "2011_09_26_drive_0018"
+    assert first.camera is not None
+    assert data.rows("0000").frame_ids.max() == 4
+
+
+def test_tracking_sequences_can_be_chosen(tmp_path):
+    root = make.kitti_tracking(tmp_path)
+    assert len(KittiTracking(root, ["0006"])) == 2
+    with pytest.raises(UserError, match="0013: no images"):
+        KittiTracking(root, ["0013"])
+
+
+def test_tracking_without_calibration_or_label(tmp_path):
+    root = make.kitti_tracking(tmp_path)
+    (root / "training" / "calib" / "0000.txt").unlink()
+    assert KittiTracking(root)[0].camera is None
+    (root / "training" / "label_02" / "0000.txt").unlink()
+    with pytest.raises(UserError, match=r"0000\.txt"):
+        KittiTracking(root)
+
+
+def test_every_training_sequence_has_a_drive_of_its_own():
+    assert sorted(DRIVES) == [f"{i:04d}" for i in range(21)]
+    assert len(set(DRIVES.values())) == 21
+    assert list(DRIVES.values()) == sorted(DRIVES.values())  # the sequences are in order of time
+
+
+# ---------------------------------------------------------------- KITTI road
+
+
+def test_road_colours():
+    mask = road_mask(make.road_truth())
+    assert mask.dtype == np.uint8
+    assert (mask[: make.HEIGHT // 2] == 0).all()
+    assert (mask[make.HEIGHT // 2 : -1] == 1).all()
+    assert (mask[-1] == 255).all()
+
+
+def test_road_outside_the_valid_area_is_not_judged():
+    blue_only = np.zeros((1, 1, 3), np.uint8)
+    blue_only[..., 0] = 255
+    assert road_mask(blue_only).tolist() == [[255]]
+
+
+def test_road_frames(tmp_path):
+    root = make.kitti_road(tmp_path)
+    data = KittiRoad(root)
+    assert data.names == ["um_000000", "um_000001", "umm_000000", "uu_000000"]
+    sample = data[0]
+    assert sample.road is not None and sample.road.shape == SIZE
+    assert sample.boxes_xyxy is None and sample.camera is not None
+    assert KittiRoad(root, ["umm", "uu"]).names == ["umm_000000", "uu_000000"]
+    with pytest.raises(UserError, match="road category 'mm'"):
+        KittiRoad(root, ["mm"])
+
+
+def test_road_names():
+    assert ground_truth_name("umm_000012") == "umm_road_000012"
+    assert [is_road_name(n) for n in ("um_000000", "000000", "um_road_000000", "xx_000000", "um_")] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_road_truth_of_another_size(tmp_path):
+    root = make.kitti_road(tmp_path)
+    make.write_image(root / "training" / "gt_image_2" / "um_road_000000.png", size_hw=(20, 60))
+    with pytest.raises(UserError, match="found 60x20"):
+        KittiRoad(root)[0]
+
+
+def test_object_and_road_frames_in_one_folder_are_told_apart(tmp_path):
+    make.kitti_object(tmp_path)
+    make.kitti_road(tmp_path)
+    assert len(KittiRoad(tmp_path)) == 4 and len(KittiObject(tmp_path)) == 4
+
+
+# ---------------------------------------------------------------- masks of class numbers
+
+
+def test_camvid(tmp_path):
+    data = CamVid(make.camvid(tmp_path))
+    sample = data[0]
+    assert data.names == ["0001TP_1", "0006R0_2"] and sample.drive == "camvid_0001TP"
+    assert sample.boxes_xyxy is None and sample.road is not None and sample.semantic is not None
+    blocks = slice(5, None, 10)  # one column out of each class's block
+    assert sample.road[0, blocks].tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 255]
+    assert sample.semantic[0, blocks].tolist() == [0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 255]
+    assert len(CamVid(tmp_path, "val")) == 1
+
+
+def test_idd_lite(tmp_path):
+    sample = IddLite(make.idd_lite(tmp_path))[0]
+    assert sample.drive == "idd_10" and sample.road is not None and sample.semantic is not None
+    blocks = slice(7, None, 15)
+    assert sample.road[0, blocks].tolist() == [1, 0, 0, 0, 0, 0, 0, 255]
+    assert sample.semantic[0, blocks].tolist() == [0, 0, 2, 1, 0, 0, 0, 255]
+
+
+def test_masks_that_are_missing_or_hold_unknown_classes(tmp_path):
+    root = make.camvid(tmp_path)
+    make.write_mask(root / "trainannot" / "0001TP_1.png", np.full(SIZE, 77))
+    with pytest.raises(UserError, match="found class 77"):
+        CamVid(root)[0]
+    (root / "trainannot" / "0006R0_2.png").unlink()
+    with pytest.raises(UserError, match="1 masks are missing"):
+        CamVid(root)
+
+
+# ---------------------------------------------------------------- some classes only
+
+
+def test_dawn_ignores_what_it_cannot_tell(tmp_path):
+    root = make.partial_boxes(
+        tmp_path / "dawn_fog",
+        {
+            "foggy-1": [
+                "Car 1 2 30 20",
+                "Truck 40 2 60 20",
+                "Bus 61 2 80 20",
+                "Motorcycle 81 2 90 20",
+                "Cyclist 91 2 99 20",
+            ],
+            "foggy-2": [],
+        },
+    )
+    data = PartialBoxes(root)
+    sample = data[0]
+    assert sample.class_ids is not None and sample.class_ids.tolist() == [CAR, CYCLIST]
+    assert sample.ignore_class_ids is not None and sample.ignore_class_ids.tolist() == [CAR, CAR, CYCLIST]
+    assert sample.labelled_classes == (True, True, True)
+    assert sample.distances_m is not None and np.isnan(sample.distances_m).all()
+    assert [data[0].drive, data[1].drive] == ["dawn_fog_foggy-1", "dawn_fog_foggy-2"]
+
+
+def test_what_a_set_does_not_label_is_marked(tmp_path):
+    cities = make.partial_boxes(tmp_path / "citypersons_sample", {"aachen_1_2": ["Pedestrian 1 2 5 20"]})
+    towns = make.partial_boxes(
+        tmp_path / "carla_danielhfnr", {"Town01_1": ["vehicle 1 2 5 20", "traffic_light 9 9 12 20"]}
+    )
+    city, town = PartialBoxes(cities)[0], PartialBoxes(towns)[0]
+    assert city.labelled_classes == (False, True, False) and city.drive == "citypersons_sample_aachen"
+    assert town.labelled_classes == (True, False, True) and town.drive == "carla_danielhfnr_Town01"
+    assert town.class_ids is not None and town.class_ids.tolist() == [CAR]
+    assert town.ignore_class_ids is not None and len(town.ignore_class_ids) == 0
+
+
+def test_a_class_the_set_does_not_know_is_an_error(tmp_path):
+    root = make.partial_boxes(tmp_path / "citypersons_sample", {"aachen_1": ["Car 1 2 5 20"]})
+    with pytest.raises(UserError, match="column 'type': found 'Car'"):
+        PartialBoxes(root)[0]
+
+
+def test_unknown_folders_and_missing_labels(tmp_path):
+    root = make.partial_boxes(tmp_path / "mine", {"a_1": ["Car 1 2 5 20"]})
+    with pytest.raises(UserError, match="dawn_fog"):
+        PartialBoxes(root)
+    assert len(PartialBoxes(root, replace(DAWN, name="mine"))) == 1
+    (root / "label_2" / "a_1.txt").unlink()
+    with pytest.raises(UserError, match="1 labels are missing"):
+        PartialBoxes(root, DAWN)
+
+
+def test_no_set_calls_a_class_positive_that_it_does_not_label():
+    for known in (DAWN, CITYPERSONS, CARLA):
+        labelled = {i for i, is_labelled in enumerate(known.rule.labelled_classes) if is_labelled}
+        assert set(known.rule.positive.values()) == labelled
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def every_reader(tmp_path) -> list:
+    return [
+        KittiObject(make.kitti_object(tmp_path / "object")),
+        KittiTracking(make.kitti_tracking(tmp_path / "tracking")),
+        KittiRoad(make.kitti_road(tmp_path / "road")),
+        CamVid(make.camvid(tmp_path / "camvid")),
+        IddLite(make.idd_lite(tmp_path / "idd")),
+        PartialBoxes(make.partial_boxes(tmp_path / "dawn_fog", {"a-1": ["Car 1 2 5 20"]})),
+    ]
+
+
+def test_readers_travel_to_other_processes_and_read_the_same(tmp_path):
+    for data in every_reader(tmp_path):
+        twin = pickle.loads(pickle.dumps(data))
+        assert twin.names == data.names and len(set(data.names)) == len(data)
+        for i in range(len(data)):
+            a, b = data[i], twin[i]
+            assert isinstance(a, Sample) and a.name == data.names[i] == b.name
+            np.testing.assert_array_equal(a.image_bgr, b.image_bgr)
+        with pytest.raises(IndexError):
+            data[len(data)]
+
+
+@pytest.mark.data
+def test_the_sample_data(data_root):
+    """Counts as they lie in the folder, and targets that fit their pictures."""
+    kitti, extra = data_root / "kitti", data_root / "extra"
+    readers = [
+        (KittiObject(kitti / "object"), 80),
+        (KittiObject(kitti / "object", "train"), 53),
+        (KittiTracking(kitti / "tracking"), 204),
+        (KittiTracking(kitti / "tracking_640x192"), 268),
+        (KittiRoad(kitti / "road"), 35),
+        (CamVid(data_root / "camvid"), 367),
+        (CamVid(data_root / "camvid", "val"), 101),
+        (IddLite(extra / "idd_lite"), 702),
+        (IddLite(extra / "idd_lite", "val"), 51),
+        (PartialBoxes(extra / "dawn_fog"), 234),
+        (PartialBoxes(extra / "citypersons_sample"), 135),
+        (PartialBoxes(extra / "carla_danielhfnr"), 257),
+    ]
+    for data, count in readers:
+        assert len(data) == count
+        for i in range(0, count, max(1, count // 5)):
+            sample = data[i]
+            height, width = sample.image_bgr.shape[:2]
+            if sample.boxes_xyxy is not None:
+                assert (sample.boxes_xyxy >= 0).all()
+                assert (sample.boxes_xyxy <= [width, height, width, height]).all()
+                assert sample.class_ids is not None and len(sample.class_ids) == len(sample.boxes_xyxy)
+            else:
+                assert sample.road is not None
+            for mask, legal in ((sample.road, {0, 1, 255}), (sample.semantic, {0, 1, 2, 3, 255})):
+                assert mask is None or (mask.shape == (height, width) and set(np.unique(mask).tolist()) <= legal)
+    val = KittiObject(kitti / "object", "val")
+    train_drives = {data.drives[name] for data, _ in readers[1:2] for name in data.names}
+    assert not train_drives & {val.drives[name] for name in val.names}
