@@ -20,7 +20,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", "
 def claim(location: str) -> float:
     """1 for a folder that holds pictures, or a picture."""
     path = Path(location)
-    if path.is_dir():
+    if location and path.is_dir():
         return 1.0
     return 2.0 if path.is_file() and path.suffix.lower() in SUFFIXES else 0.0
 

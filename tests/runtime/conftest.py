@@ -20,7 +20,7 @@ def write_tiny_model(path: Path, size_hw: tuple[int, int] = TINY_HW, dynamic_bat
 
     height, width = size_hw
     boxes = np.array([[40, 30, 90, 70], [150, 40, 180, 80], [0, 0, 5, 5], [0, 0, 0, 0]], np.float32)[None]
-    scores = np.array([[0.9, 0.6, 0.05, 0.0]], np.float32)
+    scores = np.array([[0.9, 0.8, 0.05, 0.0]], np.float32)
     class_ids = np.array([[0, 1, 2, 0]], np.int64)
     road = np.zeros((1, height // 4, width // 4), np.uint8)
     road[:, height // 8 :] = 230
@@ -64,6 +64,12 @@ def write_video(path: Path, frames: int = 20, size_hw: tuple[int, int] = (96, 32
         writer.write(image, i * 10**9 // rate)
     writer.close()
     return path
+
+
+@pytest.fixture
+def long_video(tmp_path: Path) -> Path:
+    """A minute at 10 Hz."""
+    return write_video(tmp_path / "long.mp4", frames=600)
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,9 @@ def test_stamps_that_jump_start_a_new_segment() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.one_of(st.none(), st.integers(-(10**12), 10**12)), st.integers(0, 10**10)), min_size=2, max_size=40
+        st.tuples(st.one_of(st.none(), st.integers(-(10**12), 10**12)), st.integers(0, 10**10)),
+        min_size=2,
+        max_size=40,
     )
 )
 def test_time_always_goes_forward(steps: list[tuple[int | None, int]]) -> None:

@@ -51,7 +51,14 @@ def test_the_fast_mask_agrees_with_the_exact_one() -> None:
 
 def test_caption_and_closing_speed() -> None:
     track = Track(
-        7, 0, np.zeros(4, np.float32), 0.9, position_m=(3.0, 4.0), distance_m=5.0, velocity_mps=(0.0, -5.0), ttc_s=1.25
+        7,
+        0,
+        np.zeros(4, np.float32),
+        0.9,
+        position_m=(3.0, 4.0),
+        distance_m=5.0,
+        velocity_mps=(0.0, -5.0),
+        ttc_s=1.25,
     )
     assert radial_speed_mps(track) == -4.0
     assert Overlay(SPEC).caption(track) == "Car 7  5.0 m  -4 m/s  1.2 s!"

@@ -1,0 +1,172 @@
+"""Every file in sources/, sinks/ and backends/ is found here and held to its promise."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import perception.backends
+import perception.sinks
+import perception.sources
+from perception.camera import plan_fit
+from perception.errors import MissingDependencyError
+from perception.health import HealthEvent
+from perception.model import ModelSpec
+from perception.sinks import RunInfo, Sink, SourceInfo
+from perception.sources import Source, SourceOptions
+from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
+
+SPEC = ModelSpec(CLASS_NAMES, (96, 320))
+
+
+def modules_of(package: ModuleType) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def classes_of(module: ModuleType, kind: type = object) -> list[type]:
+    """Classes that the module (or package) itself defines."""
+    found = [v for v in vars(module).values() if inspect.isclass(v) and issubclass(v, kind)]
+    return [v for v in found if v.__module__.startswith(module.__name__)]
+
+
+def load(package: ModuleType, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"{package.__name__}.{name}")
+    except (ImportError, MissingDependencyError) as error:
+        pytest.skip(f"{name}: {error}")
+
+
+# ---------------------------------------------------------------- sources
+
+
+@pytest.mark.parametrize("name", modules_of(perception.sources))
+def test_a_source_claims_and_opens(name: str, tmp_path: Path) -> None:
+    module = load(perception.sources, name)
+    for nonsense in ("", "no/such/thing", "gopher://x", "\0"):
+        assert module.claim(nonsense) in (0, 0.0), f"{name} claims {nonsense!r}"
+    assert list(inspect.signature(module.open_source).parameters) == ["location", "name", "options"]
+    own = classes_of(module, Source)
+    assert len(own) == 1
+    assert own[0].kind
+
+
+def picture_folder(folder: Path, layout: str) -> Path:
+    import cv2
+
+    inside = {"images": folder / "x", "tracking": folder / "image_02" / "0001", "object": folder / "image_2"}[layout]
+    inside.mkdir(parents=True)
+    (folder / "calib").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(inside / f"{i:06d}.png"), np.full((20, 30, 3), 40 * i, np.uint8))
+    return inside
+
+
+@pytest.mark.parametrize("layout", ["images", "tracking", "object"])
+def test_reading_twice_gives_the_same(layout: str, tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path, layout)
+    runs = []
+    for _ in range(2):
+        source = perception.sources.open_source(folder, SourceOptions())
+        frames = list(source)
+        source.close()
+        source.close()
+        runs.append([(f.frame_id, f.timestamp_ns, f.image_bgr.sum()) for f in frames])
+        assert source.size_hw == frames[0].size_hw
+        assert source.frame_count == len(frames) == 3
+        assert all(f.source == source.name for f in frames)
+        stamps = [f.timestamp_ns for f in frames]
+        assert stamps == sorted(set(stamps))
+    assert runs[0] == runs[1]
+
+
+# ---------------------------------------------------------------- sinks
+
+RESULTS: dict[str, Callable[[int], Result]] = {
+    "nothing found": lambda i: Result(frame(i), Detections.empty(), (), None),
+    "road and tracks": lambda i: Result(
+        frame(i),
+        Detections(np.array([[10, 10, 30, 40]], np.float32), np.array([0.9], np.float32), np.array([0])),
+        (Track(1, 0, np.array([10, 10, 30, 40], np.float32), 0.9, age_frames=i + 1),),
+        RoadMask(np.full((24, 80), 200, np.uint8), plan_fit((61, 99), (96, 320))),
+        {"network": 1.0},
+        5.0,
+    ),
+}
+
+
+def frame(i: int) -> Frame:
+    return Frame(np.full((61, 99, 3), 90, np.uint8), i * 10**8, i, "cam")
+
+
+def sink_class(name: str) -> type[Sink]:
+    module = load(perception.sinks, name)
+    own = classes_of(module, Sink)
+    assert len(own) == 1, f"{name}: one sink a file"
+    return own[0]
+
+
+@pytest.mark.parametrize("name", modules_of(perception.sinks))
+@pytest.mark.parametrize("what", RESULTS)
+def test_a_sink_takes_results_and_events_and_closes_twice(name: str, what: str, tmp_path: Path) -> None:
+    info = RunInfo(SPEC, (SourceInfo("cam", "cam.mp4", "video", False, (61, 99), 10.0),))
+    first, second = (sink_class(name).in_folder(tmp_path / str(i)) for i in range(2))
+    assert first.name == name
+    try:
+        first.open(info)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    second.open(info)  # two at once share nothing
+    given = [RESULTS[what](i) for i in range(3)]
+    before = [r.frame.image_bgr.copy() for r in given]
+    for result in given:
+        first.write(result)
+        second.write(result)
+    first.event(HealthEvent("black", "cam", True, 1, "dark"))
+    for sink in (first, second):
+        sink.close()
+        sink.close()
+    assert all(np.array_equal(b, r.frame.image_bgr) for b, r in zip(before, given, strict=True)), "frames are shared"
+    for path in first.outputs():
+        assert "://" in path or Path(path).exists()
+
+
+@pytest.mark.parametrize("name", modules_of(perception.sinks))
+def test_a_sink_that_never_opened_can_be_closed(name: str, tmp_path: Path) -> None:
+    sink_class(name).in_folder(tmp_path).close()
+
+
+# ---------------------------------------------------------------- backends
+
+
+@pytest.mark.parametrize("name", modules_of(perception.backends))
+def test_a_backend_is_arrays_in_arrays_out(name: str) -> None:
+    module = load(perception.backends, name)
+    own = [kind for kind in classes_of(module) if kind.__name__.endswith("Backend")]
+    assert len(own) == 1, f"{name}: one class …Backend a file"
+    assert list(inspect.signature(own[0].run).parameters) == ["self", "inputs"]
+
+
+def test_the_replay_backend_keeps_the_contract() -> None:
+    from perception.backends.replay import ReplayBackend
+
+    found = Detections(
+        np.array([[1, 1, 9, 9], [2, 2, 8, 8]], np.float32), np.array([0.3, 0.8], np.float32), np.array([1, 0])
+    )
+    first, second = (ReplayBackend(SPEC, [found, Detections.empty()]) for _ in range(2))
+    images = np.zeros((3, 96, 320, 3), np.uint8)
+    outputs = first.run({"images": images})
+    assert {k: (v.shape, v.dtype.name) for k, v in outputs.items()} == {
+        "boxes_xyxy": ((3, 100, 4), "float32"),
+        "scores": ((3, 100), "float32"),
+        "class_ids": ((3, 100), "int64"),
+        "road": ((3, 24, 80), "uint8"),
+    }
+    assert (np.diff(outputs["scores"], axis=1) <= 0).all()
+    assert outputs["class_ids"][0, :2].tolist() == [0, 1]
+    again = second.run({"images": images})
+    assert all(np.array_equal(outputs[k], again[k]) for k in outputs)

@@ -1,0 +1,303 @@
+"""The loop under load: what comes out, in which order, what is counted, and that it ends."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perception.backends.replay import ReplayBackend
+from perception.camera import PinholeCamera
+from perception.health import HealthEvent
+from perception.model import ModelSpec
+from perception.pipeline import Pipeline, PipelineConfig
+from perception.sinks import RunInfo, Sink
+from perception.sources import Source, SourceOptions
+from perception.types import CLASS_NAMES, Detections, Frame, Result
+
+SPEC = ModelSpec(CLASS_NAMES, (96, 320))
+CAR = Detections(np.array([[40, 30, 90, 70]], np.float32), np.array([0.9], np.float32), np.array([0]))
+NOISE = np.random.default_rng(0).integers(0, 255, (96, 320, 3)).astype(np.uint8)
+
+
+class Script(Source):
+    """Frames with the given ids, at 10 Hz by id; live ones come every `gap_s`."""
+
+    kind = "script"
+
+    def __init__(
+        self, ids: list[int], name: str = "a", gap_s: float | None = None, fail_at: int | None = None
+    ) -> None:
+        super().__init__(name, name, SourceOptions())
+        self.ids, self.gap_s, self.fail_at = ids, gap_s, fail_at
+        self.live = gap_s is not None
+        self.size_hw = (96, 320)
+        self.closed = False
+
+    def read(self) -> Iterator[Frame]:
+        for i in self.ids:
+            if i == self.fail_at:
+                raise OSError("rtsp://me:secret@cam: gone")
+            if self.gap_s:
+                time.sleep(self.gap_s)
+            yield Frame(
+                np.roll(NOISE, i, 1), i * 10**8, i, self.name, None, 0, time.monotonic_ns() if self.live else None
+            )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Keep(Sink):
+    """Remembers what it was given; may be slow or fail."""
+
+    name = "keep"
+
+    def __init__(self, lossless: bool = True, delay_s: float = 0.0, fail_at: int | None = None) -> None:
+        self.lossless, self.delay_s, self.fail_at = lossless, delay_s, fail_at
+        self.results: list[Result] = []
+        self.events: list[HealthEvent] = []
+        self.closed = 0
+
+    @classmethod
+    def in_folder(cls, folder: object) -> "Keep":
+        return cls()
+
+    def open(self, info: RunInfo) -> None:
+        self.info = info
+
+    def write(self, result: Result) -> None:
+        if len(self.results) == self.fail_at:
+            raise OSError(28, "No space left on device")
+        time.sleep(self.delay_s)
+        self.results.append(result)
+
+    def event(self, event: HealthEvent) -> None:
+        self.events.append(event)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def pipeline(*sources: Source, delay_ms: float = 0, sinks: tuple[Sink, ...] = (), **config: object) -> Pipeline:
+    backend = ReplayBackend(SPEC, [CAR], delay_ms=delay_ms)
+    return Pipeline(list(sources), (backend, SPEC), sinks, PipelineConfig(**config))  # type: ignore[arg-type]
+
+
+def threads() -> set[str]:
+    return {t.name for t in threading.enumerate() if t.name.startswith(("source-", "network", "sink-", "watch"))}
+
+
+def test_every_frame_of_a_file_comes_out_in_order() -> None:
+    run = pipeline(Script(list(range(30))))
+    results = list(run)
+    assert [r.frame.frame_id for r in results] == list(range(30))
+    assert sum(run.stats.dropped.values()) == 0
+    assert results[-1].tracks[0].track_id == 1
+    assert results[-1].road is not None
+    assert set(results[-1].timings_ms) == {"decode", "health", "fit", "network", "read", "track"}
+    assert run.stats.tracks == {"a": 1}
+    assert not threads()
+
+
+def test_gaps_of_the_source_stay_visible() -> None:
+    assert [r.frame.frame_id for r in pipeline(Script([0, 1, 5, 6]))] == [0, 1, 5, 6]
+
+
+def test_late_frames_are_dropped_and_every_one_is_counted() -> None:
+    source = Script(list(range(60)), gap_s=0.005)
+    run = pipeline(source, delay_ms=30)
+    results = list(run)
+    ids = [r.frame.frame_id for r in results]
+    assert ids == sorted(set(ids))
+    assert len(ids) < 40
+    # whatever is missing before a frame is what that frame says
+    assert [r.frame.dropped_before for r in results] == np.diff([-1, *ids]).__sub__(1).tolist()
+    assert results[-1].frame.frame_id == 59
+    assert sum(run.stats.dropped.values()) + len(ids) == 60
+
+
+def test_the_age_of_what_comes_out_stays_bounded_under_overload() -> None:
+    ages = [r.age_ms for r in pipeline(Script(list(range(150)), gap_s=0.005), delay_ms=25, queue=2)]
+    first, last = np.median(ages[3 : len(ages) // 2]), np.median(ages[len(ages) // 2 :])  # type: ignore[type-var]
+    assert last < 2 * first  # it does not grow, however long it runs
+
+
+def test_drop_newest_keeps_what_waits() -> None:
+    results = list(pipeline(Script(list(range(40)), gap_s=0.002), delay_ms=20, when_late="drop-newest"))
+    ids = [r.frame.frame_id for r in results]
+    assert ids[:2] == [0, 1]
+    assert [r.frame.dropped_before for r in results] == np.diff([-1, *ids]).__sub__(1).tolist()
+
+
+def test_wait_loses_nothing_even_live() -> None:
+    results = list(pipeline(Script(list(range(20)), gap_s=0.001), delay_ms=5, when_late="wait"))
+    assert len(results) == 20
+
+
+def test_several_sources_share_one_network_and_nothing_else() -> None:
+    run = pipeline(Script(list(range(12)), "front"), Script(list(range(20)), "rear"))
+    results = list(run)
+    for name, count in (("front", 12), ("rear", 20)):
+        own = [r for r in results if r.frame.source == name]
+        assert [r.frame.frame_id for r in own] == list(range(count))
+        assert {t.track_id for r in own for t in r.tracks} == {1}
+    assert run.stats.frames == {"front": 12, "rear": 20}
+
+
+def test_two_sources_of_one_name_are_refused() -> None:
+    from perception.errors import UserError
+
+    with pytest.raises(UserError, match="same name"):
+        pipeline(Script([0]), Script([0]))
+
+
+def test_one_source_that_breaks_does_not_stop_the_other() -> None:
+    sink = Keep()
+    run = pipeline(Script(list(range(9)), "bad", fail_at=4), Script(list(range(9)), "good"), sinks=(sink,))
+    results = list(run)
+    assert sum(r.frame.source == "good" for r in results) == 9
+    assert sum(r.frame.source == "bad" for r in results) == 4
+    assert "secret" not in run.errors["bad"]
+    assert [(e.kind, e.source) for e in sink.events] == [("failed", "bad")]
+
+
+def test_a_network_that_breaks_is_raised_after_all_is_closed() -> None:
+    sink = Keep()
+    run = pipeline(Script(list(range(9))), sinks=(sink,))
+
+    def broken(inputs: object) -> dict:
+        raise RuntimeError("out of memory")
+
+    run.backend.run = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(run)
+    assert sink.closed == 1
+    assert not threads()
+
+
+def test_leaving_the_loop_early_closes_everything() -> None:
+    source, sink = Script(list(range(1000))), Keep()
+    run = pipeline(source, sinks=(sink,))
+    for result in run:
+        if result.frame.frame_id == 3:
+            break
+    del result
+    run.close()
+    assert [r.frame.frame_id for r in sink.results] == [0, 1, 2, 3]
+    assert (sink.closed, source.closed) == (1, True)
+    assert not threads()
+
+
+def test_stop_from_another_thread_ends_the_run_and_keeps_what_is_done() -> None:
+    sink = Keep()
+    run = pipeline(Script(list(range(10**6)), gap_s=0.005), sinks=(sink,))
+    threading.Timer(0.2, run.stop).start()
+    results = list(run)
+    assert 1 <= len(results) < 10**6
+    assert len(sink.results) == len(results)
+
+
+# ---------------------------------------------------------------- sinks behind their fences
+
+
+def test_a_slow_lossless_sink_holds_back_and_gets_all() -> None:
+    sink = Keep(delay_s=0.003)
+    list(pipeline(Script(list(range(40))), sinks=(sink,)))
+    assert [r.frame.frame_id for r in sink.results] == list(range(40))
+
+
+def test_a_slow_lossy_sink_drops_and_counts() -> None:
+    slow, other = Keep(lossless=False, delay_s=0.05), Keep()
+    run = pipeline(Script(list(range(60))), sinks=(slow, other))
+    list(run)
+    runner = run.sinks[0]
+    assert len(other.results) == 60
+    assert 0 < len(slow.results) < 60
+    assert runner.dropped + len(slow.results) == 60
+
+
+def test_a_failing_sink_is_reported_and_the_rest_goes_on() -> None:
+    bad, other = Keep(fail_at=5), Keep()
+    bad.name = "video"  # type: ignore[misc]
+    run = pipeline(Script(list(range(30))), sinks=(bad, other))
+    assert len(list(run)) == 30
+    assert len(other.results) == 30
+    assert run.sinks[0].error == "No space left on device"
+    assert [(e.kind, e.source, e.detail) for e in other.events] == [
+        ("sink-failed", "video", "No space left on device")
+    ]
+    assert bad.closed == 1
+
+
+def test_a_sink_that_cannot_open_is_reported() -> None:
+    class Unopenable(Keep):
+        def open(self, info: RunInfo) -> None:
+            raise PermissionError(13, "Permission denied", "/root/x")
+
+    run = pipeline(Script(list(range(5))), sinks=(Unopenable(),))
+    assert len(list(run)) == 5
+    assert "Permission denied" in run.sinks[0].error
+
+
+def test_a_sink_that_hangs_is_given_up() -> None:
+    class Hangs(Keep):
+        def write(self, result: Result) -> None:
+            release.wait(30)
+
+    release = threading.Event()
+    hanging, other = Hangs(), Keep()
+    run = pipeline(Script(list(range(30))), sinks=(hanging, other))
+    run.sinks[0].patience_s = 0.2
+    assert len(list(run)) == 30
+    assert len(other.results) == 30
+    assert "took nothing" in run.sinks[0].error
+    release.set()
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def test_silence_of_a_live_source_is_an_event_and_so_is_its_end() -> None:
+    class Pauses(Script):
+        def read(self) -> Iterator[Frame]:
+            for frame in super().read():
+                if frame.frame_id == 5:
+                    time.sleep(0.7)
+                yield replace(frame, captured_ns=time.monotonic_ns())
+
+    sink = Keep()
+    list(pipeline(Pauses(list(range(40)), gap_s=0.02), sinks=(sink,), stalled_s=0.3))
+    assert [(e.kind, e.active) for e in sink.events] == [("stalled", True), ("stalled", False)]
+
+
+def test_metric_fields_where_the_camera_is_known() -> None:
+    camera = PinholeCamera(np.array([[700, 0, 160, 0], [0, 700, 40, 0], [0, 0, 1, 0]], np.float64))
+    backend = ReplayBackend(SPEC, [CAR])
+    results = list(Pipeline([Script(list(range(5)))], (backend, SPEC), cameras={"a": camera}))
+    track = results[-1].tracks[0]
+    assert track.distance_m is not None
+    assert track.distance_m == pytest.approx(float(np.hypot(*track.position_m)))  # type: ignore[misc]
+    assert "range" in results[-1].timings_ms
+    assert all(t.distance_m is None for r in pipeline(Script([0, 1])) for t in r.tracks)
+
+
+def test_anonymized_results_reach_no_one_unblurred() -> None:
+    sink = Keep()
+    results = list(pipeline(Script([0, 1, 2]), sinks=(sink,), anonymize=True))
+    for result in results + sink.results:
+        original = np.roll(NOISE, result.frame.frame_id, 1)
+        assert result.frame.image_bgr[35:65, 45:85].std() < original[35:65, 45:85].std() / 2
+
+
+def test_a_model_with_a_fixed_batch_of_one_is_run_one_by_one() -> None:
+    backend = ReplayBackend(SPEC, [CAR])
+    backend.inputs = {"images": (1, 96, 320, 3)}
+    sizes = []
+    original = backend.run
+    backend.run = lambda inputs: (sizes.append(len(inputs["images"])), original(inputs))[1]  # type: ignore[method-assign]
+    results = list(Pipeline([Script([0, 1], "a"), Script([0, 1], "b")], (backend, SPEC)))
+    assert len(results) == 4
+    assert sizes == [1, 1, 1, 1]

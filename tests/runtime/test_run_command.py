@@ -1,0 +1,193 @@
+"""`perception run` as a user types it, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from perception.cli.main import main as front_door
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "perception.cli.main", "run", *map(str, arguments)]
+
+
+def play(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def decoded(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_video_becomes_a_video_records_and_a_summary(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    done = play(video_file, "--model", tiny_model, "--out", tmp_path / "o", "--json", "--kitti", "--mot", "--images")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["frames"], summary["dropped"], summary["tracks"]) == (20, 0, 2)
+    assert summary["provider"].endswith("ExecutionProvider")
+    lines = records(tmp_path / "o" / "tracks.jsonl")
+    assert [r["frame_id"] for r in lines] == list(range(20))
+    assert {t["class"] for r in lines for t in r["tracks"]} == {"Car", "Pedestrian"}
+    assert lines[-1]["road"]["share"] == pytest.approx(0.5, abs=0.05)
+    assert decoded(tmp_path / "o" / "annotated.mp4") == 20
+    for written in summary["outputs"]:
+        assert Path(written).exists()
+    run = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert run["model"]["name"] == "tiny"
+    assert run["options"]["sources"] == [str(video_file)]
+
+
+def test_two_named_sources(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    done = play(
+        f"front={video_file}", f"rear={video_file}", "--model", tiny_model, "--out", out, "--no-video", "--json"
+    )
+    assert json.loads(done.stdout)["sources"].keys() == {"front", "rear"}
+    lines = records(out / "tracks.jsonl")
+    assert sum(r["source"] == "rear" for r in lines) == 20
+    assert not (out / "annotated.mp4").exists()
+
+
+def test_text_summary_names_the_files(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    done = play(video_file, "--model", tiny_model, "--no-video", "--duration", "1", cwd=tmp_path)
+    assert done.stdout.startswith("10 frames")
+    assert str(Path("runs") / "drive" / "tracks.jsonl") in done.stdout
+    again = play(video_file, "--model", tiny_model, "--no-video", "--duration", "1", cwd=tmp_path)
+    assert "drive-2" in again.stdout  # the first run is not overwritten
+
+
+def test_camera_file_gives_distances(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "camera.toml").write_text("fx = 700\nfy = 700\ncx = 160\ncy = 40\nheight_m = 1.5\n")
+    out = tmp_path / "o"
+    play(video_file, "--model", tiny_model, "--out", out, "--no-video", "--camera", tmp_path / "camera.toml")
+    assert records(out / "tracks.jsonl")[-1]["tracks"][0]["distance_m"] > 0
+
+
+def test_a_pipe_on_standard_input(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with video_file.open("rb") as file:
+        done = subprocess.run(
+            command("-", "--model", tiny_model, "--out", tmp_path / "o", "--no-video", "--json"),
+            stdin=file, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert json.loads(done.stdout)["frames"] == 20, done.stderr
+
+
+def test_realtime_takes_as_long_as_the_clip(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    play(video_file, "--model", tiny_model, "--out", out, "--no-video", "--realtime")
+    lines = [r for r in records(out / "tracks.jsonl") if r["type"] == "frame"]
+    assert all(r["age_ms"] is not None for r in lines)
+    assert lines[-1]["frame_id"] == 19
+    assert sum(r["dropped_before"] for r in lines) + len(lines) == 20
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no source given"),
+        (["none.mp4"], "no such file"),
+        (["{video}", "--model", "none.onnx"], "none.onnx: no such model file"),
+        (["{video}", "--model", "{video}"], "not a model file"),
+        (["{video}", "--model", "{model}", "--tracker", "bytetrak"], "bytetrack"),
+        (["{video}", "--model", "{model}", "--every", "0"], "--every 0"),
+        (["{video}", "--model", "{model}", "--queue", "0"], "queue 0"),
+        (["{video}", "--model", "{model}", "--camera", "none.toml"], "none.toml"),
+        (["a={video}", "a={video}", "--model", "{model}"], "same name"),
+        (["{video}", "--model", "{model}", "--out", "{video}/x"], "--out"),
+    ],
+)
+def test_mistakes_are_sentences(
+    arguments: list[str], says: str, video_file: Path, tiny_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    words = [word.format(video=video_file, model=tiny_model) for word in arguments]
+    assert front_door(["run", *words]) == 2
+    shown = capsys.readouterr().err
+    assert says in shown
+    assert "Traceback" not in shown
+
+
+def test_a_gpu_that_is_not_there_is_refused(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    from perception.backends.onnxruntime import _cuda_present
+
+    if _cuda_present() and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has a GPU")
+    done = play(video_file, "--model", tiny_model, "--out", tmp_path / "o", "--device", "cuda")
+    assert done.returncode == 2
+    assert "perception doctor" in done.stderr
+
+
+def test_one_broken_picture_among_good_ones(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(4):
+        cv2.imwrite(
+            str(folder / f"{i}.png"), np.random.default_rng(i).integers(0, 255, (60, 200, 3)).astype(np.uint8)
+        )
+    (folder / "2.png").write_bytes(b"broken")
+    done = play(folder, "--model", tiny_model, "--out", tmp_path / "o", "--json")
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["frames"], summary["corrupt"], summary["dropped"]) == (0, 3, 1, 1)
+    assert "2.png" in done.stderr
+
+
+# ---------------------------------------------------------------- signals
+
+
+def start_long_run(video: Path, tiny_model: Path, out: Path) -> subprocess.Popen[str]:
+    """A run that would go on for a minute; returns when it has written its first records."""
+    process = subprocess.Popen(
+        command(video, "--model", tiny_model, "--out", out, "--realtime", "--json"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    give_up = time.monotonic() + 60
+    lines = out / "tracks.jsonl"
+    while time.monotonic() < give_up and not (lines.exists() and lines.read_text().count("\n") > 14):
+        time.sleep(0.05)
+    assert process.poll() is None, process.stderr and process.stderr.read()
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_in_order(number: int, long_video: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    process = start_long_run(long_video, tiny_model, out)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    summary = json.loads(stdout)
+    lines = records(out / "tracks.jsonl")
+    assert summary["frames"] == sum(r["type"] == "frame" for r in lines) < 600
+    assert decoded(out / "annotated.mp4") > 0
+
+
+def test_a_kill_loses_at_most_the_last_line(long_video: Path, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    process = start_long_run(long_video, tiny_model, out)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    lines = (out / "tracks.jsonl").read_text().splitlines()
+    for line in lines[:-1]:
+        json.loads(line)
+    assert len(lines) > 10
+    assert decoded(out / "annotated.mp4") > 0

@@ -1,0 +1,155 @@
+"""What each sink writes, read back by something else."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import get_args
+
+import av
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+
+from perception.camera import plan_fit
+from perception.formats.kitti import read_tracking
+from perception.health import HealthEvent, HealthKind
+from perception.model import ModelSpec
+from perception.sinks import RunInfo, Sink, SourceInfo
+from perception.sinks.images import ImageSink
+from perception.sinks.jsonl import JsonLinesSink, frame_record
+from perception.sinks.kitti import KittiSink
+from perception.sinks.mot import MotSink
+from perception.sinks.video import VideoSink
+from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
+
+SPEC = ModelSpec(CLASS_NAMES, (96, 320))
+NOISE = np.random.default_rng(0).integers(0, 255, (91, 301, 3)).astype(np.uint8)
+SCHEMA = json.loads((files("perception") / "schemas" / "record-1.json").read_text())
+
+
+def make_result(
+    i: int, source: str = "a", tracks: tuple[Track, ...] = (), size_hw: tuple[int, int] = (91, 301)
+) -> Result:
+    image = cv2.resize(np.roll(NOISE, i, 1), size_hw[::-1])
+    road = np.zeros((24, 80), np.uint8)
+    road[12:] = 255
+    return Result(
+        Frame(image, i * 40_000_000, i, source, None, 2 if i == 1 else 0),
+        Detections.empty(),
+        tracks,
+        RoadMask(road, plan_fit(size_hw, SPEC.size_hw)),
+        {"decode": 1.0, "network": 20.0},
+        12.5,
+    )
+
+
+TRACKS = (
+    Track(
+        3, 0, np.array([10.25, 20.5, 40, 60], np.float32), 0.75, age_frames=4,
+        position_m=(1.0, 10.0), position_std_m=(0.1, 1.0), distance_m=10.05, velocity_mps=(0.0, -2.0), ttc_s=5.0,
+    ),
+    Track(4, 2, np.array([50, 20, 70, 60], np.float32), 0.5, "lost", 9, 5),
+    Track(5, 1, np.array([80, 20, 90, 60], np.float32), 0.5, "tentative"),
+)  # fmt: skip
+
+
+def play(sink: Sink, results: list[Result], names: tuple[str, ...] = ("a",)) -> Sink:
+    sink.open(RunInfo(SPEC, tuple(SourceInfo(n, n, "video", False, (91, 301), 25.0) for n in names)))
+    for result in results:
+        sink.write(result)
+    sink.close()
+    return sink
+
+
+def test_json_lines_follow_the_published_schema(tmp_path: Path) -> None:
+    sink = JsonLinesSink.in_folder(tmp_path)
+    sink.open(RunInfo(SPEC, ()))
+    sink.write(make_result(0, tracks=TRACKS))
+    sink.write(make_result(1))
+    for kind in get_args(HealthKind):
+        sink.event(HealthEvent(kind, "a", True, None, "why"))
+    sink.close()
+    records = [json.loads(line) for line in (tmp_path / "tracks.jsonl").read_text().splitlines()]
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    for record in records:
+        validator.validate(record)
+    assert len(records) == 2 + len(get_args(HealthKind))
+    assert [t["track_id"] for t in records[0]["tracks"]] == [3, 4]  # a tentative track is nobody yet
+    assert records[0]["tracks"][0]["box_xyxy"] == [10.25, 20.5, 40.0, 60.0]
+    assert records[1]["dropped_before"] == 2
+    assert not validator.is_valid(records[0] | {"frame_id": -1})
+    assert not validator.is_valid({k: v for k, v in records[0].items() if k != "tracks"})
+
+
+def test_the_schema_knows_every_field_that_is_written() -> None:
+    record = frame_record(make_result(0, tracks=TRACKS), CLASS_NAMES)
+    assert set(record) == set(SCHEMA["$defs"]["frame"]["properties"])
+    assert set(record["tracks"][0]) == set(SCHEMA["$defs"]["track"]["properties"])
+    assert set(record["road"]) == set(SCHEMA["$defs"]["road"]["properties"])
+
+
+def test_the_road_outline_lies_where_the_road_is() -> None:
+    road = frame_record(make_result(0), CLASS_NAMES)["road"]
+    assert road["share"] == pytest.approx(0.5, abs=0.06)
+    outline = np.array(road["outline_xy"])
+    assert outline[:, 1].min() == pytest.approx(91 / 2, abs=4)
+    assert outline[:, 0].max() == pytest.approx(301, abs=4)
+
+
+def test_not_a_number_never_reaches_the_file(tmp_path: Path) -> None:
+    track = Track(1, 0, np.zeros(4, np.float32), 0.5, distance_m=float("nan"), velocity_mps=(float("inf"), 0.0))
+    (line,) = frame_record(make_result(0, tracks=(track,)), CLASS_NAMES)["tracks"]
+    assert (line["distance_m"], line["velocity_mps"]) == (None, None)
+
+
+def test_video_plays_in_browsers_even_sizes_exact_times(tmp_path: Path) -> None:
+    play(VideoSink(tmp_path), [make_result(i) for i in (0, 1, 2, 7)])
+    with av.open(str(tmp_path / "annotated.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.height, stream.width) == (92, 302)
+        times = [round(float(frame.pts * frame.time_base) * 1000) for frame in container.decode(stream)]
+    assert times == [0, 40, 80, 280]
+
+
+def test_video_colours_come_back(tmp_path: Path) -> None:
+    colour = np.array([40, 160, 200])
+    flat = Frame(np.full((90, 300, 3), colour, np.uint8), 0, 0, "a")
+    play(VideoSink(tmp_path, annotate=False), [Result(flat, Detections.empty(), (), None)])
+    from perception.sources import open_source
+
+    (frame,) = open_source(tmp_path / "annotated.mp4")
+    assert np.abs(frame.image_bgr[45, 150].astype(int) - colour).max() <= 4
+
+
+def test_a_new_size_in_mid_stream_goes_on_in_the_old_one(tmp_path: Path) -> None:
+    play(VideoSink(tmp_path), [make_result(0), make_result(1, size_hw=(40, 64)), make_result(2)])
+    with av.open(str(tmp_path / "annotated.mp4")) as container:
+        assert [(f.height, f.width) for f in container.decode(video=0)] == [(92, 302)] * 3
+
+
+def test_one_video_for_each_source(tmp_path: Path) -> None:
+    play(VideoSink(tmp_path), [make_result(0, "front"), make_result(0, "rear")], ("front", "rear"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["annotated-front.mp4", "annotated-rear.mp4"]
+
+
+def test_kitti_rows_come_back_through_the_one_parser(tmp_path: Path) -> None:
+    play(KittiSink(tmp_path), [make_result(0, tracks=TRACKS), make_result(1), make_result(2, tracks=TRACKS[:1])])
+    rows = read_tracking(tmp_path / "a.txt", scores=True)
+    assert rows.frame_ids.tolist() == [0, 2]
+    assert rows.track_ids.tolist() == [3, 3]
+    assert rows.objects.names == ("Car", "Car")
+    assert rows.objects.boxes_xyxy[0].tolist() == [10.25, 20.5, 40, 60]
+    assert rows.objects.location_cam2[0].tolist() == [1.0, 0.0, 10.0]
+
+
+def test_mot_rows(tmp_path: Path) -> None:
+    play(MotSink(tmp_path), [make_result(0, tracks=TRACKS)])
+    assert (tmp_path / "a.txt").read_text() == "1,3,10.25,20.50,29.75,39.50,0.7500,-1,-1,-1\n"
+
+
+def test_frames_as_pictures(tmp_path: Path) -> None:
+    play(ImageSink(tmp_path), [make_result(0), make_result(12)])
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["000000.jpg", "000012.jpg"]
+    assert cv2.imread(str(tmp_path / "a" / "000012.jpg")).shape == (91, 301, 3)
