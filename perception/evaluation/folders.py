@@ -137,7 +137,7 @@ def score_object_folders(
     """
     labels = find_folder(gt, ("training/label_2", "label_2", "object/training/label_2"), ".txt", "label files")
     found = find_folder(results, ("data",), ".txt", "result files, one for each frame")
-    names = _stems(labels, ".txt") if split is None else list(read_names(_find_split(split, gt, labels)))
+    names = _stems(labels, ".txt") if split is None else list(read_names(find_split(split, gt, labels)))
     label_paths, result_paths = find_object_files(labels, names), find_object_files(found, names)
     _require(
         [name for name, path in zip(names, label_paths, strict=True) if path is None],
@@ -169,7 +169,7 @@ def score_object_folders(
     return replace(evaluation, warnings=tuple(warnings), missing_frames=tuple(missing))
 
 
-def _find_split(split: Path, gt: Path, labels: Path) -> Path:
+def find_split(split: Path, gt: Path, labels: Path) -> Path:
     """A file, or the name of one among KITTI's ImageSets, such as `val`."""
     if split.is_file():
         return split

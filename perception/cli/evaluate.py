@@ -1,0 +1,344 @@
+"""`perception evaluate object|road|tracking|compare`: official KITTI scores of results, or of a model."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from perception.cli.options import parse_options
+from perception.errors import UserError
+
+if TYPE_CHECKING:
+    from perception.evaluation.report import Report
+    from perception.evaluation.results import RoadEvaluation
+
+SUBCOMMANDS = {
+    "object": "2D average precision and orientation similarity of Car, Pedestrian and Cyclist",
+    "road": "maximum F and average precision of road confidence, seen from above or in the image",
+    "tracking": "HOTA, CLEAR and Identity of Car and Pedestrian",
+    "compare": "two reports side by side: which differences are real",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one subcommand."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        width = max(map(len, SUBCOMMANDS))
+        print("usage: perception evaluate SUBCOMMAND [options]\n")
+        print("\n".join(f"  {name:<{width}}  {text}" for name, text in SUBCOMMANDS.items()))
+        print("\nperception evaluate SUBCOMMAND --help explains one of them.")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in SUBCOMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+        hint = f"perception evaluate {near[0]}" if near else "perception evaluate --help"
+        raise UserError(f"unknown subcommand '{name}'", "one of " + ", ".join(SUBCOMMANDS), hint)
+    return {"object": _object, "road": _road, "tracking": _tracking, "compare": _compare}[name](rest)
+
+
+@dataclass(frozen=True)
+class SharedOptions:
+    """What the three tasks have in common."""
+
+    gt: Path | None = None
+    """Folder of labels, or KITTI's root; with --model, --data without it."""
+    results: Path | None = None
+    """Folder of results in KITTI's format."""
+    model: Path | None = None
+    """ONNX file to run over --data first, instead of --results."""
+    data: Path | None = None
+    """KITTI's root, with the pictures, for --model."""
+    out: Path | None = None
+    """Folder where --model keeps its results, in KITTI's format; by default one under runs/."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """What runs the network."""
+    threads: int = 0
+    """CPU threads for the network, 0 for one a core."""
+    allow_missing: bool = False
+    """Count frames without a result file as empty instead of refusing; the report says so."""
+    report: Path | None = None
+    """Folder for a page to look at, and the same as JSON and CSV."""
+    json: bool = False
+    """Print everything as JSON."""
+
+
+@dataclass(frozen=True)
+class ObjectOptions(SharedOptions):
+    """Score 2D boxes as KITTI's object benchmark does: AP and AOS, R40 and R11, easy, moderate and hard."""
+
+    split: Path | None = None
+    """File with the frames to score, one name on a line, or a name in KITTI's ImageSets such as val."""
+    minimum_score: float = 0.01
+    """With --model: lowest score that is written."""
+
+
+@dataclass(frozen=True)
+class RoadOptions(SharedOptions):
+    """Score road confidence as KITTI's road benchmark does: MaxF and AP for um, umm, uu and URBAN."""
+
+    calib: Path | None = None
+    """Folder of calibration files; by default 'calib' beside the ground truth."""
+    space: Literal["bev", "perspective"] = "bev"
+    """Seen from above, as the server scores, or in the image."""
+    split: Path | None = None
+    """File with the ground truths to score, such as um_road_000012, one on a line."""
+    render: Path | None = None
+    """Folder for bird's-eye pictures: confidence as the server wants it, and errors in colour."""
+
+
+@dataclass(frozen=True)
+class TrackingOptions(SharedOptions):
+    """Score tracks as KITTI's tracking benchmark does: HOTA, CLEAR and Identity; by sequence, class, combined."""
+
+    seqmap: Path | None = None
+    """KITTI's sequence map; by default the one that lies with the labels."""
+    tracker: str = "bytetrack"
+    """With --model: tracker, by the name of its file in perception/trackers."""
+    summary: bool = False
+    """Print the combined rows only."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Put two reports side by side and say which differences chance does not explain."""
+
+    a: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder that --report wrote."""
+    b: Annotated[Path | None, tyro.conf.Positional] = None
+    """Another, of the same task and frames."""
+    resamples: int = 2000
+    """Draws of the bootstrap."""
+    seed: int = 0
+    """Of the draws: the same seed gives the same intervals."""
+    block: int | None = None
+    """Consecutive frames that are drawn together."""
+    report: Path | None = None
+    """Folder for a page to look at, and the same as JSON and CSV."""
+    json: bool = False
+    """Print everything as JSON."""
+
+
+# ---------------------------------------------------------------- the three tasks
+
+
+def _object(argv: list[str]) -> int:
+    options = parse_options(ObjectOptions, argv, "perception evaluate object")
+    from perception.evaluation.folders import score_object_folders
+    from perception.evaluation.tables import object_json, object_text
+
+    gt, results = _inputs(options)
+    if options.model is not None:
+        from perception.cli.evaluate_model import run_objects
+
+        results = run_objects(options, gt, _out(options, "object"))
+    assert results is not None
+    evaluation = score_object_folders(gt, results, split=options.split, allow_missing=options.allow_missing)
+    _tell(evaluation.warnings)
+    page = None
+    if options.report is not None:
+        from perception.evaluation.report_object import object_report
+
+        page = _report(
+            object_report(evaluation, images=_pictures(gt, "image_2"), facts=_facts(options, gt, results)), options
+        )
+    print(json.dumps(_with(object_json(evaluation), page)) if options.json else object_text(evaluation))
+    return 0
+
+
+def _road(argv: list[str]) -> int:
+    options = parse_options(RoadOptions, argv, "perception evaluate road")
+    from perception.evaluation.folders import score_road_folders
+    from perception.evaluation.tables import road_json, road_text
+
+    gt, results = _inputs(options)
+    if options.model is not None:
+        from perception.cli.evaluate_model import run_roads
+
+        results = run_roads(options, gt, _out(options, "road"))
+    assert results is not None
+    with Progress("scoring") as progress:
+        evaluation = score_road_folders(
+            gt,
+            results,
+            calib=options.calib,
+            space=options.space,
+            split=options.split,
+            allow_missing=options.allow_missing,
+            progress=progress.update,
+        )
+    _tell(evaluation.warnings)
+    if options.render is not None:
+        _render(evaluation, options.render, _pictures(gt, "image_2"))
+    page = None
+    if options.report is not None:
+        from perception.evaluation.report_road import road_report
+
+        page = _report(
+            road_report(evaluation, images=_pictures(gt, "image_2"), facts=_facts(options, gt, results)), options
+        )
+    print(json.dumps(_with(road_json(evaluation), page)) if options.json else road_text(evaluation))
+    return 0
+
+
+def _tracking(argv: list[str]) -> int:
+    options = parse_options(TrackingOptions, argv, "perception evaluate tracking")
+    from perception.evaluation.folders import score_tracking_folders
+    from perception.evaluation.tables import tracking_json, tracking_text
+
+    gt, results = _inputs(options)
+    only_frames = None
+    if options.model is not None:
+        from perception.cli.evaluate_model import run_tracks
+
+        results, only_frames = run_tracks(options, gt, _out(options, "tracking"))
+    assert results is not None
+    evaluation = score_tracking_folders(
+        gt, results, seqmap=options.seqmap, allow_missing=options.allow_missing, only_frames=only_frames
+    )
+    _tell(evaluation.warnings)
+    page = None
+    if options.report is not None:
+        from perception.evaluation.report_tracking import tracking_report
+
+        page = _report(
+            tracking_report(evaluation, images=_pictures(gt, "image_02"), facts=_facts(options, gt, results)), options
+        )
+    text = json.dumps(_with(tracking_json(evaluation), page)) if options.json else ""
+    print(text or tracking_text(evaluation, sequences=not options.summary))
+    return 0
+
+
+def _compare(argv: list[str]) -> int:
+    options = parse_options(CompareOptions, argv, "perception evaluate compare")
+    if options.a is None or options.b is None:
+        raise UserError("two reports are needed", "perception evaluate compare A B", "--report DIR writes one")
+    from perception.evaluation.compare import compare
+    from perception.evaluation.report import render_json, write_report
+    from perception.evaluation.report_compare import comparison_report, text_table
+
+    comparison = compare(options.a, options.b, resamples=options.resamples, seed=options.seed, block=options.block)
+    report = comparison_report(comparison)
+    if options.report is not None:
+        print(f"report: {write_report(report, options.report)}", file=sys.stderr)
+    print(render_json(report) if options.json else text_table(comparison))
+    return 0
+
+
+# ---------------------------------------------------------------- shared steps
+
+
+def _inputs(options: SharedOptions) -> tuple[Path, Path | None]:
+    """Labels, and results where they are given; exactly one of --results and --model is."""
+    if (options.results is None) == (options.model is None):
+        found = "neither --results nor --model" if options.results is None else "--results and --model together"
+        raise UserError(
+            found, "a folder of results, or a model to run", "--results DIR, or --model M.onnx --data ROOT"
+        )
+    if options.model is not None and options.data is None:
+        raise UserError("--model without --data", "KITTI's root, with the pictures", "--data ROOT")
+    gt = options.gt if options.gt is not None else options.data
+    if gt is None:
+        raise UserError("no --gt", "a folder of labels, or KITTI's root", "--gt DIR")
+    return gt, options.results
+
+
+def _out(options: SharedOptions, task: str) -> Path:
+    return options.out if options.out is not None else Path("runs") / f"evaluate-{task}"
+
+
+def _tell(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _facts(options: SharedOptions, gt: Path, results: Path) -> Mapping[str, str | int | float | bool | None]:
+    """What the report says about the run: every option that was set."""
+    facts = {field.name: getattr(options, field.name) for field in fields(options)}
+    shown = {name: str(value) for name, value in facts.items() if value not in (None, False) and name != "json"}
+    return {**shown, "gt": str(gt), "results": str(results)}
+
+
+def _pictures(gt: Path, name: str) -> Path | None:
+    """The folder of camera pictures that belongs to the labels."""
+    folders = (gt / "training" / name, gt / name, gt.parent / name)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _report(report: Report, options: SharedOptions) -> Path:
+    from perception.evaluation.report import write_report
+
+    assert options.report is not None
+    page = write_report(report, options.report)
+    print(f"report: {page}", file=sys.stderr)
+    return page
+
+
+def _with(values: dict[str, Any], page: Path | None) -> dict[str, Any]:
+    return {**values, "report": None if page is None else str(page)}
+
+
+def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> None:
+    """Bird's-eye pictures: DIR/confidence as the server wants it, DIR/errors in colour over the camera's picture."""
+    import cv2
+
+    from perception.evaluation.road import BIRDS_EYE, colour_errors, read_road_calibration, road_planes
+
+    for name in ("confidence", "errors"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with Progress("drawing") as progress:
+        for i, image in enumerate(evaluation.images):
+            judged, road, confidence = road_planes(image, evaluation.space)
+            backdrop = None
+            stem = image.name.replace("_lane_", "_").replace("_road_", "_")
+            found = [] if pictures is None else sorted(pictures.glob(f"{stem}.*"))
+            if found:
+                backdrop = cv2.imread(str(found[0]), cv2.IMREAD_COLOR)
+                if backdrop is not None and image.calibration_path is not None:
+                    calibration = read_road_calibration(image.calibration_path)
+                    backdrop = BIRDS_EYE.view(backdrop, BIRDS_EYE.pixels(calibration))
+            if backdrop is None or backdrop.shape[:2] != road.shape:
+                backdrop = None
+            threshold = evaluation.scores[image.category].threshold
+            cv2.imwrite(str(folder / "confidence" / f"{image.name}.png"), confidence)
+            errors = colour_errors(judged, road, confidence, threshold, backdrop)
+            cv2.imwrite(str(folder / "errors" / f"{image.name}.png"), errors)
+            progress.update(i + 1, len(evaluation.images))
+    print(f"pictures: {folder}", file=sys.stderr)
+
+
+class Progress:
+    """A bar on stderr: redrawn on a terminal, one line for every tenth elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.terminal, self.start, self.shown = what, sys.stderr.isatty(), time.monotonic(), -1
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.terminal and self.shown >= 0:
+            print(file=sys.stderr)
+
+    def update(self, done: int, total: int) -> None:
+        """`done` of `total` are finished."""
+        step = done * (100 if self.terminal else 10) // max(total, 1)
+        if step == self.shown and done < total:
+            return
+        self.shown = step
+        spent = time.monotonic() - self.start
+        left = spent / done * (total - done) if done else 0.0
+        filled = 30 * done // max(total, 1)
+        bar = "█" * filled + "·" * (30 - filled) + " " if self.terminal else ""
+        text = f"{self.what} {bar}{done}/{total}, {done / max(spent, 1e-9):.1f}/s, {left:.0f} s left"
+        print(
+            f"\r{text:<90}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )

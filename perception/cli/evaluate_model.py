@@ -1,0 +1,182 @@
+"""Run a network, and a tracker, over a data set and keep the results in KITTI's format; then they can be scored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from perception import __version__
+from perception.backends.onnxruntime import OnnxRuntimeBackend
+from perception.camera import fit_frame
+from perception.cli.evaluate import Progress
+from perception.errors import UserError
+from perception.evaluation.folders import find_folder, first_ten, read_names
+from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
+from perception.model import ModelSpec, read_outputs
+from perception.types import I64, U8, Detections, RoadMask
+
+if TYPE_CHECKING:
+    from perception.cli.evaluate import ObjectOptions, RoadOptions, SharedOptions, TrackingOptions
+
+PICTURES = (".png", ".jpg", ".jpeg")
+FRAME_NS = 100_000_000
+"""KITTI's cameras take ten pictures a second."""
+
+
+class Network:
+    """A model file, loaded: one picture in, detections and road out."""
+
+    def __init__(self, options: SharedOptions) -> None:
+        assert options.model is not None
+        self.backend = OnnxRuntimeBackend(options.model, options.device, options.threads)
+        self.spec = ModelSpec.from_metadata(self.backend.metadata, options.model)
+        self.input_name = next(iter(self.backend.inputs))
+        self.batch = self.backend.inputs[self.input_name][0]
+
+    def run(self, image_bgr: U8, minimum_score: float) -> tuple[Detections, RoadMask | None]:
+        """One picture, at its own size."""
+        fitted, fit = fit_frame(image_bgr, self.spec.size_hw)
+        count = self.batch if isinstance(self.batch, int) else 1
+        outputs = self.backend.run({self.input_name: np.broadcast_to(fitted, (count, *fitted.shape))})
+        return read_outputs(outputs, 0, fit, minimum_score)
+
+
+def _picture(folder: Path, stem: str) -> Path | None:
+    return next((path for suffix in PICTURES if (path := folder / (stem + suffix)).is_file()), None)
+
+
+def _read(path: Path) -> U8:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f"{path}: cannot be decoded as a picture", "a PNG or JPEG file", "perception data check")
+    return np.asarray(image, np.uint8)
+
+
+def _image_folder(options: SharedOptions, name: str) -> Path:
+    assert options.data is not None
+    for folder in (options.data / "training" / name, options.data / name):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"{options.data}: no training/{name}", "KITTI's root, with the pictures", "--data ROOT")
+
+
+def _pictures(folder: Path, names: list[str]) -> list[tuple[str, Path]]:
+    found = [(name, path) for name in names if (path := _picture(folder, name))]
+    if len(found) < len(names):
+        missing = sorted(set(names) - {name for name, _ in found})
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(names)} pictures missing: {first_ten(missing)}",
+            "a picture for each frame that is scored",
+            "--split FILE with the frames that are there",
+        )
+    return found
+
+
+def _write(path: Path, data: bytes) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(data)
+    os.replace(beside, path)
+
+
+def _start(options: SharedOptions, network: Network, out: Path) -> Path:
+    """The folder for results, with a note of how they were made beside it."""
+    folder = out / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    note: dict[str, Any] = {
+        "version": __version__,
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
+        "provider": network.backend.provider,
+        "model": asdict(network.spec),
+    }
+    _write(out / "run.json", (json.dumps(note, indent=1) + "\n").encode())
+    return folder
+
+
+def _each(pictures: list[tuple[str, Path]], what: str) -> Iterator[tuple[str, U8]]:
+    with Progress(what) as progress:
+        for i, (name, path) in enumerate(pictures):
+            yield name, _read(path)
+            progress.update(i + 1, len(pictures))
+
+
+def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
+    """Detect objects in every frame that will be scored; returns the folder of result files."""
+    from perception.evaluation.folders import find_split
+
+    labels = find_folder(gt, ("training/label_2", "label_2", "object/training/label_2"), ".txt", "label files")
+    if options.split is None:
+        names = sorted(path.stem for path in labels.glob("*.txt"))
+    else:
+        names = list(read_names(find_split(options.split, gt, labels)))
+    pictures = _pictures(_image_folder(options, "image_2"), names)
+    network = Network(options)
+    folder = _start(options, network, out)
+    for name, image in _each(pictures, "detecting"):
+        detections, _ = network.run(image, options.minimum_score)
+        rows = ObjectRows.from_boxes(
+            [network.spec.class_names[i] for i in detections.class_ids],
+            np.round(detections.boxes_xyxy.astype(np.float64), 3),
+            np.round(detections.scores.astype(np.float64), 6),
+        )
+        _write(folder / f"{name}.txt", format_objects(rows).encode())
+    return folder
+
+
+def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
+    """Find the road in every picture that will be scored; returns the folder of confidence maps."""
+    truths = find_folder(gt, ("training/gt_image_2", "gt_image_2"), ".png", "ground truth pictures")
+    names = (
+        [path.stem for path in sorted(truths.glob("*.png"))] if options.split is None else read_names(options.split)
+    )
+    names = [name for name in names if "_lane_" not in name]  # the network finds the road, not the ego-lane
+    camera_names = {name: name.replace("_road_", "_") for name in names}
+    paths = dict(_pictures(_image_folder(options, "image_2"), list(camera_names.values())))
+    network = Network(options)
+    folder = _start(options, network, out)
+    for name, image in _each([(name, paths[camera_names[name]]) for name in names], "segmenting"):
+        _, road = network.run(image, 1.0)
+        if road is None:
+            raise UserError(f"{options.model}: the network has no road output", "a model that segments the road")
+        _write(folder / f"{name}.png", cv2.imencode(".png", road.at_frame_size())[1].tobytes())
+    return folder
+
+
+def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dict[str, I64]]:
+    """Detect and track in every sequence that has pictures.
+
+    Returns:
+        The folder of result files, and the frames with pictures of each sequence.
+    """
+    from perception.sinks.kitti import tracking_rows
+    from perception.trackers import create_tracker
+
+    labels = find_folder(gt, ("training/label_02", "label_02", "tracking/training/label_02"), ".txt", "label files")
+    images = _image_folder(options, "image_02")
+    sequences = {}
+    for name in sorted(path.stem for path in labels.glob("*.txt")):
+        found = {int(p.stem): p for p in (images / name).glob("*") if p.suffix in PICTURES and p.stem.isdecimal()}
+        if found:
+            sequences[name] = dict(sorted(found.items()))
+    if not sequences:
+        raise UserError(f"{images}: no sequence of {labels} has pictures", "folders such as 0000/ of pictures")
+    network = Network(options)
+    folder = _start(options, network, out)
+    frames = {}
+    for name, found in sequences.items():
+        tracker = create_tracker(options.tracker)
+        rows: list[TrackingRows] = []
+        for stem, image in _each([(str(frame), path) for frame, path in found.items()], f"tracking {name}"):
+            detections, _ = network.run(image, network.spec.track_threshold)
+            tracks = tracker.update(detections, int(stem) * FRAME_NS, image)
+            seen = [t for t in tracks if t.state == "confirmed" and t.frames_since_seen == 0]
+            rows.append(tracking_rows(int(stem), seen, network.spec.class_names))
+        _write(folder / f"{name}.txt", "".join(map(format_tracking, rows)).encode())
+        frames[name] = np.array(list(found), np.int64)
+    return folder, frames

@@ -1,0 +1,161 @@
+"""Scores as text for people and as plain dictionaries for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from perception.evaluation.results import (
+    LEVELS,
+    OBJECT_CLASSES_SCORED,
+    ObjectEvaluation,
+    RoadEvaluation,
+    TrackingEvaluation,
+)
+
+TRACKING_COLUMNS = (
+    *("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDF1", "CLR_Re", "CLR_Pr"),
+    *("IDSW", "Frag", "MT", "PT", "ML", "CLR_TP", "CLR_FP", "CLR_FN"),
+)
+_COUNTS = {"IDSW", "Frag", "MT", "PT", "ML", "CLR_TP", "CLR_FP", "CLR_FN"}
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines, the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def object_text(evaluation: ObjectEvaluation) -> str:
+    """Average precision and orientation similarity, R40 and R11 side by side."""
+    measures = (("AP R40", "ap_r40"), ("AP R11", "ap_r11"), ("AOS R40", "aos_r40"), ("AOS R11", "aos_r11"))
+    rows = [["per cent", *(f"{name} {level}" for name, _ in measures for level in ("easy", "mod", "hard"))]]
+    for class_name in OBJECT_CLASSES_SCORED:
+        scores = [evaluation.scores.get((class_name, level)) for level in LEVELS]
+        rows.append(
+            [
+                class_name,
+                *(_percent(None if s is None else getattr(s, field)) for _, field in measures for s in scores),
+            ]
+        )
+    return (
+        f"objects: {len(evaluation.gt.frame_names):,} frames, {len(evaluation.gt):,} labels, "
+        f"{len(evaluation.detections):,} detections\n\n{align(rows)}"
+    )
+
+
+def object_json(evaluation: ObjectEvaluation) -> dict[str, Any]:
+    """Every number of every class and level."""
+    return {
+        "task": "object",
+        "frames": len(evaluation.gt.frame_names),
+        "labels": len(evaluation.gt),
+        "detections": len(evaluation.detections),
+        "scores": {
+            class_name: {
+                level: {
+                    "AP_R40": s.ap_r40,
+                    "AP_R11": s.ap_r11,
+                    "AOS_R40": s.aos_r40,
+                    "AOS_R11": s.aos_r11,
+                    "n_gt": s.n_gt,
+                    "precision41": s.precision41.tolist(),
+                    "aos41": None if s.aos41 is None else s.aos41.tolist(),
+                    "thresholds": s.thresholds.tolist(),
+                    "tp": s.tp.tolist(),
+                    "fp": s.fp.tolist(),
+                    "fn": s.fn.tolist(),
+                }
+                for level in LEVELS
+                for s in [evaluation.scores[class_name, level]]
+            }
+            for class_name in OBJECT_CLASSES_SCORED
+            if (class_name, LEVELS[0]) in evaluation.scores
+        },
+        "missing_frames": list(evaluation.missing_frames),
+        "warnings": list(evaluation.warnings),
+    }
+
+
+def road_text(evaluation: RoadEvaluation) -> str:
+    """One line for each category."""
+    rows = [["per cent", "pictures", "MaxF", "AP", "precision", "recall", "FPR", "FNR", "threshold"]]
+    for name, score in evaluation.scores.items():
+        values = (score.max_f, score.ap, score.precision, score.recall, score.fpr, score.fnr)
+        rows.append([name, str(score.n_images), *(_percent(100 * v) for v in values), f"{score.threshold}/255"])
+    space = "bird's-eye view, as the server scores" if evaluation.space == "bev" else "perspective"
+    return f"road, {space}\n\n{align(rows)}"
+
+
+def road_json(evaluation: RoadEvaluation) -> dict[str, Any]:
+    """Every number of every category, as fractions."""
+    return {
+        "task": "road",
+        "space": evaluation.space,
+        "scores": {
+            name: {
+                "MaxF": s.max_f,
+                "AP": s.ap,
+                "precision": s.precision,
+                "recall": s.recall,
+                "FPR": s.fpr,
+                "FNR": s.fnr,
+                "threshold": s.threshold,
+                "pictures": s.n_images,
+                "tp": s.tp,
+                "fp": s.fp,
+                "fn": s.fn,
+                "tn": s.tn,
+                "precision_curve": s.precision_curve.tolist(),
+                "recall_curve": s.recall_curve.tolist(),
+            }
+            for name, s in evaluation.scores.items()
+        },
+        "missing_images": list(evaluation.missing_images),
+        "warnings": list(evaluation.warnings),
+    }
+
+
+def tracking_text(evaluation: TrackingEvaluation, sequences: bool = True) -> str:
+    """One table for each class: sequences, and all of them together."""
+    blocks = [f"tracking: {len(evaluation.n_frames)} sequences, {sum(evaluation.n_frames.values()):,} frames"]
+    for class_name, combined in evaluation.combined.items():
+        rows = [[f"{class_name}, per cent", *(name.removeprefix("CLR_") for name in TRACKING_COLUMNS)]]
+        parts = [(name, evaluation.sequences[name, class_name].score) for name in evaluation.n_frames]
+        for name, score in [*(parts if sequences else []), ("combined", combined)]:
+            cells = [
+                f"{score.values[column]:.0f}" if column in _COUNTS else _percent(100 * score.values[column])
+                for column in TRACKING_COLUMNS
+            ]
+            rows.append([name, *cells])
+        blocks.append(align(rows))
+    return "\n\n".join(blocks)
+
+
+def tracking_json(evaluation: TrackingEvaluation) -> dict[str, Any]:
+    """Every number of every sequence and class, as fractions and counts, by TrackEval's names."""
+    return {
+        "task": "tracking",
+        "frames": dict(evaluation.n_frames),
+        "combined": {
+            class_name: {**score.values, "by_alpha": {k: v.tolist() for k, v in score.by_alpha.items()}}
+            for class_name, score in evaluation.combined.items()
+        },
+        "sequences": {
+            name: {
+                class_name: evaluation.sequences[name, class_name].score.values for class_name in evaluation.combined
+            }
+            for name in evaluation.n_frames
+        },
+        "missing_sequences": list(evaluation.missing_sequences),
+        "warnings": list(evaluation.warnings),
+    }
