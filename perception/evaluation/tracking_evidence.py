@@ -1,0 +1,120 @@
+"""Tracking scores as a function of the weights of frames: what a bootstrap over frames needs.
+
+HOTA at one α is sqrt(ΣA / (TP + FN + FP)), with ΣA the association accuracy summed over true positives; MOTA and IDF1
+are likewise quotients of sums over frames. So a draw of frames is a weighting of the sums. The association of a match
+and the assignment of ids stay those of the whole sequence: a track that is cut up by drawing is no shorter track.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from perception.evaluation.object_analysis import ratio
+from perception.evaluation.results import TRACKING_CLASSES_SCORED, TrackingEvaluation, TrackingFrames
+from perception.evaluation.tracking import frames_of
+from perception.types import F64, I64
+
+FIELDS = ("hota_tp", "hota_fn", "hota_fp", "hota_ass", "clear", "identity")
+MEASURES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "precision", "recall", "F1")
+
+
+@dataclass(frozen=True, eq=False)
+class TrackingEvidence:
+    """The frames of all sequences, one after the other, F in all."""
+
+    sequences: tuple[str, ...]
+    lengths: tuple[int, ...]
+    """Frames of each sequence."""
+    classes: dict[str, TrackingFrames]
+    """By class, arrays over all F frames."""
+
+    @cached_property
+    def _tables(self) -> dict[str, F64]:
+        """All fields of a class side by side, so that weighting them is one product."""
+        return {
+            name: np.concatenate([getattr(frames, field) for field in FIELDS], axis=1).astype(np.float64)
+            for name, frames in self.classes.items()
+        }
+
+    @staticmethod
+    def of(evaluation: TrackingEvaluation) -> TrackingEvidence:
+        """Gather what the evaluator kept for each frame."""
+        names = tuple(evaluation.n_frames)
+        classes = {}
+        for class_name in evaluation.combined:
+            frames = [frames_of(evaluation, name, class_name) for name in names]
+            classes[class_name] = TrackingFrames(
+                **{field: np.concatenate([getattr(one, field) for one in frames]) for field in FIELDS}
+            )
+        return TrackingEvidence(names, tuple(evaluation.n_frames[name] for name in names), classes)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For `np.savez`."""
+        out: dict[str, np.ndarray] = {
+            "sequences": np.array(self.sequences, dtype=str),
+            "lengths": np.array(self.lengths, np.int64),
+        }
+        for name, frames in self.classes.items():
+            out.update({f"{name}.{field}": getattr(frames, field) for field in FIELDS})
+        return out
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> TrackingEvidence:
+        """The inverse of `arrays`. Raises KeyError or ValueError where they don't fit."""
+        lengths = tuple(int(n) for n in arrays["lengths"])
+        classes = {}
+        for name in TRACKING_CLASSES_SCORED:
+            if f"{name}.{FIELDS[0]}" in arrays:
+                fields = {field: arrays[f"{name}.{field}"] for field in FIELDS}
+                if any(len(values) != sum(lengths) for values in fields.values()):
+                    raise ValueError(f"{name}: not one row for each of {sum(lengths)} frames")
+                classes[name] = TrackingFrames(**fields)
+        return TrackingEvidence(tuple(str(name) for name in arrays["sequences"]), lengths, classes)
+
+    def frame_names(self) -> tuple[str, ...]:
+        """Such as '0001/000042'."""
+        return tuple(
+            f"{name}/{frame:06d}"
+            for name, length in zip(self.sequences, self.lengths, strict=True)
+            for frame in range(length)
+        )
+
+    def score_names(self) -> tuple[str, ...]:
+        return tuple(f"{name} {measure}" for name in self.classes for measure in MEASURES)
+
+    def score(self, weights: I64) -> F64:
+        """`score_names` of each draw, in per cent, (R, F) → (R, M); NaN where nothing was drawn."""
+        columns: list[F64] = []
+        weights = weights.astype(np.float64)
+        for table in self._tables.values():
+            sums = weights @ table  # (R, 4·19 + 4 + 3)
+            tp, fn, fp, association = (sums[:, 19 * i : 19 * (i + 1)] for i in range(4))  # (R, 19) each
+            hit, miss, false, switched, idtp, idfn, idfp = sums[:, 4 * 19 :].T  # (R,) each
+            det_a, ass_a = ratio(tp, tp + fn + fp), association / np.maximum(tp, 1)
+            columns += [
+                np.sqrt(det_a * ass_a).mean(axis=1),
+                det_a.mean(axis=1),
+                ass_a.mean(axis=1),
+                ratio(hit - false - switched, hit + miss),
+                ratio(idtp, idtp + 0.5 * (idfn + idfp)),
+                ratio(hit, hit + false),
+                ratio(hit, hit + miss),
+                ratio(2 * hit, 2 * hit + miss + false),
+            ]
+        return 100 * np.stack(columns, axis=1) if columns else np.zeros((len(weights), 0))
+
+    def truths(self) -> I64:
+        """(F, classes) judged labels of each frame."""
+        columns = [frames.clear[:, 0] + frames.clear[:, 1] for frames in self.classes.values()]
+        return np.stack(columns, axis=1) if columns else np.zeros((sum(self.lengths), 0), np.int64)
+
+    def errors(self) -> I64:
+        """(F,) misses, false alarms and switches of each frame."""
+        return sum(
+            (frames.clear[:, 1:].sum(axis=1) for frames in self.classes.values()),
+            np.zeros(sum(self.lengths), np.int64),
+        )
