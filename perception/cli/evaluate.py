@@ -67,6 +67,8 @@ class SharedOptions:
     """Count frames without a result file as empty instead of refusing; the report says so."""
     report: Path | None = None
     """Folder for a page to look at, and the same as JSON and CSV."""
+    images: Path | None = None
+    """Folder of camera pictures for the report's gallery; by default the one beside the labels."""
     json: bool = False
     """Print everything as JSON."""
 
@@ -79,6 +81,8 @@ class ObjectOptions(SharedOptions):
     """File with the frames to score, one name on a line, or a name in KITTI's ImageSets such as val."""
     minimum_score: float = 0.01
     """With --model: lowest score that is written."""
+    score_threshold: float | None = None
+    """Operating point of the report; by default each class's highest F1 at moderate."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,11 @@ class CompareOptions:
     seed: int = 0
     """Of the draws: the same seed gives the same intervals."""
     block: int | None = None
-    """Consecutive frames that are drawn together."""
+    """Consecutive frames that are drawn together; by default 1, in tracking 50."""
+    groups: Path | None = None
+    """JSON file with the group of every frame, such as its drive; frames of a group are drawn together."""
+    fail_if_worse: bool = False
+    """Exit with 1 where any number of B is really worse than A's."""
     report: Path | None = None
     """Folder for a page to look at, and the same as JSON and CSV."""
     json: bool = False
@@ -148,7 +156,13 @@ def _object(argv: list[str]) -> int:
         from perception.evaluation.report_object import object_report
 
         page = _report(
-            object_report(evaluation, images=_pictures(gt, "image_2"), facts=_facts(options, gt, results)), options
+            object_report(
+                evaluation,
+                images=_pictures(options, gt, "image_2"),
+                facts=_facts(options, gt, results),
+                score_threshold=options.score_threshold,
+            ),
+            options,
         )
     print(json.dumps(_with(object_json(evaluation), page)) if options.json else object_text(evaluation))
     return 0
@@ -177,13 +191,14 @@ def _road(argv: list[str]) -> int:
         )
     _tell(evaluation.warnings)
     if options.render is not None:
-        _render(evaluation, options.render, _pictures(gt, "image_2"))
+        _render(evaluation, options.render, _pictures(options, gt, "image_2"))
     page = None
     if options.report is not None:
         from perception.evaluation.report_road import road_report
 
         page = _report(
-            road_report(evaluation, images=_pictures(gt, "image_2"), facts=_facts(options, gt, results)), options
+            road_report(evaluation, images=_pictures(options, gt, "image_2"), facts=_facts(options, gt, results)),
+            options,
         )
     print(json.dumps(_with(road_json(evaluation), page)) if options.json else road_text(evaluation))
     return 0
@@ -210,7 +225,10 @@ def _tracking(argv: list[str]) -> int:
         from perception.evaluation.report_tracking import tracking_report
 
         page = _report(
-            tracking_report(evaluation, images=_pictures(gt, "image_02"), facts=_facts(options, gt, results)), options
+            tracking_report(
+                evaluation, images=_pictures(options, gt, "image_02"), facts=_facts(options, gt, results)
+            ),
+            options,
         )
     text = json.dumps(_with(tracking_json(evaluation), page)) if options.json else ""
     print(text or tracking_text(evaluation, sequences=not options.summary))
@@ -221,16 +239,24 @@ def _compare(argv: list[str]) -> int:
     options = parse_options(CompareOptions, argv, "perception evaluate compare")
     if options.a is None or options.b is None:
         raise UserError("two reports are needed", "perception evaluate compare A B", "--report DIR writes one")
-    from perception.evaluation.compare import compare
+    from perception.evaluation.compare import compare, read_groups
     from perception.evaluation.report import render_json, write_report
     from perception.evaluation.report_compare import comparison_report, text_table
 
-    comparison = compare(options.a, options.b, resamples=options.resamples, seed=options.seed, block=options.block)
+    comparison = compare(
+        options.a,
+        options.b,
+        resamples=options.resamples,
+        seed=options.seed,
+        block=options.block,
+        groups=None if options.groups is None else read_groups(options.groups),
+    )
     report = comparison_report(comparison)
     if options.report is not None:
         print(f"report: {write_report(report, options.report)}", file=sys.stderr)
     print(render_json(report) if options.json else text_table(comparison))
-    return 0
+    worse = [one.name for one in comparison.differences if one.verdict == "real" and one.difference < 0]
+    return 1 if worse and options.fail_if_worse else 0
 
 
 # ---------------------------------------------------------------- shared steps
@@ -267,8 +293,12 @@ def _facts(options: SharedOptions, gt: Path, results: Path) -> Mapping[str, str 
     return {**shown, "gt": str(gt), "results": str(results)}
 
 
-def _pictures(gt: Path, name: str) -> Path | None:
-    """The folder of camera pictures that belongs to the labels."""
+def _pictures(options: SharedOptions, gt: Path, name: str) -> Path | None:
+    """The folder of camera pictures: the one given, or the one that belongs to the labels."""
+    if options.images is not None:
+        if not options.images.is_dir():
+            raise UserError(f"{options.images}: no such folder", "a folder of camera pictures", "--images DIR")
+        return options.images
     folders = (gt / "training" / name, gt / name, gt.parent / name)
     return next((folder for folder in folders if folder.is_dir()), None)
 

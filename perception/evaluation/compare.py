@@ -214,6 +214,22 @@ _TASKS: dict[str, Callable[[Run], _Scorer]] = {
 }
 
 
+def read_groups(path: Path) -> dict[str, str]:
+    """A JSON file that maps frame names to groups, such as KITTI's drives.
+
+    Raises:
+        UserError: it can't be read, or maps to anything but text.
+    """
+    expected = 'a JSON file such as {"000002": "2011_09_26_drive_0086"}'
+    try:
+        groups = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}", expected) from None
+    if not isinstance(groups, dict) or not all(isinstance(group, str) for group in groups.values()):
+        raise UserError(f"{path}: maps frames to something that is not text", expected)
+    return groups
+
+
 # ---------------------------------------------------------------- comparing
 
 
