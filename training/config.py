@@ -43,7 +43,7 @@ class DataConfig:
     root: Path = Path("../shared/data")
     """Folder with any of: kitti/object, kitti/tracking, kitti/road, camvid, extra/* (as `perception data check` lists
     them), or KITTI's own object folder."""
-    crop_hw: tuple[int, int] = (288, 576)
+    crop_hw: tuple[int, int] = (256, 512)
     """Size of a training picture; a crop of the frame near native scale, so that far objects keep their pixels."""
     validation_hw: tuple[int, int] = (384, 1248)
     """Size at which the held-out frames are scored."""

@@ -21,6 +21,7 @@ from torch import nn
 from perception.errors import UserError
 from training.checkpoint import load_checkpoint, model_config_to_json, resolved_config, save_checkpoint
 from training.config import TrainConfig
+from training.curves import draw_curves
 from training.data import Batch, TrainingSets, batches, find_sets
 from training.evaluate import evaluate
 from training.models.network import Network
@@ -83,12 +84,11 @@ def train(config: TrainConfig, run: Path, resume: bool = False, init: Path | Non
             log.scores(step, scores)
             if scores.get("score", 0.0) >= best:
                 best = scores.get("score", 0.0)
-                save_checkpoint(
-                    run / "best.pt", _state(config, network, average, optimiser, step, best, scores, sets)
-                )
+                save_checkpoint(run / "best.pt", snapshot(best, scores))
         if last or step % config.checkpoint_every == 0:
             save_checkpoint(run / "last.pt", snapshot(best, {}))
     log.close()
+    draw_curves(run)
     return run / "best.pt"
 
 

@@ -14,6 +14,7 @@ from perception import __version__
 from perception.errors import UserError
 
 COMMANDS = {
+    "demo": "draw a street, run the shipped network on it, score the result: no download",
     "run": "track objects and find the road in a video, camera, stream or folder of images",
     "train": "train a network on KITTI, other street data and the synthetic street",
     "export": "turn a checkpoint into one self-contained ONNX file",

@@ -23,7 +23,7 @@ IGNORE = 255
 class SegmentationConfig:
     """Road head."""
 
-    channels: int = 32
+    channels: int = 24
     """Width of the head."""
     road_weight: float = 2.0
     """Of the road loss."""
@@ -40,7 +40,7 @@ class SegmentationHead(nn.Module):
         self.edges = conv_block(channels_stride4, config.channels)
         self.context = nn.ModuleList(conv_block(channels, config.channels) for _ in range(3))
         self.mix8 = separable_block(config.channels, config.channels)
-        self.mix4 = separable_block(config.channels, config.channels)
+        self.mix4 = separable_block(config.channels, config.channels, kernel=3)
         self.out = nn.Conv2d(config.channels, len(CHANNELS), 1)
 
     def forward(self, stride4: Tensor, features: list[Tensor]) -> Tensor:

@@ -1,0 +1,38 @@
+"""A run's losses and scores as one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+NOT_LOSSES = ("step", "rate", "pictures_per_s", "waiting_share", "gradient")
+
+
+def draw_curves(run: Path) -> Path:
+    """Draw `metrics.jsonl` of a run folder into `curves.png`: losses left, held-out scores right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [r for r in records if "rate" in r]
+    scores = [r for r in records if "score" in r]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    for name in losses[0] if losses else ():
+        if name not in NOT_LOSSES:
+            left.plot([r["step"] for r in losses], [r[name] for r in losses], label=name)
+    left.set(xlabel="step", ylabel="weighted loss", yscale="log", title="training")
+    for name in ("car_easy", "car_moderate", "car_hard", "pedestrian_moderate", "cyclist_moderate", "road_max_f"):
+        points = [(r["step"], r[name]) for r in scores if name in r]
+        if points:
+            right.plot(*zip(*points, strict=True), marker="o", label=name)
+    right.set(xlabel="step", ylabel="AP R40, MaxF (%)", ylim=(0, 100), title="held-out frames")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    path = run / "curves.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
