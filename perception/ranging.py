@@ -1,126 +1,401 @@
 """Metres and seconds: where each tracked object stands on the road, how fast it comes, and how sure that is.
 
-First version: the foot on the road plane and the height against the class's size, each by its own variance,
-smoothed by a constant-velocity Kalman filter in metres.
+What a box tells, each with the noise of its own edge:
+
+- its foot: the lower edge looks down at the road by (camera height) / (depth of the nearest point);
+- its height: the upper edge looks down by (camera height − object height) / depth, where the object's height is known
+  from its class only roughly at first, and better the longer it is watched;
+- its sides: left and right edge give the place across the road.
+
+Depths are those of the visible face or corner; `position_m` is the middle of the object's footprint, as KITTI labels
+it, so half the object's extent along the line of sight is added. Everything meets in `ranging_filter.py`, where the
+camera's pitch is a state that all objects share, and time comes from the time stamps.
+
+An edge on the border of the picture says nothing but that the object goes on; a foot behind another box is believed
+less; a surprise that no noise explains moves nothing far. So a cut or hidden object gets a wide standard deviation,
+not a wild place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from perception.camera import PinholeCamera
-from perception.types import F64, Track
+from perception.ranging_filter import LOG_HEIGHT, SLOPE, VX, VZ, Drift, RangingFilter, X, Z
+from perception.size_priors import SIZE_PRIORS, UNKNOWN_SIZE, SizePrior
+from perception.types import F64, I64, Track
 
-HEIGHT_PRIORS_M: Mapping[str, tuple[float, float]] = {
-    "Car": (1.530, 0.138),
-    "Pedestrian": (1.768, 0.130),
-    "Cyclist": (1.723, 0.104),
-}
-"""Mean and standard deviation over KITTI's 3,712 training images."""
+NEAREST_M, FARTHEST_M, FASTEST_MPS = 0.5, 250.0, 80.0
+"""Limits of what is reported."""
+_HIGHEST = np.array([[FARTHEST_M], [FASTEST_MPS], [FARTHEST_M], [FASTEST_MPS], [np.log(6.0)], [0.3]])
+_LOWEST = np.where(np.arange(6)[:, None] == Z, NEAREST_M, -_HIGHEST)
+MAX_REMEMBERED = 256
+"""Tracks that are not in the present frame, and may come back."""
+_ASPECT_STEP, _ASPECTS = 0.05, 100
 
 
 @dataclass(frozen=True)
 class RangingConfig:
-    """What the ranger believes before it has seen anything."""
+    """How noisy the world is. Chosen on KITTI's even-numbered tracking sequences; see docs/ranging.md."""
 
-    heights_m: Mapping[str, tuple[float, float]] = field(default_factory=lambda: HEIGHT_PRIORS_M)
-    """Class name → mean and standard deviation of the object's height, metres."""
-    edge_std_px: float = 1.5
-    """Noise of one edge of a box, pixels."""
-    pitch_std_rad: float = 0.010
-    """Nodding of the camera and slope of the road together."""
-    acceleration_mps2: float = 3.0
-    """How fast a relative velocity may change."""
+    sizes: Mapping[str, SizePrior] = field(default_factory=lambda: SIZE_PRIORS)
+    """Size of each class by name; a class that is not here counts as unknown."""
+    edge_std_px: float = 0.6
+    """Noise of a box edge, pixels."""
+    edge_std_share: float = 0.025
+    """The same as a share of the box's height: large boxes have larger errors."""
+    edge_time_s: float = 0.15
+    """Errors of one box's edges in neighbouring frames are alike for about this long."""
+    hidden_std_share: float = 0.05
+    """Further noise of an edge that another box covers, as a share of the box's size."""
+    border_px: float = 3.0
+    """An edge this close to the border of the picture is cut by it."""
+    speed_std_mps: float = 20.0
+    """Of an object never seen before, relative to us."""
+    height_growth: float = 0.003
+    """Drift of an object's apparent log height within a second: gait, a changing view."""
+    closing_sigmas: float = 1.5
+    """A time to collision is told where the closing speed is above 0 by this many standard deviations."""
+    closing_min_mps: float = 0.5
+    """And above this."""
+    drift: Drift = field(default_factory=Drift)
+    """How the world moves between frames."""
     forget_s: float = 3.0
-    """A track that was not seen for this long is forgotten."""
+    """A track unseen for this long loses its place; a longer gap between frames starts everything afresh."""
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            found = getattr(self, setting.name)
+            if isinstance(found, float) and not 0 < found < np.inf:
+                raise ValueError(f"RangingConfig.{setting.name}: found {found}, expected a number above 0")
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What the boxes of one frame look like from the camera. Everything (N,), one value a row of the filter."""
+
+    left: F64
+    """Tangent of the view ray through the left edge, right of straight ahead."""
+    right: F64
+    top: F64
+    """Tangent of the view ray through the upper edge, down from the horizon of the calibration."""
+    foot: F64
+    top_var: F64
+    """Variance of the tangent; infinite where the edge is cut or the object was not seen."""
+    foot_var: F64
+    side_var: F64
+    tilt: F64
+    """(2, N) by how much the tangents of foot and top grow per radian of pitch and of roll."""
+    cut_left: np.ndarray
+    cut_right: np.ndarray
+    cut_foot: np.ndarray
+    half_depth: F64
+    """Metres from the nearest point to the centre, along the line of sight."""
+    half_depth_std: F64
+    half_width: F64
 
 
 class Ranger:
-    """Fills the metric fields of tracks. One instance follows one camera."""
+    """Fills the metric fields of tracks. One instance follows one camera; two share nothing."""
 
     def __init__(
         self, camera: PinholeCamera, class_names: tuple[str, ...], config: RangingConfig = RangingConfig()
     ) -> None:
         self.camera, self.config = camera, config
-        fallback = (1.6, 0.3)
-        self._heights = [config.heights_m.get(name, fallback) for name in class_names] or [fallback]
-        self._fallback = fallback
+        sizes = [config.sizes.get(name, UNKNOWN_SIZE) for name in class_names] + [UNKNOWN_SIZE]
+        self._sizes = np.array(
+            [(np.log(s.height_m), s.height_spread, s.half_width_m, s.half_depth_m, s.half_depth_std_m) for s in sizes]
+        ).T
+        aspects = (np.arange(_ASPECTS) + 0.5) * _ASPECT_STEP
+        self._half_depths = np.stack([size.half_depth_at(aspects) for size in sizes])  # (classes, aspects)
+        cos, sin = np.cos(camera.pitch_rad), np.sin(camera.pitch_rad)
+        level = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
+        self._level_from_pixel = level @ np.linalg.inv(camera.K_cam2)
+        # P2's fourth column: our origin is camera 2, KITTI's labels count from camera 0
+        self._origin = np.linalg.solve(camera.K_cam2, camera.P_cam2[:, 3])
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self._states: dict[int, tuple[int, F64, F64]] = {}
+        self._filter = RangingFilter(self.config.drift)
+        self._time_ns: int | None = None
+        self._ids: list[int] = []
+        self._seen_ns: I64 = np.zeros(0, np.int64)
+        self._placed = np.zeros(0, bool)
+        self._half_depth_std: F64 = np.zeros(0)
+
+    @property
+    def pitch_rad(self) -> float:
+        """The camera's pitch at this moment, with what was found on line; positive where it looks down."""
+        return self.camera.pitch_rad + float(self._filter.tilt[0])
 
     def update(self, tracks: tuple[Track, ...], timestamp_ns: int, size_hw: tuple[int, int]) -> tuple[Track, ...]:
-        """The same tracks with position, speed and time to collision.
+        """The same tracks with place, speed and time to collision.
+
+        A track that was never seen with a usable box, or not for `forget_s`, keeps None. Time that stands still adds
+        no knowledge; time that goes back, or leaps by more than `forget_s`, starts everything afresh.
 
         Args:
             tracks: of this frame.
             timestamp_ns: moment of capture.
             size_hw: of the frame, to know which boxes its border cuts.
         """
-        horizon_ns = timestamp_ns - int(self.config.forget_s * 1e9)
-        self._states = {i: s for i, s in self._states.items() if horizon_ns <= s[0] <= timestamp_ns}
-        return tuple(self._one(track, timestamp_ns, size_hw) for track in tracks)
+        self._advance(timestamp_ns)
+        self._arrange([track.track_id for track in tracks], timestamp_ns)
+        if not tracks:
+            return ()
+        boxes, class_ids, usable = self._boxes(tracks)
+        view = self._look(boxes, class_ids, usable, size_hw)
+        fresh = usable & ~self._placed
+        if fresh.any():
+            self._place(np.flatnonzero(fresh), view, class_ids)
+        self._learn(view, self._repetition(usable, fresh, timestamp_ns))
+        return self._report(tracks)
 
-    def _measure(self, track: Track, size_hw: tuple[int, int]) -> tuple[F64, F64] | None:
-        """Position (x, z) and its variance from one box, None where it tells nothing."""
-        left, top, right, bottom = map(float, track.box_xyxy)
-        if not np.isfinite([left, top, right, bottom]).all() or bottom - top < 1 or right - left < 1:
-            return None
-        focal_x, focal_y = self.camera.P_cam2[0, 0], self.camera.P_cam2[1, 1]
-        noise, cut = self.config.edge_std_px, 2.0
-        known = 0 <= track.class_id < len(self._heights)
-        mean_m, std_m = self._heights[track.class_id] if known else self._fallback
-        weights, depths = [1e-6], [30.0]
-        if top > cut and bottom < size_hw[0] - cut:
-            depth = focal_y * mean_m / (bottom - top)
-            depths.append(depth)
-            weights.append(1 / (depth * np.hypot(std_m / mean_m, 1.4 * noise / (bottom - top))) ** 2)
-        foot = self.camera.ground_position(np.array([[(left + right) / 2, bottom]]))[0]
-        if bottom < size_hw[0] - cut and np.isfinite(foot).all() and 0 < foot[1] < 200:
-            slope = np.hypot(noise / focal_y, self.config.pitch_std_rad)
-            depths.append(float(foot[1]))
-            weights.append(1 / (foot[1] ** 2 / self.camera.height_m * slope) ** 2)
-        depth = float(np.average(depths, weights=weights))
-        variance = 1 / sum(weights)
-        bearing = ((left + right) / 2 - self.camera.P_cam2[0, 2]) / focal_x
-        return np.array([bearing * depth, depth]), np.array(
-            [bearing**2 * variance + (depth * noise / focal_x) ** 2 + 0.05, variance]
-        )
+    # ------------------------------------------------------------ time and identity
 
-    def _one(self, track: Track, timestamp_ns: int, size_hw: tuple[int, int]) -> Track:
-        measured = self._measure(track, size_hw) if track.frames_since_seen == 0 else None
-        old = self._states.get(track.track_id)
-        if old is None and measured is None:
-            return track
-        if old is None:
-            assert measured is not None
-            mean = np.concatenate([measured[0], [0, 0]])
-            cov = np.diag([*measured[1], 100.0, 100.0])
+    def _advance(self, timestamp_ns: int) -> None:
+        """Move all objects to the moment of this frame."""
+        config = self.config
+        if self._time_ns is not None and not 0 <= timestamp_ns - self._time_ns <= config.forget_s * 1e9:
+            self.reset()
+        dt_s = 0.0 if self._time_ns is None else (timestamp_ns - self._time_ns) * 1e-9
+        self._time_ns = timestamp_ns
+        if dt_s > 0:
+            self._filter.predict(dt_s)
+
+    def _arrange(self, ids: list[int], timestamp_ns: int) -> None:
+        """Rows in the order of this frame's tracks, remembered ones after them; forget what was not seen for long."""
+        unseen_ns = timestamp_ns - self._seen_ns
+        self._placed &= unseen_ns <= self.config.forget_s * 1e9
+        if ids == self._ids:
+            return
+        row_of = {track_id: row for row, track_id in enumerate(self._ids)}
+        present = set(ids)
+        absent = [i for i, row in row_of.items() if i not in present and self._placed[row]]
+        if len(absent) > MAX_REMEMBERED:
+            absent = sorted(absent, key=lambda i: unseen_ns[row_of[i]])[:MAX_REMEMBERED]
+        order = np.array([row_of.get(i, -1) for i in ids + absent], np.int64)
+        known = order >= 0
+        self._filter.rearrange(order)
+        if self._ids:
+            self._seen_ns, self._placed = self._seen_ns[order], self._placed[order] & known
+            self._half_depth_std = self._half_depth_std[order]
         else:
-            dt_s = (timestamp_ns - old[0]) * 1e-9
-            move = np.eye(4)
-            move[0, 2] = move[1, 3] = dt_s
-            kick = np.kron(np.array([[dt_s**4 / 4, dt_s**3 / 2], [dt_s**3 / 2, dt_s**2]]), np.eye(2))
-            mean = move @ old[1]
-            cov = move @ old[2] @ move.T + self.config.acceleration_mps2**2 * kick
-            if measured is not None:
-                gain = cov[:, :2] @ np.linalg.inv(cov[:2, :2] + np.diag(measured[1]))
-                mean = mean + gain @ (measured[0] - mean[:2])
-                cov = cov - gain @ cov[:2]
-        self._states[track.track_id] = (timestamp_ns, mean, cov)
-        distance = float(np.hypot(mean[0], mean[1]))
-        closing = -float(mean[:2] @ mean[2:]) / max(distance, 1e-6)
-        closing_std = float(np.sqrt(max(cov[3, 3], 0)))
-        return replace(
-            track,
-            position_m=(float(mean[0]), float(mean[1])),
-            position_std_m=(float(np.sqrt(cov[0, 0])), float(np.sqrt(cov[1, 1]))),
-            distance_m=distance,
-            velocity_mps=(float(mean[2]), float(mean[3])),
-            ttc_s=distance / closing if closing > max(0.5, 2 * closing_std) else None,
+            self._seen_ns, self._placed = np.zeros(len(order), np.int64), known & False
+            self._half_depth_std = np.zeros(len(order))
+        self._ids = ids + absent
+
+    # ------------------------------------------------------------ what boxes tell
+
+    def _boxes(self, tracks: tuple[Track, ...]) -> tuple[F64, I64, np.ndarray]:
+        """Boxes (N, 4), classes (N,) and which of them were seen in this frame and are boxes at all (N,)."""
+        given, total = len(tracks), len(self._ids)
+        boxes, usable = np.zeros((total, 4)), np.zeros(total, bool)
+        class_ids = np.full(total, -1)
+        boxes[:given] = np.concatenate([track.box_xyxy for track in tracks]).reshape(-1, 4)
+        usable[:given] = [track.frames_since_seen == 0 for track in tracks]
+        class_ids[:given] = [track.class_id for track in tracks]
+        last = self._sizes.shape[1] - 1  # the row of the unknown class
+        class_ids[(class_ids < 0) | (class_ids > last)] = last
+        usable &= ((boxes[:, 2:] - boxes[:, :2]) > 1).all(axis=1) & (np.abs(boxes) < 1e5).all(axis=1)
+        if not usable.all():
+            boxes[~usable] = (0, 0, 2, 2)
+        return boxes, class_ids, usable
+
+    def _look(self, boxes: F64, class_ids: I64, usable: np.ndarray, size_hw: tuple[int, int]) -> _View:
+        config = self.config
+        left, top, right, bottom = boxes.T
+        width, height = right - left, bottom - top
+        middle_u, middle_v = (left + right) / 2, (top + bottom) / 2
+        pixels = np.ones((3, 4 * len(boxes)))
+        pixels[0] = np.concatenate([left, right, middle_u, middle_u])
+        pixels[1] = np.concatenate([middle_v, middle_v, top, bottom])
+        rays = (self._level_from_pixel @ pixels).reshape(3, 4, -1)
+        tangents = rays[:2] / np.maximum(rays[2], 1e-3)
+
+        limit_y, limit_x = size_hw[0] - config.border_px, size_hw[1] - config.border_px
+        cut_left, cut_right, cut_foot = left <= config.border_px, right >= limit_x, bottom >= limit_y
+        hidden = _hidden_share(boxes, usable)
+        focal_x, focal_y = self.camera.P_cam2[0, 0], self.camera.P_cam2[1, 1]
+        edge_var = config.edge_std_px**2 + (config.edge_std_share * height) ** 2
+        covered = config.hidden_std_share * hidden
+        side_var = edge_var + (config.edge_std_share**2 + covered**2) * width**2
+
+        _, _, half_width, usual_depth, half_depth_std = self._sizes[:, class_ids]
+        bins = np.minimum(width / height / _ASPECT_STEP, _ASPECTS - 1).astype(np.int64)
+        cut_side = cut_left | cut_right
+        half_depth = np.where(cut_side, usual_depth, self._half_depths[class_ids, bins])
+        half_depth_std = np.where(cut_side, 0.6 * half_depth, half_depth_std)
+        self._half_depth_std[usable] = half_depth_std[usable]
+        return _View(
+            left=tangents[0, 0],
+            right=tangents[0, 1],
+            top=tangents[1, 2],
+            foot=tangents[1, 3],
+            top_var=np.where(top <= config.border_px, np.inf, edge_var * (1 + hidden) / focal_y**2),
+            foot_var=(edge_var + (covered * height) ** 2) / focal_y**2,
+            side_var=side_var / focal_x**2,
+            tilt=np.stack([np.ones(len(boxes)), tangents[0, 2]]),
+            cut_left=cut_left,
+            cut_right=cut_right,
+            cut_foot=cut_foot,
+            half_depth=half_depth,
+            half_depth_std=half_depth_std,
+            half_width=half_width,
         )
+
+    def _repetition(self, usable: np.ndarray, fresh: np.ndarray, timestamp_ns: int) -> F64:
+        """(N,) by how much the variance of this frame's boxes grows because they repeat the last ones' errors."""
+        gap_s = np.maximum((timestamp_ns - self._seen_ns) * 1e-9, 1e-6)
+        self._seen_ns[usable] = timestamp_ns
+        repetition = np.where(fresh, 1.0, 1 + 2 * self.config.edge_time_s / gap_s)
+        return np.where(usable, repetition, np.inf)
+
+    # ------------------------------------------------------------ into the filter
+
+    def _place(self, rows: I64, view: _View, class_ids: I64) -> None:
+        """Start new objects where foot and height, weighed against each other, put them; the filter does the rest.
+
+        The place is only where the measurements are made linear: its own variance is as wide as the distance.
+        """
+        config, height_m = self.config, self.camera.height_m
+        log_height, spread = self._sizes[:2, class_ids[rows]]
+        foot_var = np.where(view.cut_foot[rows], np.inf, view.foot_var[rows])
+        span = np.maximum(view.foot[rows] - view.top[rows], 1e-4)
+        by_height = np.exp(log_height) / span
+        height_weight = 1 / (spread**2 + (foot_var + view.top_var[rows]) / span**2)
+        tilt = view.tilt[:, rows]
+        by_foot = height_m / np.maximum(view.foot[rows] - self._filter.tilt @ tilt, 0.008)
+        plane_var = (tilt * (self._filter.tilt_cov @ tilt)).sum(axis=0) + config.drift.slope_var(
+            np.full(len(rows), 10.0)
+        )
+        foot_weight = 1 / ((plane_var + view.foot_var[rows]) * (by_foot / height_m) ** 2)
+        log_depth = height_weight * np.log(by_height) + foot_weight * np.log(by_foot)
+        ahead_m = np.exp(log_depth / (height_weight + foot_weight)) + view.half_depth[rows]
+        ahead_m = np.clip(ahead_m, 1.0, 150.0)
+        nothing, speed_var = np.zeros(len(rows)), np.full(len(rows), config.speed_std_mps**2)
+        across_m = (view.left[rows] + view.right[rows]) / 2 * ahead_m
+        mean = np.stack([across_m, nothing, ahead_m, nothing, log_height, nothing])
+        wide = ahead_m**2
+        variance = np.stack([wide, speed_var, wide, speed_var, spread**2, config.drift.slope_var(ahead_m)])
+        self._filter.begin(rows, mean, variance)
+        self._placed[rows] = True
+
+    def _learn(self, view: _View, repetition: F64) -> None:
+        """All edges of all boxes of this frame."""
+        filter, camera_m = self._filter, self.camera.height_m
+        mean = filter.mean
+        cut_side = view.cut_left | view.cut_right
+        # of an object that the side of the picture cuts, any point may be the lowest that is seen
+        to_face = np.where(cut_side, 0.3 * view.half_depth, view.half_depth)
+        tilted = filter.tilt @ view.tilt
+        filter.listen()
+
+        face_m = np.maximum(mean[Z] - to_face, 0.7)
+        slope = -camera_m / face_m**2
+        residual = view.foot - tilted - mean[SLOPE] - camera_m / face_m
+        # a foot below the picture is at least as near as the border says
+        silent = view.cut_foot & (residual < 0)
+        variance = np.where(silent, np.inf, view.foot_var + (slope * view.half_depth_std) ** 2)
+        filter.observe(residual, (Z, SLOPE), (slope, 1.0), view.tilt, variance * repetition)
+
+        object_m = np.exp(mean[LOG_HEIGHT])
+        drop_m = camera_m - object_m  # of its upper edge below the camera
+        rim_m = np.maximum(mean[Z] + np.where(drop_m > 0, view.half_depth, -to_face), 0.7)
+        slope = -drop_m / rim_m**2
+        residual = view.top - tilted - mean[SLOPE] - drop_m / rim_m
+        variance = view.top_var + (slope * view.half_depth_std) ** 2
+        filter.observe(
+            residual, (Z, LOG_HEIGHT, SLOPE), (slope, -object_m / rim_m, 1.0), view.tilt, variance * repetition
+        )
+
+        across_m, bearing, variance = self._across(view, np.maximum(mean[Z], 0.7), cut_side)
+        filter.observe(across_m - mean[X], (X, Z), (1.0, -bearing), None, variance * repetition)
+        filter.settle()
+        self._keep_sane()
+
+    def _across(self, view: _View, ahead_m: F64, cut_side: np.ndarray) -> tuple[F64, F64, F64]:
+        """Place across the road from the side edges: metres, its change per metre ahead, variance in m².
+
+        The left edge of an object to our left is its near corner, of one to our right its far corner; the right edge
+        the other way round. Where one side is cut, the other edge and the usual width have to do.
+        """
+        left_m = view.left * (ahead_m + np.sign(view.left) * view.half_depth)
+        right_m = view.right * (ahead_m - np.sign(view.right) * view.half_depth)
+        across_m, bearing = (left_m + right_m) / 2, (view.left + view.right) / 2
+        variance = ahead_m**2 * view.side_var + 0.05**2
+        if cut_side.any():
+            only_left, only_right = view.cut_right & ~view.cut_left, view.cut_left & ~view.cut_right
+            across_m = np.where(only_left, left_m + view.half_width, across_m)
+            across_m = np.where(only_right, right_m - view.half_width, across_m)
+            bearing = np.where(only_left, view.left, np.where(only_right, view.right, bearing))
+            guess = (0.5 * view.half_width) ** 2 + (bearing * 0.3 * view.half_depth) ** 2
+            variance = variance + cut_side * np.where(only_left | only_right, guess, 1.0)
+        return across_m, bearing, variance
+
+    def _keep_sane(self) -> None:
+        """Hold every state within what can be on a road, whatever came in."""
+        mean = self._filter.mean
+        if not np.isfinite(mean.sum()) or not np.isfinite(self._filter.tilt.sum()):
+            time_ns, ids = self._time_ns, self._ids
+            self.reset()
+            self._arrange(ids, time_ns or 0)
+            self._time_ns = time_ns
+            return
+        np.maximum(mean, _LOWEST, out=mean)
+        np.minimum(mean, _HIGHEST, out=mean)
+
+    # ------------------------------------------------------------ out again
+
+    def _report(self, tracks: tuple[Track, ...]) -> tuple[Track, ...]:
+        config, count = self.config, len(tracks)
+        mean, cov = self._filter.mean[:, :count], self._filter.place_cov()[:, :, :count]
+        x_m, z_m = mean[X] - self._origin[0], mean[Z] - self._origin[2]
+        distance_m = np.hypot(x_m, z_m)
+        ux, uz = x_m / distance_m, z_m / distance_m
+        closing = -(ux * mean[VX] + uz * mean[VZ])
+        closing_var = ux**2 * cov[VX, VX] + 2 * ux * uz * cov[VX, VZ] + uz**2 * cov[VZ, VZ]
+        closing_std = np.sqrt(np.maximum(closing_var, 0))
+        sure = closing > np.maximum(config.closing_min_mps, config.closing_sigmas * closing_std)
+        ttc_s = distance_m / np.where(sure, closing, 1.0)
+        # where the centre of a footprint is: never surer than the size of the object
+        depth_var = self._half_depth_std[:count] ** 2
+        x_std = np.sqrt(np.maximum(cov[X, X] + 0.1 * depth_var, 1e-4))
+        z_std = np.sqrt(np.maximum(cov[Z, Z] + depth_var, 1e-4))
+        columns = (x_m, z_m, x_std, z_std, distance_m, mean[VX], mean[VZ], ttc_s, sure, self._placed[:count])
+        rows = zip(tracks, *(column.tolist() for column in columns), strict=True)
+        # built outright: dataclasses.replace costs three times as much, for every object of every frame
+        return tuple(
+            Track(
+                track.track_id,
+                track.class_id,
+                track.box_xyxy,
+                track.score,
+                track.state,
+                track.age_frames,
+                track.frames_since_seen,
+                (x, z),
+                (x_std_m, z_std_m),
+                distance,
+                (vx, vz),
+                ttc if approaching else None,
+            )
+            if placed
+            else track
+            for track, x, z, x_std_m, z_std_m, distance, vx, vz, ttc, approaching, placed in rows
+        )
+
+
+def _hidden_share(boxes: F64, usable: np.ndarray) -> F64:
+    """(N,) share of each box's lower edge that lies in boxes of nearer objects: those whose own foot is lower."""
+    if len(boxes) < 2:
+        return np.zeros(len(boxes))
+    left, top, right, bottom = boxes.T
+    in_front = (bottom > bottom[:, None] + 1) & (top < bottom[:, None]) & usable  # (N, N)
+    shared = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)  # (N, N)
+    covered = np.where(in_front, np.maximum(shared, 0), 0).sum(axis=1)
+    return np.minimum(covered / np.maximum(right - left, 1), 1)
