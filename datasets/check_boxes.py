@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.findings import SetReport, list_pictures, read_pictures
 from datasets.kitti_road import is_road_name
-from datasets.kitti_tracking import DRIVES
+from datasets.kitti_tracking import drive_of
 from datasets.labels import KITTI_RULE, LabelRule
 from datasets.partial_boxes import KNOWN
 from datasets.splits import read_drives, read_split
@@ -195,7 +195,7 @@ def _check_sequence(report: SetReport, folder: Path, rows: TrackingRows | None) 
         report.add("error", "sequence without images", folder)
         return
     report.counts["images"] += len(stems)
-    report.images_by_drive[DRIVES.get(folder.name, folder.name)] += len(stems)
+    report.images_by_drive[drive_of(folder.parent.parent, folder.name)] += len(stems)
     frames = [int(stem) for stem in stems]
     if gaps := sorted(set(range(frames[0], frames[-1] + 1)) - set(frames)):
         report.add("warning", "frames missing in between", folder, f"{len(gaps)}, the first is {gaps[0]:06d}")

@@ -12,7 +12,7 @@ from datasets import camvid, idd_lite
 from datasets.check_boxes import check_calibrations
 from datasets.findings import SetReport, list_pictures, read_pictures
 from datasets.index_masks import Legend
-from datasets.kitti_road import ground_truth_name, is_road_name, road_mask
+from datasets.kitti_road import ground_truth_name, is_road_name, road_frames, road_mask
 from datasets.sample import image_stems, read_image, read_index_mask
 from perception.errors import UserError
 from perception.types import U8
@@ -25,7 +25,8 @@ def check_kitti_road(root: Path) -> SetReport:
     """`training/{image_2,gt_image_2,calib}` and `testing/{image_2,calib}`."""
     report = SetReport("kitti-road", root)
     folder = root / "training"
-    images = [name for name in list_pictures(report, folder / "image_2") if is_road_name(name)]
+    list_pictures(report, folder / "image_2")
+    images = road_frames(folder)
     truths = {name for name in image_stems(folder / "gt_image_2") if "_road_" in name}
     wanted = {ground_truth_name(name): name for name in images}
     report.counts |= {"images": len(images), "ground truths": len(truths)}
@@ -36,7 +37,7 @@ def check_kitti_road(root: Path) -> SetReport:
         "warning", "ground truth without image", [folder / "gt_image_2" / t for t in sorted(truths - set(wanted))]
     )
     for name, image in read_pictures(report, folder / "image_2", images):
-        report.images_by_drive[name.split("_")[0]] += 1
+        report.images_by_drive[ground_truth_name(name).split("_")[0]] += 1
         if image is not None and ground_truth_name(name) in truths:
             _check_road_truth(report, folder / "gt_image_2" / f"{ground_truth_name(name)}.png", image)
     check_calibrations(report, folder / "calib", set(images))

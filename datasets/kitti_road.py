@@ -24,9 +24,21 @@ def is_road_name(name: str) -> bool:
 
 
 def ground_truth_name(name: str) -> str:
-    """`um_000001` → `um_road_000001`."""
-    category, number = name.split("_", 1)
+    """`um_000001` → `um_road_000001`; a plain `000001` → `um_road_000001` too."""
+    category, number = name.split("_", 1) if "_" in name else ("um", name)
     return f"{category}_road_{number}"
+
+
+def road_frames(folder: Path) -> list[str]:
+    """Names of the road pictures in `<folder>/image_2`.
+
+    Where none is named as the benchmark names them, plain numbers count that have a ground truth: so does the
+    synthetic street write frames with boxes and road.
+    """
+    stems = image_stems(folder / "image_2")
+    official = [name for name in stems if is_road_name(name)]
+    truths = set(image_stems(folder / "gt_image_2"))
+    return official or [name for name in stems if name.isdecimal() and ground_truth_name(name) in truths]
 
 
 def road_mask(ground_truth_bgr: U8) -> U8:
@@ -58,7 +70,7 @@ class KittiRoad:
         self.labelled = part != "testing"
         if unknown := sorted(set(categories) - set(CATEGORIES)):
             raise UserError(f"road category '{unknown[0]}'", "one of " + ", ".join(CATEGORIES))
-        stems = [n for n in image_stems(self.folder / "image_2") if is_road_name(n) and n.split("_")[0] in categories]
+        stems = [n for n in road_frames(self.folder) if ground_truth_name(n).split("_")[0] in categories]
         self.names = [n for n in stems if not self.labelled or self._truth_path(n).exists()]
         if not self.names:
             raise UserError(

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.kitti_road import road_mask
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
 from perception.camera import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import TrackingRows, read_calibration, read_tracking
+from perception.types import U8
 
+ROAD_FOLDER = "gt_road"
 DRIVES = {
     f"{sequence:04d}": f"{day}_drive_{drive:04d}"
     for sequence, (day, drive) in enumerate(
@@ -30,8 +33,17 @@ calibration tells.
 """
 
 
+def drive_of(folder: Path, sequence: str) -> str:
+    """Recording of a sequence under `folder`; a synthetic street numbers its sequences as KITTI does its own."""
+    if (folder / ROAD_FOLDER).is_dir():
+        return f"{folder.parent.name}_{sequence}"
+    return DRIVES.get(sequence, f"tracking_{sequence}")
+
+
 class KittiTracking:
     """Frames under `<root>/training/image_02/<sequence>`; a sequence may hold fewer images than labels.
+
+    Road masks come along where `gt_road/<sequence>` holds them, as `perception data street` writes it.
 
     Args:
         root: folder that holds `training/`.
@@ -68,6 +80,10 @@ class KittiTracking:
         path = self.folder / "calib" / f"{sequence}.txt"
         return PinholeCamera(read_calibration(path)["P2"]) if path.exists() else None
 
+    def _road(self, sequence: str, stem: str) -> U8 | None:
+        path = self.folder / ROAD_FOLDER / sequence / f"{stem}.png"
+        return road_mask(read_image(path)) if path.exists() else None
+
     @property
     def names(self) -> list[str]:
         """`<sequence>/<frame>` of each sample."""
@@ -90,12 +106,13 @@ class KittiTracking:
         return Sample(
             image_bgr=image,
             name=f"{sequence}/{stem}",
-            drive=DRIVES.get(sequence, f"tracking_{sequence}"),
+            drive=drive_of(self.folder, sequence),
             boxes_xyxy=found.boxes_xyxy,
             class_ids=found.class_ids,
             ignore_boxes_xyxy=found.ignore_boxes_xyxy,
             ignore_class_ids=found.ignore_class_ids,
             labelled_classes=self.rule.labelled_classes,
             distances_m=found.distances_m,
+            road=self._road(sequence, stem),
             camera=self._cameras[sequence],
         )

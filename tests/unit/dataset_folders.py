@@ -29,6 +29,10 @@ def write_image(path: Path, seed: int = 0, size_hw: tuple[int, int] = (HEIGHT, W
     return write(path, cv2.imencode(path.suffix, image)[1].tobytes())
 
 
+def png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
 def write_mask(path: Path, mask: np.ndarray) -> Path:
     return write(path, cv2.imencode(".png", mask.astype(np.uint8))[1].tobytes())
 
@@ -99,7 +103,7 @@ def kitti_road(root: Path) -> Path:
     for i, name in enumerate(("um_000000", "um_000001", "umm_000000", "uu_000000")):
         category, number = name.split("_")
         write_image(root / "training" / "image_2" / f"{name}.png", seed=i)
-        truth = cv2.imencode(".png", road_truth())[1].tobytes()
+        truth = png(road_truth())
         write(root / "training" / "gt_image_2" / f"{category}_road_{number}.png", truth)
         write(root / "training" / "calib" / f"{name}.txt", CALIBRATION)
     write(root / "training" / "gt_image_2" / "um_lane_000000.png", truth)  # the benchmark's other task

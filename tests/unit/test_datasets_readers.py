@@ -270,6 +270,15 @@ def test_every_training_sequence_has_a_drive_of_its_own():
     assert list(DRIVES.values()) == sorted(DRIVES.values())  # the sequences are in order of time
 
 
+def test_a_synthetic_street_has_road_and_a_drive_of_its_own(tmp_path):
+    root = make.kitti_tracking(tmp_path / "street")
+    make.write_image(root / "training" / "gt_road" / "0006" / "000001.png")
+    make.write(root / "training" / "gt_road" / "0006" / "000000.png", make.png(make.road_truth()))
+    data = KittiTracking(root)
+    assert data[0].drive == "street_0000" and data[0].road is None
+    assert data[3].road is not None and (data[3].road == road_mask(make.road_truth())).all()
+
+
 # ---------------------------------------------------------------- KITTI road
 
 
@@ -308,6 +317,16 @@ def test_road_names():
         False,
         False,
     ]
+
+
+def test_plain_numbers_with_a_road_truth_are_road_frames(tmp_path):
+    root = make.kitti_object(tmp_path)
+    for name in ("000000", "000002"):
+        make.write(root / "training" / "gt_image_2" / f"um_road_{name}.png", make.png(make.road_truth()))
+    data = KittiRoad(root)
+    assert data.names == ["000000", "000002"] and data[1].road is not None
+    make.kitti_road(root)  # now there are frames that the benchmark itself names
+    assert KittiRoad(root).names == ["um_000000", "um_000001", "umm_000000", "uu_000000"]
 
 
 def test_road_truth_of_another_size(tmp_path):

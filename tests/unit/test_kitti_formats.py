@@ -286,14 +286,14 @@ def assert_same_objects(a: ObjectRows, b: ObjectRows) -> None:
         np.testing.assert_array_equal(a.scores, b.scores)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(object_rows())
 def test_any_finite_object_rows_come_back_to_the_bit(rows):
     scored = rows.scores is not None
     assert_same_objects(kitti.parse_objects(kitti.format_objects(rows), scores=scored), rows)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(object_rows(), st.randoms())
 def test_any_finite_tracking_rows_come_back_to_the_bit(objects, random):
     count = len(objects)
@@ -305,7 +305,7 @@ def test_any_finite_tracking_rows_come_back_to_the_bit(objects, random):
     assert_same_objects(back.objects, objects)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(object_rows(with_scores=True))
 def test_writing_what_was_read_changes_no_letter(rows):
     text = kitti.format_objects(rows)
@@ -355,7 +355,7 @@ def test_the_tracking_kits_names_mean_the_same_matrices():
     assert set(matrices) == {"P2", "R0_rect", "Tr_velo_to_cam", "Tr_imu_to_velo"}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(st.lists(finite, min_size=12, max_size=12))
 def test_any_finite_calibration_comes_back_to_the_bit(values):
     matrices = {"P2": np.array(values).reshape(3, 4)}
