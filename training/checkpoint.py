@@ -49,13 +49,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0][:160]})",
+            f"{path}: cannot be read as a checkpoint ({_first_line(error)})",
             "a file that `perception train` wrote",
             "best.pt or last.pt of the same run",
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path}: is not a checkpoint of this project", f"format {FORMAT}")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def model_config_to_json(config: ModelConfig) -> str:

@@ -98,24 +98,25 @@ class DetectionHead(nn.Module):
         suppression on a K×K matrix, which has a fixed shape and needs no operator that a runtime may lack. A
         suppressed place has score 0.
         """
-        config, class_count = self.config, self.class_count
-        points, strides = grid_points(size_hw, class_logits.device)
-        scores, index = class_logits.flatten(1).topk(config.top_k, dim=1)  # (B, K)
-        scores = scores.sigmoid()
-        class_ids = index % class_count
-        point_ids = index // class_count
+        scores, class_ids, point_ids = self.best(class_logits)
         chosen = bin_logits.gather(1, point_ids[..., None].expand(-1, -1, bin_logits.shape[2]))  # (B, K, 4·bins)
+        return self.decode_best(scores, class_ids, point_ids, chosen, size_hw)
+
+    def best(self, class_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class logits (B, A, C) → scores, class ids and point ids (B, K) of the best pairs, sorted by score."""
+        scores, index = class_logits.flatten(1).topk(self.config.top_k, dim=1)  # (B, K)
+        return scores.sigmoid(), index % self.class_count, index // self.class_count
+
+    def decode_best(
+        self, scores: Tensor, class_ids: Tensor, point_ids: Tensor, chosen: Tensor, size_hw: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
+        """The second half of `decode`, from the bin logits of the chosen points alone, (B, K, 4·bins)."""
+        config = self.config
+        points, strides = grid_points(size_hw, scores.device)
         boxes = self.boxes(chosen, points[point_ids], strides[point_ids])
         height, width = size_hw
-        boxes = torch.stack(
-            [
-                boxes[..., 0].clamp(0, width),
-                boxes[..., 1].clamp(0, height),
-                boxes[..., 2].clamp(0, width),
-                boxes[..., 3].clamp(0, height),
-            ],
-            -1,
-        )
+        limits = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
+        boxes = torch.minimum(boxes.clamp(min=0), limits)
         overlap = pairwise_iou(boxes, boxes)  # (B, K, K)
         same = class_ids[:, :, None] == class_ids[:, None, :]
         better = torch.ones(config.top_k, config.top_k, device=boxes.device).triu(1)  # [i, j]: i before j

@@ -1,0 +1,79 @@
+"""The exported graph says what the network says, for any batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from export.onnx import OUTPUTS, OnnxConfig, example_images, export_onnx  # noqa: E402
+from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
+from perception.model import METADATA_KEY, ModelSpec  # noqa: E402
+from training.models.network import DeployedNetwork, ModelConfig, Network  # noqa: E402
+
+SIZE = (96, 160)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """Random weights with batch statistics of real spread, so that no two scores tie."""
+    torch.manual_seed(1)
+    network = Network(ModelConfig())
+    network.train()
+    with torch.no_grad():
+        for seed in range(3):
+            network(torch.from_numpy(example_images(SIZE, 4, seed)))
+        for parameter in network.detection.class_out.parameters():
+            parameter.normal_(0, 0.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def backend(network: Network, tmp_path_factory: pytest.TempPathFactory) -> OnnxRuntimeBackend:
+    path: Path = tmp_path_factory.mktemp("export") / "n.onnx"
+    spec = ModelSpec(("Car", "Pedestrian", "Cyclist"), SIZE, name="test", road_threshold=90)
+    export_onnx(network, spec, path, OnnxConfig(SIZE))
+    return OnnxRuntimeBackend(path, "cpu", 1)
+
+
+def test_inputs_and_outputs_are_the_contract(backend: OnnxRuntimeBackend) -> None:
+    assert list(backend.inputs) == ["images"] and tuple(backend.outputs) == OUTPUTS
+    assert backend.inputs["images"][1:] == (*SIZE, 3)
+    out = backend.run({"images": example_images(SIZE, 2)})
+    assert out["boxes_xyxy"].shape == (2, 100, 4) and out["boxes_xyxy"].dtype == np.float32
+    assert out["scores"].shape == (2, 100) and out["scores"].dtype == np.float32
+    assert out["class_ids"].shape == (2, 100) and out["class_ids"].dtype == np.int64
+    assert out["road"].shape == (2, SIZE[0] // 4, SIZE[1] // 4) and out["road"].dtype == np.uint8
+    assert (np.diff(out["scores"], axis=1) <= 0).all()
+
+
+def test_the_file_describes_itself(backend: OnnxRuntimeBackend) -> None:
+    spec = ModelSpec.from_metadata(backend.metadata, backend.path)
+    assert spec.class_names == ("Car", "Pedestrian", "Cyclist") and spec.size_hw == SIZE and spec.road_threshold == 90
+    assert METADATA_KEY in backend.metadata
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_torch_and_onnx_agree_image_by_image(network: Network, backend: OnnxRuntimeBackend, batch: int) -> None:
+    images = example_images(SIZE, batch, seed=9)
+    got = backend.run({"images": images})
+    deployed = DeployedNetwork(network, SIZE)
+    for i in range(batch):
+        with torch.inference_mode():
+            want = dict(zip(OUTPUTS, (v.numpy() for v in deployed(torch.from_numpy(images[i : i + 1]))), strict=True))
+        assert np.abs(got["scores"][i] - want["scores"][0]).max() < 1e-4
+        sure = want["scores"][0] > 0
+        assert np.abs(got["boxes_xyxy"][i][sure] - want["boxes_xyxy"][0][sure]).max() < 1e-2
+        assert (got["class_ids"][i][sure] == want["class_ids"][0][sure]).all()
+        assert np.abs(got["road"][i].astype(int) - want["road"][0].astype(int)).max() <= 1
+
+
+def test_colour_order_matters_and_is_inside(backend: OnnxRuntimeBackend) -> None:
+    images = example_images(SIZE, 1, seed=2)
+    images[..., 0] //= 4
+    straight, swapped = (backend.run({"images": np.ascontiguousarray(x)}) for x in (images, images[..., ::-1]))
+    assert np.abs(straight["scores"] - swapped["scores"]).max() > 1e-3

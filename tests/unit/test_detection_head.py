@@ -1,0 +1,168 @@
+"""Assignment, ignore regions, loss and decode of the detection head, on cases that can be checked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training.models.heads.detection import (  # noqa: E402
+    DetectionConfig,
+    DetectionHead,
+    DetectionTargets,
+    assign,
+    class_loss_weight,
+    complete_iou,
+    grid_points,
+    pairwise_iou,
+)
+
+SIZE = (64, 96)
+
+
+def targets(
+    boxes: list[list[float]],
+    classes: list[int],
+    ignore: list[list[float]] | None = None,
+    ignore_classes: list[int] | None = None,
+    labelled: tuple[bool, ...] = (True, True, True),
+) -> DetectionTargets:
+    return DetectionTargets(
+        boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(1, -1, 4),
+        class_ids=torch.tensor(classes, dtype=torch.long).reshape(1, -1),
+        ignore_xyxy=torch.tensor(ignore or [], dtype=torch.float32).reshape(1, -1, 4),
+        ignore_class_ids=torch.tensor(ignore_classes or [], dtype=torch.long).reshape(1, -1),
+        labelled=torch.tensor([labelled]),
+    )
+
+
+def point_count() -> int:
+    return sum((SIZE[0] // s) * (SIZE[1] // s) for s in (8, 16, 32))
+
+
+def test_grid_points_are_cell_centres_fine_level_first() -> None:
+    points, strides = grid_points(SIZE, torch.device("cpu"))
+    assert points.shape == (point_count(), 2)
+    assert points[0].tolist() == [4.0, 4.0] and points[1].tolist() == [12.0, 4.0]
+    assert points[-1].tolist() == [80.0, 48.0] and strides[-1].item() == 32
+
+
+def test_iou_of_half_shifted_squares_is_a_third() -> None:
+    a = torch.tensor([[[0.0, 0, 2, 2]]])
+    b = torch.tensor([[[1.0, 0, 3, 2], [0, 0, 2, 2], [5, 5, 6, 6]]])
+    assert torch.allclose(pairwise_iou(a, b), torch.tensor([[[1 / 3, 1.0, 0.0]]]))
+
+
+def test_complete_iou_is_one_for_equal_boxes_and_falls_with_distance() -> None:
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    assert complete_iou(box, box).item() == pytest.approx(1.0)
+    near, far = torch.tensor([[12.0, 0, 22, 10]]), torch.tensor([[50.0, 0, 60, 10]])
+    assert complete_iou(box, near) > complete_iou(box, far)
+
+
+def test_every_object_teaches_some_points_and_only_points_inside_it() -> None:
+    points, strides = grid_points(SIZE, torch.device("cpu"))
+    wanted = targets([[8, 8, 40, 40], [60, 10, 64, 14]], [0, 1])  # the second is smaller than a cell
+    scores = torch.full((1, len(points), 3), 0.01)
+    boxes = torch.cat([points - 16, points + 16], -1)[None]
+    assigned, quality = assign(scores, boxes, points, strides, wanted, DetectionConfig())
+    for g, box in enumerate(wanted.boxes_xyxy[0]):
+        chosen = points[assigned[0] == g]
+        assert len(chosen) > 0
+        half = ((box[2:] - box[:2]) / 2).clamp(min=6)
+        centre = (box[:2] + box[2:]) / 2
+        assert ((chosen - centre).abs() < half).all()
+    assert (quality[assigned < 0] == 0).all() and (quality <= 1).all()
+
+
+def test_padding_teaches_nothing() -> None:
+    points, strides = grid_points(SIZE, torch.device("cpu"))
+    scores = torch.full((1, len(points), 3), 0.01)
+    boxes = torch.cat([points - 16, points + 16], -1)[None]
+    assigned, _ = assign(scores, boxes, points, strides, targets([[0, 0, 0, 0]], [-1]), DetectionConfig())
+    assert (assigned == -1).all()
+
+
+def test_ignore_region_silences_its_class_inside_it_alone() -> None:
+    points, _ = grid_points(SIZE, torch.device("cpu"))
+    blank = torch.zeros(1, len(points), 3)
+    weight = class_loss_weight(points, blank, targets([], [], [[0, 0, 48, 64]], [0]))
+    inside = points[:, 0] <= 48
+    assert (weight[0, inside, 0] == 0).all() and (weight[0, ~inside, 0] == 1).all()
+    assert (weight[0, :, 1:] == 1).all()
+
+
+def test_ignore_region_for_all_classes_and_padding_of_regions() -> None:
+    points, _ = grid_points(SIZE, torch.device("cpu"))
+    blank = torch.zeros(1, len(points), 3)
+    weight = class_loss_weight(points, blank, targets([], [], [[0, 0, 96, 64], [0, 0, 96, 64]], [-1, -2]))
+    assert (weight == 0).all()
+    padded = class_loss_weight(points, blank, targets([], [], [[0, 0, 96, 64]], [-2]))
+    assert (padded == 1).all()
+
+
+def test_a_positive_inside_an_ignore_region_still_counts() -> None:
+    points, _ = grid_points(SIZE, torch.device("cpu"))
+    wanted = torch.zeros(1, len(points), 3)
+    wanted[0, 5, 0] = 0.7
+    weight = class_loss_weight(points, wanted, targets([], [], [[0, 0, 96, 64]], [0]))
+    assert weight[0, 5, 0] == 1 and weight[0, 6, 0] == 0
+
+
+def test_a_class_that_is_not_labelled_adds_nothing_to_the_loss() -> None:
+    torch.manual_seed(0)
+    head = DetectionHead(8, 3, DetectionConfig())
+    logits = torch.randn(1, point_count(), 3, requires_grad=True)
+    bins = torch.randn(1, point_count(), 64, requires_grad=True)
+    losses = head.loss(logits, bins, targets([], [], labelled=(False, True, False)), SIZE)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert (logits.grad[..., 0] == 0).all() and (logits.grad[..., 2] == 0).all()
+    assert (logits.grad[..., 1] != 0).all()
+
+
+def test_an_image_without_object_labels_adds_exactly_nothing() -> None:
+    head = DetectionHead(8, 3, DetectionConfig())
+    losses = head.loss(
+        torch.randn(1, point_count(), 3),
+        torch.randn(1, point_count(), 64),
+        targets([], [], labelled=(False,) * 3),
+        SIZE,
+    )
+    assert sum(float(v) for v in losses.values()) == 0.0
+
+
+def test_decode_returns_the_planted_box_once_and_sorted() -> None:
+    head = DetectionHead(8, 3, DetectionConfig(top_k=20))
+    points, _ = grid_points(SIZE, torch.device("cpu"))
+    logits = torch.full((1, len(points), 3), -9.0)
+    bins = torch.zeros(1, len(points), 4, 16)
+    index = int(((points - torch.tensor([44.0, 28.0])).abs().sum(1)).argmin())  # a stride-8 centre
+    for i, score in ((index, 3.0), (index + 1, 2.0)):  # its right neighbour claims the same object
+        logits[0, i, 1] = score
+        shift = (points[i] - torch.tensor([44.0, 28.0])) / 8
+        for side, distance in enumerate([2 + shift[0], 1 + shift[1], 2 - shift[0], 1 - shift[1]]):
+            bins[0, i, side, int(distance)] = 50.0
+    boxes, scores, class_ids = head.decode(logits, bins.flatten(2), SIZE)
+    assert torch.allclose(boxes[0, 0], torch.tensor([28.0, 20.0, 60.0, 36.0]), atol=1e-3)
+    assert class_ids[0, 0] == 1 and scores[0, 0] == pytest.approx(0.9526, abs=1e-3)
+    assert scores[0, 1] < 0.01, "the duplicate was not suppressed"
+    assert (scores[0, :-1] >= scores[0, 1:]).all()
+
+
+def test_parallel_suppression_equals_the_greedy_one() -> None:
+    """Chains: A suppresses B, so B must not suppress C."""
+    torch.manual_seed(3)
+    torchvision = pytest.importorskip("torchvision")
+    config = DetectionConfig(top_k=40, nms_iou=0.5, nms_rounds=12)
+    head = DetectionHead(8, 1, config)
+    logits, bins = torch.randn(1, point_count(), 1) * 3, torch.randn(1, point_count(), 64) * 4
+    boxes, scores, _ = head.decode(logits, bins, SIZE)
+    points, strides = grid_points(SIZE, torch.device("cpu"))
+    top = logits[0, :, 0].topk(40)
+    raw = head.boxes(bins[0, top.indices], points[top.indices], strides[top.indices])
+    raw = torch.stack(
+        [raw[:, 0].clamp(0, 96), raw[:, 1].clamp(0, 64), raw[:, 2].clamp(0, 96), raw[:, 3].clamp(0, 64)], 1
+    )
+    kept = torchvision.ops.nms(raw, top.values.sigmoid(), 0.5)
+    assert torch.allclose(boxes[0, : len(kept)], raw[kept], atol=1e-4)
+    assert (scores[0, len(kept) :] == 0).all()
