@@ -96,7 +96,7 @@ class RoadOptions(SharedOptions):
     split: Path | None = None
     """File with the ground truths to score, such as um_road_000012, one on a line."""
     render: Path | None = None
-    """Folder for bird's-eye pictures: confidence as the server wants it, and errors in colour."""
+    """Folder for pictures in the space that is scored: confidence as the server wants it, and errors in colour."""
 
 
 @dataclass(frozen=True)
@@ -287,9 +287,12 @@ def _tell(warnings: tuple[str, ...]) -> None:
 
 
 def _facts(options: SharedOptions, gt: Path, results: Path) -> Mapping[str, str | int | float | bool | None]:
-    """What the report says about the run: every option that was set."""
+    """What the report says about the run: every option that was set and shaped the numbers."""
     facts = {field.name: getattr(options, field.name) for field in fields(options)}
-    shown = {name: str(value) for name, value in facts.items() if value not in (None, False) and name != "json"}
+    silent = {"json", "report", "summary"}
+    if options.model is None:
+        silent |= {"data", "device", "minimum_score", "out", "threads", "tracker"}
+    shown = {name: str(value) for name, value in facts.items() if value not in (None, False) and name not in silent}
     return {**shown, "gt": str(gt), "results": str(results)}
 
 
@@ -317,7 +320,7 @@ def _with(values: dict[str, Any], page: Path | None) -> dict[str, Any]:
 
 
 def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> None:
-    """Bird's-eye pictures: DIR/confidence as the server wants it, DIR/errors in colour over the camera's picture."""
+    """DIR/confidence as the server wants it, DIR/errors in colour over the camera's picture where there is one."""
     import cv2
 
     from perception.evaluation.road import BIRDS_EYE, colour_errors, read_road_calibration, road_planes

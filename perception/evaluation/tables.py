@@ -37,16 +37,13 @@ def _percent(value: float | None) -> str:
 
 def object_text(evaluation: ObjectEvaluation) -> str:
     """Average precision and orientation similarity, R40 and R11 side by side."""
-    measures = (("AP R40", "ap_r40"), ("AP R11", "ap_r11"), ("AOS R40", "aos_r40"), ("AOS R11", "aos_r11"))
-    rows = [["per cent", *(f"{name} {level}" for name, _ in measures for level in ("easy", "mod", "hard"))]]
+    rows = [["per cent", *(f"{points} {level}" for points in ("R40", "R11") for level in LEVELS)]]
     for class_name in OBJECT_CLASSES_SCORED:
         scores = [evaluation.scores.get((class_name, level)) for level in LEVELS]
-        rows.append(
-            [
-                class_name,
-                *(_percent(None if s is None else getattr(s, field)) for _, field in measures for s in scores),
-            ]
-        )
+        for measure in ("ap", "aos"):
+            fields = (f"{measure}_r40", f"{measure}_r11")
+            cells = [_percent(None if s is None else getattr(s, field)) for field in fields for s in scores]
+            rows.append([f"{class_name} {measure.upper()}", *cells])
     return (
         f"objects: {len(evaluation.gt.frame_names):,} frames, {len(evaluation.gt):,} labels, "
         f"{len(evaluation.detections):,} detections\n\n{align(rows)}"
