@@ -320,8 +320,7 @@ class Pipeline:
         with self._event_lock:
             self.stats.events += 1
         for sink in self.sinks:
-            if not (event.kind == "sink-failed" and sink.sink.name == event.source):
-                sink.publish(event)
+            sink.publish(event)  # one that has failed takes nothing any more
         if self._user_on_event is not None:
             self._user_on_event(event)
 

@@ -248,6 +248,14 @@ def _sinks(options: RunOptions, out: Path) -> list[Sink]:
         from perception.sinks.mot import MotSink
 
         sinks.append(MotSink.in_folder(out))
+    if options.rerun:
+        from perception.sinks.rerun import RerunSink
+
+        sinks.append(RerunSink.in_folder(out))
+    if options.metrics:
+        from perception.sinks.metrics import MetricsSink
+
+        sinks.append(MetricsSink(options.metrics))
     return sinks
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from perception.camera import plan_fit
+from perception.errors import UserError
 from perception.formats.kitti import read_tracking
 from perception.health import HealthEvent, HealthKind
 from perception.model import ModelSpec
@@ -19,7 +20,9 @@ from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sinks.images import ImageSink
 from perception.sinks.jsonl import JsonLinesSink, frame_record
 from perception.sinks.kitti import KittiSink
+from perception.sinks.metrics import MetricsSink, parse_address
 from perception.sinks.mot import MotSink
+from perception.sinks.rerun import RerunSink
 from perception.sinks.video import VideoSink
 from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
 
@@ -153,3 +156,86 @@ def test_frames_as_pictures(tmp_path: Path) -> None:
     play(ImageSink(tmp_path), [make_result(0), make_result(12)])
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["000000.jpg", "000012.jpg"]
     assert cv2.imread(str(tmp_path / "a" / "000012.jpg")).shape == (91, 301, 3)
+
+
+def test_metrics_can_be_scraped() -> None:
+    from urllib.request import urlopen
+
+    sink = MetricsSink("127.0.0.1:0")
+    sink.open(RunInfo(SPEC, (SourceInfo("a", "a", "video", True),), "CPUExecutionProvider"))
+    for i in range(3):
+        sink.write(make_result(i, tracks=TRACKS))
+    sink.event(HealthEvent("lost", "a", True))
+    (address,) = sink.outputs()
+    with urlopen(address, timeout=10) as answer:
+        text = answer.read().decode()
+    sink.close()
+    lines = text.splitlines()
+    assert 'perception_frames_total{source="a"} 3' in lines
+    assert 'perception_frames_dropped_total{source="a"} 2' in lines
+    assert 'perception_tracked_objects{source="a"} 1' in lines
+    assert 'perception_events_total{source="a",kind="lost"} 1' in lines
+    assert 'perception_unhealthy{source="a",kind="lost"} 1' in lines
+    assert 'perception_stage_seconds_count{source="a",stage="network"} 3' in lines
+    (median,) = [
+        v for v in lines if v.startswith('perception_stage_seconds{source="a",stage="network",quantile="0.5"}')
+    ]
+    assert float(median.split()[-1]) == pytest.approx(0.02, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("8080", ("127.0.0.1", 8080)),
+        (":8080", ("127.0.0.1", 8080)),
+        ("0.0.0.0", ("0.0.0.0", 9090)),
+        ("[::1]:80", ("::1", 80)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text, 9090) == address
+
+
+def test_bad_addresses_and_taken_ports_are_sentences() -> None:
+    with pytest.raises(UserError, match="HOST:PORT"):
+        parse_address("127.0.0.1:http", 9090)
+    first = MetricsSink("127.0.0.1:0")
+    first.open(RunInfo(SPEC, ()))
+    taken = first.outputs()[0].split("/")[2]
+    with pytest.raises(UserError, match="free port"):
+        MetricsSink(taken).open(RunInfo(SPEC, ()))
+    first.close()
+
+
+def test_a_rerun_recording_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed (pip install -e '.[rerun]')")
+    play(RerunSink(tmp_path / "r.rrd"), [make_result(i, tracks=TRACKS) for i in range(3)])
+    assert (tmp_path / "r.rrd").read_bytes()[:3] == b"RRF"
+    assert (tmp_path / "r.rrd").stat().st_size > 3000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_a_clear_error_and_the_rest_goes_on(tmp_path: Path) -> None:
+    from perception.backends.replay import ReplayBackend
+    from perception.pipeline import Pipeline
+    from perception.sources import open_source
+
+    cv2.imwrite(str(tmp_path / "a.png"), NOISE)
+    cv2.imwrite(str(tmp_path / "b.png"), NOISE)
+    video = VideoSink(tmp_path / "full")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "annotated.mp4").symlink_to("/dev/full")
+    sinks = [
+        JsonLinesSink(Path("/dev/full")),
+        video,
+        MotSink(tmp_path / "mot"),
+        JsonLinesSink(tmp_path / "good.jsonl"),
+    ]
+    run = Pipeline([open_source(tmp_path)], (ReplayBackend(SPEC), SPEC), sinks)
+    assert len(list(run)) == 2
+    assert run.sinks[0].error == "No space left on device"
+    assert "No space left" in run.sinks[1].error
+    frames = [json.loads(line) for line in (tmp_path / "good.jsonl").read_text().splitlines()]
+    assert [f["frame_id"] for f in frames if f["type"] == "frame"] == [0, 1]
+    assert {f["source"] for f in frames if f["type"] == "event"} >= {"jsonl"}

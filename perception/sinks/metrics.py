@@ -1,0 +1,166 @@
+"""Prometheus metrics of the run at `http://ADDRESS/metrics`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from perception.errors import UserError
+from perception.health import HealthEvent
+from perception.sinks import RunInfo, Sink
+from perception.timing import StageClock
+from perception.types import Result
+
+QUANTILES = (0.5, 0.95, 0.99)
+
+
+class MetricsSink(Sink):
+    """Counters by source, latency and age as summaries, what is wrong right now. Scrapes don't touch the pipeline."""
+
+    name = "metrics"
+    lossless = False
+
+    def __init__(self, address: str = "127.0.0.1:9090") -> None:
+        self.address = address
+        self._server: ThreadingHTTPServer | None = None
+        self._lock = threading.Lock()
+        self._counters: dict[tuple[str, str], float] = {}
+        self._active: dict[tuple[str, str], int] = {}
+        self._clocks: dict[str, StageClock] = {}
+        self._provider = ""
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> MetricsSink:
+        return cls("127.0.0.1:0")  # metrics live at an address, not in a folder
+
+    def open(self, info: RunInfo) -> None:
+        self._provider = info.provider
+        with self._lock:
+            for source in info.sources:
+                for counter in ("frames", "frames_dropped", "tracked_objects"):
+                    self._counters[counter, source.name] = 0
+        self._server = _serve(self.address, self.render)
+
+    def write(self, result: Result) -> None:
+        source = result.frame.source
+        with self._lock:
+            self._add("frames", source, 1)
+            self._add("frames_dropped", source, result.frame.dropped_before)
+            confirmed = sum(track.state == "confirmed" for track in result.tracks)
+            self._counters["tracked_objects", source] = confirmed
+            clock = self._clocks.setdefault(source, StageClock())
+        clock.add_all(result.timings_ms)
+        if result.age_ms is not None:
+            clock.add("age", result.age_ms)
+
+    def event(self, event: HealthEvent) -> None:
+        with self._lock:
+            key = (event.kind, event.source)
+            self._add(f"event:{event.kind}", event.source, float(event.active))
+            self._active[key] = int(event.active)
+
+    def _add(self, name: str, source: str, value: float) -> None:
+        self._counters[name, source] = self._counters.get((name, source), 0) + value
+
+    def render(self) -> str:
+        """All metrics in Prometheus's text format, version 0.0.4."""
+        with self._lock:
+            counters, active = dict(self._counters), dict(self._active)
+            clocks = dict(self._clocks)
+        lines = []
+        for name, kind, text in (
+            ("frames", "counter", "Frames that were processed."),
+            ("frames_dropped", "counter", "Frames that were lost before the network."),
+            ("tracked_objects", "gauge", "Confirmed tracks in the latest frame."),
+        ):
+            full = f"perception_{name}" + ("_total" if kind == "counter" else "")
+            lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
+            lines += [f"{full}{_labels(source=s)} {v:g}" for (n, s), v in sorted(counters.items()) if n == name]
+        lines += [
+            "# HELP perception_events_total Health events.",
+            "# TYPE perception_events_total counter",
+        ]
+        for (name, source), value in sorted(counters.items()):
+            if name.startswith("event:"):
+                lines.append(f"perception_events_total{_labels(source=source, kind=name[6:])} {value:g}")
+        lines += ["# HELP perception_unhealthy 1 while the condition holds.", "# TYPE perception_unhealthy gauge"]
+        for (kind, source), state in sorted(active.items()):
+            if kind not in ("corrupt", "size-changed"):  # these happen, they don't last
+                lines.append(f"perception_unhealthy{_labels(source=source, kind=kind)} {state}")
+        full = "perception_stage_seconds"
+        lines += [
+            f"# HELP {full} Time a frame spends in a stage; age is capture to result.",
+            f"# TYPE {full} summary",
+        ]
+        for source, clock in sorted(clocks.items()):
+            for stage in clock.stages():
+                held = clock[stage]
+                for quantile in QUANTILES:
+                    labels = _labels(source=source, stage=stage, quantile=f"{quantile:g}")
+                    lines.append(f"{full}{labels} {held.percentile(100 * quantile) / 1e3:.6f}")
+                labels = _labels(source=source, stage=stage)
+                lines += [f"{full}_sum{labels} {held.sum_ms / 1e3:.6f}", f"{full}_count{labels} {held.count}"]
+        lines += ["# TYPE perception_info gauge", f"perception_info{_labels(provider=self._provider)} 1"]
+        return "\n".join(lines) + "\n"
+
+    def close(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+    def outputs(self) -> list[str]:
+        if self._server is None:
+            return []
+        return ["http://{}:{}/metrics".format(*self._server.server_address[:2])]
+
+
+def _labels(**labels: str) -> str:
+    def escaped(value: str) -> str:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+    return "{" + ",".join(f'{key}="{escaped(value)}"' for key, value in labels.items()) + "}"
+
+
+def parse_address(address: str, port: int) -> tuple[str, int]:
+    """`host:port`, `:port`, `port` or `host`; without a host it is loopback.
+
+    Raises:
+        UserError: not an address.
+    """
+    host, _, tail = address.rpartition(":") if ":" in address else ("", "", address)
+    if not host and not tail.isdigit():
+        host, tail = tail, str(port)
+    if not tail.isdigit() or int(tail) > 65535:
+        raise UserError(f"address '{address}'", "HOST:PORT", f"127.0.0.1:{port}")
+    return host.strip("[]") or "127.0.0.1", int(tail)
+
+
+def _serve(address: str, render: Callable[[], str]) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5  # a client that says nothing is not waited for
+
+        def do_GET(self) -> None:
+            known = self.path.split("?")[0] in ("/metrics", "/")
+            body = render().encode() if known else b"try /metrics\n"
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """A scrape every few seconds is no news."""
+
+    host, port = parse_address(address, 9090)
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise UserError(
+            f"metrics at {host}:{port}: {error.strerror}", "a free port", "--metrics 127.0.0.1:0"
+        ) from None
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="metrics-server", daemon=True).start()
+    return server

@@ -1,0 +1,78 @@
+"""A Rerun recording, `recording.rrd`: picture, boxes, road and timings to scrub through in the Rerun viewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from perception.errors import MissingDependencyError
+from perception.sinks import RunInfo, Sink
+from perception.types import Result
+
+JPEG_QUALITY = 80
+ROAD_LABEL = 1
+
+
+class RerunSink(Sink):
+    """One recording for all sources, each under its own name; time is the time of capture."""
+
+    name = "rerun"
+    wants_image = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._recording: Any = None
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> RerunSink:
+        return cls(folder / "recording.rrd")
+
+    def open(self, info: RunInfo) -> None:
+        try:
+            import rerun
+        except ImportError:
+            raise MissingDependencyError("rerun-sdk", "rerun", "Rerun recordings") from None
+        self._rr, self.info = rerun, info
+        self.lossless = not info.live
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._recording = rerun.RecordingStream("perception")
+        self._recording.save(str(self.path))
+        road = rerun.AnnotationInfo(id=ROAD_LABEL, label="road", color=(30, 160, 190))
+        for source in info.sources:
+            self._recording.log(source.name, rerun.AnnotationContext([road]), static=True)
+
+    def write(self, result: Result) -> None:
+        rr, to, name = self._rr, self._recording, result.frame.source
+        to.set_time("capture", duration=result.frame.timestamp_ns / 1e9)
+        to.set_time("frame", sequence=result.frame.frame_id)
+        done, data = cv2.imencode(".jpg", result.frame.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if done:
+            to.log(f"{name}/image", rr.EncodedImage(contents=data.tobytes(), media_type="image/jpeg"))
+        if result.road is not None:
+            mask = result.road.at_frame_size() >= self.info.spec.road_threshold
+            to.log(f"{name}/image/road", rr.SegmentationImage(mask.astype(np.uint8) * ROAD_LABEL))
+        tracks = [track for track in result.tracks if track.state == "confirmed"]
+        names = self.info.spec.class_names
+        to.log(
+            f"{name}/image/tracks",
+            rr.Boxes2D(
+                array=np.array([track.box_xyxy for track in tracks], np.float32).reshape(-1, 4),
+                array_format=rr.Box2DFormat.XYXY,
+                labels=[f"{names[track.class_id]} {track.track_id}" for track in tracks],
+                class_ids=[track.track_id + ROAD_LABEL for track in tracks],
+            ),
+        )
+        for stage, value_ms in result.timings_ms.items():
+            to.log(f"{name}/ms/{stage}", rr.Scalars(value_ms))
+
+    def close(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            recording.flush()
+            recording.disconnect()
+
+    def outputs(self) -> list[str]:
+        return [str(self.path)]
