@@ -77,8 +77,8 @@ def object_scores(predict: Predict, subset: Subset, class_names: tuple[str, ...]
         for name in class_names
         for level in LEVELS
     }
-    if ("Car", "moderate") in evaluation.scores:
-        car = evaluation.scores["Car", "moderate"]
+    car = evaluation.scores.get(("Car", "moderate"))
+    if car is not None and len(car.thresholds):
         f1 = 2 * car.tp / np.maximum(2 * car.tp + car.fp + car.fn, 1)
         best = int(np.argmax(f1))
         scores["score_threshold"] = float(car.thresholds[best])
@@ -113,4 +113,4 @@ def road_scores(predict: Predict, subset: Subset) -> dict[str, float]:
         evaluator.process(name, sample.road != 255, sample.road == 1, road.at_frame_size())
     scores = evaluator.evaluate().scores
     pooled = scores["URBAN"] if "URBAN" in scores else next(iter(scores.values()))
-    return {"road_max_f": pooled.max_f, "road_ap": pooled.ap, "road_threshold": float(pooled.threshold)}
+    return {"road_max_f": 100 * pooled.max_f, "road_ap": 100 * pooled.ap, "road_threshold": float(pooled.threshold)}

@@ -155,5 +155,5 @@ class Collected:
             judged, is_road = read_ground_truth(roads / f"{frame_id:06d}.png")
             road.process(f"um_road_{frame_id:06d}", judged, is_road, confidence)
         if self.roads:
-            scores["road MaxF"] = road.evaluate().scores["URBAN"].max_f
+            scores["road MaxF"] = 100 * road.evaluate().scores["URBAN"].max_f
         return scores

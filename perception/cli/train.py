@@ -1,12 +1,10 @@
 """`perception train`: labelled street pictures → a checkpoint."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,17 +30,19 @@ def main(argv: Sequence[str]) -> int:
         """Checkpoint to start from; tensors that fit are taken over."""
         config: Path | None = None
         """TOML file with any of the fields below, as `steps = 6000` or `[data]` `synthetic_share = 0.3`."""
+        training: Annotated[TrainConfig, tyro.conf.arg(name="", prefix_name=False)] = field(
+            default_factory=TrainConfig
+        )
 
     preset, rest = _take_preset(list(argv), PRESETS)
-    defaults = _from_toml(PRESETS[preset](), rest)
-    parsed: tuple[Options, TrainConfig] = tyro.cli(
-        tuple[Options, TrainConfig],
+    options = tyro.cli(
+        Options,
         args=rest,
-        default=(Options(out=Path("runs") / preset), defaults),
+        default=Options(out=Path("runs") / preset, training=_from_toml(PRESETS[preset](), rest)),
         prog="perception train [--preset nano|small|medium|large]",
         description=Options.__doc__,
     )
-    options, config = parsed
+    config = options.training
     run, resume = options.out, False
     if options.resume is not None:
         run, resume = options.resume, True
