@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 import torch
 
+from export.lean import LeanNetwork
 from perception.errors import UserError
 from perception.model import METADATA_KEY, ModelSpec
-from training.models.network import DeployedNetwork, Network, check_size
+from training.models.network import Network, check_size
 
 OPSET = 18
 """Old enough for TensorRT 10 and OpenVINO, new enough for everything in the graph."""
@@ -61,14 +62,14 @@ def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfi
 
 
 def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
-    deployed = DeployedNetwork(network, config.size_hw).eval().to("cpu")
+    lean = LeanNetwork(network, config.size_hw).eval()
     # two images: a batch of one would let the exporter bake the one in
     example = torch.zeros((config.batch or 2, *config.size_hw, 3), dtype=torch.uint8)
     dynamic = None if config.batch else {name: {0: "N"} for name in (INPUT, *OUTPUTS)}
     buffer = io.BytesIO()
     with _quiet(), torch.inference_mode():
         torch.onnx.export(
-            deployed,
+            lean,
             (example,),
             buffer,
             input_names=[INPUT],

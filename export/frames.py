@@ -1,0 +1,188 @@
+"""Frames to compare, calibrate and measure with: KITTI folders, any pictures, or the synthetic street."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from datasets.kitti_object import KittiObject
+from datasets.kitti_road import KittiRoad, ground_truth_name, is_road_name
+from datasets.kitti_tracking import KittiTracking
+from datasets.sample import ROAD_IGNORE, Sample, image_stems
+from datasets.splits import read_split
+from datasets.synthetic_street import street_sample
+from perception.errors import UserError
+from perception.formats.kitti import ObjectRows, read_objects
+from perception.sources.images import list_images, read_picture
+from perception.types import CLASS_NAMES, U8
+from training.data import road_fold_indices
+
+_NEIGHBOURS = {CLASS_NAMES.index("Car"): "Van", CLASS_NAMES.index("Pedestrian"): "Person_sitting"}
+STREET_SEED = 1_000_003
+"""First seed of the synthetic frames, far from those that a training run draws."""
+
+
+@dataclass(frozen=True, eq=False)
+class TestFrame:
+    """One picture, with truth where there is some."""
+
+    __test__ = False  # pytest: not a test
+
+    name: str
+    image_bgr: U8
+    """(H, W, 3) uint8."""
+    objects: ObjectRows | None = None
+    """Label rows, DontCare included; None where objects are not labelled."""
+    road: U8 | None = None
+    """(H, W) 1 road, 0 not road, 255 not judged; None where road is not labelled."""
+
+
+class Frames(Protocol):
+    """Frames that are read when they are asked for, as often as they are asked for."""
+
+    @property
+    def source(self) -> str: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[TestFrame]: ...
+
+
+class StreetFrames:
+    """Independent scenes of the synthetic street, drawn once."""
+
+    source = "synthetic street"
+
+    def __init__(self, count: int, size_hw: tuple[int, int], seed: int = STREET_SEED) -> None:
+        self.count, self.size_hw, self.seed = count, size_hw, seed
+        self._drawn: list[TestFrame] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[TestFrame]:
+        for i in range(self.count):
+            if i == len(self._drawn):
+                sample = street_sample(self.seed + i, self.size_hw)
+                self._drawn.append(TestFrame(sample.name, sample.image_bgr, label_rows(sample), sample.road))
+            yield self._drawn[i]
+
+
+class PictureFrames:
+    """Pictures without labels."""
+
+    def __init__(self, paths: Sequence[Path], source: str) -> None:
+        self.paths, self.source = list(paths), source
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[TestFrame]:
+        for path in self.paths:
+            image = read_picture(path)
+            if image is None:
+                raise UserError(f"{path}: cannot be decoded as a picture", "PNG or JPEG", "remove it from the folder")
+            yield TestFrame(path.stem, image)
+
+
+class KittiFrames:
+    """Some frames of KITTI's object, road and tracking sets, by (set, index)."""
+
+    def __init__(self, chosen: Sequence[tuple[KittiObject | KittiRoad | KittiTracking, int]], source: str) -> None:
+        self.chosen, self.source = list(chosen), source
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __iter__(self) -> Iterator[TestFrame]:
+        for dataset, i in self.chosen:
+            sample, objects = dataset[i], None
+            if isinstance(dataset, KittiObject):
+                # the evaluator wants occlusion and truncation as written
+                objects = read_objects(dataset.folder / "label_2" / f"{dataset.names[i]}.txt", scores=False)
+            elif isinstance(dataset, KittiTracking):
+                objects = label_rows(sample)
+            name = ground_truth_name(sample.name) if isinstance(dataset, KittiRoad) else sample.name
+            yield TestFrame(name, sample.image_bgr, objects, sample.road)
+
+
+def label_rows(sample: Sample) -> ObjectRows | None:
+    """A sample's boxes as KITTI label rows, regions to ignore as DontCare or the class's neighbour."""
+    if sample.boxes_xyxy is None or sample.class_ids is None:
+        return None
+    names, boxes = [CLASS_NAMES[i] for i in sample.class_ids], [sample.boxes_xyxy]
+    if sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None:
+        names += [_NEIGHBOURS.get(int(i), "DontCare") for i in sample.ignore_class_ids]
+        boxes.append(sample.ignore_boxes_xyxy)
+    zeros = np.zeros(len(names))
+    return ObjectRows.from_boxes(names, np.concatenate(boxes), truncation=zeros, occlusion=zeros.astype(np.int64))
+
+
+def open_frames(
+    data: Path | None, count: int, street_hw: tuple[int, int] = (375, 1242), held_out: bool = True
+) -> Frames:
+    """Frames of a folder, evenly spread over it.
+
+    Args:
+        data: a folder that holds `kitti/object` or `kitti/road`, a KITTI object, road or tracking folder, or any
+            folder of pictures (else its first folder with pictures); None draws the synthetic street.
+        count: how many frames, of each kind of label where the folder has several.
+        street_hw: size of the synthetic frames.
+        held_out: take the frames that training does not see (`ImageSets/val.txt`) where the folder names them;
+            False takes the others, which is what calibration may look at.
+
+    Raises:
+        UserError: no such folder, or nothing in it.
+    """
+    if count < 1:
+        raise UserError(f"--frames {count}", "at least one frame")
+    if data is None:
+        return StreetFrames(count, street_hw)
+    if not data.is_dir():
+        raise UserError(f"{data}: no such folder", "a folder of pictures or a KITTI data set", "leave out --data")
+    chosen: list[tuple[KittiObject | KittiRoad | KittiTracking, int]] = []
+    for root in (data / "kitti/object", data / "kitti/road", data):
+        chosen += _kitti(root, count, held_out)
+    if chosen:
+        return KittiFrames(chosen, str(data))
+    pictures = list_images(data) or [
+        p for folder in sorted(data.rglob("*")) if folder.is_dir() for p in list_images(folder)
+    ]
+    if not pictures:
+        raise UserError(f"{data}: no pictures", "PNG or JPEG files, or KITTI's training/image_2", "leave out --data")
+    return PictureFrames([pictures[i] for i in _spread(len(pictures), count)], str(data))
+
+
+def _kitti(root: Path, count: int, held_out: bool) -> list[tuple[KittiObject | KittiRoad | KittiTracking, int]]:
+    """Frames of one KITTI folder; none where it is no such folder."""
+    found: list[tuple[KittiObject | KittiRoad | KittiTracking, int]] = []
+    training = root / "training"
+    names = image_stems(training / "image_2")
+    if (training / "label_2").is_dir() and names:
+        split = "val" if held_out else "train"
+        objects, wanted = KittiObject(root), None
+        if (root / "ImageSets" / f"{split}.txt").exists():
+            wanted = set(read_split(root, split))
+        indices = [i for i, name in enumerate(objects.names) if wanted is None or name in wanted]
+        found += [(objects, indices[i]) for i in _spread(len(indices), count)]
+    if (training / "gt_image_2").is_dir() and any(map(is_road_name, names)):
+        road = KittiRoad(root)
+        held = set(road_fold_indices(road.names, 0))
+        indices = [i for i in range(len(road)) if (i in held) == held_out]
+        found += [(road, indices[i]) for i in _spread(len(indices), count)]
+    if (training / "image_02").is_dir() and (training / "label_02").is_dir():
+        tracking = KittiTracking(root)
+        found += [(tracking, i) for i in _spread(len(tracking), count)]
+    return found
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """`count` indices from the first to the last, evenly."""
+    return sorted({int(i) for i in np.linspace(0, max(0, total - 1), min(count, total)).round()})
+
+
+def road_judged(road: U8) -> np.ndarray:
+    """(H, W) bool: where the truth counts."""
+    return road != ROAD_IGNORE

@@ -1,0 +1,100 @@
+"""Small surgery on ONNX graphs that fp16 and int8 share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from perception.errors import UserError
+from perception.model import METADATA_KEY, ModelSpec
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read a model file.
+
+    Raises:
+        UserError: missing, or no ONNX file.
+    """
+    try:
+        return onnx.load(str(path))
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"{path}: cannot be read as ONNX ({first})", "a file of `perception export`") from None
+
+
+def read_spec(model: onnx.ModelProto) -> ModelSpec:
+    """The model's description of itself."""
+    return ModelSpec.from_metadata({p.key: p.value for p in model.metadata_props}, model.producer_name)
+
+
+def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Replace the model's description of itself."""
+    others = {p.key: p.value for p in model.metadata_props if p.key != METADATA_KEY}
+    onnx.helper.set_model_props(model, {**others, METADATA_KEY: spec.to_json()})
+
+
+def between_convolutions(graph: onnx.GraphProto) -> list[bool]:
+    """For each node, whether it is a convolution or lies on a way from one to another.
+
+    Before the first convolution stands the normalisation of pixels, after the last ones the decode (softmax over
+    bins, sigmoid, top-k, suppression): both are delicate, and both are cheap. So what lies between may take a lower
+    precision, and nothing else may.
+    """
+    nodes = list(graph.node)  # an ONNX graph is sorted: producers come first
+    after: set[str] = set()
+    has_before = []
+    for node in nodes:
+        is_conv = node.op_type == "Conv"
+        has_before.append(is_conv or any(name in after for name in node.input))
+        if has_before[-1]:
+            after.update(node.output)
+    leads: set[str] = set()
+    has_after = [False] * len(nodes)
+    for i in range(len(nodes) - 1, -1, -1):
+        has_after[i] = nodes[i].op_type == "Conv" or any(name in leads for name in nodes[i].output)
+        if has_after[i]:
+            leads.update(nodes[i].input)
+    return [b and a for b, a in zip(has_before, has_after, strict=True)]
+
+
+def consumers(graph: onnx.GraphProto) -> dict[str, list[tuple[int, int]]]:
+    """Tensor → (node index, input index) of everything that reads it."""
+    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for i, node in enumerate(graph.node):
+        for k, name in enumerate(node.input):
+            found[name].append((i, k))
+    return found
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Tensor → ONNX element type, as far as inference finds it."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def weights(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """Initialiser → values."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Drop nodes and initialisers that no output needs."""
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if any(name in needed for name in node.output):
+            kept.append(node)
+            needed.update(node.input)
+    _replace(graph.node, kept[::-1])
+    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
+
+
+def _replace(field, values: list) -> None:
+    copies = [type(value).FromString(value.SerializeToString()) for value in values]
+    del field[:]
+    field.extend(copies)

@@ -1,0 +1,88 @@
+"""The network with nothing in it that its outputs do not need: what is written to the file.
+
+`training.models.network.DeployedNetwork` is the reference; the export is compared with it. Here
+
+- scale and colour order of the pixels are folded into the first convolution. Its padding stays zero, which means
+  the mean colour on both sides, so borders are exact. The mean cannot go into the bias: padding would change.
+- box distances are computed for the chosen points alone, not for all of them;
+- the mask channels that exist for training are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perception.errors import UserError
+from training.models.heads.detection import STRIDES
+from training.models.network import Network, check_size
+
+
+class LeanNetwork(nn.Module):
+    """Same inputs and outputs as `DeployedNetwork`, from a copy of the network's weights.
+
+    Args:
+        network: in evaluation mode; left as it is.
+        size_hw: height and width of the input.
+
+    Raises:
+        UserError: a size that the strides do not divide.
+    """
+
+    def __init__(self, network: Network, size_hw: tuple[int, int]) -> None:
+        super().__init__()
+        check_size(size_hw)
+        pairs = network.detection.class_count * sum((size_hw[0] // s) * (size_hw[1] // s) for s in STRIDES)
+        if pairs < network.config.detection.top_k:
+            raise UserError(
+                f"network size {size_hw[0]}x{size_hw[1]}: {pairs} places for an object",
+                f"at least the {network.config.detection.top_k} boxes that leave the graph",
+                "64x64 or larger",
+            )
+        self.network, self.size_hw = copy.deepcopy(network).eval().to("cpu"), size_hw
+        fold_pixels(self.network)
+        keep_road_alone(self.network)
+        self.register_buffer("mean", self.network.mean.clone(), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, H, W, 3) uint8 BGR → boxes_xyxy (B, K, 4), scores (B, K), class_ids (B, K), road (B, H/4, W/4)."""
+        network, head = self.network, self.network.detection
+        x = images.permute(0, 3, 1, 2).float() - self.mean
+        c2, c3, c4, c5 = network.backbone(x)
+        features = network.neck([c3, c4, c5])
+
+        logits, box_features = [], []
+        for feature in features:
+            x = head.stem(feature)
+            logits.append(head.class_out(head.class_branch(x)).flatten(2))  # (B, C, HW)
+            box_features.append(head.box_branch(x).flatten(2))  # (B, F, HW)
+        scores, class_ids, point_ids = head.best(torch.cat(logits, 2).transpose(1, 2))
+        points = torch.cat(box_features, 2)  # (B, F, A)
+        chosen = points.gather(2, point_ids[:, None].expand(-1, points.shape[1], -1))  # (B, F, K)
+        bins = F.linear(chosen.transpose(1, 2), head.box_out.weight.flatten(1), head.box_out.bias)  # (B, K, 4·bins)
+        boxes, scores, class_ids = head.decode_best(scores, class_ids, point_ids, bins, self.size_hw)
+        return boxes, scores, class_ids, network.segmentation.decode(network.segmentation(c2, features))
+
+
+def fold_pixels(network: Network) -> None:
+    """Move 1/std and the step from BGR to RGB into the first convolution, in place.
+
+    The network then takes (pixel − mean) in BGR order; `mean` stays in BGR order.
+    """
+    first = next(module for module in network.backbone.modules() if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        first.weight.copy_(first.weight.flip(1) / network.std)  # (O, 3, k, k), std (1, 3, 1, 1) BGR
+
+
+def keep_road_alone(network: Network) -> None:
+    """Cut the mask head's last convolution to its first channel, in place."""
+    out = network.segmentation.out
+    road = nn.Conv2d(out.in_channels, 1, 1)
+    assert road.bias is not None and out.bias is not None
+    with torch.no_grad():
+        road.weight.copy_(out.weight[:1])
+        road.bias.copy_(out.bias[:1])
+    network.segmentation.out = road

@@ -1,0 +1,375 @@
+"""Whether two models say the same about the same frames: differences, scores of both, and a verdict.
+
+A comparison goes the whole way, from a frame through the fit and the network back to the frame's pixels, each side
+by the code that it runs with in practice: a checkpoint as training scores it, a model file as the runtime runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from export.frames import TestFrame, road_judged
+from perception.backends import Device, load_model
+from perception.boxes import iou
+from perception.camera import Fit, fit_frame
+from perception.errors import UserError
+from perception.evaluation.object import ObjectEvaluator
+from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED
+from perception.evaluation.road import RoadEvaluator
+from perception.formats.kitti import ObjectRows
+from perception.model import ModelSpec, read_outputs
+from perception.types import U8, Detections, RoadMask
+
+FitFunction = Callable[[U8, tuple[int, int]], tuple[U8, Fit]]
+PAIR_IOU = 0.5
+"""Boxes of one class that overlap by more are the same object, and their differences are measured."""
+SAME_IOU = 0.99
+ENOUGH_TRUTH = 40
+"""Ground truths from which an average precision is judged: its recall has 40 steps, with fewer one flip is points."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What may differ before the verdict is no. None is not judged, only reported."""
+
+    box_px: float | None
+    """Largest difference of a box side, frame pixels. Where it is judged, partners are boxes with IoU > 0.99."""
+    score: float | None
+    """Largest difference of a score."""
+    road_levels: float | None
+    """Largest difference of the road confidence, of 255; one level is rounding."""
+    mean_score: float
+    """Mean difference of the scores."""
+    mean_road_levels: float
+    """Mean difference of the road confidence, of 255."""
+    shift_px: float
+    """Mean signed difference of box centres, frame pixels: what a shifted fit leaves when noise has averaged out."""
+    alone: float
+    """Most boxes without a partner, per cent."""
+    points: float
+    """Most that the mean AP (moderate) or the road's MaxF may lose, percentage points."""
+
+
+TOLERANCES = {
+    "fp32": Tolerance(1e-3, 1e-4, 1.0, 1e-5, 0.05, 1e-3, 0.5, 0.05),
+    "fp16": Tolerance(None, None, None, 0.003, 1.0, 0.05, 3.0, 0.2),
+    "int8": Tolerance(None, None, None, 0.03, 8.0, 0.3, 20.0, 0.5),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One side of a comparison."""
+
+    name: str
+    spec: ModelSpec
+    run: Callable[[U8], dict[str, np.ndarray]]
+    """Fitted images (N, h, w, 3) → named outputs."""
+    fit: FitFunction = fit_frame
+
+    def __call__(self, image_bgr: U8) -> tuple[Detections, RoadMask | None]:
+        """A frame (H, W, 3) → what the network finds, in frame pixels, all scores."""
+        fitted, fit = self.fit(image_bgr, self.spec.size_hw)
+        return read_outputs(self.run(fitted[None]), 0, fit)
+
+
+@dataclass
+class Difference:
+    """Largest and mean of absolute differences, fed piece by piece."""
+
+    largest: float = 0.0
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, values: np.ndarray) -> None:
+        values = np.abs(np.asarray(values, np.float64))
+        if values.size:
+            self.largest = max(self.largest, float(values.max()))
+            self.total, self.count = self.total + float(values.sum()), self.count + values.size
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+
+@dataclass
+class ParityReport:
+    """What a comparison found."""
+
+    a: str
+    b: str
+    source: str
+    precision: str
+    """Whose tolerance applies."""
+    frames: int = 0
+    boxes: int = 0
+    """Boxes of both sides above the lowest score that counts."""
+    matched: int = 0
+    """Of those, boxes with a partner of the same class."""
+    same: int = 0
+    """Of those, with IoU > 0.99."""
+    box_px: Difference = field(default_factory=Difference)
+    score: Difference = field(default_factory=Difference)
+    road_levels: Difference = field(default_factory=Difference)
+    shift_px: tuple[float, float] = (0.0, 0.0)
+    """Mean signed difference of box centres, b less a, (x, y)."""
+    ap: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    """AP R40 moderate of a and b in per cent, and the number of ground truths, by class."""
+    road_max_f: tuple[float, float] | None = None
+    failures: list[str] = field(default_factory=list)
+    """Why the verdict is no; empty for yes."""
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        values = asdict(self)
+        for name in ("box_px", "score", "road_levels"):
+            difference: Difference = getattr(self, name)
+            values[name] = {"largest": difference.largest, "mean": difference.mean, "count": difference.count}
+        return {"passed": self.passed, **values}
+
+    def text(self) -> str:
+        """A table and the verdict, for people."""
+        share = 100 * self.same / self.boxes if self.boxes else 100.0
+        lines = [
+            f"A  {self.a}",
+            f"B  {self.b}",
+            f"{self.frames} frames ({self.source}), judged as {self.precision}",
+            f"{'':16}{'largest':>12}{'mean':>12}",
+            f"{'boxes, px':16}{self.box_px.largest:12.2e}{self.box_px.mean:12.2e}",
+            f"{'scores':16}{self.score.largest:12.2e}{self.score.mean:12.2e}",
+            f"{'road, of 255':16}{self.road_levels.largest:12.2e}{self.road_levels.mean:12.2e}",
+            f"{self.same} of {self.boxes} boxes matched at IoU > {SAME_IOU} ({share:.2f} %);"
+            f" mean shift {self.shift_px[0]:+.4f}, {self.shift_px[1]:+.4f} px",
+        ]
+        if self.ap or self.road_max_f:
+            lines.append(f"{'':24}{'A':>8}{'B':>8}{'loss':>8}")
+        for name, (a, b, n_gt) in self.ap.items():
+            few = "  (few: not judged alone)" if n_gt < ENOUGH_TRUTH else ""
+            lines.append(f"{name + ' AP moderate':24}{a:8.2f}{b:8.2f}{a - b:8.2f}  {n_gt} objects{few}")
+        if self.road_max_f:
+            a, b = self.road_max_f
+            lines.append(f"{'road MaxF':24}{a:8.2f}{b:8.2f}{a - b:8.2f}")
+        lines.append("verdict: the same" if self.passed else "verdict: NOT the same")
+        return "\n".join([*lines, *(f"  {reason}" for reason in self.failures)])
+
+
+def open_candidate(
+    path: Path, size_hw: tuple[int, int] | None = None, device: Device = "cpu", threads: int = 0
+) -> Candidate:
+    """A checkpoint (`.pt`, run by torch) or a model file as one side of a comparison.
+
+    Args:
+        path: `.pt`, `.onnx` or `.engine`.
+        size_hw: input of a checkpoint; a model file knows its own.
+        device: where a model file runs.
+        threads: CPU threads, 0 for one a core.
+    """
+    if path.suffix == ".pt":
+        return _checkpoint(path, size_hw or ModelSpec(("Car",), (384, 1248)).size_hw)
+    backend, spec = load_model(path, device, threads)
+    return Candidate(f"{path} ({spec.precision}, {device})", spec, lambda images: backend.run({"images": images}))
+
+
+def _checkpoint(path: Path, size_hw: tuple[int, int]) -> Candidate:
+    import torch
+
+    from export.onnx import OUTPUTS
+    from training.checkpoint import load_network
+    from training.models.network import DeployedNetwork
+
+    network, _ = load_network(path)
+    deployed = DeployedNetwork(network, size_hw).eval()
+
+    def run(images: U8) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            outputs = deployed(torch.from_numpy(images))
+        return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+
+    spec = ModelSpec(network.config.class_names, size_hw, name=path.stem)
+    return Candidate(f"{path} (torch, {size_hw[0]}x{size_hw[1]})", spec, run)
+
+
+def compare(
+    a: Candidate, b: Candidate, frames: Iterable[TestFrame], precision: str = "auto", source: str = ""
+) -> ParityReport:
+    """Run both sides over the frames and judge.
+
+    Args:
+        a: the reference.
+        b: what is to be trusted.
+        frames: any number, with or without truth.
+        precision: fp32, fp16 or int8: whose tolerance applies; auto takes the coarser of the two models.
+        source: name of the frames, for the report.
+
+    Raises:
+        UserError: no frames, or models of different classes.
+    """
+    if a.spec.class_names != b.spec.class_names:
+        raise UserError(
+            f"{b.name}: classes {', '.join(b.spec.class_names)}",
+            f"those of {a.name}: {', '.join(a.spec.class_names)}",
+        )
+    if precision == "auto":
+        precision = max(a.spec.precision, b.spec.precision, key=list(TOLERANCES).index)
+    if precision not in TOLERANCES:
+        raise UserError(f"--precision {precision}", "auto, " + ", ".join(TOLERANCES))
+    report = ParityReport(a.name, b.name, source, precision)
+    minimum = min(a.spec.track_threshold, b.spec.track_threshold)
+    scores = _Scores(a.spec.class_names)
+    shifts: list[np.ndarray] = []
+    for frame in frames:
+        found_a, found_b = a(frame.image_bgr), b(frame.image_bgr)
+        report.frames += 1
+        shifts.append(_compare_boxes(report, found_a[0], found_b[0], minimum))
+        if found_a[1] is not None and found_b[1] is not None:
+            _compare_road(report, found_a[1], found_b[1])
+        scores.add(frame, found_a, found_b)
+    if not report.frames:
+        raise UserError("no frames to compare with", "a folder with pictures", "leave out --data")
+    offsets = np.concatenate(shifts)
+    if len(offsets):
+        report.shift_px = (float(offsets[:, 0].mean()), float(offsets[:, 1].mean()))
+    report.ap, report.road_max_f = scores.result()
+    report.failures = judge(report, TOLERANCES[precision])
+    return report
+
+
+def _compare_boxes(report: ParityReport, a: Detections, b: Detections, minimum: float) -> np.ndarray:
+    """Count and measure the pairs of one frame; returns their centres' signed differences (P, 2)."""
+    # a score that sits on the threshold may fall on either side: what counts on one side may be faint on the other
+    pair_a, pair_b, overlap = _pairs(a, b)
+    counts_a, counts_b = _counting(a, minimum), _counting(b, minimum)
+    report.boxes += int(counts_a.sum() + counts_b.sum())
+    weight = counts_a[pair_a].astype(int) + counts_b[pair_b].astype(int)
+    report.matched += int(weight.sum())
+    report.same += int(weight[overlap > SAME_IOU].sum())
+    measured = weight > 0
+    pair_a, pair_b = pair_a[measured], pair_b[measured]
+    difference = b.boxes_xyxy[pair_b].astype(np.float64) - a.boxes_xyxy[pair_a]  # (P, 4)
+    report.box_px.add(difference)
+    report.score.add(b.scores[pair_b] - a.scores[pair_a])
+    # a score without a partner has lost all of itself
+    for found, counts, paired in ((a, counts_a, pair_a), (b, counts_b, pair_b)):
+        alone = counts.copy()
+        alone[paired] = False
+        report.score.add(found.scores[alone])
+    return (difference[:, :2] + difference[:, 2:]) / 2
+
+
+def _counting(found: Detections, minimum: float) -> np.ndarray:
+    """(N,) bool: boxes that must have a partner. A network that is sure of nothing is judged by its ten best."""
+    counts = found.scores >= minimum
+    counts[:10] |= not counts.any()
+    return counts
+
+
+def _pairs(a: Detections, b: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One-to-one partners of the same class with the largest summed overlap: indices (P,), (P,) and IoU (P,)."""
+    overlap = iou(a.boxes_xyxy, b.boxes_xyxy) * (a.class_ids[:, None] == b.class_ids[None, :])
+    overlap = np.where(overlap > PAIR_IOU, overlap, 0.0)
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    kept = overlap[rows, columns] > 0
+    return rows[kept], columns[kept], overlap[rows[kept], columns[kept]]
+
+
+def _compare_road(report: ParityReport, a: RoadMask, b: RoadMask) -> None:
+    same_grid = a.confidence.shape == b.confidence.shape and a.fit == b.fit
+    left, right = (a.confidence, b.confidence) if same_grid else (a.at_frame_size(), b.at_frame_size())
+    report.road_levels.add(left.astype(np.int16) - right.astype(np.int16))
+
+
+class _Scores:
+    """KITTI's numbers of both sides, over the frames that have truth."""
+
+    def __init__(self, class_names: tuple[str, ...]) -> None:
+        self.class_names = class_names
+        self.objects = (ObjectEvaluator(), ObjectEvaluator())
+        # in the image: many road frames have no calibration
+        self.roads = (RoadEvaluator("perspective"), RoadEvaluator("perspective"))
+        self.object_frames = self.road_frames = 0
+
+    def add(self, frame: TestFrame, *sides: tuple[Detections, RoadMask | None]) -> None:
+        for side, (detections, road) in enumerate(sides):
+            if frame.objects is not None:
+                names = [self.class_names[i] for i in detections.class_ids]
+                rows = ObjectRows.from_boxes(names, detections.boxes_xyxy, detections.scores)
+                self.objects[side].process(frame.name, frame.objects, rows)
+            if frame.road is not None and road is not None:
+                truth = frame.road
+                self.roads[side].process(frame.name, road_judged(truth), truth == 1, road.at_frame_size())
+        self.object_frames += frame.objects is not None
+        self.road_frames += frame.road is not None and sides[0][1] is not None
+
+    def result(self) -> tuple[dict[str, tuple[float, float, int]], tuple[float, float] | None]:
+        """AP by class with ground truths, and MaxF, in per cent, of both sides; empty and None without truth."""
+        ap: dict[str, tuple[float, float, int]] = {}
+        if self.object_frames:
+            a, b = (evaluator.evaluate().scores for evaluator in self.objects)
+            for name in OBJECT_CLASSES_SCORED:
+                key = (name, LEVELS[1])
+                if n_gt := max((scores[key].n_gt for scores in (a, b) if key in scores), default=0):
+                    values = [scores[key].ap_r40 if key in scores else 0.0 for scores in (a, b)]
+                    ap[name] = (values[0], values[1], n_gt)
+        if not self.road_frames:
+            return ap, None
+        pooled = [evaluator.evaluate().scores for evaluator in self.roads]
+        max_f = [100 * (s["URBAN"] if "URBAN" in s else next(iter(s.values()))).max_f for s in pooled]
+        return ap, (max_f[0], max_f[1])
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity that the verdict looks at."""
+
+    what: str
+    found: float
+    allowed: float
+    unit: str = ""
+
+    @property
+    def used(self) -> float:
+        """Share of what is allowed; above 1 the check fails, as it does for NaN."""
+        share = self.found / self.allowed
+        return share if share == share else float("inf")
+
+    def __str__(self) -> str:
+        return f"{self.what}: found {self.found:.3g}{self.unit}, at most {self.allowed:g}{self.unit} allowed"
+
+
+def checks(report: ParityReport, tolerance: Tolerance) -> list[Check]:
+    """Every quantity of a report that the tolerance limits."""
+    strict = tolerance.box_px is not None
+    alone = 1.0 - (report.same if strict else report.matched) / report.boxes if report.boxes else 0.0
+    found = [
+        Check("boxes, largest difference", report.box_px.largest, tolerance.box_px or 0.0, " px"),
+        Check("scores, largest difference", report.score.largest, tolerance.score or 0.0),
+        Check("road, largest difference", report.road_levels.largest, tolerance.road_levels or 0.0, " of 255"),
+        Check("scores, mean difference", report.score.mean, tolerance.mean_score),
+        Check("road, mean difference", report.road_levels.mean, tolerance.mean_road_levels, " of 255"),
+        Check("boxes, mean shift", max(map(abs, report.shift_px)), tolerance.shift_px, " px"),
+        Check(
+            f"boxes without a partner at IoU > {SAME_IOU if strict else PAIR_IOU}", 100 * alone, tolerance.alone, " %"
+        ),
+    ]
+    judged = [a - b for a, b, n_gt in report.ap.values() if n_gt >= ENOUGH_TRUTH]
+    if judged:
+        found.append(Check("AP moderate, mean loss", float(np.mean(judged)), tolerance.points, " points"))
+    if report.road_max_f:
+        a, b = report.road_max_f
+        found.append(Check("road MaxF, loss", a - b, tolerance.points, " points"))
+    return [check for check in found if check.allowed]
+
+
+def judge(report: ParityReport, tolerance: Tolerance) -> list[str]:
+    """Why the two are not the same; empty where they are."""
+    return [str(check) for check in checks(report, tolerance) if not check.used <= 1]
