@@ -68,7 +68,8 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 
 def _write_image(path: Path, image: U8) -> None:
-    ok, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
+    ok, data = cv2.imencode(path.suffix, image, options)
     if not ok:
         raise UserError(f"{path}: the picture could not be encoded")
     _write_bytes(path, data.tobytes())
