@@ -63,10 +63,13 @@ class Video(Source):
         self._clock = StreamClock()
         import av
 
+        begin = time.monotonic()
         try:
             self._container = self._open()
         except (av.error.FFmpegError, OSError) as error:
-            raise self._refusal(error) from None
+            # FFmpeg gives several names to its patience running out
+            silent = self._remote and time.monotonic() - begin >= 0.9 * options.timeout_s
+            raise self._silence() if silent else self._refusal(error) from None
         stream = self._stream(self._container)
         # a stored file has a length, also behind HTTP; what has none goes on for ever
         self.live = self._remote and not self._container.duration
@@ -86,7 +89,10 @@ class Video(Source):
             return av.open(sys.stdin.buffer, mode="r")
         if not self._remote:
             return av.open(self.location, mode="r")
-        options = {"fflags": "nobuffer", "flags": "low_delay"}
+        # the usual five seconds of looking at the stream would be five seconds without a picture
+        options = {"analyzeduration": "500000", "fpsprobesize": "0"}
+        if not self.location.lower().startswith("http"):  # there may be a stored file behind HTTP: keep all of it
+            options |= {"fflags": "nobuffer", "flags": "low_delay"}
         if self.location.lower().startswith("rtsp"):
             options |= {"rtsp_transport": self.options.rtsp_transport, "allowed_media_types": "video"}
         patience = (self.options.timeout_s, self.options.timeout_s)
@@ -113,11 +119,7 @@ class Video(Source):
                 f"{shown}: refused ({reason})", "the right user and password", "rtsp://USER:PASSWORD@HOST/…"
             )
         if kind in ("ExitError", "TimeoutError") or "timed out" in reason.lower():
-            return UserError(
-                f"{shown}: no answer within {self.options.timeout_s:g} s",
-                "a stream that is running",
-                "is the address right, and the camera on?",
-            )
+            return self._silence()
         if self._remote:
             return UserError(f"{shown}: {reason}", "a stream that is running", "is the address right?")
         path = Path(self.location)
@@ -125,11 +127,23 @@ class Video(Source):
             return UserError(f"{shown}: the file is empty", "a video")
         return UserError(f"{shown}: {reason}", "a video that FFmpeg can read", "is it a video, and whole?")
 
+    def _silence(self) -> UserError:
+        return UserError(
+            f"{redact(self.location)}: no answer within {self.options.timeout_s:g} s",
+            "a stream that is running",
+            "is the address right, and the camera on?",
+        )
+
     def read(self) -> Iterator[Frame]:
-        if not self.live:
-            yield from self._read_stored()
+        import av
+
+        if self.live:
+            yield from self._read_live()
             return
-        yield from self._read_live()
+        try:
+            yield from self._read_stored()
+        except (av.error.FFmpegError, OSError) as error:  # the disk or the server went away
+            raise self._refusal(error) from None
 
     # ------------------------------------------------------------ stored
 
@@ -203,6 +217,8 @@ class Video(Source):
 
     def _read_live(self) -> Iterator[Frame]:
         """Frames for as long as anyone wants them, over any number of reconnects."""
+        import av
+
         backoff = Backoff(self.options.retry_s, self.options.reconnects)
         container: InputContainer | None = self._container
         frame_id, lost = 0, False
@@ -229,7 +245,9 @@ class Video(Source):
                     frame_id += corrupt
                     yield Frame(image, timestamp_ns, frame_id, self.name, self.camera, corrupt, captured_ns)
                     frame_id += 1
-            except (OSError, UserError, ValueError) as error:
+            except av.error.ExitError:
+                reason = f"silent for {self.options.timeout_s:g} s"
+            except (av.error.FFmpegError, OSError, UserError) as error:
                 reason = getattr(error, "strerror", None) or type(error).__name__
             if self.stopped.is_set():
                 return
