@@ -1,6 +1,9 @@
-"""What stands up behind the road users: sky, skyline, façades and walls (one ray a column), trees and street furniture."""
+"""What stands up behind the road users: sky, skyline, façades and walls (one ray a column), trees and bushes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -9,10 +12,13 @@ from datasets.synthetic_street import textures
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.light import Light
 from datasets.synthetic_street.scene import Street
-from perception.types import F64, U8
+from perception.types import F64, I64, U8
 
 OCCLUDER = 255
 """Value in the id plane of everything upright that carries no label."""
+WALL_COLUMNS = 9
+GAIN_UNIT = 110
+"""Fixed point of the brightness of walls: this is 1."""
 
 
 def draw_sky(image: U8, view: View, light: Light, seed: int) -> None:
@@ -20,161 +26,182 @@ def draw_sky(image: U8, view: View, light: Light, seed: int) -> None:
     width = image.shape[1]
     bottom = int(np.clip(view.horizon + 8, 1, image.shape[0]))
     rows, cols = (bottom + 3) // 4, (width + 3) // 4
-    share = (np.linspace(0, 1, rows) ** 1.5)[:, None, None]
-    sky = light.sky_top * (1 - share) + light.sky_low * share
-    turn = int(view.heading * view.camera.P_cam2[0, 0] / 4 + seed % 997)
-    cloud = np.roll(textures.clouds()[light.cloud], -turn, axis=1)
-    cloud = cv2.resize(cloud[:, : cols if cols <= 1024 else 1024], (cols, rows)).astype(np.float32)[..., None] / 255
-    sky = sky * (1 - cloud * light.cloud_cover) + np.array([252.0, 252, 250]) * cloud * light.cloud_cover * min(
-        1.0, light.haze.mean() / 200
-    )
-    sky = np.clip(sky, 0, 255).astype(np.uint8)
+    share = (np.linspace(0, 1, rows, dtype=np.float32) ** 1.5)[:, None]
+    turn = view.heading * view.camera.P_cam2[0, 0]
+    start = int(turn / 4 + seed % 997) % 1024
+    cover = cv2.resize(textures.clouds()[light.cloud][:, start : start + 1024], (max(cols, 1), rows))
+    cover = cover * np.float32(light.cloud_cover / 255)
+    white = 252.0 * min(1.0, float(light.haze.mean()) / 200)
+    sky = np.empty((rows, cols, 3), np.uint8)
+    for channel in range(3):
+        clear = light.sky_top[channel] * (1 - share) + light.sky_low[channel] * share
+        sky[..., channel] = np.clip(clear + (white - clear) * cover, 0, 255)
     image[:bottom] = cv2.resize(sky, (cols * 4, rows * 4), interpolation=cv2.INTER_LINEAR)[:bottom, :width]
     far = textures.skyline()[seed % 4]
-    start = int(view.heading * view.camera.P_cam2[0, 0] + seed) % 2048
-    columns = (np.arange(width) + start) % 2048
-    part = far[:, columns]
-    if seed % 3 == 0:  # far away and low
-        part = part[36:]
-    top = bottom - part.shape[0]
-    if top < 0:
-        part, top = part[-top:], 0
+    start = int(turn + seed) % 2048
+    first = 36 if seed % 3 == 0 else 0  # far away and low
+    top = bottom - far.shape[0] + first
+    first, top = first + max(0, -top), max(0, top)
     keep = float(light.fade(320.0)) * 0.8 + 0.1
     gain = float((light.sky + light.sun * 0.4).mean())
-    coloured = cv2.add(cv2.multiply(part, (gain * keep,) * 3 + (1.0,)), tuple(light.haze * (1 - keep)) + (0.0,))
-    cv2.copyTo(cv2.cvtColor(coloured, cv2.COLOR_BGRA2BGR), np.ascontiguousarray(part[..., 3]), image[top:bottom])
+    for left in range(0, width, 2048):
+        part = far[first:, start : start + min(2048, width - left)]
+        coloured = cv2.add(cv2.multiply(part, (gain * keep,) * 4), (*(light.haze * (1 - keep)), 0.0))
+        target = image[top:bottom, left : left + part.shape[1]]
+        cv2.copyTo(cv2.cvtColor(coloured, cv2.COLOR_BGRA2BGR), cv2.extractChannel(part, 3), target)
+
+
+@dataclass(frozen=True, eq=False)
+class _Hit:
+    """What each column's ray meets first in one layer."""
+
+    depth: F64
+    """(W,) metres, infinite where nothing stands."""
+    which: I64
+    """(W,) row of the layer."""
+    along: F64
+    """(W,) 0..1 from the wall's start to its end."""
+
+
+@cache
+def _tile_facts() -> tuple[F64, np.ndarray, I64]:
+    """Of the façade tiles: natural heights, whether they must not be cut, first row of each level."""
+    atlas = textures.facades()
+    whole = np.array([kind in ("house", "gable") for kind in atlas.kinds])
+    return np.array(atlas.heights_m), whole, np.array(atlas.level_rows)
 
 
 class Walls:
-    """Façades and walls of the blocks in view, and what each column sees of them."""
+    """Façades and walls of the blocks in view, and how far each column sees before one of them."""
 
     def __init__(self, street: Street, view: View, s: float, light: Light) -> None:
         self.view, self.light = view, light
         blocks = street.blocks(s - 20, s + 170)
         self.columns = np.arange(view.size_hw[1], dtype=np.float64)
-        self.depth = np.full(view.size_hw[1], np.inf)
-        self.top = np.zeros(view.size_hw[1])
-        self.layers = [
-            np.array([row for _, b in blocks for row in getattr(b, name)], np.float64).reshape(-1, 9)
+        self.back, self.front, self.low = (
+            np.array([row for _, b in blocks for row in getattr(b, name)], np.float64).reshape(-1, WALL_COLUMNS)
             for name in ("back", "front", "low")
-        ]
+        )
+        self._nearest = self._cast(self.front)
+        self.depth = self._nearest.depth
+        """(W,) distance of the high walls that hide what is behind, metres."""
+        self.top = self._rows_of(self.front, self._nearest)[0]
+        """(W,) pixel row of their upper edge."""
 
     def draw(self, image: U8, ids: U8) -> None:
-        """All layers, far ones first."""
-        nearest = np.full(len(self.columns), np.inf)
-        hits = [self._cast(layer) for layer in self.layers]
-        for hit in hits[1:2]:
-            if hit is not None:
-                nearest = np.minimum(nearest, hit[0])
-        for index, hit in enumerate(hits):
-            if hit is None:
-                continue
-            depth = hit[0]
-            seen = np.isfinite(depth) if index == 1 else depth < nearest
-            if index == 0:
-                seen = np.isfinite(depth) & (depth < 190)
-                seen &= depth > 0
-                behind = depth >= nearest
-                depth = np.where(behind | (depth < nearest), depth, np.inf)
-            self._paint(image, ids, self.layers[index], hit, seen, opaque=index == 1)
+        """Houses behind, houses in front, then garden walls, fences and hedges."""
+        self._paint(image, ids, self.back, self._cast(self.back))
+        self._paint(image, ids, self.front, self._nearest)
+        low = self._cast(self.low)
+        hidden = low.depth >= self.depth
+        self._paint(image, ids, self.low, _Hit(np.where(hidden, np.inf, low.depth), low.which, low.along))
 
-    def _cast(self, rows: F64) -> tuple[F64, np.ndarray, F64] | None:
-        """Nearest wall along each column's ray: depth, which wall, how far along it (0..1)."""
+    def _cast(self, rows: F64) -> _Hit:
+        width = len(self.columns)
         if not len(rows):
-            return None
+            return _Hit(np.full(width, np.inf), np.zeros(width, np.int64), np.zeros(width))
         x0, z0 = self.view.to_camera(rows[:, 0], rows[:, 1])
         x1, z1 = self.view.to_camera(rows[:, 2], rows[:, 3])
-        near = np.maximum(z0, z1) > 0.5
-        a, b = self.view.column_ray(self.columns)  # X = a Z + b
+        ahead = np.flatnonzero(np.maximum(z0, z1) > 0.5)
+        x0, z0, x1, z1 = x0[ahead, None], z0[ahead, None], x1[ahead, None], z1[ahead, None]
+        if not len(ahead):
+            return self._cast(rows[:0])
+        a, b = self.view.column_ray(self.columns)  # X = a·Z + b along a column's ray
         dx, dz = x1 - x0, z1 - z0
-        # x0 + t dx = a (z0 + t dz) + b
-        denominator = dx[:, None] - a[None] * dz[:, None]  # (N, W)
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = (a[None] * z0[:, None] + b[None] - x0[:, None]) / denominator
-        depth = z0[:, None] + t * dz[:, None]
-        good = (t >= 0) & (t <= 1) & (depth > 0.6) & near[:, None]
-        depth = np.where(good, depth, np.inf)
+            t = (a * z0 + b - x0) / (dx - a * dz)  # (N, W): where the ray crosses the wall's line
+        depth = z0 + t * dz
+        depth[~((t >= 0) & (t <= 1) & (depth > 0.6))] = np.inf
         which = np.argmin(depth, axis=0)
-        columns = np.arange(len(self.columns))
-        return depth[which, columns], which, np.nan_to_num(t[which, columns])
+        columns = np.arange(width)
+        return _Hit(depth[which, columns], ahead[which], np.nan_to_num(t[which, columns], posinf=0.0, neginf=0.0))
 
-    def _paint(
-        self, image: U8, ids: U8, rows: F64, hit: tuple[F64, np.ndarray, F64], seen: np.ndarray, opaque: bool
-    ) -> None:
-        depth, which, t = hit
-        if not seen.any():
-            return
-        atlas, P = textures.facades(), self.view.camera.P_cam2
-        wall = rows[which]  # (W, 9)
-        z = np.where(seen, depth, 50.0)
-        scale = 16.0 / wall[:, 4]  # natural metres a metre
-        tile = wall[:, 5].astype(np.int64)
-        length = np.hypot(wall[:, 2] - wall[:, 0], wall[:, 3] - wall[:, 1])
-        tall = np.array(atlas.heights_m)[tile] / scale
-        w = z + P[2, 3]
-        v_foot = (P[1, 1] * self.view.camera.height_m + P[1, 2] * z + P[1, 3]) / w
-        v_top = np.where(seen, v_foot - P[1, 1] * tall / w, 1e6)
-        v_foot = np.where(seen, v_foot, -1e6)
-        first = int(np.clip(np.floor(v_top.min()), 0, image.shape[0]))
-        last = int(np.clip(np.ceil(v_foot.max()) + 1, 0, image.shape[0]))
+    def _rows_of(self, rows: F64, hit: _Hit) -> tuple[F64, F64]:
+        """Pixel rows of the upper edge and the foot in each column; an empty range where nothing stands."""
+        seen = np.isfinite(hit.depth)
+        if not len(rows):
+            return np.full(len(seen), 1e4), np.full(len(seen), -1.0)
+        P = self.view.camera.P_cam2
+        w = np.where(seen, hit.depth, 50.0) + P[2, 3]
+        wall = rows[hit.which]
+        tall = _tile_facts()[0][wall[:, 5].astype(np.int64)] * wall[:, 4] / 16.0
+        foot = (P[1, 1] * self.view.camera.height_m + P[1, 2] * (w - P[2, 3]) + P[1, 3]) / w
+        return np.where(seen, foot - P[1, 1] * tall / w, 1e4), np.where(seen, foot, -1.0)
+
+    def _paint(self, image: U8, ids: U8, rows: F64, hit: _Hit) -> None:
+        """Fetch every pixel of a layer from the atlas: across by the ray's hit, down by height over distance."""
+        v_top, v_foot = self._rows_of(rows, hit)
+        first = int(np.clip(v_top.min(), 0, image.shape[0]))
+        last = int(np.clip(v_foot.max() + 1, 0, image.shape[0]))
         if last <= first:
             return
-        # texels a pixel decide the level
-        texels_v = textures.TILE_PPM * scale * w / P[1, 1]
-        along = (t * length * scale + wall[:, 8]) * textures.TILE_PPM
-        whole = np.array([k in ("house", "gable") for k in atlas.kinds])[tile]
-        along = np.where(whole, t * textures.TILE, along)
-        texels_u = np.minimum(np.abs(np.gradient(along)), 64)
-        level = np.clip(
-            np.floor(np.log2(np.maximum(np.maximum(texels_v, texels_u * 0.6), 1.0)) + 0.35), 0, textures.LEVELS - 1
-        ).astype(np.int64)
+        atlas, P = textures.facades(), self.view.camera.P_cam2
+        _, whole, level_rows = _tile_facts()
+        wall = rows[hit.which]  # (W, 9)
+        z = np.where(np.isfinite(hit.depth), hit.depth, 50.0)
+        tile = wall[:, 5].astype(np.int64)
+        scale = 16.0 / wall[:, 4]  # natural metres a metre
+        length = np.hypot(wall[:, 2] - wall[:, 0], wall[:, 3] - wall[:, 1])
+        along = (hit.along * length * scale + wall[:, 8]) * textures.TILE_PPM
+        along = np.where(whole[tile], hit.along * textures.TILE, along)
+        # texels a pixel choose the level of detail
+        texels_v = textures.TILE_PPM * scale * (z + P[2, 3]) / P[1, 1]
+        texels_u = np.minimum(np.abs(np.gradient(along)), 64) * 0.6
+        fine = np.log2(np.maximum(np.maximum(texels_v, texels_u), 1.0)) + 0.35
+        level = np.minimum(fine.astype(np.int64), textures.LEVELS - 1)
         size = textures.TILE >> level
         u = along % textures.TILE
         u = np.where(wall[:, 6] > 0, textures.TILE - u, u) / (1 << level)
         u = np.clip(u, 0.5, size - 1.5) + (tile % textures.COLUMNS) * size
-        foot_row = np.array(atlas.level_rows)[level] + (tile // textures.COLUMNS + 1) * size - 1.0
+        foot_texel = level_rows[level] + (tile // textures.COLUMNS + 1) * size - 1.0
         step = texels_v / (1 << level)  # texel rows a pixel row
-        v = np.arange(first, last, dtype=np.float32)[:, None]
-        map_y = (v - v_foot[None].astype(np.float32)) * step[None].astype(np.float32) + foot_row[None].astype(
-            np.float32
-        )
-        map_x = np.broadcast_to(u.astype(np.float32)[None], map_y.shape).copy()
-        inside = (v >= v_top[None]) & (v <= v_foot[None])
+        v = np.arange(first, last, dtype=np.float32)
+        map_y = np.multiply.outer(v, step.astype(np.float32))
+        map_y += (foot_texel - v_foot * step).astype(np.float32)
+        map_x = np.repeat(u.astype(np.float32)[None], len(v), 0)
         patch = cv2.remap(atlas.image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        mask = ((patch[..., 3] > 127) & inside).astype(np.uint8)
-        normal = np.stack([-(wall[:, 3] - wall[:, 1]), wall[:, 2] - wall[:, 0]], 1) / np.maximum(length, 0.1)[:, None]
-        eye = np.stack([self.view.x - wall[:, 0], self.view.y - wall[:, 1]], 1)
-        normal *= np.sign((normal * eye).sum(1))[:, None]
-        sun = self.light.sun_world
-        facing = np.maximum(normal[:, 0] * sun[0] + normal[:, 1] * sun[2], 0)
-        lit = (self.light.sky * 0.62 + self.light.bounce * 0.5)[None] + facing[:, None] * self.light.sun
-        keep = self.light.fade(z)[:, None]
-        gain = np.clip(lit * wall[:, 7:8] * keep * 110, 0, 255).astype(np.uint8)
-        haze = np.clip(self.light.haze * (1 - keep), 0, 255).astype(np.uint8)
+        rows_16 = np.arange(first, last, dtype=np.int16)[:, None]
+        inside = rows_16 >= np.ceil(v_top).astype(np.int16)
+        inside &= rows_16 <= np.floor(v_foot).astype(np.int16)
+        solid = cv2.threshold(cv2.extractChannel(patch, 3), 127, 255, cv2.THRESH_BINARY)[1]
+        mask = cv2.copyTo(solid, inside.view(np.uint8), np.zeros_like(solid))
+        gain, haze = self._light(wall, length, z)
         colours = cv2.cvtColor(patch, cv2.COLOR_BGRA2BGR)
-        colours = cv2.multiply(colours, np.repeat(gain[None], len(v), 0), scale=1 / 110)
-        colours = cv2.add(colours, np.repeat(haze[None], len(v), 0))
+        cv2.multiply(colours, np.repeat(gain[None], len(v), 0), dst=colours, scale=1 / GAIN_UNIT)
+        if haze.max() > 2:
+            cv2.add(colours, np.repeat(haze[None], len(v), 0), dst=colours)
         cv2.copyTo(colours, mask, image[first:last])
-        ids[first:last][mask > 0] = OCCLUDER
-        if opaque:
-            nearer = seen & (depth < self.depth)
-            self.depth = np.where(nearer, depth, self.depth)
-            self.top = np.where(nearer, v_top + tall * 0.1 * P[1, 1] / w, self.top)
+        cv2.max(ids[first:last], mask, dst=ids[first:last])
+
+    def _light(self, wall: F64, length: F64, z: F64) -> tuple[U8, U8]:
+        """Brightness (W, 3) in `GAIN_UNIT`s and haze (W, 3) of each column's wall."""
+        normal = np.stack([wall[:, 1] - wall[:, 3], wall[:, 2] - wall[:, 0]], 1) / np.maximum(length, 0.1)[:, None]
+        towards = normal[:, 0] * (self.view.x - wall[:, 0]) + normal[:, 1] * (self.view.y - wall[:, 1])
+        sun = self.light.sun_world
+        facing = np.maximum((normal[:, 0] * sun[0] + normal[:, 1] * sun[2]) * np.sign(towards), 0)
+        lit = self.light.sky * 0.62 + self.light.bounce * 0.5 + facing[:, None] * self.light.sun
+        keep = self.light.fade(z)[:, None]
+        gain = np.clip(lit * wall[:, 7:8] * keep * GAIN_UNIT, 0, 255).astype(np.uint8)
+        return gain, np.clip(self.light.haze * (1 - keep), 0, 255).astype(np.uint8)
 
 
 def draw_sprite(image: U8, ids: U8, view: View, light: Light, sprite: tuple[float, ...], X: float, Z: float) -> None:
     """A tree or bush standing at (X, Z)."""
     _, _, width_m, height_m, index, own_gain = sprite
     P = view.camera.P_cam2
-    u, v = view.project(np.array([X]), np.zeros(1), np.array([Z]))
+    w = Z + P[2, 3]
+    u = (P[0, 0] * X + P[0, 2] * Z + P[0, 3]) / w
+    v = (P[1, 1] * view.camera.height_m + P[1, 2] * Z + P[1, 3]) / w
     w_px, h_px = width_m * P[0, 0] / Z, height_m * P[1, 1] / Z
-    left, top = float(u[0]) - w_px / 2, float(v[0]) - h_px
-    x0, x1 = int(max(0, np.floor(left))), int(min(image.shape[1], np.ceil(left + w_px)))
-    y0, y1 = int(max(0, np.floor(top))), int(min(image.shape[0], np.ceil(top + h_px)))
+    left, top = u - w_px / 2, v - h_px
+    x0, x1 = max(0, int(left)), min(image.shape[1], int(left + w_px) + 1)
+    y0, y1 = max(0, int(top)), min(image.shape[0], int(top + h_px) + 1)
     if x1 <= x0 or y1 <= y0 or h_px < 3:
         return
     levels = textures.trees()[int(index)]
-    level = int(np.clip(np.floor(np.log2(textures.SPRITE / max(h_px, 1.0)) + 0.4), 0, len(levels) - 1))
+    level = 0
+    while level + 1 < len(levels) and levels[level].shape[0] > 1.5 * h_px:
+        level += 1
     source = levels[level]
     sx, sy = w_px / source.shape[1], h_px / source.shape[0]
     move = np.array([[1 / sx, 0, (x0 - left) / sx], [0, 1 / sy, (y0 - top) / sy]])
@@ -183,7 +210,7 @@ def draw_sprite(image: U8, ids: U8, view: View, light: Light, sprite: tuple[floa
     keep = float(light.fade(Z))
     gain = own_gain * keep * (light.sky * 0.6 + light.bounce * 0.3 + light.sun * 0.35)
     haze = light.haze * (1 - keep)
-    colours = cv2.add(cv2.multiply(patch, (*gain, 1.0)), (*haze, 0.0))
-    cv2.copyTo(cv2.cvtColor(colours, cv2.COLOR_BGRA2BGR), mask, image[y0:y1, x0:x1])
-    roi = ids[y0:y1, x0:x1]
-    cv2.copyTo(np.full_like(roi, OCCLUDER), mask, roi)
+    colours = cv2.cvtColor(patch, cv2.COLOR_BGRA2BGR)
+    colours = cv2.add(cv2.multiply(colours, (*gain, 0.0)), (*haze, 0.0))
+    cv2.copyTo(colours, mask, image[y0:y1, x0:x1])
+    cv2.max(ids[y0:y1, x0:x1], mask, dst=ids[y0:y1, x0:x1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -14,6 +16,7 @@ from datasets.synthetic_street.people import Person, Silhouette
 from datasets.synthetic_street.vehicles import (
     GLASS,
     HEADLIGHT,
+    MATERIALS,
     PAINT,
     RIM,
     TAIL,
@@ -31,9 +34,9 @@ class Brush:
     def __init__(self, image: U8, ids: U8) -> None:
         self.image, self.ids = image, ids
 
-    def fill(self, outline: np.ndarray, colour: np.ndarray, number: int, smooth: bool = True) -> None:
+    def fill(self, outline: np.ndarray, colour: Sequence[float], number: int, smooth: bool = True) -> None:
         """A convex polygon given in fixed point; `number` 0 leaves the id plane as it is."""
-        cv2.fillConvexPoly(self.image, outline, colour.tolist(), cv2.LINE_AA if smooth else cv2.LINE_8, SHIFT)
+        cv2.fillConvexPoly(self.image, outline, colour, cv2.LINE_AA if smooth else cv2.LINE_8, SHIFT)
         if number:
             cv2.fillConvexPoly(self.ids, outline, number, cv2.LINE_8, SHIFT)
 
@@ -43,15 +46,8 @@ def _hazed(colours: F64, light: Light, distance: float) -> F64:
     return np.clip(colours * keep + light.haze * (1 - keep), 0, 255)
 
 
-def _mirrored(normals: F64, eye: F64, light: Light) -> F64:
-    """What a shiny face shows, by the height of the mirrored ray: sky, horizon or road, BGR (F, 3)."""
-    against = (normals * eye).sum(1, keepdims=True)
-    up = 2 * against[:, 0] * normals[:, 1] - eye[:, 1]
-    sky, low = np.minimum(light.sky_top, 255), np.minimum(light.sky_low, 255)
-    t = np.clip(up * 2.2, 0, 1)[:, None]
-    above = (low * 0.75 * (1 - t) + sky * t) * np.clip(light.sky.mean() * 1.6, 0.3, 1.0)
-    below = np.array([58.0, 56, 54]) * (light.bounce.mean() * 2.5)
-    return np.where(up[:, None] > 0.02, above, below)
+_SHINE = np.zeros(MATERIALS)
+_SHINE[[GLASS, PAINT, TRIM, RIM]] = (1.0, 1.0, 0.4, 0.4)
 
 
 def draw_vehicle(
@@ -68,60 +64,98 @@ def draw_vehicle(
 ) -> None:
     """A vehicle: faces turned to the camera, inner layers before outer ones, far before near."""
     shape = look.shape
-    x, up, z = vehicle_points(look, view, X, Z, yaw)
+    x, up, z = vehicle_points(look, X, Z, yaw)
     cos, sin = np.cos(yaw), np.sin(yaw)
-
-    def turned(v: F64) -> F64:
-        return np.stack([v[:, 0] * cos + v[:, 2] * sin, v[:, 1], -v[:, 0] * sin + v[:, 2] * cos], 1)
-
-    normals = turned(shape.normals)
-    centres = turned(shape.centres * look.scale) + [X, 0, Z]
-    eye = np.array([0.0, view.camera.height_m, 0.0]) - centres
-    distance = np.linalg.norm(eye, axis=1, keepdims=True)
-    eye = eye / np.maximum(distance, 1e-6)
-    facing = (normals * eye).sum(1)
-    visible = np.flatnonzero((facing > 0.0) & (shape.detail <= box_height))
+    turn = np.array([[cos, 0.0, -sin], [0.0, 1.0, 0.0], [sin, 0.0, cos]])
+    eye = np.array([-X, view.camera.height_m, -Z]) @ turn.T - look.centres  # to the camera, in the body's axes
+    facing = np.einsum("ij,ij->i", shape.normals, eye)
+    seen = (facing > 0.0) & (shape.detail <= box_height)
+    whole = bool(z.min() > NEAR_M)
+    if whole:
+        u, v = view.project(x, up, z)
+        corners = np.stack([u, v], 1)[shape.quads]  # (F, 4, 2)
+        a, b = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
+        seen &= np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 1.2  # twice the area in pixels
+    visible = np.flatnonzero(seen)
     if not len(visible):
         return
-    order = visible[np.lexsort((-distance[visible, 0], shape.layers[visible]))]
-    normals, eye, materials = normals[order], eye[order], shape.materials[order]
+    distance = np.sqrt(np.einsum("ij,ij->i", eye[visible], eye[visible]))
+    order = np.lexsort((-distance, shape.layers[visible]))
+    visible, distance = visible[order], distance[order]
+    facing = facing[visible] / distance
+    rise = shape.normals[visible, 1]
+    normals = shape.normals[visible]
+    colours = _lit(
+        look,
+        light,
+        view,
+        normals @ turn,
+        facing,
+        eye[visible, 1] / distance,
+        rise,
+        look.centres[visible, 1],
+        shape.materials[visible],
+        shaded,
+    )
+    colours = _hazed(colours, light, Z)
+    solid = shape.layers[visible] <= 1
+    smooth = box_height > 24
+    if not whole:
+        points = np.stack([x, up, z], 1)[shape.quads[visible]]
+        for polygon, colour, body in zip(points, colours.tolist(), solid.tolist(), strict=True):
+            cut = clip_near(polygon)
+            if len(cut) >= 3:
+                u, v = view.project(cut[:, 0], cut[:, 1], cut[:, 2])
+                brush.fill(fixed(np.stack([u, v], 1)), colour, number if body else 0, smooth)
+        return
+    if box_height < 20:  # far away the hull is the silhouette
+        hull = cv2.convexHull(corners[visible[solid]].reshape(-1, 2).astype(np.float32))[:, 0]
+        cv2.fillConvexPoly(brush.ids, fixed(hull), number, cv2.LINE_8, SHIFT)
+        solid[:] = False
+    for outline, colour, body in zip(fixed(corners[visible]), colours.tolist(), solid.tolist(), strict=True):
+        brush.fill(outline, colour, number if body else 0, smooth)
+
+
+def _lit(
+    look: Vehicle,
+    light: Light,
+    view: View,
+    normals: F64,
+    facing: F64,
+    eye_up: F64,
+    rise: F64,
+    height: F64,
+    materials: np.ndarray,
+    shaded: bool,
+) -> F64:
+    """Colour of each face: light of sun and sky on its paint, and what it mirrors, BGR (F, 3)."""
     sun = light.sun * (0.12 if shaded else 1.0)
     direct = np.maximum(normals @ light.sun_in_camera(view.heading), 0)[:, None] * sun
-    rise = normals[:, 1:2] * 0.5 + 0.5
-    gain = light.sky * rise * (0.7 if shaded else 1.0) + light.bounce * (1 - rise) + direct
-    # low parts get less of the sky
-    gain = gain * np.clip(0.55 + centres[order, 1:2] * 0.45, 0.5, 1.0)
-    colours = look.palette[materials] * gain
-    mirror = _mirrored(normals, eye, light)
-    fresnel = (0.05 + 0.9 * (1 - np.clip(facing[order], 0, 1)) ** 4)[:, None]
-    gloss = np.select(
-        [materials == GLASS, materials == PAINT, np.isin(materials, (TRIM, RIM))], [1.0, look.gloss, 0.4], 0.0
+    above = (rise * 0.5 + 0.5)[:, None]
+    gain = light.sky * above * (0.7 if shaded else 1.0) + light.bounce * (1 - above) + direct
+    gain *= np.minimum(0.55 + height * 0.45, 1.0)[:, None]  # low parts see less of the sky
+    own = look.palette[materials]
+    colours = own * gain
+    # the mirrored ray's height says whether sky, horizon or road is seen in the face
+    up = 2 * facing * rise - eye_up
+    t = np.clip(up * 2.2, 0, 1)[:, None]
+    bright = min(max(float(light.sky.mean()) * 1.6, 0.3), 1.0)
+    sky = (np.minimum(light.sky_low, 255) * 0.75 * (1 - t) + np.minimum(light.sky_top, 255) * t) * bright
+    mirror = np.where(up[:, None] > 0.02, sky, np.array([58.0, 56, 54]) * (light.bounce.mean() * 2.5))
+    fresnel = 0.05 + 0.9 * (1 - np.minimum(facing, 1)) ** 4
+    share = np.minimum(
+        _SHINE[materials] * np.where(materials == PAINT, look.gloss, 1.0) * (fresnel + 0.05)
+        + 0.12 * (materials == GLASS),
+        0.85,
     )[:, None]
-    share = np.clip(gloss * (fresnel + 0.12 * (materials == GLASS)[:, None] + 0.05), 0, 0.85)
     colours = colours * (1 - share) + mirror * share
-    glowing = (materials == HEADLIGHT) | ((materials == TAIL) & look.brake)
     if light.weather in ("dusk", "fog", "rain"):
-        colours = np.where(glowing[:, None], np.maximum(colours, look.palette[materials] * 1.1), colours)
+        glows = (materials == HEADLIGHT) | ((materials == TAIL) & look.brake)
+        colours[glows] = np.maximum(colours[glows], own[glows] * 1.1)
     elif look.brake:
-        colours = np.where(
-            ((materials == TAIL) & look.brake)[:, None], np.maximum(colours, look.palette[materials] * 0.9), colours
-        )
-    colours = _hazed(colours, light, Z)
-    quads = shape.quads[order]
-    smooth = box_height > 14
-    if z.min() > NEAR_M:
-        u, v = view.project(x, up, z)
-        points = fixed(np.stack([u, v], 1))[quads]  # (F, 4, 2)
-        solid = shape.layers[order] <= 1
-        for outline, colour, body in zip(points, colours, solid, strict=True):
-            brush.fill(outline, colour, number if body else 0, smooth)
-        return
-    corners = np.stack([x, up, z], 1)[quads]
-    for polygon, colour, layer in zip(corners, colours, shape.layers[order], strict=True):
-        cut = clip_near(polygon)
-        if len(cut) >= 3:
-            u, v = view.project(cut[:, 0], cut[:, 1], cut[:, 2])
-            brush.fill(fixed(np.stack([u, v], 1)), colour, number if layer <= 1 else 0, smooth)
+        glows = materials == TAIL
+        colours[glows] = np.maximum(colours[glows], own[glows] * 0.9)
+    return colours
 
 
 def draw_person(
@@ -312,9 +346,7 @@ def draw_prop(
         _prism(brush, view, light, X, Z, yaw, (0.8, 2.0), (2.3, 2.45), grey, shaded)
     elif kind == "cycle":  # parked, so no Cyclist
         rider = people.make_person(True, rng)
-        limbs = people.pose(rider, 0.0, False)
-        bike = people.Limbs(limbs.start[:9], limbs.end[:9], limbs.radii[:9], limbs.materials[:9], limbs.wheels)
-        figure = people.silhouette(bike, view, X, Z, yaw, 0.5)
+        figure = people.silhouette(people.bicycle(), view, X, Z, yaw, 0.5)
         draw_person(brush, light, rider, figure, Z, OCCLUDER, view.camera.P_cam2[1, 1] * 1.1 / Z, shaded)
     elif kind in _PRISMS:
         hx, hf, h0, h1 = _PRISMS[kind]

@@ -284,8 +284,11 @@ class Ground:
         haze = np.clip((1 - keep) * light.haze, 0, 255).astype(np.uint8)
         ground = image[self.top :]
         shaded = cv2.multiply(ground, cv2.merge([gain] * 3), scale=1 / 255.0)
-        shaded = cv2.multiply(shaded, np.repeat(factor[:, None], width, 1), scale=1 / 128.0)
-        cv2.add(shaded, np.repeat(haze[:, None], width, 1), dst=ground)
+        # one factor a row, spread over its pixels
+        factor, haze = (
+            cv2.resize(v[:, None], (width, len(v)), interpolation=cv2.INTER_NEAREST) for v in (factor, haze)
+        )
+        cv2.add(cv2.multiply(shaded, factor, scale=1 / 128.0), haze, dst=ground)
 
     def _cast(self, gain: U8, rng: np.random.Generator) -> None:
         """Shadows of what stands beside the road: foliage overhead in patches, houses as a band."""

@@ -135,7 +135,7 @@ def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: 
         lut=_response(rng, kind),
         noise=float(rng.uniform(0.5, 3.5) * camera_noise) * (2.0 if kind == "dusk" else 1.0),
         blur=float(rng.uniform(0.0, 0.75) * min(camera_noise, 1.5)),
-        jpeg=int(rng.integers(70, 96)) if camera_noise > 0 and rng.random() < 0.6 else 0,
+        jpeg=int(rng.integers(70, 96)) if camera_noise > 0 and rng.random() < 0.4 else 0,
         bloom=float(rng.uniform(0, 0.35) * min(camera_noise, 1.0)),
     )
 

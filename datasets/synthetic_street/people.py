@@ -5,9 +5,10 @@ Local axes as for vehicles: x right, h up, f forward; origin on the road below t
 
 from __future__ import annotations
 
+import colorsys
+import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from datasets.synthetic_street.chance import pick
@@ -68,12 +69,13 @@ def make_person(rides: bool, rng: np.random.Generator) -> Person:
     child = not rides and rng.random() < 0.12
     height = rng.uniform(1.05, 1.5) if child else float(np.clip(rng.normal(1.74, 0.09), 1.5, 1.98))
 
-    def cloth(dark: float) -> np.ndarray:
-        if rng.random() < dark:
-            hsv = [rng.uniform(95, 125), rng.uniform(0, 120), rng.uniform(15, 80)]
+    def cloth(dark: float) -> tuple[float, float, float]:
+        a, b, c, d = rng.random(4).tolist()
+        if a < dark:
+            r, g, b = colorsys.hsv_to_rgb(0.53 + 0.17 * b, 0.47 * c, 15 + 65 * d)
         else:
-            hsv = [rng.uniform(0, 180), rng.uniform(0, 220), rng.uniform(60, 240)]
-        return cv2.cvtColor(np.array([[hsv]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].astype(np.float64)
+            r, g, b = colorsys.hsv_to_rgb(b, 0.86 * c**1.4, 60 + 180 * d)
+        return b, g, r
 
     palette = np.zeros((8, 3))
     palette[SKIN] = np.array([110, 140, 195]) * rng.uniform(0.45, 1.15)
@@ -100,18 +102,23 @@ def make_person(rides: bool, rng: np.random.Generator) -> Person:
     )
 
 
-def _two_bone(a: np.ndarray, b: np.ndarray, upper: float, lower: float, bend: float) -> np.ndarray:
+Point = tuple[float, float, float]
+
+
+def _off(p: Point, x: float, h: float, f: float) -> Point:
+    return p[0] + x, p[1] + h, p[2] + f
+
+
+def _two_bone(a: Point, b: Point, upper: float, lower: float, bend: float) -> Point:
     """The joint between a and b in the f-h plane for two bones; `bend` picks the side (knees +1, elbows −1)."""
-    delta = b - a
-    reach = max(float(np.linalg.norm(delta)), 1e-6)
-    reach = min(reach, upper + lower - 1e-4)
+    dx, dh, df = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    length = max(math.sqrt(dx * dx + dh * dh + df * df), 1e-6)
+    reach = min(length, upper + lower - 1e-4)
     along = (upper**2 - lower**2 + reach**2) / (2 * reach)
-    off = np.sqrt(max(upper**2 - along**2, 0.0))
-    unit = delta / np.linalg.norm(delta)
-    normal = np.array([0.0, -unit[2], unit[1]])
-    if normal[2] * bend < 0:
-        normal = -normal
-    return a + unit * along + normal * off
+    off = math.sqrt(max(upper**2 - along**2, 0.0))
+    ux, uh, uf = dx / length, dh / length, df / length
+    nh, nf = (-uf, uh) if uh * bend >= 0 else (uf, -uh)
+    return a[0] + ux * along, a[1] + uh * along + nh * off, a[2] + uf * along + nf * off
 
 
 def pose(person: Person, phase: float, walking: bool) -> Limbs:
@@ -121,122 +128,132 @@ def pose(person: Person, phase: float, walking: bool) -> Limbs:
 
 class _Figure:
     def __init__(self) -> None:
-        self.rows: list[tuple[np.ndarray, np.ndarray, float, float, int]] = []
+        self.rows: list[tuple[float, ...]] = []
+        self.materials: list[int] = []
         self.wheels: list[tuple[float, float, float, float]] = []
 
-    def add(self, a: np.ndarray, b: np.ndarray, ra: float, rb: float, material: int) -> None:
-        self.rows.append((a, b, ra, rb, material))
+    def add(self, a: Point, b: Point, ra: float, rb: float, material: int) -> None:
+        self.rows.append((*a, *b, ra, rb))
+        self.materials.append(material)
 
     def limbs(self, scale: float) -> Limbs:
+        table = np.array(self.rows) * scale  # (L, 8)
         return Limbs(
-            np.array([r[0] for r in self.rows]) * scale,
-            np.array([r[1] for r in self.rows]) * scale,
-            np.array([[r[2], r[3]] for r in self.rows]) * scale,
-            np.array([r[4] for r in self.rows]),
+            table[:, :3],
+            table[:, 3:6],
+            table[:, 6:],
+            np.array(self.materials),
             np.array(self.wheels).reshape(-1, 4),
         )
 
 
-def _head(figure: _Figure, neck: np.ndarray, tilt: float) -> None:
+def _head(figure: _Figure, neck: Point, tilt: float) -> None:
     """Head and hair or helmet above the neck."""
-    crown = neck + np.array([0, 0.17, 0.03 + tilt * 0.1])
-    figure.add(neck - [0, 0.03, 0], neck + [0, 0.08, 0.01], 0.06, 0.06, SKIN)
-    figure.add(neck + np.array([0, 0.09, 0.02]), crown, 0.085, 0.1, SKIN)
-    figure.add(crown + np.array([0, -0.01, -0.035]), crown + np.array([0, 0.015, 0.0]), 0.1, 0.1, HAIR)
+    crown = _off(neck, 0, 0.17, 0.03 + tilt * 0.1)
+    figure.add(_off(neck, 0, -0.03, 0), _off(neck, 0, 0.08, 0.01), 0.06, 0.06, SKIN)
+    figure.add(_off(neck, 0, 0.09, 0.02), crown, 0.085, 0.1, SKIN)
+    figure.add(_off(crown, 0, -0.01, -0.035), _off(crown, 0, 0.015, 0), 0.1, 0.1, HAIR)
 
 
 def _walking(person: Person, phase: float, walking: bool) -> Limbs:
     """Figure of unit height 1.74 m, scaled after."""
     figure, bulk = _Figure(), person.bulk
     swing = 0.30 * (person.stride / 1.3) if walking else 0.03
-    bob = 0.02 * abs(np.cos(phase)) if walking else 0.0
+    bob = 0.02 * abs(math.cos(phase)) if walking else 0.0
     hip_h, shoulder_h = 0.90 + bob, 1.42 + bob
-    for side, shift in ((-1, 0.0), (1, np.pi)):
-        along = np.sin(phase + shift)
-        lift = max(0.0, np.cos(phase + shift)) * 0.12 if walking else 0.0
-        hip = np.array([side * 0.09 * bulk, hip_h, 0.0])
-        ankle = np.array([side * 0.08, 0.09 + lift, along * swing])
+    cover = SKIN if person.skirt else TROUSERS
+    for side, shift in ((-1, 0.0), (1, math.pi)):
+        along = math.sin(phase + shift)
+        lift = max(0.0, math.cos(phase + shift)) * 0.12 if walking else 0.0
+        hip = (side * 0.09 * bulk, hip_h, 0.0)
+        ankle = (side * 0.08, 0.09 + lift, along * swing)
         knee = _two_bone(hip, ankle, 0.44, 0.43, 1)
-        cover = SKIN if person.skirt else TROUSERS
-        figure.add(hip, knee, 0.095 * bulk, 0.07 * bulk, TROUSERS if not person.skirt else cover)
+        figure.add(hip, knee, 0.095 * bulk, 0.07 * bulk, cover)
         figure.add(knee, ankle, 0.068 * bulk, 0.045, cover)
-        figure.add(ankle + [0, -0.04, -0.03], ankle + [0, -0.05, 0.14], 0.042, 0.035, SHOES)
-        shoulder = np.array([side * 0.19 * bulk, shoulder_h - 0.03, 0.0])
-        hand = np.array([side * 0.25 * bulk, 0.86 + bob, -along * swing * 0.75 + 0.06])
+        figure.add(_off(ankle, 0, -0.04, -0.03), _off(ankle, 0, -0.05, 0.14), 0.042, 0.035, SHOES)
+        shoulder = (side * 0.19 * bulk, shoulder_h - 0.03, 0.0)
+        hand = (side * 0.25 * bulk, 0.86 + bob, -along * swing * 0.75 + 0.06)
         elbow = _two_bone(shoulder, hand, 0.29, 0.27, -1)
         figure.add(shoulder, elbow, 0.058 * bulk, 0.05 * bulk, TOP)
         figure.add(elbow, hand, 0.045, 0.035, SKIN if person.bare_arms else TOP)
-        figure.add(hand, hand + [0, -0.07, 0.01], 0.04, 0.035, SKIN)
+        figure.add(hand, _off(hand, 0, -0.07, 0.01), 0.04, 0.035, SKIN)
     hem = 0.62 if person.coat else 0.92
     for side in (-1, 1):
         figure.add(
-            np.array([side * 0.1 * bulk, shoulder_h - 0.06, 0]),
-            np.array([side * 0.08 * bulk, hem + bob, 0]),
+            (side * 0.1 * bulk, shoulder_h - 0.06, 0.0),
+            (side * 0.08 * bulk, hem + bob, 0.0),
             0.105 * bulk,
             0.105 * bulk,
             TOP,
         )
     if person.skirt:
-        figure.add(np.array([0, 0.95, 0]), np.array([0, 0.6, 0]), 0.14 * bulk, 0.19 * bulk, TROUSERS)
+        figure.add((0.0, 0.95, 0.0), (0.0, 0.6, 0.0), 0.14 * bulk, 0.19 * bulk, TROUSERS)
     if person.bag == 1:
-        figure.add(np.array([0, 1.32, -0.16]), np.array([0, 1.02, -0.17]), 0.12, 0.13, BAG)
+        figure.add((0.0, 1.32, -0.16), (0.0, 1.02, -0.17), 0.12, 0.13, BAG)
     elif person.bag == 2:
-        figure.add(np.array([0.3 * bulk, 0.74, 0.05]), np.array([0.3 * bulk, 0.62, 0.05]), 0.1, 0.12, BAG)
-    _head(figure, np.array([0, 1.5 + bob, 0.02]), 0.0)
+        figure.add((0.3 * bulk, 0.74, 0.05), (0.3 * bulk, 0.62, 0.05), 0.1, 0.12, BAG)
+    _head(figure, (0.0, 1.5 + bob, 0.02), 0.0)
     return figure.limbs(person.height_m / 1.76)
 
 
-def _riding(person: Person, phase: float) -> Limbs:
-    """Rider and bicycle; the saddle is at 0.98 m for a rider of 1.74 m."""
-    figure, bulk = _Figure(), person.bulk
+def _bicycle(figure: _Figure) -> tuple[Point, Point, Point]:
+    """Frame, bars, saddle and wheels; returns crank, saddle and bars. The saddle is 0.95 m high."""
     wheel, rear_f, front_f = 0.335, -0.52, 0.53
-    crank = np.array([0, 0.29, -0.08])
-    saddle, bars = np.array([0, 0.93, -0.26]), np.array([0, 1.02, 0.36])
-    head_tube = np.array([0, 0.82, 0.36])
+    crank, saddle, bars, head = (0.0, 0.29, -0.08), (0.0, 0.93, -0.26), (0.0, 1.02, 0.36), (0.0, 0.82, 0.36)
+    rear, front = (0.0, wheel, rear_f), (0.0, wheel, front_f)
     for a, b in (
-        (crank, saddle),
-        (crank, head_tube),
-        (saddle + [0, -0.12, 0.03], head_tube),
-        (head_tube, bars),
-        (crank, np.array([0, wheel, rear_f])),
-        (saddle + [0, -0.1, 0], np.array([0, wheel, rear_f])),
-        (head_tube, np.array([0, wheel, front_f])),
-    ):
+        (crank, saddle), (crank, head), (_off(saddle, 0, -0.12, 0.03), head), (head, bars), (crank, rear),
+        (_off(saddle, 0, -0.1, 0), rear), (head, front),
+    ):  # fmt: skip
         figure.add(a, b, 0.018, 0.018, FRAME)
-    figure.add(bars + [-0.27, 0.02, -0.03], bars + [0.27, 0.02, -0.03], 0.016, 0.016, RUBBER)
-    figure.add(saddle + [0, 0.02, -0.1], saddle + [0, 0.02, 0.1], 0.06, 0.03, RUBBER)
-    if person.bag == 2:
-        figure.add(np.array([0, 0.72, -0.6]), np.array([0, 0.62, -0.45]), 0.13, 0.13, BAG)
+    figure.add(_off(bars, -0.27, 0.02, -0.03), _off(bars, 0.27, 0.02, -0.03), 0.016, 0.016, RUBBER)
+    figure.add(_off(saddle, 0, 0.02, -0.1), _off(saddle, 0, 0.02, 0.1), 0.06, 0.03, RUBBER)
     figure.wheels = [(wheel, rear_f, wheel, 0.045), (wheel, front_f, wheel, 0.045)]
+    return crank, saddle, bars
+
+
+def bicycle() -> Limbs:
+    """A bicycle without a rider."""
+    figure = _Figure()
+    _bicycle(figure)
+    return figure.limbs(1.0)
+
+
+def _riding(person: Person, phase: float) -> Limbs:
+    """Rider and bicycle."""
+    figure, bulk = _Figure(), person.bulk
+    crank, saddle, bars = _bicycle(figure)
+    if person.bag == 2:
+        figure.add((0.0, 0.72, -0.6), (0.0, 0.62, -0.45), 0.13, 0.13, BAG)
     size = person.height_m / 1.74
-    hips = saddle + [0, 0.09, 0.0]
+    hips = _off(saddle, 0, 0.09, 0)
     trunk = 0.52 * size
-    neck = hips + np.array([0, np.cos(person.lean) * trunk, np.sin(person.lean) * trunk])
-    for side, shift in ((-1, 0.0), (1, np.pi)):
+    neck = _off(hips, 0, math.cos(person.lean) * trunk, math.sin(person.lean) * trunk)
+    for side, shift in ((-1, 0.0), (1, math.pi)):
         turn = phase + shift
-        pedal = crank + [side * 0.12, -0.17 * np.cos(turn) + 0.04, 0.17 * np.sin(turn)]
-        hip = hips + [side * 0.09, 0, 0]
+        pedal = _off(crank, side * 0.12, -0.17 * math.cos(turn) + 0.04, 0.17 * math.sin(turn))
+        hip = _off(hips, side * 0.09, 0, 0)
         knee = _two_bone(hip, pedal, 0.44 * size, 0.44 * size, 1)
         figure.add(hip, knee, 0.1 * bulk, 0.068 * bulk, TROUSERS)
         figure.add(knee, pedal, 0.066 * bulk, 0.045, TROUSERS if not person.skirt else SKIN)
-        figure.add(pedal + [0, -0.02, -0.05], pedal + [0, -0.03, 0.13], 0.042, 0.035, SHOES)
-        shoulder = neck + [side * 0.18 * bulk, -0.05, 0]
-        grip = bars + [side * 0.25, 0.05, -0.03]
+        figure.add(_off(pedal, 0, -0.02, -0.05), _off(pedal, 0, -0.03, 0.13), 0.042, 0.035, SHOES)
+        shoulder = _off(neck, side * 0.18 * bulk, -0.05, 0)
+        grip = _off(bars, side * 0.25, 0.05, -0.03)
         elbow = _two_bone(shoulder, grip, 0.3 * size, 0.28 * size, -1)
         figure.add(shoulder, elbow, 0.055 * bulk, 0.048 * bulk, TOP)
         figure.add(elbow, grip, 0.044, 0.036, SKIN if person.bare_arms else TOP)
     for side in (-1, 1):
         figure.add(
-            neck + [side * 0.09 * bulk, -0.07, 0],
-            hips + [side * 0.07 * bulk, 0.02, 0],
+            _off(neck, side * 0.09 * bulk, -0.07, 0),
+            _off(hips, side * 0.07 * bulk, 0.02, 0),
             0.105 * bulk,
             0.105 * bulk,
             TOP,
         )
     if person.bag == 1:
-        middle = (neck + hips) / 2 + np.array([0, 0.06, -0.17])
-        figure.add(middle + [0, 0.14, 0.05], middle - [0, 0.14, 0.05], 0.11, 0.12, BAG)
-    _head(figure, neck + [0, 0.07, 0.05], 0.4 * person.lean)
+        middle = ((neck[0] + hips[0]) / 2, (neck[1] + hips[1]) / 2 + 0.06, (neck[2] + hips[2]) / 2 - 0.17)
+        figure.add(_off(middle, 0, 0.14, 0.05), _off(middle, 0, -0.14, -0.05), 0.11, 0.12, BAG)
+    _head(figure, _off(neck, 0, 0.07, 0.05), 0.4 * person.lean)
     return figure.limbs(1.0)
 
 

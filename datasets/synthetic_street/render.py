@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from datasets.synthetic_street.backdrop import Walls, draw_sky, draw_sprite
@@ -33,8 +35,6 @@ class Picture:
 
 def _shadows(placed: list[Placed], view: View, light: Light, offset: int) -> list[tuple[F64, int]]:
     """Ground polygons: soft dark under every body, and the sun's shadow of its cuboid."""
-    import cv2
-
     shapes = []
     sun = light.sun_in_camera(view.heading)
     throws = light.shade < 0.8 and sun[1] > 0.1
@@ -104,7 +104,6 @@ def render(
     sun_side = float(np.clip(light.sun_in_camera(view.heading)[0] * 1.5, -1, 1))
     placed = [p for p in (place(a, view, sun_side) for a in actors) if p is not None]
     placed = sorted(placed, key=lambda p: p.Z)[:250]
-    image[:] = np.clip(light.haze, 0, 255)
     draw_sky(image, view, light, street.seed & 0xFFFF)
     ground = Ground(street, view, s, light)
     ground.draw(
@@ -115,14 +114,17 @@ def render(
 
     # everything that stands, far ones first
     stand: list[tuple[float, int, object]] = [(p.Z, i + 1, p) for i, p in enumerate(placed)]
+    cos, sin = math.cos(view.heading), math.sin(view.heading)
     for _, block in street.blocks(s - 10, s + 130):
         for sprite in block.sprites:
-            X, Z = (float(v) for v in view.to_camera(np.float64(sprite[0]), np.float64(sprite[1])))
-            if 2.5 < Z < 170 and abs(X) < Z * 1.0 + sprite[2]:
+            dx, dy = sprite[0] - view.x, sprite[1] - view.y
+            X, Z = dx * cos - dy * sin, dx * sin + dy * cos
+            if 2.5 < Z < 170 and abs(X) < Z + sprite[2]:
                 stand.append((Z, -1, (sprite, X)))
         for prop in block.props:
-            X, Z = (float(v) for v in view.to_camera(np.float64(prop[1]), np.float64(prop[2])))
-            if 1.5 < Z < 90 and abs(X) < Z * 0.9 + 3:
+            dx, dy = prop[1] - view.x, prop[2] - view.y
+            X, Z = dx * cos - dy * sin, dx * sin + dy * cos
+            if 1.5 < Z < 70 and abs(X) < Z * 0.9 + 3:
                 stand.append((Z, -2, (prop, X)))
     brush = Brush(image, ids)
     full = np.zeros(len(placed))
@@ -137,7 +139,7 @@ def render(
                 draw_prop(brush, view, light, prop[0], X, Z, prop[3] - view.heading, prop[4], False)
         else:
             full[number - 1] = _draw_actor(brush, walls, view, light, thing, number)  # type: ignore[arg-type]
-    counts = np.bincount(ids.ravel(), minlength=256)[1 : len(placed) + 1]
+    counts = cv2.calcHist([ids], [0], None, [256], [0, 256]).ravel()[1 : len(placed) + 1]
     visible = np.divide(counts, full, out=np.zeros(len(placed)), where=full > 0)
     road = ground.road_mask(ids)
     picture = photograph(image, light, np.random.default_rng(stable_seed(*frame_seed)))
@@ -146,9 +148,9 @@ def render(
 
 def _hidden(walls: Walls, view: View, X: float, Z: float) -> bool:
     """Whether the foot of something lies behind a wall."""
-    u, _ = view.project(np.array([X]), np.zeros(1), np.array([Z]))
-    column = int(np.clip(u[0], 0, view.size_hw[1] - 1))
-    return bool(walls.depth[column] < Z - 0.5)
+    P = view.camera.P_cam2
+    column = int((P[0, 0] * X + P[0, 2] * Z + P[0, 3]) / (Z + P[2, 3]))
+    return bool(walls.depth[min(max(column, 0), view.size_hw[1] - 1)] < Z - 0.5)
 
 
 def _draw_actor(brush: Brush, walls: Walls, view: View, light: Light, p: Placed, number: int) -> float:
@@ -158,6 +160,8 @@ def _draw_actor(brush: Brush, walls: Walls, view: View, light: Light, p: Placed,
     x1, y1 = min(x1 + 3, view.size_hw[1]), min(y1 + 3, view.size_hw[0])
     look = looks(p.actor.kind, p.actor.look)
     behind = walls.depth[x0:x1] < p.Z - 1.0
+    if behind.all() and walls.top[x0:x1].max() < y0:
+        return float((x1 - x0) * (y1 - y0))  # nothing of it shows
     saved = (brush.image[y0:y1, x0:x1].copy(), brush.ids[y0:y1, x0:x1].copy()) if behind.any() else None
     height = p.box[3] - p.box[1]
     if isinstance(look, Person):

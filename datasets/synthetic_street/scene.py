@@ -249,27 +249,14 @@ class Street:
         gain: float = 1.0,
         stretch: tuple[float, float] = (0.85, 1.2),
     ) -> None:
-        atlas = textures.facades()
         x0, y0, _ = self.line.place_one(s0, d0)
         x1, y1, _ = self.line.place_one(s1, d1)
-        height = 16.0 * rng.uniform(*stretch)
-        rows.append(
-            (
-                float(x0),
-                float(y0),
-                float(x1),
-                float(y1),
-                height,
-                float(tile),
-                float(rng.random() < 0.5),
-                gain * rng.uniform(0.7, 1.2),
-                rng.uniform(0, 16),
-            )
-        )
-        assert tile < len(atlas.kinds)
+        a, b, c, e = rng.random(4).tolist()
+        height = 16.0 * (stretch[0] + (stretch[1] - stretch[0]) * a)
+        rows.append((x0, y0, x1, y1, height, float(tile), float(b < 0.5), gain * (0.7 + 0.5 * c), 16 * e))
 
     def _pick(self, rng: np.random.Generator, *kinds: str) -> int:
-        tiles = textures.facades().of_kind(*kinds)
+        tiles = textures.facades().by_kind[kinds[int(rng.integers(len(kinds)))]]
         return tiles[int(rng.integers(len(tiles)))]
 
     def _walls(

@@ -7,7 +7,7 @@ light them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import cv2
 import numpy as np
@@ -35,8 +35,13 @@ class Atlas:
     level_rows: tuple[int, ...]
     """First row of each level."""
 
-    def of_kind(self, *kinds: str) -> list[int]:
-        return [i for i, kind in enumerate(self.kinds) if kind in kinds]
+    @cached_property
+    def by_kind(self) -> dict[str, list[int]]:
+        """Numbers of the tiles that show each kind of thing."""
+        found: dict[str, list[int]] = {}
+        for number, kind in enumerate(self.kinds):
+            found.setdefault(kind, []).append(number)
+        return found
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
@@ -601,13 +606,14 @@ def grain() -> U8:
 
 @cache
 def clouds() -> tuple[U8, ...]:
-    """Four panoramas (160, 1024) of cloud cover, 0 clear to 255 white."""
+    """Four panoramas (160, 2048) of cloud cover, 0 clear to 255 white; the full circle twice, so any part is one cut."""
     rng = np.random.default_rng(20240905)
     skies = []
     for _ in range(4):
         pattern = _fractal(rng, 160, 1024, (5, 10, 20, 40))
         pattern = cv2.resize(pattern[:80], (1024, 160), interpolation=cv2.INTER_LINEAR)
-        skies.append(np.clip(90 + 110 * pattern, 0, 255).astype(np.uint8))
+        sky = np.clip(90 + 110 * pattern, 0, 255).astype(np.uint8)
+        skies.append(np.concatenate([sky, sky], axis=1))
     return tuple(skies)
 
 
@@ -630,7 +636,7 @@ def sensor_noise() -> U8:
 
 @cache
 def skyline() -> tuple[U8, ...]:
-    """Four far horizons (96, 2048, 4) BGRA of hills, woods and roofs; the bottom row is the horizon."""
+    """Four far horizons (96, 4096, 4) BGRA of hills, woods and roofs, the full circle twice."""
     rng = np.random.default_rng(20240908)
     lines = []
     for _ in range(4):
@@ -654,5 +660,5 @@ def skyline() -> tuple[U8, ...]:
             _leaves(
                 rng, image, int(rng.uniform(0, 2048)), int(96 - rng.uniform(0, 26)), int(rng.uniform(6, 15)), 40, leaf
             )
-        lines.append(image)
+        lines.append(np.concatenate([image, image], axis=1))
     return tuple(lines)

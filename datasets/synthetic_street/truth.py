@@ -72,7 +72,7 @@ def place(actor: Actor, view: View, light_side: float = 1.0) -> Placed | None:
     height, width = view.size_hw
     figure = None
     if isinstance(look, Vehicle):
-        x, up, z = vehicle_points(look, view, X, Z, yaw)
+        x, up, z = vehicle_points(look, X, Z, yaw)
         chosen = look.shape.outline
         x, up, z = x[chosen], up[chosen], z[chosen]
         if (z < NEAR_M).all():

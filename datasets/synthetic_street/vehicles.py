@@ -5,14 +5,14 @@ Local axes: x to the right, h up from the road, f forward; origin on the road be
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from functools import cache
 
-import cv2
 import numpy as np
 
 from datasets.synthetic_street.chance import pick
-from datasets.synthetic_street.geometry import NEAR_M, View
+from datasets.synthetic_street.geometry import NEAR_M
 from perception.types import F64, I64
 
 PAINT, GLASS, DARK, TYRE, RIM, HEADLIGHT, TAIL, PLATE, UNDER, TRIM, CARGO = range(11)
@@ -79,7 +79,6 @@ class _Builder:
         quads = np.array([[inverse[i] for i in face[0]] for face in self.faces], np.int64)
         corners = vertices[quads]  # (F, 4, 3)
         normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
-        # (x right, h up, f forward) is left-handed as seen by np.cross's rule only in sign; faces were turned in `face`
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         layers = np.array([face[2] for face in self.faces])
         return VehicleShape(
@@ -223,7 +222,7 @@ def _dress(
 ) -> None:
     """Lights, grille, bumpers, plates, door lines, handles and mirrors."""
     nose, tail = length / 2 + 0.008, -length / 2 - 0.008
-    w, low, belt, top = front["w"], front["low"], front["belt"], front["top"]
+    w, low, top = front["w"], front["low"], front["top"]
     _panel(build, nose, -w * 0.9, w * 0.9, low, low + 0.1, DARK, 18)
     _panel(build, nose, -w * rng.uniform(0.4, 0.62), w * 0.55, low + 0.14, low + 0.24, DARK, 24)
     lamp = rng.uniform(0.12, 0.2)
@@ -234,7 +233,7 @@ def _dress(
     _panel(build, nose, -w * inner * 0.92, w * inner * 0.92, top - lamp * 0.9, top - 0.06, DARK, 14)
     _panel(build, nose, -w * 0.07, w * 0.07, top - lamp * 0.75, top - 0.08, TRIM, 40, 4)
     _panel(build, nose, -0.26, 0.26, low + 0.12, low + 0.23, PLATE, 20, 4)
-    wr, lr, br, tr = rear["w"], rear["low"], rear["belt"], rear["top"]
+    wr, lr, br = rear["w"], rear["low"], rear["belt"]
     _panel(build, tail, -wr * 0.92, wr * 0.92, lr, lr + rng.uniform(0.08, 0.2), DARK, 18)
     tall = rng.uniform(0.16, 0.3) if not boxy else rng.uniform(0.3, 0.5)
     share = rng.uniform(0.55, 0.72) if not boxy else rng.uniform(0.76, 0.85)
@@ -247,8 +246,6 @@ def _dress(
     _panel(build, tail, -0.26, 0.26, plate - 0.055, plate + 0.055, PLATE, 16, 4)
     _panel(build, tail, -wr * 0.9, wr * 0.9, lr + 0.27, lr + 0.285, UNDER, 50)
     _panel(build, tail, -wr * 0.06, wr * 0.06, br - 0.09, br - 0.02, TRIM, 40, 4)
-    side_x = max(front["w"], rear["w"]) * 1.0
-    return None if side_x else None
 
 
 def _side_details(build: _Builder, rng: np.random.Generator, stations: list[dict], doors: list[float]) -> None:
@@ -491,14 +488,19 @@ _PAINTS = (
     (0.02, (25, 220, 220)),
 )
 
+_PAINT_WEIGHTS = [weight for weight, _ in _PAINTS]
+
 
 @dataclass(frozen=True, eq=False)
 class Vehicle:
     """One vehicle's looks: which body, how scaled, in which colours."""
 
     shape: VehicleShape
-    scale: F64
-    """(3,) x, h, f."""
+    dimensions_hwl: tuple[float, float, float]
+    vertices: F64
+    """(V, 3) of the shape, scaled."""
+    centres: F64
+    """(F, 3) of the faces, scaled."""
     palette: F64
     """(MATERIALS, 3) BGR reflectance 0..255."""
     gloss: float
@@ -508,47 +510,56 @@ class Vehicle:
     def name(self) -> str:
         return self.shape.name
 
-    @property
-    def dimensions_hwl(self) -> tuple[float, float, float]:
-        h, w, length = self.shape.dimensions_hwl
-        return h * self.scale[1], w * self.scale[0], length * self.scale[2]
-
 
 def make_vehicle(kind: str, rng: np.random.Generator) -> Vehicle:
     """A vehicle of a kind ('car', 'van', 'truck') with looks drawn from `rng`."""
     family = shapes()[kind]
     shape = family[int(rng.integers(len(family)))]
-    weights = np.array([p[0] for p in _PAINTS])
-    hue, saturation, value = _PAINTS[pick(rng, [p[0] for p in _PAINTS])][1]
-    if kind != "car" and rng.random() < 0.5:
+    draws = rng.random(16).tolist()
+    hue, saturation, value = _PAINTS[pick(rng, _PAINT_WEIGHTS)][1]
+    if kind != "car" and draws[0] < 0.5:
         hue, saturation, value = 20, 5, 230
-    hsv = [hue + rng.normal(0, 6), saturation * rng.uniform(0.7, 1.2), value * rng.uniform(0.7, 1.15)]
-    if rng.random() < 0.06:  # any colour at all: the network must not lean on colour
-        hsv = [rng.uniform(0, 180), rng.uniform(0, 255), rng.uniform(20, 250)]
-    pixel = np.clip([[[hsv[0] % 180, hsv[1], hsv[2]]]], 0, 255).astype(np.uint8)
-    paint = cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float64)
-    palette = np.zeros((MATERIALS, 3))
-    palette[PAINT] = paint
-    palette[GLASS] = np.array([26, 24, 20]) * rng.uniform(0.4, 1.8)
-    palette[DARK] = rng.uniform(18, 45)
-    palette[TYRE] = rng.uniform(14, 30)
-    palette[RIM] = (150, 120, 60, 30)[int(rng.integers(4))] * rng.uniform(0.7, 1.2)
-    palette[HEADLIGHT] = np.array([205, 205, 200]) * rng.uniform(0.6, 1.1)
-    palette[TAIL] = np.array([26, 22, 150]) * rng.uniform(0.6, 1.2)
-    palette[PLATE] = np.array([215, 220, 225]) * rng.uniform(0.75, 1.05)
-    palette[UNDER] = rng.uniform(6, 16)
-    palette[TRIM] = rng.uniform(40, 190)
-    palette[CARGO] = np.clip(rng.normal(190, 40) + rng.normal(0, 25, 3), 20, 250) if rng.random() < 0.7 else paint
-    brake = bool(rng.random() < 0.2)
-    if brake:
-        palette[TAIL] = (60, 60, 250)
-    scale = np.array([rng.normal(1, 0.015), rng.normal(1, 0.02), rng.normal(1, 0.02)])
-    return Vehicle(shape, scale, np.clip(palette, 0, 255), float(rng.uniform(0.15, 0.6)), brake)
+    hue, saturation = hue + 12 * (draws[1] - 0.5), saturation * (0.7 + 0.5 * draws[2])
+    value = value * (0.7 + 0.45 * draws[3])
+    if draws[4] < 0.06:  # any colour at all: the network must not lean on colour
+        hue, saturation, value = 180 * draws[1], 255 * draws[2], 20 + 230 * draws[3]
+    r, g, b = colorsys.hsv_to_rgb(hue % 180 / 180, min(saturation, 255) / 255, min(value, 255))
+    paint = [b, g, r]
+    brake = draws[5] < 0.2
+    tail = 0.6 + 0.6 * draws[6]
+    glass, lamp, plate = 0.4 + 1.4 * draws[7], 0.6 + 0.5 * draws[8], 0.75 + 0.3 * draws[9]
+    cargo = [150 + 90 * draws[10] + 30 * (c - 0.5) for c in draws[11:14]] if draws[14] < 0.75 else paint
+    palette = np.array(
+        [
+            paint,
+            [26 * glass, 24 * glass, 20 * glass],
+            [18 + 27 * draws[11]] * 3,
+            [14 + 16 * draws[12]] * 3,
+            [(150, 120, 60, 30)[int(draws[13] * 4)]] * 3,
+            [205 * lamp, 205 * lamp, 200 * lamp],
+            [60.0, 60.0, 250.0] if brake else [26 * tail, 22 * tail, 150 * tail],
+            [215 * plate, 220 * plate, 225 * plate],
+            [6 + 10 * draws[10]] * 3,
+            [40 + 150 * draws[15]] * 3,
+            cargo,
+        ]
+    )
+    scale = 1 + rng.standard_normal(3) * [0.015, 0.02, 0.02]
+    h, w, length = shape.dimensions_hwl
+    return Vehicle(
+        shape,
+        (h * float(scale[1]), w * float(scale[0]), length * float(scale[2])),
+        shape.vertices * scale,
+        shape.centres * scale,
+        np.minimum(palette, 255),
+        0.15 + 0.45 * draws[14],
+        brake,
+    )
 
 
-def vehicle_points(vehicle: Vehicle, view: View, X: float, Z: float, yaw: float) -> tuple[F64, F64, F64]:
+def vehicle_points(vehicle: Vehicle, X: float, Z: float, yaw: float) -> tuple[F64, F64, F64]:
     """Vertices in camera coordinates: X, height above the road, Z; yaw is relative to the camera's heading."""
-    local = vehicle.shape.vertices * vehicle.scale
+    local = vehicle.vertices
     cos, sin = np.cos(yaw), np.sin(yaw)
     return X + local[:, 0] * cos + local[:, 2] * sin, local[:, 1], Z - local[:, 0] * sin + local[:, 2] * cos
 
