@@ -6,6 +6,7 @@ Picture number n of a run is a function of the seed and n alone, so a resumed ru
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,11 @@ from training.augment import TrainingPicture, training_picture
 from training.config import TrainConfig
 from training.models.heads.detection import DetectionTargets
 
+log = logging.getLogger("training.data")
+
 ROAD_FOLDS = 5
+HELD_OUT_DRIVES = 5
+"""Without a split file, one drive of so many is held out."""
 CACHE_BYTES = 1_500_000_000
 """Decoded pictures that a loader process keeps: decoding costs more than a crop."""
 
@@ -83,18 +88,23 @@ def find_sets(root: Path, road_fold: int) -> TrainingSets:
     """
     train: list[Subset] = []
     objects = road = None
-    object_root = next((p for p in (root / "kitti/object", root) if (p / "training/image_2").is_dir()), None)
+    object_root = _first(root, ("kitti/object", "object", "."), "training/image_2")
     held_out: set[str] = set()
     if object_root is not None and (object_root / "training/label_2").is_dir():
         objects, subset, held_out = _kitti_object(object_root)
         train.append(subset)
-    for folder, weight in (("kitti/tracking", 0.14), ("kitti/tracking_640x192", 0.12)):
+    for folder, weight in (
+        ("kitti/tracking", 0.14),
+        ("tracking", 0.14),
+        (".", 0.14),
+        ("kitti/tracking_640x192", 0.12),
+    ):
         if (root / folder / "training/image_02").is_dir():
             tracking = KittiTracking(root / folder)
             drives = [DRIVES.get(name.split("/")[0]) for name in tracking.names]
             keep = tuple(i for i, drive in enumerate(drives) if drive not in held_out)
             train.append(Subset(folder, tracking, keep, weight))
-    road_root = next((p for p in (root / "kitti/road", root) if (p / "training/gt_image_2").is_dir()), None)
+    road_root = _first(root, ("kitti/road", "road", "."), "training/gt_image_2")
     if road_root is not None:
         kitti_road = KittiRoad(road_root)
         held = tuple(road_fold_indices(kitti_road.names, road_fold)) if road_fold >= 0 else ()
@@ -121,14 +131,27 @@ def find_sets(root: Path, road_fold: int) -> TrainingSets:
     return TrainingSets(tuple(train), objects, road)
 
 
+def _first(root: Path, folders: tuple[str, ...], inside: str) -> Path | None:
+    return next((root / folder for folder in folders if (root / folder / inside).is_dir()), None)
+
+
 def _kitti_object(root: Path) -> tuple[Subset | None, Subset, set[str]]:
     """Held-out subset, training subset, held-out drives."""
     everything = KittiObject(root)
     index = {name: i for i, name in enumerate(everything.names)}
-    if not (root / "ImageSets/val.txt").exists():
-        return None, Subset("kitti/object", everything, tuple(range(len(everything))), 0.2), set()
     drives = read_drives(root)
-    names = {split: [n for n in read_split(root, split) if n in index] for split in ("train", "val")}
+    if (root / "ImageSets/val.txt").exists():
+        names = {split: [n for n in read_split(root, split) if n in index] for split in ("train", "val")}
+    elif drives:  # every fifth drive is held out
+        held_drives = set(sorted(set(drives.values()))[::HELD_OUT_DRIVES])
+        known = [n for n in everything.names if n in drives]
+        names = {
+            "train": [n for n in known if drives[n] not in held_drives],
+            "val": [n for n in known if drives[n] in held_drives],
+        }
+    else:
+        log.warning("%s: neither ImageSets/val.txt nor drives are known, so nothing is held out", root)
+        return None, Subset("kitti/object", everything, tuple(range(len(everything))), 0.2), set()
     sides = {split: {drives[n] for n in members if n in drives} for split, members in names.items()}
     if both := sides["train"] & sides["val"]:
         raise UserError(
