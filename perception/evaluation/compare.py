@@ -26,7 +26,7 @@ from perception.evaluation.road import URBAN, pr_curve
 from perception.evaluation.tracking_evidence import TrackingEvidence
 from perception.types import F64, I64
 
-MAX_EVIDENCE_BYTES = 4_000_000_000
+MAX_EVIDENCE_BYTES = 1_000_000_000
 """Unpacked size beyond which a file is refused: a small archive can hold a very large nothing."""
 TRACKING_BLOCK = 50
 """Frames drawn together in tracking, five seconds: neighbours in a video are no independent evidence."""
@@ -85,7 +85,7 @@ def load_run(folder: Path) -> Run:
             arrays = {name: packed[name] for name in packed.files}
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file", expected, do) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(f"{folder}: {error}", expected, do) from None
     task = str(report.get("task"))
     if task not in _TASKS:

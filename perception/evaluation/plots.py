@@ -232,9 +232,15 @@ def interval_bars(
     axis: Axis,
     *,
     zero_line: bool = False,
+    label_width: int = 92,
 ) -> Markup:
-    """Horizontal values with intervals: rows of (label, value, low, high, note). NaN draws the label alone."""
-    label_width, note_width, row_height, width = 92, 84, 26, WIDTH
+    """Horizontal values with intervals: rows of (label, value, low, high, note). NaN draws the label alone.
+
+    Args:
+        zero_line: points about zero instead of bars from the left end.
+        label_width: room for the labels.
+    """
+    note_width, row_height, width = 84, 26, WIDTH
     height = TOP + row_height * len(rows) + BOTTOM - 8
 
     def px(value: float) -> float:

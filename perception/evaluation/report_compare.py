@@ -27,6 +27,13 @@ VERDICTS = {
     "not shown": "the interval holds zero: these frames do not show a difference",
     "equal": "no draw of frames differs",
 }
+CARD_NOTES = {
+    "real": "hold after correction",
+    "perhaps": "hold alone, not among so many",
+    "not shown": "chance explains them",
+    "equal": "no draw differs",
+}
+"""Above the counts of verdicts."""
 
 
 def text_table(comparison: Comparison) -> str:
@@ -65,10 +72,9 @@ def how(comparison: Comparison) -> str:
 
 def comparison_report(comparison: Comparison) -> Report:
     """The page of a comparison, for `write_report`."""
-    found = comparison.differences
     cards = [
-        Card(word, str(sum(one.verdict == word for one in found)), meaning.split(",")[0].split(":")[0])
-        for word, meaning in VERDICTS.items()
+        Card(word, str(sum(one.verdict == word for one in comparison.differences)), note)
+        for word, note in CARD_NOTES.items()
     ]
     return Report(
         task="compare",
@@ -105,7 +111,8 @@ def _differences(comparison: Comparison) -> Section:
         ),
         note="; ".join(f"{word}: {meaning}" for word, meaning in VERDICTS.items()) + ".",
     )
-    figures = [_forest(title, rows) for title, rows in _grouped(comparison.differences).items()]
+    groups = _grouped(tuple(one for one in comparison.differences if one.verdict != "equal"))
+    figures = [_forest(title, rows) for title, rows in groups.items()]
     intro = Paragraph(
         "Each draw picks frames at random, with repetition, and scores both runs on them by the official rule. The "
         "line is the range of B − A that holds 95 % of the draws: right of zero, B is better."
@@ -126,7 +133,9 @@ def _forest(title: str, rows: list[Difference]) -> Figure:
     reach = max([abs(v) for v in finite] + [0.1]) * 1.05
     words = "; ".join(f"{d.name} {d.difference:+.2f} ({d.verdict})" for d in rows)
     bars = [(d.name.split(maxsplit=1)[-1], d.difference, d.low, d.high, d.verdict) for d in rows]
-    picture = interval_bars(f"{title}: B − A", words, bars, Axis("B − A", -reach, reach), zero_line=True)
+    picture = interval_bars(
+        f"{title}: B − A", words, bars, Axis("B − A", -reach, reach), zero_line=True, label_width=124
+    )
     return Figure(picture, f"{title}: difference with its 95 % interval.")
 
 
