@@ -67,7 +67,9 @@ def test_lower_rooms_of_the_runtime_do_not_look_up(place: str) -> None:
     where = ROOT / place
     for path in [where] if where.is_file() else sorted(where.rglob("*.py")):
         used = {name.split(".")[1] for name in imports(path) if name.startswith("perception.")}
-        assert used <= INSIDE[place] | {"__version__"}, f"{path.relative_to(ROOT)} reaches up to {used - INSIDE[place]}"
+        assert used <= INSIDE[place] | {"__version__"}, (
+            f"{path.relative_to(ROOT)} reaches up to {used - INSIDE[place]}"
+        )
 
 
 def test_help_answers_without_anything_heavy() -> None:
