@@ -1,4 +1,4 @@
-"""Reports of the recorded results through the command line: JSON holds the official numbers, draws follow the rule."""
+"""Reports of recorded results, from the command line: JSON holds the official numbers, draws follow the rule."""
 
 from __future__ import annotations
 
