@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "turn a checkpoint into one self-contained ONNX file",
     "evaluate": "official KITTI scores: object, road, tracking",
     "track": "run a tracker over stored detections",
+    "calibrate": "describe your own camera, so that tracks carry metres and seconds",
     "data": "check, fetch or make data sets",
     "bench": "measure latency and throughput",
     "doctor": "say what works on this machine, and how to mend what does not",
