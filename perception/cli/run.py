@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from perception import __version__
-from perception.cli.options import parse_options, read_toml
+from perception.cli.options import parse_options
 from perception.errors import UserError
 
 if TYPE_CHECKING:
-    from perception.camera import PinholeCamera
     from perception.health import HealthEvent
     from perception.pipeline import Pipeline, RunStats
     from perception.sinks import Sink
@@ -54,7 +53,7 @@ class RunOptions:
     tracker: str = "bytetrack"
     """Tracker, by the name of its file in perception/trackers."""
     camera: Path | None = None
-    """Calibration for distances: a KITTI calibration file, or TOML with fx, fy, cx, cy, height_m, pitch_rad."""
+    """Calibration for distances: the TOML that `perception calibrate` writes, or a KITTI calibration file."""
     start: float = 0.0
     """Skip this many seconds of a stored source."""
     duration: float | None = None
@@ -104,12 +103,12 @@ def main(argv: list[str]) -> int:
         raise UserError("no source given", "a video, folder, camera or stream", "perception run VIDEO")
 
     from perception.backends import load_model
+    from perception.camera_file import read_camera
     from perception.model import default_model
     from perception.pipeline import Pipeline, PipelineConfig
     from perception.sources import open_source
 
     begin = time.perf_counter()
-    cameras = read_camera(options.camera) if options.camera else None
     sources = [open_source(location, _source_options(options)) for location in options.sources]
     model_path = options.model or default_model(sources[0].size_hw)
     model = load_model(model_path, options.device, options.threads)
@@ -119,7 +118,7 @@ def main(argv: list[str]) -> int:
     out = _new_folder(options.out, sources)
     sinks = _sinks(options, out)
     failures: list[HealthEvent] = []
-    by_source = {} if cameras is None else {source.name: cameras for source in sources}
+    by_source = {source.name: read_camera(options.camera, source.size_hw) for source in sources if options.camera}
     pipeline = Pipeline(sources, model, sinks, config, by_source, on_event=_Reporter(failures, options.quiet))
     _write_json(out / "run.json", _record(options, pipeline, model_path))
 
@@ -169,46 +168,6 @@ def _source_options(options: RunOptions) -> Any:
         timeout_s=options.timeout,
         reconnects=options.reconnects,
     )
-
-
-@dataclass(frozen=True)
-class CameraFile:
-    """A pinhole camera above a road, in TOML."""
-
-    fx: float
-    """Focal length across, pixels."""
-    fy: float
-    """Focal length down, pixels."""
-    cx: float
-    """Optical centre, pixels."""
-    cy: float
-    """Optical centre, pixels."""
-    height_m: float = 1.65
-    """Of the camera above the road."""
-    pitch_rad: float = 0.0
-    """Positive where it looks down."""
-
-
-def read_camera(path: Path) -> PinholeCamera:
-    """Calibration from TOML or a KITTI calibration file.
-
-    Raises:
-        UserError: missing, broken or impossible values.
-    """
-    import numpy as np
-
-    from perception.camera import PinholeCamera
-    from perception.cli.options import from_table
-    from perception.formats.kitti import read_calibration
-
-    try:
-        if path.suffix != ".toml":
-            return PinholeCamera(read_calibration(path)["P2"])
-        file = from_table(CameraFile, read_toml(path), str(path))
-        projection = np.array([[file.fx, 0, file.cx, 0], [0, file.fy, file.cy, 0], [0, 0, 1, 0]], np.float64)
-        return PinholeCamera(projection, file.height_m, file.pitch_rad)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}", "a calibration in pixels, metres and radians") from None
 
 
 def _new_folder(wanted: Path | None, sources: list[Source]) -> Path:
