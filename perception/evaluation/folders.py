@@ -7,6 +7,7 @@ outside the picture, classes it does not know, results for other frames) is take
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -317,7 +318,7 @@ def score_tracking_folders(
         warnings.append(f"{len(others)} result file(s) of other sequences are not scored: {first_ten(others)}")
 
     evaluator = TrackingEvaluator()
-    unknown: dict[str, int] = {}
+    classes: Counter[str] = Counter()
     negative, wide, boxes, gt_boxes = 0, 0, [np.zeros((0, 4))], [np.zeros((0, 4))]
     for name, length in lengths.items():
         gt_rows, _ = read_tracking_fast(labels / f"{name}.txt", scores=False)
@@ -330,18 +331,18 @@ def score_tracking_folders(
             gt_rows = gt_rows[np.isin(gt_rows.frame_ids, only_frames[name])]
         evaluator.process(name, gt_rows, rows, length, (str(labels / f"{name}.txt"), str(path)))
         wide += extra > 0
-        negative += int(((rows.track_ids < 0) & ~_named(rows, "dontcare")).sum())
+        dropped = np.flatnonzero(rows.track_ids < 0).tolist()
+        negative += sum(rows.objects.names[i].lower() != "dontcare" for i in dropped)
         boxes.append(rows.objects.boxes_xyxy)
         gt_boxes.append(gt_rows.objects.boxes_xyxy)
-        for class_name in rows.objects.names:
-            unknown[class_name] = unknown.get(class_name, 0) + 1
+        classes.update(rows.objects.names)
     if wide:
         warnings.append(f"{wide} result file(s) have columns after the score (column 18): they are not read")
     if negative:
         warnings.append(f"{negative} result row(s) with a negative id are not scored")
-    warnings += _class_warnings(tuple(unknown), tuple(unknown.values()), TRACKING_CLASSES, "result")
+    warnings += _class_warnings(tuple(classes), tuple(classes.values()), TRACKING_CLASSES, "result")
     warnings += _box_warnings(np.concatenate(boxes), np.concatenate(gt_boxes))
-    lower = {name.lower() for name in unknown}
+    lower = {name.lower() for name in classes}
     for class_name in TRACKING_CLASSES_SCORED:
         if class_name.lower() not in lower:
             warnings.append(f"no result row of class {class_name}: its scores are those of an empty result")
@@ -353,10 +354,6 @@ def empty_tracking() -> TrackingRows:
     from perception.formats.kitti import parse_tracking
 
     return parse_tracking("", scores=True)
-
-
-def _named(rows: TrackingRows, name: str) -> np.ndarray:
-    return np.array([n.lower() == name for n in rows.objects.names], bool)
 
 
 def _sequence_lengths(labels: Path, gt: Path, seqmap: Path | None) -> tuple[dict[str, int], list[str]]:
