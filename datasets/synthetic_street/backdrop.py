@@ -8,7 +8,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from datasets.synthetic_street import textures
+from datasets.synthetic_street import facades, textures
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.light import Light
 from datasets.synthetic_street.scene import Street
@@ -66,7 +66,7 @@ class _Hit:
 @cache
 def _tile_facts() -> tuple[F64, np.ndarray, I64]:
     """Of the façade tiles: natural heights, whether they must not be cut, first row of each level."""
-    atlas = textures.facades()
+    atlas = facades.atlas()
     whole = np.array([kind in ("house", "gable") for kind in atlas.kinds])
     return np.array(atlas.heights_m), whole, np.array(atlas.level_rows)
 
@@ -135,25 +135,25 @@ class Walls:
         last = int(np.clip(v_foot.max() + 1, 0, image.shape[0]))
         if last <= first:
             return
-        atlas, P = textures.facades(), self.view.camera.P_cam2
+        atlas, P = facades.atlas(), self.view.camera.P_cam2
         _, whole, level_rows = _tile_facts()
         wall = rows[hit.which]  # (W, 9)
         z = np.where(np.isfinite(hit.depth), hit.depth, 50.0)
         tile = wall[:, 5].astype(np.int64)
         scale = 16.0 / wall[:, 4]  # natural metres a metre
         length = np.hypot(wall[:, 2] - wall[:, 0], wall[:, 3] - wall[:, 1])
-        along = (hit.along * length * scale + wall[:, 8]) * textures.TILE_PPM
-        along = np.where(whole[tile], hit.along * textures.TILE, along)
+        along = (hit.along * length * scale + wall[:, 8]) * facades.TILE_PPM
+        along = np.where(whole[tile], hit.along * facades.TILE, along)
         # texels a pixel choose the level of detail
-        texels_v = textures.TILE_PPM * scale * (z + P[2, 3]) / P[1, 1]
+        texels_v = facades.TILE_PPM * scale * (z + P[2, 3]) / P[1, 1]
         texels_u = np.minimum(np.abs(np.gradient(along)), 64) * 0.6
         fine = np.log2(np.maximum(np.maximum(texels_v, texels_u), 1.0)) + 0.35
-        level = np.minimum(fine.astype(np.int64), textures.LEVELS - 1)
-        size = textures.TILE >> level
-        u = along % textures.TILE
-        u = np.where(wall[:, 6] > 0, textures.TILE - u, u) / (1 << level)
-        u = np.clip(u, 0.5, size - 1.5) + (tile % textures.COLUMNS) * size
-        foot_texel = level_rows[level] + (tile // textures.COLUMNS + 1) * size - 1.0
+        level = np.minimum(fine.astype(np.int64), facades.LEVELS - 1)
+        size = facades.TILE >> level
+        u = along % facades.TILE
+        u = np.where(wall[:, 6] > 0, facades.TILE - u, u) / (1 << level)
+        u = np.clip(u, 0.5, size - 1.5) + (tile % facades.COLUMNS) * size
+        foot_texel = level_rows[level] + (tile // facades.COLUMNS + 1) * size - 1.0
         step = texels_v / (1 << level)  # texel rows a pixel row
         v = np.arange(first, last, dtype=np.float32)
         map_y = np.multiply.outer(v, step.astype(np.float32))

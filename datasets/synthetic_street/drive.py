@@ -69,8 +69,8 @@ class SyntheticStreet:
 
     def _actors(self, i: int, s: float) -> list[Actor]:
         traffic = self.traffic
-        actors = [a for _, b in self.street.blocks(s - 12, s + 105) for a in b.parked]
-        present = np.flatnonzero((traffic.ids[i] >= 0) & (np.abs(traffic.s[i] - s - 45) < 65))
+        actors = [a for _, b in self.street.blocks(s - 12, s + 100) for a in b.parked]
+        present = np.flatnonzero((traffic.ids[i] >= 0) & (np.abs(traffic.s[i] - s - 45) < 58))
         if len(present):
             x, y, heading = self.street.line.place(traffic.s[i, present], traffic.d[i, present])
             for j, px, py, h in zip(present, x, y, heading, strict=True):

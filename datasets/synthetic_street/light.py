@@ -62,8 +62,8 @@ class Light:
 def _response(rng: np.random.Generator, weather: Weather) -> U8:
     """Exposure, contrast, gamma and white balance as one table a channel."""
     x = np.arange(256) / 255.0
-    exposure = rng.lognormal(0.05, 0.14)
-    gamma = rng.uniform(0.95, 1.3)
+    exposure = rng.lognormal(0.24, 0.13) if weather != "fog" else rng.uniform(0.9, 1.1)
+    gamma = rng.uniform(0.85, 1.15)
     contrast = rng.uniform(0.05, 0.5) if weather != "fog" else 0.0
     balance = np.array([rng.normal(1.02, 0.03), 1.0, rng.normal(0.97, 0.03)])
     lift = rng.uniform(0.0, 0.02)
@@ -77,7 +77,7 @@ def _response(rng: np.random.Generator, weather: Weather) -> U8:
 
 def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: float) -> Light:
     """Draw a light. Sun is the most frequent, as in KITTI."""
-    kind: Weather = weather or WEATHERS[pick(rng, (0.60, 0.22, 0.06, 0.05, 0.07))]
+    kind: Weather = weather or WEATHERS[pick(rng, (0.64, 0.22, 0.05, 0.05, 0.04))]
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(22, 58))
     direct, ambient, haze_m, shade, wet = 0.0, 0.0, 900.0, 1.0, 0.0
     haze = np.array([235.0, 225.0, 215.0])
@@ -97,7 +97,7 @@ def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: 
         haze, haze_m, cool = np.full(3, rng.uniform(165, 230)), rng.uniform(35, 110), np.ones(3)
     else:
         elevation = np.radians(rng.uniform(4, 14))
-        direct, ambient = rng.uniform(0.1, 0.5), rng.uniform(0.25, 0.45)
+        direct, ambient = rng.uniform(0.15, 0.6), rng.uniform(0.35, 0.6)
         haze, haze_m = np.array([150.0, 150.0, 190.0]) * rng.uniform(0.7, 1.2), rng.uniform(200, 700)
         warm = np.array([0.62, 0.9, 1.25])
     sky = ambient * cool

@@ -28,7 +28,7 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
             dense = (8.0, 14.0, 30.0, 80.0)[pick(rng, (0.15, 0.3, 0.35, 0.2))]
             own = abs(centre - ego_d) < 1.2
             at = s + (rng.uniform(5, 9) if own else -6) + rng.exponential(dense) * (1.0 if not own else 1.2)
-            while at < s + 115:
+            while at < s + 95:
                 kind = VEHICLE_KINDS[pick(rng, (0.87, 0.08, 0.05))]
                 long = 6.0 if kind == "truck" else 0.0
                 add(
@@ -45,7 +45,7 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
         side = section.side(sign)
         inner, outer = side.parking + 0.4, max(side.pavement - 0.3, side.parking + 0.8)
         for _ in range(rng.poisson(1.4 * crowd * busy)):
-            at, d = s + 4 + rng.uniform(0, 1) ** 1.4 * 55, sign * rng.uniform(inner, outer)
+            at, d = s + 4 + rng.uniform(0, 1) ** 1.6 * 42, sign * rng.uniform(inner, outer)
             for _ in range(int((1, 2, 3)[pick(rng, (0.7, 0.24, 0.06))])):
                 turn = (0.0, np.pi)[int(rng.integers(2))] + rng.normal(0, 0.25)
                 if rng.random() < 0.15:
@@ -59,7 +59,7 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
                     moving=bool(rng.random() < 0.8),
                 )
         for _ in range(rng.poisson(0.28 * (0.4 + crowd) * busy)):
-            at = s + 5 + rng.uniform(0, 1) ** 1.3 * 55
+            at = s + 5 + rng.uniform(0, 1) ** 1.5 * 45
             d = sign * (side.road - rng.uniform(0.2, 0.9) if rng.random() < 0.6 else rng.uniform(inner, outer))
             turn = (0.0 if (sign > 0) == (rng.random() < 0.9) else np.pi) + rng.normal(0, 0.06)
             add("cyclist", at, d, turn, phase=float(rng.uniform(0, 6.28)), moving=True)
@@ -140,7 +140,7 @@ def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW) -> Sample
     d = section.lane_centre(lane, 1) + float(rng.normal(0, 0.3))
     x, y, heading = street.line.place(s, d)
     view = View(kitti_camera(size_hw, rng), size_hw, float(x), float(y), float(heading + rng.normal(0, 0.025)))
-    parked = [a for _, b in street.blocks(s - 12, s + 105) for a in b.parked]
+    parked = [a for _, b in street.blocks(s - 12, s + 92) for a in b.parked]
     actors = _apart(_traffic(rng, street, s, d), parked)
     actors = [a for a in actors if (a.x - view.x) ** 2 + (a.y - view.y) ** 2 > 3.4**2]
     picture = render(street, actors, view, s, light, strip(street), (seed, 5))

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from datasets.synthetic_street import textures
+from datasets.synthetic_street import facades, textures
 from datasets.synthetic_street.chance import pick, stable_seed
 from datasets.synthetic_street.chance import sign as sign_of
 from datasets.synthetic_street.config import SETTINGS, Setting
@@ -185,7 +185,7 @@ class Street:
         self.surface_gain = rng.uniform(0.75, 1.25, 4)
         self.tree_rate = (0.0, 0.5, 1.0, 1.8)[int(rng.integers(4))]
         self.paint = float(rng.uniform(0.55, 1.0))
-        self.avenue = int(rng.integers(20))
+        self.avenue = int(rng.integers(textures.TREES))
         self._blocks: dict[int, Block] = {}
 
     def blocks(self, s0: float, s1: float) -> list[tuple[int, Block]]:
@@ -256,7 +256,7 @@ class Street:
         rows.append((x0, y0, x1, y1, height, float(tile), float(b < 0.5), gain * (0.7 + 0.5 * c), 16 * e))
 
     def _pick(self, rng: np.random.Generator, *kinds: str) -> int:
-        tiles = textures.facades().by_kind[kinds[int(rng.integers(len(kinds)))]]
+        tiles = facades.atlas().by_kind[kinds[int(rng.integers(len(kinds)))]]
         return tiles[int(rng.integers(len(tiles)))]
 
     def _walls(
@@ -283,10 +283,14 @@ class Street:
                     wall + (rng.uniform(0, 6) if setting != "city" else rng.choice([0, 0, rng.uniform(0, 1)]))
                 )
                 if kind:
-                    self._wall(block.front, at, d, end, d, self._pick(rng, kind), rng)
+                    tile = self._pick(rng, kind)
+                    self._wall(block.front, at, d, end, d, tile, rng)
                     if kind not in ("woods", "bank", "hedge", "garages") and (at == start or setting != "city"):
-                        self._wall(block.front, at, d, at, d + sign * 10, self._pick(rng, "gable"), rng, 0.8)
-                        self._wall(block.front, end, d, end, d + sign * 10, self._pick(rng, "gable"), rng, 0.8)
+                        height = facades.atlas().heights_m[tile] * block.front[-1][4] / 16.0
+                        gable = self._pick(rng, "gable")
+                        stretch = height / facades.atlas().heights_m[gable]
+                        for s in (at, end):
+                            self._wall(block.front, s, d, s, d + sign * 10, gable, rng, 0.8, (stretch, stretch))
                 at = end
             if setting != "city" and stop - start > 4:
                 if rng.random() < 0.75:
@@ -327,7 +331,7 @@ class Street:
                 d = side.parking + rng.uniform(0.6, max(0.7, side.pavement - side.parking))
             else:
                 d = rng.uniform(side.pavement + 0.5, side.wall + 8)
-            sprite = self.avenue if rng.random() < 0.5 else int(rng.integers(20))
+            sprite = self.avenue if rng.random() < 0.5 else int(rng.integers(textures.TREES))
             size = rng.uniform(6, 13)
             x, y, _ = self.line.place_one(s, sign * d)
             block.sprites.append(
@@ -340,7 +344,14 @@ class Street:
             size = rng.uniform(0.8, 2.6)
             x, y, _ = self.line.place_one(s, sign * d)
             block.sprites.append(
-                (float(x), float(y), size * rng.uniform(1, 2), size, 20 + int(rng.integers(6)), rng.uniform(0.5, 1.1))
+                (
+                    float(x),
+                    float(y),
+                    size * rng.uniform(1, 2),
+                    size,
+                    textures.TREES + int(rng.integers(textures.BUSHES)),
+                    rng.uniform(0.5, 1.1),
+                )
             )
 
     def _furniture(

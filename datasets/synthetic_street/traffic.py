@@ -117,7 +117,7 @@ class _Simulation:
         for sign in (-1, 1):
             side = section.side(sign)
             inner, outer = side.parking + 0.4, max(side.pavement - 0.3, side.parking + 0.8)
-            for kind, mean in ((3, 7.0 * busy), (4, 2.0 * busy)):
+            for kind, mean in ((3, 3.0 * busy), (4, 0.8 * busy)):
                 for _ in range(rng.poisson(mean)):
                     if kind == 4:
                         d = sign * (side.road - rng.uniform(0.25, 0.6))

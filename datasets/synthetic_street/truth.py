@@ -15,9 +15,9 @@ from perception.camera import PinholeCamera
 from perception.formats.kitti import UNKNOWN_ALPHA, ObjectRows, TrackingRows
 from perception.types import CLASS_NAMES, F64, I64, U8
 
-LABELLED_M = 80.0
+LABELLED_M = 75.0
 """Objects farther away become DontCare, as in KITTI."""
-SMALLEST_PX = 10.0
+SMALLEST_PX = 13.0
 """Objects lower than this become DontCare."""
 VISIBLE_SHARES = (0.80, 0.45, 0.10)
 """Least visible share of occlusion levels 0, 1 and 2; below the last an object is level 3, unknown."""
