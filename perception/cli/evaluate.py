@@ -243,20 +243,33 @@ def _compare(argv: list[str]) -> int:
     from perception.evaluation.report import render_json, write_report
     from perception.evaluation.report_compare import comparison_report, text_table
 
-    comparison = compare(
-        options.a,
-        options.b,
-        resamples=options.resamples,
-        seed=options.seed,
-        block=options.block,
-        groups=None if options.groups is None else read_groups(options.groups),
-    )
+    with Progress("drawing frames") as progress:
+        comparison = compare(
+            options.a,
+            options.b,
+            resamples=options.resamples,
+            seed=options.seed,
+            block=options.block,
+            groups=None if options.groups is None else read_groups(options.groups),
+            progress=progress.update,
+        )
     report = comparison_report(comparison)
     if options.report is not None:
         print(f"report: {write_report(report, options.report)}", file=sys.stderr)
     print(render_json(report) if options.json else text_table(comparison))
     worse = [one.name for one in comparison.differences if one.verdict == "real" and one.difference < 0]
     return 1 if worse and options.fail_if_worse else 0
+
+
+def _groups(path: Path) -> dict[str, str]:
+    """Group of each frame, from a JSON file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}", "JSON with a group for each frame") from None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise UserError(f"{path}: is not a table of texts", 'JSON such as {"000002": "2011_09_26_drive_0086"}')
+    return found
 
 
 # ---------------------------------------------------------------- shared steps

@@ -67,12 +67,18 @@ def blocks(frame_counts: Sequence[int], length: int) -> I64:
 
 
 def paired_draws(
-    score_a: Score, score_b: Score, units: I64, resamples: int = RESAMPLES, seed: int = SEED
+    score_a: Score,
+    score_b: Score,
+    units: I64,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[F64, F64]:
     """Scores of both runs on the same draws, two (R, M).
 
     Args:
         units: (F,) unit of each frame, 0, 1, …; the frames of a unit are drawn together.
+        progress: called with how many draws are done, and of how many.
     """
     count = int(units.max()) + 1
     random = np.random.default_rng(seed)
@@ -82,6 +88,7 @@ def paired_draws(
         weights = random.multinomial(count, np.full(count, 1.0 / count), size=size)[:, units]  # (R, F)
         draws_a.append(score_a(weights))
         draws_b.append(score_b(weights))
+        progress(start + size, resamples)
     return np.concatenate(draws_a), np.concatenate(draws_b)
 
 

@@ -241,6 +241,7 @@ def compare(
     seed: int = SEED,
     block: int | None = None,
     groups: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Compare two report folders of the same task, frames and labels.
 
@@ -248,6 +249,7 @@ def compare(
         resamples: draws of the bootstrap.
         block: consecutive frames drawn together; None is 1 for objects and road, `TRACKING_BLOCK` for tracking.
         groups: group of each frame by name (such as its drive), drawn together; instead of `block`.
+        progress: called with how many draws are done, and of how many.
 
     Raises:
         UserError: no reports, other tasks, other frames, other labels, or too few draws to find anything.
@@ -272,7 +274,7 @@ def compare(
         )
     pick_a, pick_b = ([one.names.index(name) for name in shared] for one in (a, b))
     draws_a, draws_b = paired_draws(
-        lambda w: a.score(w)[:, pick_a], lambda w: b.score(w)[:, pick_b], units, resamples, seed
+        lambda w: a.score(w)[:, pick_a], lambda w: b.score(w)[:, pick_b], units, resamples, seed, progress
     )
     name_a, name_b = folder_a.resolve().name, folder_b.resolve().name
     if name_a == name_b:

@@ -241,7 +241,7 @@ def interval_bars(
         label_width: room for the labels.
     """
     note_width, row_height, width = 84, 26, WIDTH
-    height = TOP + row_height * len(rows) + BOTTOM - 8
+    height = TOP + row_height * len(rows) + BOTTOM - 2
 
     def px(value: float) -> float:
         clipped = min(max(value, axis.low), axis.high)
@@ -260,7 +260,7 @@ def interval_bars(
             axis.label,
             class_="name",
             x=(label_width + width - note_width) / 2,
-            y=height - 2,
+            y=height - 7,
             text_anchor="middle",
         )
     )
