@@ -1,0 +1,437 @@
+"""`perception bench MODEL…`: latency and throughput of models, measured fairly on a machine that is never quiet.
+
+All cases take turns, run by run, in an order that is shuffled anew each round, so that what else happens on the
+machine meets all of them alike. Warm-up is discarded. Beside the time on the clock stands the processor time, which
+other processes do not lengthen much, and the share of the floor: what the model's own operations would take at the
+rate that this machine reaches in a large matrix product, through the same runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+
+from export.cost import Cost, cost, single
+from perception import __version__
+from perception.backends import Backend, load_model
+from perception.errors import UserError
+from perception.model import ModelSpec
+
+Device = Literal["cpu", "cuda", "tensorrt"]
+GEMM_SIDE = 1024
+COPY_FLOATS = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Measure latency and throughput of one or more model files, taking turns."""
+
+    models: tuple[Path, ...]
+    """Files that `perception export` wrote."""
+    device: tuple[Device, ...] = ("cpu",)
+    """Where they run; several are compared."""
+    batch: tuple[int, ...] = (1,)
+    """Images in one run; several are compared. A file of a fixed batch takes its own."""
+    threads: int = 0
+    """CPU threads for one operator, 0 for one a core."""
+    rounds: int = 50
+    """Measured runs of each case."""
+    warmup: int = 5
+    """Runs of each case before, discarded."""
+    profile: bool = False
+    """Also say where the time goes, by operator (ONNX Runtime)."""
+    json: bool = False
+    """Print everything as JSON."""
+    out: Path | None = None
+    """Also write the JSON to this file."""
+    plot: Path | None = None
+    """Also draw the latencies into this PNG (needs the extra 'report')."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the figures were measured on."""
+
+    processor: str
+    cores: int
+    load: float
+    """Average number of running processes in the last minute, ours included: above the cores, times are too long."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What the machine reaches, through ONNX Runtime with the same device and threads."""
+
+    gemm_gflops: float
+    """In a product of square fp32 matrices, on the clock."""
+    gemm_gflops_core: float
+    """The same for each second of processor time: one core's rate, whatever else the machine does."""
+    memory_gbs: float
+    """Reading and writing an array that no cache holds."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One case."""
+
+    model: str
+    precision: str
+    size_hw: tuple[int, int]
+    device: str
+    provider: str
+    """What really ran it."""
+    batch: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    images_per_s: float
+    """From the median."""
+    cpu_ms: float
+    """Processor time of one run, all threads together, least of all runs; with a GPU, that of the host."""
+    memory_mb: float
+    """By which the process grew when it was loaded and first run."""
+    file_mb: float
+    gflops: float
+    """Operations of one run."""
+    floor_ms: float
+    """What these take at the machine's rate, or their bytes at its bandwidth, whichever is longer."""
+    floor_share: float
+    """Floor over what was measured: 1 would be a perfect run. On a CPU both in processor time, which a busy machine
+    changes little; else both on the clock."""
+
+
+@dataclass
+class _Case:
+    model: Path
+    device: Device
+    backend: Backend
+    spec: ModelSpec
+    images: np.ndarray
+    cost: Cost | None
+    memory_mb: float
+    times_ms: list[float]
+    cpu_ms: list[float]
+
+    def run(self) -> None:
+        begin, begin_cpu = time.perf_counter(), time.process_time()
+        self.backend.run({"images": self.images})  # returns when the outputs lie in host memory: synchronised
+        self.times_ms.append(1e3 * (time.perf_counter() - begin))
+        self.cpu_ms.append(1e3 * (time.process_time() - begin_cpu))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the options, measure, print."""
+    import tyro
+
+    options = tyro.cli(
+        BenchOptions, args=list(argv), prog="perception bench", config=(tyro.conf.PositionalRequiredArgs,)
+    )
+    if options.rounds < 1 or options.warmup < 0 or min(options.batch) < 1:
+        found = f"--rounds {options.rounds} --warmup {options.warmup} --batch {min(options.batch)}"
+        raise UserError(found, "at least one round and one image")
+    if options.plot:
+        _require_matplotlib()
+    result = bench(options)
+    values = to_json(result)
+    if options.out:
+        _write(options.out, json.dumps(values, indent=1))
+    if options.plot:
+        plot(result.measurements, options.plot)
+    print(json.dumps(values, indent=1) if options.json else text(result))
+    return 0
+
+
+def _write(path: Path, content: str) -> None:
+    """Beside and renamed."""
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(content, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "a file that can be written", "--out FILE.json") from None
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """All of it."""
+
+    machine: Machine
+    floors: dict[str, Floor]
+    """By device."""
+    measurements: list[Measurement]
+    profiles: dict[str, list[dict[str, Any]]]
+    """Model → operators with milliseconds and share, longest first."""
+
+
+def bench(options: BenchOptions) -> BenchResult:
+    """Load every case, let them take turns, and relate them to the machine.
+
+    Raises:
+        UserError: a model or a device that cannot be used.
+    """
+    cases = [
+        _load(model, device, batch, options.threads)
+        for model in options.models
+        for device in options.device
+        for batch in _batches(model, options.batch)
+    ]
+    order = np.random.default_rng(0)
+    for number in range(options.warmup + options.rounds):
+        if number == options.warmup:
+            for case in cases:
+                case.times_ms.clear()
+                case.cpu_ms.clear()
+        for index in order.permutation(len(cases)):
+            cases[index].run()
+        print(f"\rround {number + 1} of {options.warmup + options.rounds}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    floors: dict[str, Floor] = {
+        device: measure_floor(device, options.threads) for device in dict.fromkeys(options.device)
+    }
+    profiles = {}
+    if options.profile:
+        for model in options.models:
+            if model.suffix == ".onnx":
+                profiles[str(model)] = profile(model, options.threads, rounds=max(5, options.rounds // 5))
+    return BenchResult(machine(), floors, [_measured(case, floors[case.device]) for case in cases], profiles)
+
+
+def _batches(model: Path, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """What was asked for, or the one batch that the file was made for."""
+    if model.suffix != ".onnx" or not model.is_file():
+        return wanted
+    first = onnx.load(str(model)).graph.input[0].type.tensor_type.shape.dim[0]
+    return (first.dim_value,) if first.dim_value else wanted
+
+
+def _load(model: Path, device: Device, batch: int, threads: int) -> _Case:
+    before = _resident_mb()
+    backend, spec = load_model(model, device, threads)
+    images = np.random.default_rng(0).integers(0, 256, (batch, *spec.size_hw, 3), np.uint8)
+    backend.run({"images": images})
+    counted = cost(onnx.load(str(model)), batch) if model.suffix == ".onnx" else None
+    return _Case(model, device, backend, spec, images, counted, max(0.0, _resident_mb() - before), [], [])
+
+
+def _measured(case: _Case, floor: Floor) -> Measurement:
+    p50, p90, p99 = (float(v) for v in np.percentile(case.times_ms, (50, 90, 99)))
+    floor_ms = floor_of(case.cost, floor) if case.cost else float("nan")
+    share = floor_ms / p50
+    if case.cost and case.device == "cpu":
+        share = case.cost.conv_flops / floor.gemm_gflops_core / 1e6 / min(case.cpu_ms)
+    return Measurement(
+        model=str(case.model),
+        precision=case.spec.precision,
+        size_hw=case.spec.size_hw,
+        device=case.device,
+        provider=str(getattr(case.backend, "provider", "")),
+        batch=len(case.images),
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        images_per_s=1e3 * len(case.images) / p50,
+        cpu_ms=min(case.cpu_ms),
+        memory_mb=case.memory_mb,
+        file_mb=case.model.stat().st_size / 1e6,
+        gflops=case.cost.flops / 1e9 if case.cost else float("nan"),
+        floor_ms=floor_ms,
+        floor_share=share,
+    )
+
+
+def floor_of(counted: Cost, floor: Floor) -> float:
+    """Milliseconds that a run takes at the machine's own fp32 rate and bandwidth (roofline, Williams et al. 2009)."""
+    return max(counted.conv_flops / floor.gemm_gflops, counted.bytes_once / floor.memory_gbs) / 1e6
+
+
+def measure_floor(device: Device, threads: int, repeats: int = 12) -> Floor:
+    """The best of several large matrix products, and of several passes over a large array."""
+    square = (GEMM_SIDE, GEMM_SIDE)
+    gemm, gemm_cpu = _fastest_s(single("MatMul", [square, square]), square, device, threads, repeats)
+    copy, _ = _fastest_s(single("Add", [(COPY_FLOATS,), (1,)]), (COPY_FLOATS,), device, threads, max(3, repeats // 3))
+    flops = 2 * GEMM_SIDE**3
+    # Add reads and writes each float, and the maximum behind it reads it once more
+    return Floor(flops / gemm / 1e9, flops / gemm_cpu / 1e9, 3 * 4 * COPY_FLOATS / copy / 1e9)
+
+
+def _fastest_s(
+    model: onnx.ModelProto, shape: tuple[int, ...], device: Device, threads: int, repeats: int
+) -> tuple[float, float]:
+    """Least seconds on the clock, least processor seconds."""
+    from perception.backends.onnxruntime import OnnxRuntimeBackend
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "floor.onnx"
+        onnx.save(model, str(path))
+        backend = OnnxRuntimeBackend(path, device, threads)
+    inputs = {"x0": np.random.default_rng(1).random(shape, np.float32)}
+    times, cpu_times = [], []
+    for _ in range(repeats + 2):
+        begin, begin_cpu = time.perf_counter(), time.process_time()
+        backend.run(inputs)
+        times.append(time.perf_counter() - begin)
+        cpu_times.append(time.process_time() - begin_cpu)
+    return min(times[2:]), max(1e-9, min(cpu_times[2:]))
+
+
+def profile(model: Path, threads: int, rounds: int = 10) -> list[dict[str, Any]]:
+    """Operators by time on the CPU, from ONNX Runtime's own profiler: the median of each node over the rounds.
+
+    Returns:
+        Operator type, number of nodes, milliseconds and share of all, longest first.
+    """
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 3
+        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        first = session.get_inputs()[0]
+        shape = [d if isinstance(d, int) else 1 for d in first.shape]
+        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        for _ in range(rounds + 2):
+            session.run(None, {first.name: images})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            nodes.setdefault((event["args"]["op_name"], event["name"]), []).append(event["dur"] / 1e3)
+    totals: dict[str, tuple[int, float]] = {}
+    for (operator, _), times in nodes.items():
+        count, total = totals.get(operator, (0, 0.0))
+        totals[operator] = (count + 1, total + float(np.median(times[2:] or times)))
+    everything = sum(total for _, total in totals.values())
+    return [
+        {"operator": operator, "nodes": count, "ms": round(total, 4), "share": round(total / everything, 4)}
+        for operator, (count, total) in sorted(totals.items(), key=lambda item: -item[1][1])
+    ]
+
+
+def machine() -> Machine:
+    """Processor, cores, load, versions."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    import onnxruntime
+
+    versions = {
+        "perception": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+    }
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    return Machine(name, os.cpu_count() or 1, round(load, 2), versions)
+
+
+def _resident_mb() -> float:
+    """Memory of this process, where the system tells."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if statm.exists() else 0.0
+
+
+def to_json(result: BenchResult) -> dict[str, Any]:
+    """Everything as JSON values; what is unknown is null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [clean(inner) for inner in value]
+        return None if isinstance(value, float) and value != value else value
+
+    return clean(asdict(result))
+
+
+def text(result: BenchResult) -> str:
+    """Tables for people."""
+    info = result.machine
+    lines = [
+        f"{info.processor}, {info.cores} cores, load {info.load}, ONNX Runtime {info.versions['onnxruntime']}",
+        *(
+            f"{device}: {floor.gemm_gflops:.0f} GFLOP/s in a matrix product ({floor.gemm_gflops_core:.0f} a core),"
+            f" {floor.memory_gbs:.0f} GB/s of memory"
+            for device, floor in result.floors.items()
+        ),
+        f"{'model':34} {'device':8} {'batch':>5} {'p50 ms':>8} {'p90':>7} {'p99':>7} {'img/s':>7} {'cpu ms':>7}"
+        f" {'MB':>6} {'GFLOP':>6} {'floor ms':>8} {'share':>6}",
+    ]
+    for m in result.measurements:
+        lines.append(
+            f"{Path(m.model).name[-34:]:34} {m.device:8} {m.batch:5d} {m.p50_ms:8.2f} {m.p90_ms:7.2f} {m.p99_ms:7.2f}"
+            f" {m.images_per_s:7.1f} {m.cpu_ms:7.2f} {m.memory_mb:6.0f} {m.gflops:6.2f} {m.floor_ms:8.2f}"
+            f" {100 * m.floor_share:5.0f}%"
+        )
+    if info.load > info.cores:
+        lines.append(f"The machine was busy (load {info.load} on {info.cores} cores): compare ratios and cpu ms.")
+    lines += slower_than_fp32(result.measurements)
+    for model, rows in result.profiles.items():
+        lines += ["", f"{Path(model).name} by operator, ms:"]
+        lines += [f"  {r['operator']:24} {r['nodes']:4d} {r['ms']:8.3f} {100 * r['share']:5.1f}%" for r in rows[:16]]
+    return "\n".join(lines)
+
+
+def slower_than_fp32(measurements: Sequence[Measurement]) -> list[str]:
+    """What lower precision brings here, in words: it must earn its place."""
+    lines = []
+    for m in measurements:
+        like = replace(m, model="", precision="fp32")
+        for base in measurements:
+            same = (base.size_hw, base.device, base.batch) == (like.size_hw, like.device, like.batch)
+            if m.precision != "fp32" and base.precision == "fp32" and same:
+                ratio = m.cpu_ms / base.cpu_ms if m.device == "cpu" else m.p50_ms / base.p50_ms
+                verdict = "faster" if ratio < 0.97 else "NOT faster"
+                lines.append(
+                    f"{m.precision} is {verdict} than fp32 here: {Path(m.model).name} takes {ratio:.2f} of the time"
+                    f" of {Path(base.model).name} ({m.device}, batch {m.batch})"
+                )
+    return lines
+
+
+def _require_matplotlib() -> None:
+    from perception.errors import MissingDependencyError
+
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingDependencyError("matplotlib", "report", "drawing the latencies") from None
+
+
+def plot(measurements: Sequence[Measurement], path: Path) -> None:
+    """Medians as bars, to p90 as whiskers, the floor as a mark."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = [f"{Path(m.model).stem}\n{m.precision}, {m.device}, batch {m.batch}" for m in measurements]
+    middle = [m.p50_ms for m in measurements]
+    upper = [m.p90_ms - m.p50_ms for m in measurements]
+    figure, axes = plt.subplots(figsize=(8, 0.7 + 0.6 * len(names)), layout="constrained")
+    places = np.arange(len(names))[::-1]
+    axes.barh(
+        places, middle, xerr=[[0.0] * len(names), upper], color="#4878a8", ecolor="#303030", height=0.6, capsize=3
+    )
+    axes.plot([m.floor_ms for m in measurements], places, "|", color="#d05030", markersize=18, markeredgewidth=2)
+    axes.set_yticks(places, names, fontsize=8)
+    axes.set_xlabel("milliseconds a run: median, whisker to p90; red: floor of the machine")
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
