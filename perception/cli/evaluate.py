@@ -261,17 +261,6 @@ def _compare(argv: list[str]) -> int:
     return 1 if worse and options.fail_if_worse else 0
 
 
-def _groups(path: Path) -> dict[str, str]:
-    """Group of each frame, from a JSON file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}", "JSON with a group for each frame") from None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise UserError(f"{path}: is not a table of texts", 'JSON such as {"000002": "2011_09_26_drive_0086"}')
-    return found
-
-
 # ---------------------------------------------------------------- shared steps
 
 

@@ -1,0 +1,168 @@
+"""`perception evaluate` from the front door: what is printed, what is kept, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from perception.cli.main import main
+from perception.formats.kitti import read_objects, read_tracking
+
+LABEL = "Car 0.00 0 0.00 40.00 30.00 90.00 71.00 1.5 1.6 4.0 0 1.6 20 0.0\n"
+RESULT = "Car -1 -1 0.00 40.00 30.00 90.00 71.00 -1 -1 -1 -1000 -1000 -1000 -10 0.9\n"
+TRACK = "{} 1 Car 0 0 0 40 30 90 70 1.5 1.6 4.0 0 1.6 20 0.0\n"
+
+
+@pytest.fixture
+def kitti(tmp_path: Path) -> Path:
+    """A tiny KITTI root for all three tasks; its labels are what the tiny model always finds."""
+    training = tmp_path / "kitti" / "training"
+    for name in ("label_2", "image_2", "gt_image_2", "label_02", "image_02/0000"):
+        (training / name).mkdir(parents=True)
+    picture = np.random.default_rng(0).integers(0, 255, (96, 320, 3)).astype(np.uint8)
+    truth = np.zeros((96, 320, 3), np.uint8)
+    truth[:, :, 2] = 255
+    truth[48:, :, 0] = 255
+    for i in range(3):
+        (training / "label_2" / f"{i:06d}.txt").write_text(LABEL)
+        cv2.imwrite(str(training / "image_2" / f"{i:06d}.png"), picture)
+        cv2.imwrite(str(training / "image_2" / f"um_{i:06d}.png"), picture)
+        cv2.imwrite(str(training / "gt_image_2" / f"um_road_{i:06d}.png"), truth)
+        cv2.imwrite(str(training / "image_02" / "0000" / f"{i:06d}.jpg"), picture)
+    (training / "label_02" / "0000.txt").write_text("".join(TRACK.format(i) for i in range(5)))
+    (training / "label_02" / "0001.txt").write_text(TRACK.format(0))
+    return tmp_path / "kitti"
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> tuple[str, str]:
+    """Run the command; its stdout and stderr."""
+    assert main(["evaluate", *map(str, words)]) == code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.out, captured.err
+
+
+def test_object_table_and_json(kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results := tmp_path / "results").mkdir()
+    for i in range(3):
+        (results / f"{i:06d}.txt").write_text(RESULT)
+    out, err = evaluate(capsys, "object", "--gt", kitti, "--results", results)
+    assert "3 frames, 3 labels, 3 detections" in out and "R40 moderate" in out and "R11 hard" in out
+    assert "Car AP" in out and "warning: never detected" in err
+    out, _ = evaluate(capsys, "object", "--gt", kitti, "--results", results, "--json")
+    found = json.loads(out)
+    assert found["scores"]["Car"]["easy"]["tp"] == [3, 3, 3] and found["warnings"]
+    assert found["scores"]["Car"]["easy"]["AP_R40"] == pytest.approx(100 * 2 / 40)
+    (results / "000001.txt").unlink()
+    _, err = evaluate(capsys, "object", "--gt", kitti, "--results", results, code=2)
+    assert "000001" in err and "--allow-missing" in err
+    _, err = evaluate(capsys, "object", "--gt", kitti, "--results", results, "--allow-missing")
+    assert "1 frames had no result file and count as empty: 000001" in err
+
+
+def test_road_and_its_pictures(kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results := tmp_path / "results").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(results / f"um_road_{i:06d}.png"), np.full((96, 320), 200, np.uint8))
+    words = ("road", "--gt", kitti, "--results", results, "--space", "perspective")
+    out, _ = evaluate(capsys, *words, "--render", tmp_path / "pictures")
+    assert "um_road" in out and "URBAN" in out and "66.67" in out  # half of the picture is road
+    assert cv2.imread(str(tmp_path / "pictures" / "errors" / "um_road_000002.png")).shape == (96, 320, 3)
+    assert cv2.imread(str(tmp_path / "pictures" / "confidence" / "um_road_000002.png"), -1).shape == (96, 320)
+    out, _ = evaluate(capsys, *words, "--json")
+    assert json.loads(out)["scores"]["URBAN"]["MaxF"] == pytest.approx(2 / 3)
+
+
+def test_tracking(kitti: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = kitti / "training" / "label_02"
+    out, err = evaluate(capsys, "tracking", "--gt", kitti, "--results", labels)
+    assert "2 sequences, 6 frames" in out and "0001" in out and "Pedestrian, per cent" in out
+    assert "no sequence map" in err
+    out, _ = evaluate(capsys, "tracking", "--gt", kitti, "--results", labels, "--summary")
+    assert "0001" not in out
+    out, _ = evaluate(capsys, "tracking", "--gt", kitti, "--results", labels, "--json")
+    found = json.loads(out)
+    assert found["combined"]["Car"]["HOTA"] == 1.0 and len(found["combined"]["Car"]["by_alpha"]["HOTA"]) == 19
+
+
+def test_a_model_is_run_over_objects_first(
+    kitti: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = evaluate(
+        capsys, "object", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu"
+    )
+    assert "detecting 3/3" in err and "Car AP" in out
+    rows = read_objects(tmp_path / "out" / "data" / "000000.txt", scores=True)
+    assert rows.names == ("Car", "Pedestrian", "Cyclist") and rows.boxes_xyxy[0].tolist() == [40, 30, 90, 70]
+    assert rows.scores is not None and rows.scores.tolist() == [0.9, 0.8, 0.05]
+    note = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert note["model"]["name"] == "tiny" and note["provider"] == "CPUExecutionProvider"
+    again, _ = evaluate(capsys, "object", "--gt", kitti, "--results", tmp_path / "out")
+    assert again == out  # what was kept can be scored again, or submitted
+
+
+def test_a_model_is_run_over_roads_first(
+    kitti: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("road", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu")
+    out, err = evaluate(capsys, *words, "--space", "perspective")
+    assert "segmenting 3/3" in err and "URBAN" in out
+    assert cv2.imread(str(tmp_path / "out" / "data" / "um_road_000000.png"), -1).shape == (96, 320)
+
+
+def test_a_model_and_a_tracker_are_run_over_sequences_first(
+    kitti: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("tracking", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu")
+    out, err = evaluate(capsys, *words)
+    assert "1 sequences" in out and "tracking 0000 3/3" in err
+    assert "0000: 3 of 5 frames are judged, those with pictures" in err
+    rows = read_tracking(tmp_path / "out" / "data" / "0000.txt", scores=True)
+    assert len(rows) > 0 and set(rows.objects.names) <= {"Car", "Pedestrian"}
+    _, err = evaluate(capsys, *words, "--tracker", "kalmann", code=2)
+    assert "unknown tracker 'kalmann'" in err
+
+
+def test_mistakes_are_sentences(
+    kitti: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = evaluate(capsys)
+    assert "usage: perception evaluate SUBCOMMAND" in out
+    for words, text in (
+        (("objct",), "perception evaluate object"),
+        (("object",), "neither --results nor --model"),
+        (("object", "--results", tmp_path), "no --gt"),
+        (("object", "--results", tmp_path, "--model", tiny_model), "--results and --model together"),
+        (("object", "--model", tiny_model), "--model without --data"),
+        (("object", "--model", tmp_path / "none.onnx", "--data", kitti), "no such model file"),
+        (("object", "--gt", kitti, "--results", tmp_path / "none"), "no such folder"),
+        (("compare",), "two reports are needed"),
+    ):
+        _, err = evaluate(capsys, *words, code=2)
+        assert text in err, (words, err)
+    (kitti / "training" / "image_2" / "000001.png").unlink()
+    _, err = evaluate(capsys, "object", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", code=2)
+    assert "1 of 3 pictures missing: 000001" in err
+
+
+def test_reports_are_written_and_compared(kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results := tmp_path / "results").mkdir()
+    for i in range(3):
+        (results / f"{i:06d}.txt").write_text(RESULT)
+    for name in ("a", "b"):
+        _, err = evaluate(capsys, "object", "--gt", kitti, "--results", results, "--report", tmp_path / name)
+        assert f"report: {tmp_path / name / 'report.html'}" in err
+        assert (tmp_path / name / "report.html").is_file()
+    out, _ = evaluate(capsys, "compare", tmp_path / "a", tmp_path / "b", "--resamples", 400)
+    assert "verdict" in out and "equal" in out
+    words = ("compare", tmp_path / "a", tmp_path / "b", "--resamples", 400, "--groups", tmp_path / "groups.json")
+    (tmp_path / "groups.json").write_text(json.dumps({f"{i:06d}": f"drive {i // 2}" for i in range(3)}))
+    out, _ = evaluate(capsys, *words)
+    assert "groups of frames" in out
+    (tmp_path / "groups.json").write_text("[1]")
+    _, err = evaluate(capsys, *words, code=2)
+    assert "groups.json" in err
