@@ -1,0 +1,209 @@
+"""ONNX file → TensorRT engine (10 and 11), built where it will run. Precision is what the ONNX file says.
+
+TensorRT 11 knows only strongly typed networks; TensorRT 10 is asked for one. So there are no precision flags and no
+calibrators here: fp16 is casts in the graph, int8 is Q/DQ in the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.graph import load_onnx
+from perception.backends.tensorrt import find_host, import_tensorrt
+from perception.engine import (
+    EngineKey,
+    Hardware,
+    Sidecar,
+    file_sha256,
+    read_sidecar,
+    sidecar_path,
+    why_rebuild,
+    write_sidecar,
+)
+from perception.errors import UserError
+from perception.model import ModelSpec
+
+Say = Callable[[str], None]
+_HARDWARE = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What the engine is made for."""
+
+    batch_profile: tuple[int, int, int] = (1, 1, 4)
+    """Smallest, best and largest batch. A file of a fixed batch takes its own."""
+    hardware: Hardware = "same-gpu"
+    """Other GPUs that may run it: none, those of the same compute capability, all from Ampere on (slower)."""
+    version_compatible: bool = False
+    """Later TensorRT versions of the same major number may run it (slower)."""
+    workspace_gb: float = 2.0
+    """Memory that building may try out tactics with."""
+    tf32: bool = False
+    """Let fp32 products round their factors to ten bits: faster, and no longer the same numbers."""
+
+    def __post_init__(self) -> None:
+        least, best, most = self.batch_profile
+        if not 1 <= least <= best <= most:
+            raise UserError(f"batch profile {self.batch_profile}", "MIN BEST MAX with 1 <= MIN <= BEST <= MAX")
+
+
+def build_engine(
+    onnx_path: Path,
+    engine_path: Path | None = None,
+    config: EngineConfig | None = None,
+    say: Say = lambda text: None,
+    modules: tuple[Any, Any] | None = None,
+) -> Path:
+    """Build an engine beside its ONNX file, or find that the one there still fits.
+
+    Args:
+        onnx_path: as `perception export` wrote it, of any precision.
+        engine_path: `<onnx>.engine` by default; the sidecar and the timing cache lie beside it.
+        config: profile and compatibility.
+        say: told what happens, step by step.
+        modules: `tensorrt` and `cuda.bindings.runtime`, for tests.
+
+    Raises:
+        UserError: no GPU, no TensorRT, an ONNX file that TensorRT cannot take, or a build that failed.
+    """
+    config = config or EngineConfig()
+    engine_path = engine_path or onnx_path.with_suffix(".engine")
+    model = load_onnx(onnx_path)
+    metadata = {p.key: p.value for p in model.metadata_props}
+    spec = ModelSpec.from_metadata(metadata, onnx_path)
+    first = model.graph.input[0]
+    profile = _profile(first.type.tensor_type.shape.dim[0].dim_value, config)
+    trt, cudart = modules or import_tensorrt()
+    key = EngineKey(
+        file_sha256(onnx_path),
+        spec.precision,
+        profile,
+        find_host(trt, cudart),
+        config.hardware,
+        config.version_compatible,
+    )
+    if engine_path.exists() and sidecar_path(engine_path).exists():
+        reason = _stale(engine_path, key)
+        if not reason:
+            say(f"{engine_path} fits: built from the same file for this machine")
+            return engine_path
+        say(f"{engine_path}: building again, {reason}")
+    say(f"building for {key.host.gpu_name} with TensorRT {key.host.tensorrt_version}: this takes minutes")
+    begin = time.monotonic()
+    plan = _build(trt, onnx_path, first.name, (*spec.size_hw, 3), key, config, engine_path, say)
+    _write_bytes(engine_path, plan)
+    seconds = round(time.monotonic() - begin, 1)
+    write_sidecar(engine_path, Sidecar(key, metadata, hashlib.sha256(plan).hexdigest(), seconds))
+    say(f"built in {time.monotonic() - begin:.0f} s")
+    return engine_path
+
+
+def _profile(fixed_batch: int, config: EngineConfig) -> tuple[int, int, int]:
+    return (fixed_batch,) * 3 if fixed_batch else config.batch_profile
+
+
+def _stale(engine_path: Path, key: EngineKey) -> str:
+    try:
+        sidecar = read_sidecar(engine_path)
+        if sidecar.engine_sha256 != file_sha256(engine_path):
+            return "engine and sidecar are not of one build"
+        return why_rebuild(sidecar.key, key)
+    except UserError as error:
+        return error.found
+
+
+def _build(
+    trt: Any,
+    onnx_path: Path,
+    input_name: str,
+    image_shape: tuple[int, ...],
+    key: EngineKey,
+    config: EngineConfig,
+    engine_path: Path,
+    say: Say,
+) -> bytes:
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    # needed by TensorRT 10, accepted and ignored by 11
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(onnx_path.read_bytes()):
+        reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise UserError(f"{onnx_path}: TensorRT cannot read it ({reasons[:400]})", "an ONNX file of this project")
+    options = builder.create_builder_config()
+    options.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(config.workspace_gb * 2**30))
+    if not config.tf32:  # on by default, and costs the agreement with the checkpoint
+        options.clear_flag(trt.BuilderFlag.TF32)
+    if config.version_compatible:
+        options.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if config.hardware in _HARDWARE:
+        options.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE[config.hardware])
+    profile = builder.create_optimization_profile()
+    profile.set_shape(input_name, *((batch, *image_shape) for batch in key.batch_profile))
+    options.add_optimization_profile(profile)
+    cache_path = _cache_path(engine_path, key)
+    cache = options.create_timing_cache(cache_path.read_bytes() if cache_path.exists() else b"")
+    # a cache of another machine is refused by TensorRT itself; then the build starts from nothing
+    if not options.set_timing_cache(cache, False):
+        options.set_timing_cache(options.create_timing_cache(b""), False)
+    options.progress_monitor = monitor = _monitor(trt, say)
+    plan = builder.build_serialized_network(network, options)
+    del monitor  # must outlive the build
+    if plan is None:
+        raise UserError(
+            f"{onnx_path}: TensorRT could not build an engine", "see its messages above", "--workspace-gb"
+        )
+    if (timing := options.get_timing_cache()) is not None:
+        _write_bytes(cache_path, bytes(timing.serialize()))
+    return bytes(plan)
+
+
+def _cache_path(engine_path: Path, key: EngineKey) -> Path:
+    """One timing cache for each GPU and TensorRT version, shared by all engines of a folder."""
+    gpu = "".join(c if c.isalnum() else "-" for c in key.host.gpu_name.lower())
+    return engine_path.parent / f"tensorrt-{key.host.tensorrt_version}-{gpu}.timing"
+
+
+def _monitor(trt: Any, say: Say) -> Any:
+    """Tells how far the build is; TensorRT calls it from several threads."""
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: dict[str, int] = {}
+            self.outermost = ""
+            self.said_s = 0.0
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            if parent_phase is None:
+                self.outermost = phase_name
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            now = time.monotonic()
+            is_last = phase_name == self.outermost and step + 1 == self.steps.get(phase_name)
+            if is_last or now - self.said_s >= 2.0:
+                self.said_s = now
+                say(f"{phase_name}: {step + 1} of {self.steps.get(phase_name, 0)}")
+            return True  # False would cancel the build
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "a folder that can be written", "--out FILE") from None

@@ -1,0 +1,156 @@
+"""A TensorRT engine's sidecar: what it was built from and for, so that a stranger is refused in one clear line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from perception.errors import UserError
+
+FORMAT = 1
+Hardware = Literal["same-gpu", "same-compute-capability", "ampere-plus"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """What an engine depends on, as found on a machine."""
+
+    tensorrt_version: str
+    """As `10.16.1.11`."""
+    gpu_name: str
+    compute_capability: str
+    """As `9.0`."""
+    driver: str
+    """Version of the NVIDIA driver."""
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """All that decides whether an engine may be used again."""
+
+    onnx_sha256: str
+    """Of the file it was built from."""
+    precision: str
+    """fp32, fp16 or int8, as that file says."""
+    batch_profile: tuple[int, int, int]
+    """Smallest, best and largest batch."""
+    host: Host
+    """Where it was built."""
+    hardware: Hardware = "same-gpu"
+    """Which other GPUs may run it."""
+    version_compatible: bool = False
+    """Whether later TensorRT versions may run it."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The JSON file beside an engine."""
+
+    key: EngineKey
+    metadata: Mapping[str, str]
+    """The ONNX file's metadata: the model's description of itself travels on."""
+    engine_sha256: str
+    """Of the engine itself: the two files belong together, or a build was cut short between them."""
+    build_seconds: float = 0.0
+    format: int = field(default=FORMAT)
+
+
+def sidecar_path(engine: Path) -> Path:
+    """`nano.engine` → `nano.engine.json`."""
+    return engine.with_name(engine.name + ".json")
+
+
+def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
+    """Beside and renamed."""
+    path = sidecar_path(engine)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(json.dumps(asdict(sidecar), indent=1), encoding="utf-8")
+    os.replace(beside, path)
+
+
+def read_sidecar(engine: Path) -> Sidecar:
+    """The sidecar of an engine.
+
+    Raises:
+        UserError: missing, broken or of another format.
+    """
+    path, again = sidecar_path(engine), "perception export CHECKPOINT --format engine"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise UserError(f"{path}: format {values['format']!r}", f"format {FORMAT}", again)
+        key = _known(EngineKey, values["key"])
+        key["host"] = Host(**_known(Host, key["host"]))
+        key["batch_profile"] = tuple(int(n) for n in key["batch_profile"])
+        metadata = {str(k): str(v) for k, v in values["metadata"].items()}
+        seconds = float(values.get("build_seconds", 0.0))
+        return Sidecar(EngineKey(**key), metadata, str(values["engine_sha256"]), seconds)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing", "the sidecar that was written with the engine", again) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: broken sidecar ({error})", "the JSON that was written with the engine", again
+        ) from None
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def why_not_here(key: EngineKey, host: Host) -> str:
+    """Why an engine must not run on this machine, in one line; empty where it may.
+
+    An engine that was made for other GPUs or later versions may meet them (TensorRT's engine compatibility: later
+    versions of the same major number; GPUs from Ampere on, or of the same compute capability).
+    """
+    built = key.host
+    if built.tensorrt_version != host.tensorrt_version:
+        theirs, ours = _numbers(built.tensorrt_version), _numbers(host.tensorrt_version)
+        if not key.version_compatible:
+            return f"built with TensorRT {built.tensorrt_version}, here is {host.tensorrt_version}"
+        if theirs[:1] != ours[:1] or theirs > ours:
+            return f"built with TensorRT {built.tensorrt_version}, which {host.tensorrt_version} cannot run"
+    if key.hardware == "ampere-plus":
+        if _numbers(host.compute_capability) < (8, 0):
+            return f"built for Ampere and later GPUs, here is {host.gpu_name} ({host.compute_capability})"
+    elif key.hardware == "same-compute-capability":
+        if built.compute_capability != host.compute_capability:
+            return f"built for compute capability {built.compute_capability}, here is {host.compute_capability}"
+    else:
+        if built.gpu_name != host.gpu_name:
+            return f"built for {built.gpu_name}, here is {host.gpu_name}"
+        if built.driver != host.driver:
+            return f"built with driver {built.driver}, here is {host.driver}"
+    return ""
+
+
+def why_rebuild(found: EngineKey, wanted: EngineKey) -> str:
+    """Why an engine that is there is not the one that is wanted, in one line; empty where it is."""
+    if found.onnx_sha256 != wanted.onnx_sha256:
+        return "the ONNX file has changed"
+    if found.precision != wanted.precision:
+        return f"precision {found.precision}, now {wanted.precision}"
+    if found.batch_profile != wanted.batch_profile:
+        return f"batch profile {found.batch_profile}, now {wanted.batch_profile}"
+    if (found.hardware, found.version_compatible) != (wanted.hardware, wanted.version_compatible):
+        return "other compatibility asked for"
+    return why_not_here(found, wanted.host)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
