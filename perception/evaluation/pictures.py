@@ -126,7 +126,7 @@ def _free_place(
     label: str, box: tuple[float, float, float, float], taken: list[tuple[float, float, float, float]], width: int
 ) -> tuple[float, float] | None:
     """Where a label goes: above its box, below it, or nowhere if others are there already (its title remains)."""
-    wide, high = LABEL_PX * 0.6 * len(label), LABEL_PX * 1.1
+    wide, high = LABEL_PX * 0.66 * len(label), LABEL_PX * 1.1
     left = min(max(box[0], 4.0), max(width - wide - 4.0, 4.0))
     for base in (box[1] - 6.0, box[3] + high):
         area = (left, base - high, left + wide, base)
