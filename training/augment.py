@@ -60,7 +60,10 @@ def _choose_window(
     window_h, window_w = min(height, round(size_hw[0] / scale)), min(width, round(size_hw[1] / scale))
     boxes = sample.boxes_xyxy
     if boxes is not None and len(boxes) and rng.random() < config.centre_on_object:
-        box = boxes[rng.integers(len(boxes))]
+        assert sample.class_ids is not None
+        # a class first, then one of its objects: KITTI has eighteen cars for one cyclist
+        class_id = rng.choice(np.unique(sample.class_ids))
+        box = boxes[rng.choice(np.flatnonzero(sample.class_ids == class_id))]
         centre = (box[:2] + box[2:]) / 2 + rng.uniform(-0.35, 0.35, 2) * (window_w, window_h)
         left, top = centre - (window_w / 2, window_h / 2)
     else:
