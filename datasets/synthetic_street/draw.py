@@ -34,7 +34,7 @@ class Brush:
     def __init__(self, image: U8, ids: U8) -> None:
         self.image, self.ids = image, ids
 
-    def fill(self, outline: np.ndarray, colour: Sequence[float], number: int, smooth: bool = True) -> None:
+    def fill(self, outline: np.ndarray, colour: Sequence[float] | F64, number: int, smooth: bool = True) -> None:
         """A convex polygon given in fixed point; `number` 0 leaves the id plane as it is."""
         cv2.fillConvexPoly(self.image, outline, colour, cv2.LINE_AA if smooth else cv2.LINE_8, SHIFT)
         if number:

@@ -55,7 +55,7 @@ def road_picture(road: U8) -> U8:
 
 
 def tracking_levels(rows: TrackingRows) -> TrackingRows:
-    """The same rows with truncation as tracking files give it: 0 whole, 1 cut by the image's edge, 2 mostly outside."""
+    """The same rows with truncation as tracking files give it: 0 whole, 1 cut by the edge, 2 mostly outside."""
     share = rows.objects.truncation
     level = np.where(share < 0, share, np.where(share <= 0.02, 0.0, np.where(share < 0.5, 1.0, 2.0)))
     return replace(rows, objects=replace(rows.objects, truncation=level))
@@ -126,7 +126,7 @@ def write_kitti_object(
     *,
     image_kind: ImageKind = "png",
     progress: Progress | None = None,
-) -> None:
+) -> TrackingRows:
     """Write a drive as KITTI object frames: `root/training/{image_2,label_2,calib,gt_image_2}`.
 
     Raises:
@@ -136,11 +136,14 @@ def write_kitti_object(
     base = root / "training"
     _prepare(base, "image_2", "label_2", "calib", "gt_image_2")
     text = format_calibration(calibration(drive.camera, config.size_hw)).encode()
+    parts = []
     for i in range(len(drive)):
         frame = drive.frame(i)
+        parts.append(frame.rows)
         _write_image(base / f"image_2/{i:06d}.{image_kind}", frame.image_bgr)
         _write_image(base / f"gt_image_2/um_road_{i:06d}.png", road_picture(frame.road))
         _write_bytes(base / f"calib/{i:06d}.txt", text)
         _write_bytes(base / f"label_2/{i:06d}.txt", format_objects(frame.rows.objects).encode())
         if progress:
             progress(i + 1, len(drive), frame.image_bgr)
+    return concatenate(parts)

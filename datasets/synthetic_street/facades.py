@@ -285,7 +285,7 @@ def _fence(rng: np.random.Generator, image: np.ndarray) -> float:
     body = int(rng.uniform(22, 44))
     colour = hsv(rng.uniform(0, 180), rng.uniform(0, 80), rng.choice([40, 90, 220]))
     for x in range(0, TILE, int(rng.integers(5, 12))):
-        rect(image, x, TILE - body, x + rng.integers(1, 3), TILE, colour)
+        rect(image, x, TILE - body, x + int(rng.integers(1, 3)), TILE, colour)
     for y in (TILE - body, TILE - body // 2, TILE - 3):
         rect(image, 0, y, TILE, y + 2, colour)
     return body / TILE_PPM

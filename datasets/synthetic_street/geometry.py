@@ -51,10 +51,16 @@ class View:
     heading: float
     """Radians, 0 along +y, positive to the right."""
 
-    def to_camera(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def to_camera(self, x: F64, y: F64) -> tuple[F64, F64]:
         """World ground points → (X right, Z ahead) in camera coordinates, metres."""
-        dx, dy = np.asarray(x) - self.x, np.asarray(y) - self.y
+        dx, dy = x - self.x, y - self.y
         cos, sin = np.cos(self.heading), np.sin(self.heading)
+        return dx * cos - dy * sin, dx * sin + dy * cos
+
+    def point_to_camera(self, x: float, y: float) -> tuple[float, float]:
+        """`to_camera` for one point."""
+        dx, dy = x - self.x, y - self.y
+        cos, sin = math.cos(self.heading), math.sin(self.heading)
         return dx * cos - dy * sin, dx * sin + dy * cos
 
     def project(self, X: np.ndarray, up: np.ndarray, Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

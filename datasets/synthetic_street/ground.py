@@ -63,14 +63,14 @@ def strip(street: Street) -> tuple[U8, ...]:
             )
             at += stop - start
 
-    gain = street.surface_gain
-    verge = tiles[surface["verge"]][surface["verge_tile"] % len(tiles[surface["verge"]])]
-    walk = tiles["paving"][surface["paving"]]
-    parking = tiles["paving" if surface["parking_paved"] else "asphalt"][surface["parking"]]
+    gain = surface.gains
+    verge = tiles[surface.verge][surface.tile % len(tiles[surface.verge])]
+    walk = tiles["paving"][surface.paving]
+    parking = tiles[surface.parking][surface.tile % len(tiles[surface.parking])]
     band(-HALF_WIDTH_M, -section.left.pavement, verge, gain[0])
     band(-section.left.pavement, -section.left.parking, walk, gain[1])
     band(-section.left.parking, -section.left.road, parking, gain[2])
-    band(-section.left.road, section.right.road, tiles["asphalt"][surface["asphalt"]], gain[3])
+    band(-section.left.road, section.right.road, tiles["asphalt"][surface.asphalt], gain[3])
     band(section.right.road, section.right.parking, parking, gain[2])
     band(section.right.parking, section.right.pavement, walk, gain[1])
     band(section.right.pavement, HALF_WIDTH_M, verge, gain[0])
@@ -203,7 +203,7 @@ class Ground:
 
     def _streets(self, image: U8) -> None:
         street = self.street
-        tone = _mean_colour("asphalt", street.surface["asphalt"]) * street.surface_gain[3]
+        tone = _mean_colour("asphalt", street.surface.asphalt) * street.surface.gains[3]
         self.mouth_outlines = self.patches(self.mouths)
         for outline in self.mouth_outlines:
             self._fill(image, outline, tuple(float(c) for c in tone))

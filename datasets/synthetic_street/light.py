@@ -167,5 +167,5 @@ def photograph(scene_bgr: U8, light: Light, rng: np.random.Generator) -> U8:
         image = cv2.addWeighted(image, 1.0, tile[y : y + height, x : x + width], strength, -128 * strength)
     if light.jpeg:
         coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, light.jpeg])[1]
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
     return image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -114,16 +113,13 @@ def render(
 
     # everything that stands, far ones first
     stand: list[tuple[float, int, object]] = [(p.Z, i + 1, p) for i, p in enumerate(placed)]
-    cos, sin = math.cos(view.heading), math.sin(view.heading)
     for _, block in street.blocks(s - 10, s + 130):
         for sprite in block.sprites:
-            dx, dy = sprite[0] - view.x, sprite[1] - view.y
-            X, Z = dx * cos - dy * sin, dx * sin + dy * cos
+            X, Z = view.point_to_camera(sprite[0], sprite[1])
             if 2.5 < Z < 170 and abs(X) < Z + sprite[2]:
                 stand.append((Z, -1, (sprite, X)))
         for prop in block.props:
-            dx, dy = prop[1] - view.x, prop[2] - view.y
-            X, Z = dx * cos - dy * sin, dx * sin + dy * cos
+            X, Z = view.point_to_camera(prop[1], prop[2])
             if 1.5 < Z < 70 and abs(X) < Z * 0.9 + 3:
                 stand.append((Z, -2, (prop, X)))
     brush = Brush(image, ids)

@@ -17,7 +17,8 @@ from datasets.synthetic_street.truth import rows_of, sample_of
 
 def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -> list[Actor]:
     """Vehicles in their lanes with believable gaps, cyclists at the edge, people on the pavements and crossings."""
-    section, actors = street.section, []
+    section = street.section
+    actors: list[Actor] = []
 
     def add(kind: str, at: float, d: float, turn: float, **state: object) -> None:
         actors.append(street.actor(kind, len(actors) + 1, int(rng.integers(1 << 30)), at, d, turn, **state))

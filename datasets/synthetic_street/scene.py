@@ -104,7 +104,7 @@ def make_section(rng: np.random.Generator, setting: Setting | None) -> Section:
         wall = (
             pavement
             + {
-                "city": rng.choice([0.0, rng.uniform(0.5, 5)]),
+                "city": rng.uniform(0.5, 5) if rng.random() < 0.5 else 0.0,
                 "suburb": rng.uniform(3, 10),
                 "country": rng.uniform(2, 14),
                 "arterial": rng.uniform(4, 22),
@@ -123,6 +123,36 @@ def make_section(rng: np.random.Generator, setting: Setting | None) -> Section:
         bool(rng.random() < (0.2 if kind in ("city", "suburb") else 0.8)),
         speed,
     )
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What the ground is covered with: numbers of ground tiles, and how bright each is."""
+
+    asphalt: int
+    paving: int
+    parking: str
+    verge: str
+    """Material beyond the pavement: grass, soil, paving or asphalt."""
+    tile: int
+    """Of parking lane and verge, where they have as many."""
+    gains: tuple[float, float, float, float]
+    """Of verge, pavement, parking lane and road."""
+
+
+def make_surface(rng: np.random.Generator, setting: Setting) -> Surface:
+    """Surfaces that suit the setting."""
+    verges = {
+        "city": (0.15, 0.1, 0.6, 0.15),
+        "suburb": (0.5, 0.15, 0.25, 0.1),
+        "country": (0.85, 0.15, 0, 0),
+        "arterial": (0.7, 0.1, 0.1, 0.1),
+    }
+    verge = ("grass", "soil", "paving", "asphalt")[pick(rng, verges[setting])]
+    asphalt, paving, tile = rng.integers(0, [6, 6, 64]).tolist()
+    parking = "paving" if rng.random() < 0.5 else "asphalt"
+    a, b, c, d = rng.uniform(0.75, 1.25, 4).tolist()
+    return Surface(asphalt, paving, parking, verge, tile, (a, b, c, d))
 
 
 @dataclass(eq=False)
@@ -162,27 +192,7 @@ class Street:
         self.seed, self.parked_factor, self.people_factor = seed, parked, people
         self.section = make_section(rng, setting)
         self.line = Centreline(rng, start_m, length_m, curviness)
-        self.surface = {
-            "asphalt": int(rng.integers(6)),
-            "paving": int(rng.integers(6)),
-            "parking": int(rng.integers(6)),
-            "verge": ("grass", "soil", "paving", "asphalt")[
-                int(
-                    rng.choice(
-                        4,
-                        p={
-                            "city": [0.15, 0.1, 0.6, 0.15],
-                            "suburb": [0.5, 0.15, 0.25, 0.1],
-                            "country": [0.85, 0.15, 0, 0],
-                            "arterial": [0.7, 0.1, 0.1, 0.1],
-                        }[self.section.setting],
-                    )
-                )
-            ],
-            "verge_tile": int(rng.integers(3)),
-            "parking_paved": int(rng.random() < 0.5),
-        }
-        self.surface_gain = rng.uniform(0.75, 1.25, 4)
+        self.surface = make_surface(rng, self.section.setting)
         self.tree_rate = (0.0, 0.5, 1.0, 1.8)[int(rng.integers(4))]
         self.paint = float(rng.uniform(0.55, 1.0))
         self.avenue = int(rng.integers(textures.TREES))
@@ -280,7 +290,7 @@ class Street:
                 if rng.random() < 0.06:
                     kind = ""
                 d = sign * (
-                    wall + (rng.uniform(0, 6) if setting != "city" else rng.choice([0, 0, rng.uniform(0, 1)]))
+                    wall + (rng.uniform(0, 6) if setting != "city" else rng.uniform(0, 1) * (rng.random() < 0.33))
                 )
                 if kind:
                     tile = self._pick(rng, kind)
@@ -292,11 +302,10 @@ class Street:
                         for s in (at, end):
                             self._wall(block.front, s, d, s, d + sign * 10, gable, rng, 0.8, (stretch, stretch))
                 at = end
-            if setting != "city" and stop - start > 4:
-                if rng.random() < 0.75:
-                    kind = ("wall", "fence", "hedge", "hedge", "bank")[int(rng.integers(5))]
-                    d = sign * (side.pavement + 0.3)
-                    self._wall(block.low, start, d, stop, d, self._pick(rng, kind), rng)
+            if setting != "city" and stop - start > 4 and rng.random() < 0.75:
+                kind = ("wall", "fence", "hedge", "hedge", "bank")[int(rng.integers(5))]
+                d = sign * (side.pavement + 0.3)
+                self._wall(block.low, start, d, stop, d, self._pick(rng, kind), rng)
             if stop - start > 2:
                 d = sign * (wall + rng.uniform(12, 26))
                 if rng.random() < 0.8:
@@ -372,10 +381,10 @@ class Street:
             "cycle",
             "heap",
         )
-        weights = np.array([1.6, 2.0, 1.2, 1.6, 0.8, 1.4, 0.5, 0.25, 0.3, 0.15, 0.9, 0.4])
+        weights = [1.6, 2.0, 1.2, 1.6, 0.8, 1.4, 0.5, 0.25, 0.3, 0.15, 0.9, 0.4]
         if setting == "country":
-            weights = np.array([0.5, 1.4, 0, 2.2, 0.1, 1.2, 0.2, 0.1, 0.1, 0.05, 0, 0.3])
-        for _ in range(rng.poisson(float(weights.sum()) * 0.33)):
+            weights = [0.5, 1.4, 0.0, 2.2, 0.1, 1.2, 0.2, 0.1, 0.1, 0.05, 0.0, 0.3]
+        for _ in range(rng.poisson(sum(weights) * 0.33)):
             kind = kinds[pick(rng, weights)]
             s = s0 + rng.uniform(0, BLOCK_M)
             if gap and gap[0] - 1 < s < gap[1] + 1:

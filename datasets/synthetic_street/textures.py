@@ -141,7 +141,7 @@ def grain() -> U8:
 
 @cache
 def clouds() -> tuple[U8, ...]:
-    """Four panoramas (160, 2048) of cloud cover, 0 clear to 255 white; the full circle twice, so any part is one cut."""
+    """Four panoramas (160, 2048) of cloud cover, 0 clear to 255 white: the circle twice, so any part is one cut."""
     rng = np.random.default_rng(20240905)
     skies = []
     for _ in range(4):

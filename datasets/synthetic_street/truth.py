@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.sample import Sample
 from datasets.synthetic_street.geometry import NEAR_M, View
-from datasets.synthetic_street.people import Person, Silhouette, pose, silhouette
+from datasets.synthetic_street.people import Silhouette, pose, silhouette
 from datasets.synthetic_street.scene import Actor, looks
 from datasets.synthetic_street.vehicles import Vehicle, vehicle_points
 from perception.camera import PinholeCamera
@@ -63,7 +63,7 @@ def _truncation(view: View, X: float, Z: float, yaw: float, hwl: tuple[float, fl
 
 def place(actor: Actor, view: View, light_side: float = 1.0) -> Placed | None:
     """Where the camera sees an actor; None where it does not."""
-    X, Z = (float(v) for v in view.to_camera(np.float64(actor.x), np.float64(actor.y)))
+    X, Z = view.point_to_camera(actor.x, actor.y)
     yaw = actor.heading - view.heading
     look = looks(actor.kind, actor.look)
     reach = max(look.dimensions_hwl) * 0.75
@@ -149,7 +149,8 @@ def level_of(visible: np.ndarray) -> I64:
 def rows_of(placed: list[Placed], visible: np.ndarray, view: View, frame_id: int) -> TrackingRows:
     """KITTI tracking rows of one frame, nearest first, DontCare last; what is not visible at all has no row."""
     scale = view.size_hw[0] / 375
-    kept, dont_care = [], []
+    kept: list[tuple[Placed, float]] = []
+    dont_care: list[tuple[Placed, float]] = []
     for index in np.argsort([p.Z for p in placed], kind="stable"):
         p, share = placed[index], visible[index]
         if share <= 0.005:
@@ -201,6 +202,3 @@ def sample_of(rows: TrackingRows, image_bgr: U8, road: U8, camera: PinholeCamera
         road=road,
         camera=camera,
     )
-
-
-__all__ = ["Person", "Placed", "level_of", "place", "rows_of", "sample_of", "visibility_from_boxes"]

@@ -44,6 +44,13 @@ class VehicleShape:
     """Vertices that can reach the edge of the silhouette."""
 
 
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross product over the last axis; numpy's own takes ten times as long for one pair."""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+
+
 class _Builder:
     """Collects faces; every face turns its front away from `inside`."""
 
@@ -55,7 +62,7 @@ class _Builder:
         points = np.array(corners, np.float64)
         if len(points) == 3:
             points = np.vstack([points, points[-1]])
-        normal = np.cross(points[2] - points[0], points[3] - points[1])
+        normal = _cross(points[2] - points[0], points[3] - points[1])
         direction = points.mean(0) - np.array([0, 0.6, 0]) if outward is None else outward
         if normal @ direction < 0:
             points = points[::-1]
@@ -78,7 +85,7 @@ class _Builder:
         inverse = inverse.reshape(-1)
         quads = np.array([[inverse[i] for i in face[0]] for face in self.faces], np.int64)
         corners = vertices[quads]  # (F, 4, 3)
-        normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+        normals = _cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         layers = np.array([face[2] for face in self.faces])
         return VehicleShape(
@@ -308,7 +315,8 @@ def _mirror(build: _Builder, x: float, h: float, f: float) -> None:
         )
 
 
-# share of the length (0 front .. 1 back) of cowl, roof front, roof rear, foot of the rear window; bonnet and boot heights
+# share of the length (0 front .. 1 back) of cowl, roof front, roof rear, foot of the rear window;
+# bonnet and boot as shares of the height; height, width, length in metres
 _PROFILES = {
     "small": (0.20, 0.36, 0.86, 0.96, 0.56, 0.62, 1.48, 1.62, 3.55),
     "hatch": (0.26, 0.44, 0.84, 0.97, 0.57, 0.64, 1.47, 1.72, 4.05),

@@ -1,0 +1,116 @@
+"""`perception data street`: make a drive through the synthetic street, with exact truth in KITTI's formats."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from perception.cli.options import parse_options
+from perception.errors import UserError
+
+if TYPE_CHECKING:
+    from perception.types import U8
+
+
+@dataclass(frozen=True)
+class StreetOptions:
+    """Make a drive through the synthetic street: pictures, labels, calibration and road masks in KITTI's formats."""
+
+    out: Path = Path("street")
+    """Folder for the data set."""
+    frames: int = 200
+    """Length of the drive, frames at 10 a second."""
+    seed: int = 7
+    """Another seed is another street, light, traffic and crowd."""
+    layout: Literal["tracking", "object"] = "tracking"
+    """KITTI's tracking layout (one sequence) or its object layout (single frames)."""
+    sequence: str = "0000"
+    """Name of the sequence in the tracking layout."""
+    image: Literal["png", "jpg"] = "png"
+    """File format of the pictures."""
+    size: tuple[int, int] = (375, 1242)
+    """Height and width, pixels."""
+    weather: Literal["any", "sun", "overcast", "rain", "fog", "dusk"] = "any"
+    """Light and haze."""
+    setting: Literal["any", "city", "suburb", "country", "arterial"] = "any"
+    """What stands beside the road."""
+    traffic: float = 1.0
+    """Moving vehicles, times the usual number."""
+    parked: float = 1.0
+    """Parked vehicles, times the usual number."""
+    people: float = 1.0
+    """Pedestrians and cyclists, times the usual number."""
+    video: Path | None = None
+    """Also write the drive as H.264 into this MP4 file."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the summary as JSON."""
+
+
+def main(argv: list[str]) -> int:
+    """Draw, write, and say where it is."""
+    options = parse_options(StreetOptions, argv, "perception data street")
+    from datasets.progress import Progress
+    from datasets.synthetic_street import StreetConfig, write_kitti_object, write_kitti_tracking
+    from perception.sinks.video import H264Writer
+
+    try:
+        config = StreetConfig(
+            seed=options.seed,
+            frames=options.frames,
+            size_hw=options.size,
+            traffic=options.traffic,
+            parked=options.parked,
+            people=options.people,
+            weather=None if options.weather == "any" else options.weather,
+            setting=None if options.setting == "any" else options.setting,
+        )
+    except ValueError as error:
+        raise UserError(str(error), do="perception data street --help") from None
+    if Path(options.sequence).name != options.sequence or options.sequence in ("", ".", ".."):
+        raise UserError(f"--sequence {options.sequence!r}", "a plain name such as 0000")
+    if options.video is not None:
+        options.video.parent.mkdir(parents=True, exist_ok=True)
+    video = None if options.video is None else H264Writer(options.video, config.fps, crf=20)
+    progress = Progress("drawing", config.frames)
+
+    def after_frame(done: int, _total: int, image: U8) -> None:
+        if video is not None:
+            video.write(image, round((done - 1) * 1e9 / config.fps))
+        progress.update(done)
+
+    try:
+        if options.layout == "tracking":
+            rows = write_kitti_tracking(
+                config, options.out, sequence=options.sequence, image_kind=options.image, progress=after_frame
+            )
+        else:
+            rows = write_kitti_object(config, options.out, image_kind=options.image, progress=after_frame)
+    finally:
+        progress.close()
+        if video is not None:
+            video.close()
+    names = rows.objects.names
+    counts = {name: names.count(name) for name in sorted(set(names))}
+    tracks = len(set(rows.track_ids[rows.track_ids >= 0].tolist()))
+    summary = {
+        "out": str(options.out),
+        "layout": options.layout,
+        "frames": config.frames,
+        "seed": config.seed,
+        "boxes": counts,
+        "tracks": tracks,
+        "video": None if options.video is None else str(options.video),
+    }
+    if options.json:
+        print(json.dumps(summary))
+        return 0
+    print(f"{config.frames} frames, seed {config.seed}: {options.out / 'training'}")
+    print(f"boxes     {', '.join(f'{name} {count}' for name, count in counts.items())}; {tracks} tracks")
+    if options.video is not None:
+        print(f"video     {options.video}")
+    print(f"next      perception data check {options.out}")
+    return 0
