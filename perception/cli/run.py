@@ -121,6 +121,8 @@ def main(argv: list[str]) -> int:
     by_source = {source.name: read_camera(options.camera, source.size_hw) for source in sources if options.camera}
     pipeline = Pipeline(sources, model, sinks, config, by_source, on_event=_Reporter(failures, options.quiet))
     _write_json(out / "run.json", _record(options, pipeline, model_path))
+    if not options.quiet:
+        print(_opening(pipeline), file=sys.stderr)
 
     _stop_on_signals(pipeline)
     progress = Progress(sources, options)
@@ -215,6 +217,12 @@ def _sinks(options: RunOptions, out: Path) -> list[Sink]:
         from perception.sinks.metrics import MetricsSink
 
         sinks.append(MetricsSink(options.metrics))
+    if options.serve:
+        from perception.sinks.web import WebSink
+
+        page = WebSink(options.serve, options.token)
+        print(f"live page {page.listen().url_with_token}", file=sys.stderr)  # a taken port ends the run here
+        sinks.append(page)
     return sinks
 
 
@@ -259,6 +267,19 @@ def _record(options: RunOptions, pipeline: Pipeline, model_path: Path) -> dict[s
 
 
 # ---------------------------------------------------------------- what the user sees
+
+
+def _opening(pipeline: Pipeline) -> str:
+    """What is about to run: each source, the network, and what `--device auto` chose."""
+    lines = []
+    for source in pipeline.info.sources:
+        size = f"{source.size_hw[1]}x{source.size_hw[0]}" if source.size_hw else "size unknown"
+        rate = f" at {source.rate_hz:g} Hz" if source.rate_hz else ""
+        lines.append(f"{source.name}: {source.kind}, {size}{rate}{', live' if source.live else ''}")
+    spec = pipeline.spec
+    size = f"{spec.size_hw[1]}x{spec.size_hw[0]}"
+    lines.append(f"network: {spec.name or 'unnamed'} {size} {spec.precision} on {pipeline.info.provider}")
+    return "\n".join(lines)
 
 
 class _Reporter:

@@ -168,6 +168,7 @@ class Video(Source):
             if delivered == 0 and seek_s > 0:
                 frame_id = round(timestamp_ns / step_ns)  # counted from the beginning, as far as the rate is steady
             last_ns = timestamp_ns
+            frame_id += corrupt  # what could not be decoded leaves a gap
             start = time.perf_counter()
             image = to_bgr(picture)
             self.decode_ms += (time.perf_counter() - start) * 1e3

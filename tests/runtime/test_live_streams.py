@@ -180,6 +180,15 @@ def test_silence_is_noticed_within_a_second_and_survived(http_camera: HttpCamera
     assert watcher.source.reconnects == 0
 
 
+def test_a_stop_does_not_wait_for_a_silent_stream(http_camera: HttpCamera) -> None:
+    with Watcher(http_camera.url, timeout_s=600) as watcher:
+        wait_for(lambda: len(watcher.results) > 5, "results")
+        http_camera.silent.set()
+        wait_for(lambda: watcher.count("stalled"), "stalled event")
+    # the way out of the block has joined the run, ten minutes before the source gives up
+    assert watcher.source.reconnects == 0
+
+
 def test_a_silent_stream_is_given_up_and_opened_again(http_camera: HttpCamera) -> None:
     with Watcher(http_camera.url, timeout_s=0.5) as watcher:
         wait_for(lambda: len(watcher.results) > 10, "results")
