@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.evaluation.markup import join
 from perception.evaluation.object_analysis import (
     BINS,
     LEVEL,
     SPLIT_LEVEL,
-    Calibration,
-    FrameErrors,
     OperatingPoint,
     SplitRow,
     confusion,
@@ -24,15 +21,13 @@ from perception.evaluation.object_analysis import (
     operating_point,
     split_scores,
 )
-from perception.evaluation.pictures import DrawnBox, corners, load_picture, pictured, scene
-from perception.evaluation.plots import Axis, Series, histogram, interval_bars, line_plot, thin
+from perception.evaluation.plots import Axis, Series, interval_bars, line_plot, thin
 from perception.evaluation.report import (
     Block,
     Card,
     Column,
     Figure,
     Gallery,
-    Legend,
     Paragraph,
     Report,
     Section,
@@ -40,19 +35,12 @@ from perception.evaluation.report import (
     Value,
     legend_of,
 )
+from perception.evaluation.report_calibration import calibration_figure, calibration_rows, calibration_table
+from perception.evaluation.report_object_frames import worst_frames
 from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectCurve, ObjectEvaluation
 
-SCENE_LEGEND = (
-    ("truth", "label that was found"),
-    ("found", "right detection"),
-    ("missed", "missed label"),
-    ("false", "false alarm, with its score"),
-    ("ignored", "not judged"),
-)
 CURVE_FIELDS = tuple(one.name for one in fields(ObjectCurve) if one.name not in ("class_name", "level"))
 """Arrays of a curve, as the evidence keeps them."""
-MAX_DRAWN = 120
-"""Boxes a picture of the gallery holds at most."""
 
 
 def object_report(
@@ -92,7 +80,7 @@ def object_report(
             _splits(evaluation, points),
             _calibration(evaluation, classes),
         ]
-    sections.append(_gallery(evaluation, errors, images, gallery))
+    sections.append(worst_frames(evaluation, errors, images, gallery))
     cards = [Card(f"{name} AP R40", f"{evaluation.scores[name, LEVEL].ap_r40:.2f}", LEVEL) for name in classes]
     cards += [
         Card(f"{point.class_name} F1", f"{point.f1:.3f}", f"at score ≥ {point.threshold:.3g}")
@@ -358,125 +346,6 @@ def _calibration(evaluation: ObjectEvaluation, classes: list[str]) -> Section:
     return Section(
         "calibration", "Score calibration", (table, Gallery(tuple(figures)), calibration_table(tuple(rows)))
     )
-
-
-def calibration_figure(name: str, found: Calibration) -> Figure:
-    """The reliability diagram, and beneath it how many detections each score has."""
-    span = Axis("score", float(found.edges[0]), float(found.edges[-1]))
-    words = (
-        "scores are no probabilities" if np.isnan(found.error) else f"expected calibration error {found.error:.3f}"
-    )
-    points = np.stack([found.mean_score, found.share_true], axis=1)
-    reliability = line_plot(
-        f"{name}: reliability",
-        f"Share that is right over the score; {words}.",
-        [Series("share that is right", points[np.isfinite(points).all(axis=1)], 0, dots=True)],
-        span,
-        Axis("share that is right"),
-        diagonal=found.is_probability,
-    )
-    counts = histogram(
-        f"{name}: how many have which score",
-        f"{int(found.true.sum()):,} true and {int(found.false.sum()):,} false.",
-        [float(e) for e in found.edges],
-        [[float(v) for v in found.true], [float(v) for v in found.false]],
-        ("true", "false"),
-        span,
-    )
-    return Figure(join([reliability, counts]), f"{name}: {words}.", (("s0", "true"), ("s1", "false")))
-
-
-def calibration_rows(name: str, found: Calibration) -> list[tuple[Value, ...]]:
-    """One row a bin."""
-    return [
-        (
-            name,
-            *map(float, (found.edges[b], found.edges[b + 1])),
-            int(found.true[b]),
-            int(found.false[b]),
-            *map(float, (found.mean_score[b], found.share_true[b])),
-        )
-        for b in range(len(found.true))
-    ]
-
-
-def calibration_table(rows: tuple[tuple[Value, ...], ...], first: str = "Class") -> Table:
-    return Table(
-        "calibration",
-        "Calibration by score",
-        (
-            Column(first.lower(), first),
-            Column("score_from", "Score from", ".3g"),
-            Column("score_to", "to", ".3g"),
-            Column("true", "True", "d"),
-            Column("false", "False", "d"),
-            Column("mean_score", "Mean score", ".3f"),
-            Column("share_true", "Share true", ".3f"),
-        ),
-        rows,
-        folded=True,
-    )
-
-
-# ---------------------------------------------------------------- the gallery
-
-
-def _gallery(evaluation: ObjectEvaluation, errors: FrameErrors, images: Path | None, count: int) -> Section:
-    names = evaluation.gt.frame_names
-    order = errors.worst(len(names))
-    worst, only_pictured = pictured(order, lambda frame: (images, names[frame]), count)
-    figures = []
-    for frame in worst:
-        caption = f"{names[frame]}: {errors.missed[frame]} missed, {errors.false[frame]} false"
-        picture = scene(
-            load_picture(images, names[frame]), _boxes(evaluation, errors, frame), f"Frame {names[frame]}", caption
-        )
-        figures.append(Figure(picture, caption))
-    table = Table(
-        "frame_errors",
-        "Errors by frame, worst first",
-        (Column("frame", "Frame"), Column("missed", "Missed", "d"), Column("false", "False", "d")),
-        tuple((names[i], int(errors.missed[i]), int(errors.false[i])) for i in order),
-        on_page=False,
-    )
-    if not worst:
-        return Section("worst", "Worst frames", (Paragraph("No frame has an error at the operating points."), table))
-    clean = len(names) - len(order)
-    intro = Paragraph(
-        f"Frames with the most errors at the operating points, level {LEVEL}; {clean:,} of {len(names):,} frames "
-        + ("have none. Only frames that have a picture are shown. " if only_pictured else "have none. ")
-        + "Rest the pointer on a box to read it."
-    )
-    shown = Gallery(tuple(figures), "wide")
-    return Section("worst", "Worst frames", (intro, Legend(SCENE_LEGEND), shown, table))
-
-
-def _boxes(evaluation: ObjectEvaluation, errors: FrameErrors, frame: int) -> list[DrawnBox]:
-    """All that is drawn in one frame."""
-    gt, det = evaluation.gt, evaluation.detections
-    assert det.scores is not None
-    drawn: list[DrawnBox] = []
-    for matches in errors.matches:
-        name = matches.class_name
-        for i in np.flatnonzero(gt.frames[matches.gt_rows] == frame):
-            box = corners(gt.boxes_xyxy[matches.gt_rows[i]])
-            label = gt.class_names[gt.class_ids[matches.gt_rows[i]]]
-            if matches.is_fn[i]:
-                drawn.append(DrawnBox(box, "missed", label, f"missed {label}"))
-            elif matches.is_tp[i]:
-                row = int(matches.gt_det_rows[i])
-                words = f"{name} {det.scores[row]:.2f}, overlap {matches.gt_iou[i]:.2f}"
-                drawn.append(DrawnBox(box, "truth", "", f"label {label}"))
-                drawn.append(DrawnBox(corners(det.boxes_xyxy[row]), "found", "", words))
-            else:
-                drawn.append(DrawnBox(box, "ignored", "", f"{label}, not judged at {LEVEL}"))
-        for i in np.flatnonzero(matches.is_fp & (det.frames[matches.det_rows] == frame)):
-            row = int(matches.det_rows[i])
-            label = f"{name} {det.scores[row]:.2f}"
-            drawn.append(DrawnBox(corners(det.boxes_xyxy[row]), "false", label, f"false alarm: {label}"))
-    for region in np.flatnonzero(gt.is_class("DontCare") & (gt.frames == frame)):
-        drawn.append(DrawnBox(corners(gt.boxes_xyxy[region]), "ignored", "", "DontCare region"))
-    return drawn[:MAX_DRAWN]
 
 
 # ---------------------------------------------------------------- evidence

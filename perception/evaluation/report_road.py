@@ -24,7 +24,7 @@ from perception.evaluation.report import (
     Value,
     legend_of,
 )
-from perception.evaluation.report_object import calibration_figure, calibration_rows, calibration_table
+from perception.evaluation.report_calibration import calibration_figure, calibration_rows, calibration_table
 from perception.evaluation.results import RoadEvaluation, RoadImage
 from perception.evaluation.road import BIRDS_EYE, colour_errors, read_road_calibration, road_planes
 

@@ -32,7 +32,8 @@ from perception.evaluation.report import Column, Report, Section, Table, render_
 from perception.evaluation.report_compare import comparison_report
 from perception.evaluation.report_object import object_report
 from perception.evaluation.report_road import histogram_calibration, road_report
-from perception.evaluation.report_tracking import frame_faults, timeline_rows, tracking_report
+from perception.evaluation.report_tracking import tracking_report
+from perception.evaluation.report_tracking_frames import frame_faults, timeline_rows
 from perception.evaluation.results import LEVELS
 
 # ---------------------------------------------------------------- every page
