@@ -13,7 +13,7 @@ import numpy as np
 from perception.errors import UserError
 from perception.types import Detections, Track
 
-DEFAULT_TRACKER = "bytetrack"
+DEFAULT_TRACKER = "drivetrack"
 
 
 class Tracker(Protocol):

@@ -2,12 +2,14 @@
 
 What happens with bad input, the same in every tracker:
 
-- A detection with a number that is not finite, or without area (inverted boxes included), is dropped. Coordinates
-  beyond ±`LIMIT_PX` are cut to it. Scores are cut to 0..1.
+- A detection with a number that is not finite, or less than `MIN_BOX_PX` wide or high (inverted boxes included), is
+  dropped. Coordinates beyond ±`LIMIT_PX` are cut to it. Scores are cut to 0..1.
 - At most `MAX_DETECTIONS` detections a frame are used, the best by score.
 - Time that stands still moves nothing. Time that runs back (a video that loops) counts as standing still, and runs
-  on from the new stamp. A gap of any length is one step; tracks unseen for longer than the tracker's patience end.
-- A track also ends after `MAX_UNSEEN_FRAMES` frames unseen, so a clock that stands still cannot keep it for ever.
+  on from the new stamp. After a gap, tracks unseen for longer than the tracker's patience have ended before the
+  frame is looked at, however few frames came between; so no motion is extrapolated for longer.
+- A track also ends after `MAX_UNSEEN_FRAMES` frames unseen, and a tracker holds at most `MAX_TRACKS` tracks: what
+  would start beyond that is not followed. So a clock that stands still, or a flood of boxes, fills nothing.
 - A change of frame size is no event: boxes are in pixels of the frame they come with, tracks whose boxes no longer
   fit find no match and end.
 """
@@ -15,6 +17,7 @@ What happens with bad input, the same in every tracker:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -23,10 +26,14 @@ from perception.trackers.kalman import BoxStates, Columns, Noise
 from perception.types import F32, F64, I64, Detections, Track, TrackState
 
 LIMIT_PX = 1e5
+MIN_BOX_PX = 0.1
 MAX_DETECTIONS = 1000
 MAX_UNSEEN_FRAMES = 900
+MAX_TRACKS = 2000
+CLOCK_TOLERANCE_S = 1e-6
+"""So that a patience of one second means ten steps of a tenth, whatever their rounding."""
 
-TENTATIVE, CONFIRMED, LOST, DELETED = 0, 1, 2, 3
+TENTATIVE, CONFIRMED, LOST = 0, 1, 2
 STATE_NAMES: tuple[TrackState, ...] = ("tentative", "confirmed", "lost")
 
 
@@ -41,7 +48,7 @@ def clean(detections: Detections) -> tuple[F64, F64, I64]:
     if not finite.all():
         boxes, scores, class_ids = boxes[finite], scores[finite], class_ids[finite]
     boxes = np.clip(boxes, -LIMIT_PX, LIMIT_PX)
-    solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    solid = (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_PX).all(axis=1)
     if not solid.all():
         boxes, scores, class_ids = boxes[solid], scores[solid], class_ids[solid]
     if len(scores) > MAX_DETECTIONS:
@@ -75,7 +82,7 @@ class TrackTable(Columns):
     class_ids: I64
     """(N,)"""
     life: I64
-    """(N,) TENTATIVE, CONFIRMED, LOST or DELETED."""
+    """(N,) TENTATIVE, CONFIRMED or LOST."""
     scores: F64
     """(N,) of the latest match."""
     boxes_xyxy: F64
@@ -94,9 +101,16 @@ class TrackTable(Columns):
 
     @classmethod
     def born(
-        cls, first_id: int, boxes_xyxy: F64, scores: F64, class_ids: I64, now_s: float, noise: Noise
-    ) -> TrackTable:
-        """One tentative track for each detection, with ids from `first_id` on."""
+        cls,
+        first_id: int,
+        boxes_xyxy: F64,
+        scores: F64,
+        class_ids: I64,
+        now_s: float,
+        noise: Noise,
+        **further: np.ndarray,
+    ) -> Self:
+        """One tentative track for each detection, with ids from `first_id` on; `further` columns of a subclass."""
         count = len(scores)
         return cls(
             states=BoxStates.born(xyxy_to_cxcywh(boxes_xyxy), noise),
@@ -109,6 +123,7 @@ class TrackTable(Columns):
             hits=np.ones(count, np.int64),
             age_frames=np.ones(count, np.int64),
             unseen_frames=np.zeros(count, np.int64),
+            **further,
         )
 
     def grow_older(self) -> None:
@@ -122,9 +137,12 @@ class TrackTable(Columns):
         self.unseen_frames[rows] = 0
         self.hits[rows] += 1
 
-    def bury(self) -> None:
-        """Forget tracks that are DELETED."""
-        dead = self.life == DELETED
+    def expire(self, now_s: float, lost_s: float) -> None:
+        """Forget tracks that nobody has seen for longer than `lost_s`, or for too many frames."""
+        self.forget((now_s - self.seen_s > lost_s + CLOCK_TOLERANCE_S) | (self.unseen_frames > MAX_UNSEEN_FRAMES))
+
+    def forget(self, dead: np.ndarray) -> None:
+        """End the tracks where the mask (N,) is True."""
         if dead.any():
             self.keep(~dead)
 

@@ -14,15 +14,14 @@ from perception.boxes import Floats, cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from perception.trackers.assignment import assign
 from perception.trackers.base import (
     CONFIRMED,
-    DELETED,
     LOST,
-    MAX_UNSEEN_FRAMES,
+    MAX_TRACKS,
     TENTATIVE,
     Clock,
     TrackTable,
     clean,
 )
-from perception.trackers.kalman import Noise, correct, predict
+from perception.trackers.kalman import Noise, box_size, correct, predict
 from perception.types import F64, I64, Detections, Track
 
 
@@ -69,7 +68,9 @@ class ByteTrackTracker:
         """Take one frame's detections; returns the confirmed tracks seen in it, in order of birth."""
         config, table = self.config, self._table
         boxes, scores, class_ids = clean(detections)
-        predict(table.states, self._clock.tick(timestamp_ns), config.noise)
+        dt_s = self._clock.tick(timestamp_ns)
+        table.expire(self._clock.now_s, config.lost_s)
+        predict(table.states, dt_s, config.noise)
         table.grow_older()
 
         gain = iou(cxcywh_to_xyxy(table.states.position), boxes)  # (N, M)
@@ -82,8 +83,9 @@ class ByteTrackTracker:
         self._match(table.life == TENTATIVE, high, free, gain * scores, config.birth_iou, boxes, scores)
         self._age()
 
-        starts = free & (scores >= max(config.birth_score, config.high_score))
-        if starts.any():
+        starts = np.flatnonzero(free & (scores >= max(config.birth_score, config.high_score)))
+        starts = starts[: MAX_TRACKS - len(table)]
+        if len(starts):
             table.append(self._born(boxes[starts], scores[starts], class_ids[starts]))
         shown = np.flatnonzero((table.life == CONFIRMED) & (table.unseen_frames == 0))
         return table.tracks(shown, table.boxes_xyxy[shown])
@@ -106,19 +108,17 @@ class ByteTrackTracker:
         i, j = assign(gain[np.ix_(rows, columns)] - least)
         rows, columns = rows[i], columns[j]
         measured = xyxy_to_cxcywh(boxes[columns])
-        correct(table.states, rows, measured, (self.config.noise.measurement * measured[:, 3:]) ** 2)
+        correct(table.states, rows, measured, (self.config.noise.measurement * box_size(measured)) ** 2)
         table.see(rows, boxes[columns], scores[columns], self._clock.now_s)
         free[columns] = False
 
     def _age(self) -> None:
-        """Promote, mark as lost, and bury."""
-        config, table = self.config, self._table
+        """Promote, mark as lost, and end young tracks that were missed."""
+        table = self._table
         seen = table.unseen_frames == 0
-        table.life[seen & ((table.hits >= config.confirm_hits) | (table.life == LOST))] = CONFIRMED
+        table.life[seen & ((table.hits >= self.config.confirm_hits) | (table.life == LOST))] = CONFIRMED
         table.life[~seen & (table.life == CONFIRMED)] = LOST
-        too_long = (self._clock.now_s - table.seen_s > config.lost_s) | (table.unseen_frames > MAX_UNSEEN_FRAMES)
-        table.life[~seen & ((table.life == TENTATIVE) | too_long)] = DELETED
-        table.bury()
+        table.forget(~seen & (table.life == TENTATIVE))
 
     def _born(self, boxes: F64, scores: F64, class_ids: I64) -> TrackTable:
         born = TrackTable.born(self._next_id, boxes, scores, class_ids, self._clock.now_s, self.config.noise)
