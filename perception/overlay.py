@@ -110,7 +110,7 @@ class Overlay:
         """A frame around the object, thin where it is only predicted."""
         left, top, right, bottom = (round(float(v)) for v in track.box_xyxy)
         thickness = max(1, round((2.2 if _urgent(track) else 1.6) * unit)) if track.frames_since_seen == 0 else 1
-        cv2.rectangle(image, (left, top), (right, bottom), _track_colour(track), thickness, cv2.LINE_AA)
+        cv2.rectangle(image, (left, top), (right, bottom), track_colour(track), thickness, cv2.LINE_AA)
 
     def caption(self, track: Track) -> str:
         """`Car 12  23 m  -3 m/s`: class and id, then distance and closing speed where they are known."""
@@ -129,7 +129,7 @@ class Overlay:
         left, top, _, bottom = (round(float(v)) for v in track.box_xyxy)
         if bottom - top < 12 * unit:  # no room for words on the smallest
             return
-        text, colour = self.caption(track), _track_colour(track)
+        text, colour = self.caption(track), track_colour(track)
         scale, stroke = 0.36 * unit, max(1, round(0.9 * unit))
         (width, height), _ = cv2.getTextSize(text, _FONT, scale, stroke)
         pad = max(2, round(2.5 * unit))
@@ -177,7 +177,8 @@ def _urgent(track: Track) -> bool:
     return track.ttc_s is not None and track.ttc_s < URGENT_S
 
 
-def _track_colour(track: Track) -> tuple[int, int, int]:
+def track_colour(track: Track) -> tuple[int, int, int]:
+    """Blue, green, red: a track's own colour, red where it is urgent."""
     return _RED if _urgent(track) else _colour(track.track_id)
 
 

@@ -36,12 +36,16 @@ class MetricsSink(Sink):
         return cls("127.0.0.1:0")  # metrics live at an address, not in a folder
 
     def open(self, info: RunInfo) -> None:
+        self.begin(info)
+        self._server = _serve(self.address, self.render)
+
+    def begin(self, info: RunInfo) -> None:
+        """Set the counters up without a server; `write`, `event` and `render` work from here on."""
         self._provider = info.provider
         with self._lock:
             for source in info.sources:
                 for counter in ("frames", "frames_dropped", "tracked_objects"):
                     self._counters[counter, source.name] = 0
-        self._server = _serve(self.address, self.render)
 
     def write(self, result: Result) -> None:
         source = result.frame.source

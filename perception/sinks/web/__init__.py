@@ -1,0 +1,93 @@
+"""The live page: picture, objects, latency, drops and health of a run in a browser, and `/metrics` beside it."""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perception.errors import MissingDependencyError
+from perception.health import HealthEvent
+from perception.sinks import RunInfo, Sink
+from perception.sinks.metrics import MetricsSink, parse_address
+from perception.sinks.web.access import Door, open_door
+from perception.sinks.web.board import Board
+from perception.types import Result
+
+if TYPE_CHECKING:
+    from perception.sinks.web.server import LiveServer
+
+DEFAULT_PORT = 8080
+NEEDED = ("starlette", "uvicorn", "websockets")
+
+
+class WebSink(Sink):
+    """Serves the page at an address. What viewers have no time for, they don't get; the pipeline never waits."""
+
+    name = "web"
+    lossless = False
+    wants_image = True
+
+    def __init__(self, address: str = f"127.0.0.1:{DEFAULT_PORT}", token: str | None = None) -> None:
+        """Where to listen, and what a viewer must know.
+
+        Args:
+            address: HOST:PORT; port 0 takes a free one.
+            token: asked of every viewer. None: loopback asks for none, for any other address one is made.
+        """
+        self.address, self.token = address, token
+        self.door: Door | None = None
+        self._server: LiveServer | None = None
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> WebSink:
+        return cls("127.0.0.1:0")  # a page lives at an address, not in a folder
+
+    def listen(self) -> Door:
+        """Bind the address now, so that a mistake shows before the run begins. `open` does it where it is left out.
+
+        Raises:
+            UserError: the address cannot be had.
+            MissingDependencyError: the extra 'web' is not installed.
+        """
+        for package in NEEDED:
+            if find_spec(package) is None:
+                raise MissingDependencyError(package, "web", "the live page")
+        if self.door is None:
+            self.door = open_door(*parse_address(self.address, DEFAULT_PORT), self.token)
+        return self.door
+
+    def open(self, info: RunInfo) -> None:
+        door = self.listen()
+        from perception.sinks.web.server import LiveServer
+
+        self._board = Board(info, time.monotonic())
+        self._metrics = MetricsSink()
+        self._metrics.begin(info)
+        self._server = LiveServer(self._board, self._metrics, door)
+        self._server.start()
+
+    def write(self, result: Result) -> None:
+        assert self._server is not None
+        self._board.write(result, time.monotonic())
+        self._metrics.write(result)
+        pictures = self._server.hub.pictures
+        pictures.offer(result)
+        if pictures.error is not None:
+            raise pictures.error
+
+    def event(self, event: HealthEvent) -> None:
+        self._board.event(event, time.monotonic())
+        self._metrics.event(event)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self.door is not None:
+            self.door.listener.close()
+            self.door = None
+
+    def outputs(self) -> list[str]:
+        return [self.door.url] if self.door is not None else []
