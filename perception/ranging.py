@@ -44,9 +44,7 @@ class RangingConfig:
     sizes: Mapping[str, SizePrior] = field(default_factory=lambda: SIZE_PRIORS)
     """Size of each class by name; a class that is not here counts as unknown."""
     edge_std_px: float = 0.6
-    """Noise of a box edge, pixels."""
-    edge_std_share: float = 0.025
-    """The same as a share of the box's height: large boxes have larger errors."""
+    """Noise of a box edge, pixels; a share of the box's height comes on top, see `SizePrior`."""
     edge_time_s: float = 0.15
     """Errors of one box's edges in neighbouring frames are alike for about this long."""
     hidden_std_share: float = 0.05
@@ -107,8 +105,19 @@ class Ranger:
         self.camera, self.config = camera, config
         sizes = [config.sizes.get(name, UNKNOWN_SIZE) for name in class_names] + [UNKNOWN_SIZE]
         self._sizes = np.array(
-            [(np.log(s.height_m), s.height_spread, s.half_width_m, s.half_depth_m, s.half_depth_std_m) for s in sizes]
+            [
+                (
+                    np.log(size.height_m),
+                    size.height_spread,
+                    size.half_width_m,
+                    size.half_depth_m,
+                    size.half_depth_std_m,
+                    size.edge_std_share,
+                )
+                for size in sizes
+            ]
         ).T
+        """(6, classes) columns of the priors, by class id; the last is the unknown class."""
         aspects = (np.arange(_ASPECTS) + 0.5) * _ASPECT_STEP
         self._half_depths = np.stack([size.half_depth_at(aspects) for size in sizes])  # (classes, aspects)
         cos, sin = np.cos(camera.pitch_rad), np.sin(camera.pitch_rad)
@@ -201,9 +210,10 @@ class Ranger:
         class_ids[:given] = [track.class_id for track in tracks]
         last = self._sizes.shape[1] - 1  # the row of the unknown class
         class_ids[(class_ids < 0) | (class_ids > last)] = last
-        usable &= ((boxes[:, 2:] - boxes[:, :2]) > 1).all(axis=1) & (np.abs(boxes) < 1e5).all(axis=1)
-        if not usable.all():
-            boxes[~usable] = (0, 0, 2, 2)
+        usable &= (np.abs(boxes) < 1e5).all(axis=1)  # False for NaN
+        boxes[~usable] = (0, 0, 2, 2)
+        usable &= (boxes[:, 2:] - boxes[:, :2] > 1).all(axis=1)
+        boxes[~usable] = (0, 0, 2, 2)
         return boxes, class_ids, usable
 
     def _look(self, boxes: F64, class_ids: I64, usable: np.ndarray, size_hw: tuple[int, int]) -> _View:
@@ -221,11 +231,11 @@ class Ranger:
         cut_left, cut_right, cut_foot = left <= config.border_px, right >= limit_x, bottom >= limit_y
         hidden = _hidden_share(boxes, usable)
         focal_x, focal_y = self.camera.P_cam2[0, 0], self.camera.P_cam2[1, 1]
-        edge_var = config.edge_std_px**2 + (config.edge_std_share * height) ** 2
+        _, _, half_width, usual_depth, half_depth_std, edge_share = self._sizes[:, class_ids]
+        edge_var = config.edge_std_px**2 + (edge_share * height) ** 2
         covered = config.hidden_std_share * hidden
-        side_var = edge_var + (config.edge_std_share**2 + covered**2) * width**2
+        side_var = edge_var + (covered * width) ** 2
 
-        _, _, half_width, usual_depth, half_depth_std = self._sizes[:, class_ids]
         bins = np.minimum(width / height / _ASPECT_STEP, _ASPECTS - 1).astype(np.int64)
         cut_side = cut_left | cut_right
         half_depth = np.where(cut_side, usual_depth, self._half_depths[class_ids, bins])
