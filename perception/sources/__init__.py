@@ -85,6 +85,7 @@ class Source(ABC):
         """What the end summary should say about this source."""
         self.on_event: EventListener = lambda event: None
         self.stopped = Event()
+        self._reported_s, self._unreported = float("-inf"), 0
 
     @abstractmethod
     def read(self) -> Iterator[Frame]:
@@ -100,6 +101,16 @@ class Source(ABC):
     def emit(self, kind: HealthKind, active: bool = True, detail: str = "") -> None:
         """Report what is wrong with the source itself."""
         self.on_event(HealthEvent(kind, self.name, active, None, redact(detail)))
+
+    def emit_corrupt(self, detail: str) -> None:
+        """Count something that cannot be read; reported at most once a second, so that a bad line fills no disk."""
+        self.corrupt += 1
+        self._unreported += 1
+        if time.monotonic() - self._reported_s < 1.0:
+            return
+        more = f" ({self._unreported} since the last report)" if self._unreported > 1 else ""
+        self._reported_s, self._unreported = time.monotonic(), 0
+        self.emit("corrupt", True, detail + more)
 
     def __iter__(self) -> Iterator[Frame]:
         """The wanted part of the frames: start, duration, every n-th, at its own pace where asked."""

@@ -91,9 +91,8 @@ class ImageFolder(Source):
                 image = read_picture(path)
             self.decode_ms = (time.perf_counter() - start) * 1e3
             if image is None:
-                self.corrupt += 1
                 skipped += 1
-                self.emit("corrupt", detail=f"{path.name} cannot be decoded as a picture; skipped")
+                self.emit_corrupt(f"{path.name} cannot be decoded as a picture; skipped")
                 continue
             yield Frame(
                 image, self.timestamp_ns(index), self.frame_id(index), self.name, self.camera_of(index), skipped

@@ -198,9 +198,8 @@ class Video(Source):
             except StopIteration:
                 return
             except (av.error.InvalidDataError, av.error.BugError) as error:
-                broken, in_a_row, self.corrupt = broken + 1, in_a_row + 1, self.corrupt + 1
-                if in_a_row == 1:
-                    self.emit("corrupt", detail=f"a packet cannot be decoded ({error.strerror}); skipped")
+                broken, in_a_row = broken + 1, in_a_row + 1
+                self.emit_corrupt(f"a packet cannot be decoded ({error.strerror}); skipped")
                 if in_a_row >= _MANY_ERRORS:
                     self.notes.append(f"given up after {_MANY_ERRORS} unreadable packets in a row")
                     return
@@ -209,8 +208,7 @@ class Video(Source):
             for picture in pictures:
                 self.decode_ms, spent = spent * 1e3, 0.0
                 if picture.is_corrupt:
-                    self.corrupt += 1
-                    self.emit("corrupt", detail="a picture with errors in it")
+                    self.emit_corrupt("a picture with errors in it")
                 yield picture, broken
                 broken, in_a_row = 0, 0
 

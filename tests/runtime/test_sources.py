@@ -147,6 +147,18 @@ def test_a_folder_in_natural_order_with_one_broken_picture(tmp_path: Path) -> No
     assert (source.corrupt, [e.kind for e in events]) == (1, ["corrupt"])
 
 
+def test_a_flood_of_damage_is_counted_but_not_a_flood_of_events(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), IMAGE)
+    for i in range(1, 60):
+        (tmp_path / f"{i}.png").write_bytes(b"broken")
+    source = open_source(tmp_path)
+    events = []
+    source.on_event = events.append
+    assert ids(source) == [0]
+    assert source.corrupt == 59
+    assert 1 <= len(events) < 59
+
+
 @pytest.mark.parametrize(
     "image",
     [
