@@ -32,6 +32,7 @@ class RunOptions:
     """Track objects and find the road in a video, a folder of images, a KITTI sequence, a camera or a stream.
 
     Several sources may be given, each with a name: front=rtsp://… rear=camera:1
+    --config FILE.toml gives any of these options; what is typed wins over the file.
     """
 
     sources: tyro.conf.Positional[tuple[str, ...]] = ()
