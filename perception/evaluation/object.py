@@ -30,6 +30,7 @@ import numpy as np
 from perception.evaluation.pairs import (
     CHUNK,
     class_indices,
+    components,
     concatenate,
     intersections,
     same_frame_pairs,
@@ -304,19 +305,6 @@ def _counting_priority(overlaps: _Overlaps, case: _Case) -> I64:
     return _ranks(-det, np.where(valid, overlaps.pair_iou[case.pair], 0.0), valid)
 
 
-def _components(gt: I64, det: I64) -> I64:
-    """(P,) lowest ground truth that each pair hangs together with by way of shared detections."""
-    label = gt.copy()
-    while True:
-        by_det = np.full(int(det.max()) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(by_det, det, label)
-        by_gt = np.full(int(gt.max()) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(by_gt, gt, by_det[det])
-        if (by_gt[gt] == label).all():
-            return label
-        label = by_gt[gt]
-
-
 def _states(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, F64, I64, I64]:
     """Which pairs are matched at each threshold that matters.
 
@@ -339,7 +327,7 @@ def _states(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, F64, I6
     for part, parallel in ((np.flatnonzero(~tangled), True), (np.flatnonzero(tangled), False)):
         if not len(part):
             continue
-        group = gt[part] if parallel else _components(gt[part], det[part])
+        group = gt[part] if parallel else components(gt[part], det[part])
         order = np.lexsort((-scores[part], group))
         part, group = part[order], group[order]
         last = np.concatenate([(group[1:] != group[:-1]) | (scores[part][1:] != scores[part][:-1]), [True]])

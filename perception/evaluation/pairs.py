@@ -46,6 +46,26 @@ def concatenate(parts: Sequence[tuple[np.ndarray, ...]], like: tuple[type, ...])
     return tuple(np.concatenate([np.zeros(0, dtype), *(part[i] for part in parts)]) for i, dtype in enumerate(like))
 
 
+def components(a: I64, b: I64) -> I64:
+    """(P,) the lowest a that each pair hangs together with, by way of pairs that share an a or a b.
+
+    Args:
+        a, b: (P,) of each pair, from 0.
+    """
+    if not len(a):
+        return a
+    label, nobody = np.arange(a.max() + 1), np.iinfo(np.int64).max
+    while True:
+        by_b = np.full(b.max() + 1, nobody)
+        np.minimum.at(by_b, b, label[a])
+        found = label.copy()
+        np.minimum.at(found, a, by_b[b])
+        found = found[found]  # whom my lowest acquaintance knows: long chains close in few rounds
+        if (found == label).all():
+            return label[a]
+        label = found
+
+
 def class_indices(class_names: Sequence[str], wanted: Sequence[str | None]) -> I64:
     """(len(class_names),) index into `wanted` by name, without regard to case; -1 where it is none of them."""
     lower = [None if name is None else name.lower() for name in wanted]

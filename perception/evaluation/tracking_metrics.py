@@ -15,11 +15,8 @@ from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from perception.evaluation.pairs import concatenate, intersections, same_frame_pairs, signed_areas
+from perception.evaluation.pairs import components, concatenate, intersections, same_frame_pairs, signed_areas
 from perception.evaluation.results import (
     ALPHAS,
     ClearCounts,
@@ -29,6 +26,7 @@ from perception.evaluation.results import (
     TrackingScore,
     TrackingSizes,
 )
+from perception.lsap import best_columns
 from perception.types import F64, I64
 
 OVERLAP = 0.5
@@ -102,16 +100,8 @@ def assign(data: Overlaps, pairs: I64, scores: F64) -> I64:
     contested = np.unique(frames[rivals])
     chosen = ~np.isin(frames, contested)
     for matrix, rows, columns, part in _frame_matrices(data, contested, frames, gt, tracker, scores):
-        chosen[part] = _solve(matrix)[rows] == columns
+        chosen[part] = best_columns(matrix)[rows] == columns
     return pairs[chosen]
-
-
-def _solve(matrix: F64) -> I64:
-    """The column of each row in the assignment with the highest sum, -1 for none."""
-    columns = np.full(len(matrix), -1)
-    rows, found = linear_sum_assignment(matrix, maximize=True)
-    columns[rows] = found
-    return columns
 
 
 def _frame_matrices(
@@ -268,7 +258,7 @@ def clear_matches(data: Overlaps) -> ClearMatches:
                 partner.get(g) == t for g, t in zip(gt_ids[part].tolist(), tracker_ids[part].tolist(), strict=True)
             ]
             matrix[rows, columns] += 1000.0 * np.array(stay)
-        chosen[part] = _solve(matrix)[rows] == columns
+        chosen[part] = best_columns(matrix)[rows] == columns
 
     matched = np.flatnonzero(chosen)
     order = np.lexsort((frames[matched], gt_ids[matched]))
@@ -318,9 +308,7 @@ def identity_matches(data: Overlaps) -> I64:
     common = np.bincount(links.index, close, minlength=len(links.gt))  # frames together
     useful = np.flatnonzero(common > 0)
     gt, tracker = links.gt[useful], links.tracker[useful]
-    n_gt, n_tracker = len(links.gt_count), len(links.tracker_count)
-    graph = coo_array((common[useful], (gt, n_gt + tracker)), shape=(n_gt + n_tracker,) * 2)
-    group = connected_components(graph, directed=False)[1][gt] if len(gt) else gt
+    group = components(gt, tracker)
     partners = np.zeros(len(links.gt), bool)
     for part in np.split(np.argsort(group, kind="stable"), np.flatnonzero(np.diff(np.sort(group))) + 1):
         if len(part) == 1:
@@ -330,7 +318,7 @@ def identity_matches(data: Overlaps) -> I64:
         _, columns = np.unique(tracker[part], return_inverse=True)
         matrix = np.zeros((rows.max(initial=-1) + 1, columns.max(initial=-1) + 1))
         matrix[rows, columns] = common[useful[part]]
-        partners[useful[part]] = _solve(matrix)[rows] == columns
+        partners[useful[part]] = best_columns(matrix)[rows] == columns
     return np.flatnonzero(close & partners[links.index])
 
 

@@ -14,10 +14,18 @@ from perception.types import F64, I64, U8
 
 MARGIN = 8
 """Bytes that must stand before the first token."""
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 _ZEROS = np.uint64(0x3030303030303030)
 _BEYOND_NINE = np.uint64(0x7676767676767676)
 _HIGH_BITS = np.uint64(0x8080808080808080)
+_FOLDS = tuple(
+    (np.uint64(factor), np.uint64(distance), np.uint64(mask))
+    for factor, distance, mask in (
+        (10, 8, 0x00FF00FF00FF00FF),
+        (100, 16, 0x0000FFFF0000FFFF),
+        (10000, 32, 0x00000000FFFFFFFF),
+    )
+)
 _POWERS = 10.0 ** np.arange(16)
 
 
@@ -70,11 +78,15 @@ def _plain(text: bytes, buffer: U8, dots: I64, starts: I64, ends: I64) -> tuple[
 
 def _eight_digits(words: np.ndarray, length: I64) -> tuple[F64, np.ndarray]:
     """The number that the last `length` (at most 8) characters of each word spell; and where one is no digit."""
-    shift = ((8 - np.clip(length, 0, 8)) * 8).astype(np.uint64)
-    zeros = np.where(length > 0, _ZEROS >> shift << shift, np.uint64(0))
-    digits = np.where(length > 0, words >> shift << shift, np.uint64(0)) ^ zeros
-    odd = ((digits + _BEYOND_NINE) | digits) & _HIGH_BITS != 0
-    pairs = (digits * np.uint64(10) + (digits >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
-    fours = (pairs * np.uint64(100) + (pairs >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
-    eight = (fours * np.uint64(10000) + (fours >> np.uint64(32))) & np.uint64(0x00000000FFFFFFFF)
-    return eight.astype(np.float64), odd
+    shift = ((8 - np.clip(length, 0, 8)) * 8).astype(np.uint64)  # of the characters before; 64 leaves 0
+    digits = words ^ _ZEROS
+    digits >>= shift
+    digits <<= shift
+    odd = (digits + _BEYOND_NINE) | digits
+    odd &= _HIGH_BITS
+    for factor, distance, mask in _FOLDS:  # digits to pairs, pairs to fours, fours to one number
+        higher = digits * factor
+        digits >>= distance
+        digits += higher
+        digits &= mask
+    return digits.astype(np.float64), odd != 0

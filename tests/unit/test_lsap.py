@@ -1,0 +1,39 @@
+"""The solver taken out of SciPy is SciPy's."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perception import lsap
+from perception.lsap import best_columns
+
+
+def scipys(gains: np.ndarray) -> np.ndarray:
+    from scipy.optimize import linear_sum_assignment
+
+    columns = np.full(len(gains), -1)
+    rows, found = linear_sum_assignment(gains, maximize=True)
+    columns[rows] = found
+    return columns
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 1000))
+def test_equals_scipy_ties_included(rows: int, columns: int, seed: int) -> None:
+    gains = np.random.default_rng(seed).integers(0, 4, (rows, columns)).astype(float)
+    assert best_columns(gains).tolist() == scipys(gains).tolist()
+
+
+def test_by_hand() -> None:
+    assert best_columns(np.array([[3.0, 2.0], [2.0, 0.0]])).tolist() == [1, 0]  # 2 + 2 beats 3 + 0
+    assert best_columns(np.array([[1.0], [2.0], [0.0]])).tolist() == [-1, 0, -1]
+    assert best_columns(np.zeros((0, 3))).tolist() == []
+
+
+def test_without_the_file_the_ordinary_import_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "spec_from_file_location", lambda *_: None)
+    from scipy.optimize import linear_sum_assignment
+
+    assert lsap.solver.__wrapped__() is linear_sum_assignment
