@@ -21,7 +21,7 @@ from typing import Self
 
 import numpy as np
 
-from perception.boxes import xyxy_to_cxcywh
+from perception.boxes import Floats, xyxy_to_cxcywh
 from perception.trackers.kalman import BoxStates, Columns, Noise
 from perception.types import F32, F64, I64, Detections, Track, TrackState
 
@@ -146,7 +146,7 @@ class TrackTable(Columns):
         if dead.any():
             self.keep(~dead)
 
-    def tracks(self, rows: I64, boxes_xyxy: F64) -> tuple[Track, ...]:
+    def tracks(self, rows: I64, boxes_xyxy: Floats) -> tuple[Track, ...]:
         """Some rows as the values that leave the tracker, with the boxes (K, 4) to show."""
         shown: F32 = boxes_xyxy.astype(np.float32)
         columns = (self.track_ids, self.class_ids, self.scores, self.life, self.age_frames, self.unseen_frames)

@@ -3,7 +3,7 @@
 from itertools import permutations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -19,6 +19,7 @@ def best_total(gain: np.ndarray) -> float:
     )
 
 
+@settings(deadline=None)
 @given(arrays(float, st.tuples(st.integers(1, 4), st.integers(1, 5)), elements=st.integers(-3, 6).map(float)))
 def test_no_other_pairing_gains_more(gain: np.ndarray) -> None:
     rows, columns = assign(gain)

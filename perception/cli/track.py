@@ -1,0 +1,170 @@
+"""`perception track`: run a tracker over stored detections, without pictures or a network."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from perception import __version__
+from perception.cli.options import parse_options
+from perception.errors import UserError
+
+if TYPE_CHECKING:
+    from perception.formats.detections import DetectionFolder
+    from perception.ranging import Ranger
+    from perception.trackers import Tracker
+
+MOST_EMPTY_FRAMES = 300
+"""Of a run of frames without detections so many are played; no track outlives them."""
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """Follow objects through stored detections; writes one file of KITTI tracking rows a sequence."""
+
+    detections: Path | None = None
+    """Folder with one file a sequence, or with such folders named after classes."""
+    format: Literal["kitti", "csv"] = "kitti"
+    """Rows of the files: KITTI tracking rows, or frame,x1,y1,x2,y2,score."""
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = ()
+    """Class or classes to follow; by default all there are. Names what csv rows do not name."""
+    out: Path | None = None
+    """Folder for the results."""
+    tracker: str = "drivetrack"
+    """Tracker, by the name of its file in perception/trackers."""
+    set: tuple[str, ...] = ()
+    """Change fields of the tracker's config, as lost_s=1.5 or even_scores=0.5,0.5"""
+    fps: float = 10.0
+    """Frames a second of the recording."""
+    calib: Path | None = None
+    """Folder of calibrations, one a sequence, or one file for all: adds the place on the road to every row."""
+    frame_size: tuple[int, int] = (375, 1242)
+    """Height and width of the pictures, to know which boxes their border cuts; used with --calib."""
+    json: bool = False
+    """Print the summary as JSON."""
+    quiet: bool = False
+    """No progress on stderr."""
+
+
+def main(argv: list[str]) -> int:
+    """Track every sequence of a folder; 0 where there was something to track, 1 where nothing was found."""
+    options = parse_options(TrackOptions, argv, "perception track")
+    if options.detections is None or options.out is None:
+        missing = "--detections" if options.detections is None else "--out"
+        raise UserError(f"no {missing} given", "two folders", "perception track --detections DIR --out DIR")
+    if not 0 < options.fps < float("inf"):
+        raise UserError(f"--fps {options.fps}", "a number above 0")
+    from perception.formats.detections import find_detections
+    from perception.trackers import create_tracker
+
+    overrides = dict(_assignment(text) for text in options.set)
+    try:
+        tracker = create_tracker(options.tracker, **overrides)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--set {' '.join(options.set)}: {error}", "a value as its default has") from None
+    folder = find_detections(options.detections, options.format, options.classes)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    summary: dict[str, Any] = {"out": str(options.out), "tracker": options.tracker, "sequences": {}}
+    for i, sequence in enumerate(folder.files):
+        ranger = _ranger(options, sequence, folder.class_names)
+        tracker.reset()
+        text, counts = _track(folder, sequence, tracker, ranger, options.fps, options.frame_size)
+        _write(options.out / f"{sequence}.txt", text)
+        summary["sequences"][sequence] = counts
+        if not options.quiet:
+            print(
+                f"{sequence} ({i + 1} of {len(folder.files)}): {counts['frames']} frames, "
+                f"{counts['detections']} detections, {counts['tracks']} tracks, "
+                f"{counts['ms_per_frame']:.3f} ms a frame",
+                file=sys.stderr,
+            )
+    config = {"perception": __version__, "tracker": options.tracker, "fps": options.fps}
+    config |= {"config": asdict(tracker.config)}  # type: ignore[attr-defined]
+    _write(options.out / "track.json", json.dumps(config, indent=2) + "\n")
+    total = {key: sum(c[key] for c in summary["sequences"].values()) for key in ("detections", "tracks", "rows")}
+    summary |= total
+    if options.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        print(f"{len(folder.files)} sequences, {total['tracks']} tracks, {total['rows']} rows in {options.out}")
+    return 0 if total["detections"] else 1
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`name=value` with a plain Python literal as value."""
+    name, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError
+        return name.strip().replace("-", "_"), ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise UserError(f"--set {text}", "a name and a value", "--set lost_s=1.5") from None
+
+
+def _track(
+    folder: DetectionFolder,
+    sequence: str,
+    tracker: Tracker,
+    ranger: Ranger | None,
+    fps: float,
+    size_hw: tuple[int, int],
+) -> tuple[str, dict[str, Any]]:
+    """Play one sequence; the text of its result file, and what there was to count."""
+    from perception.formats.kitti import format_tracking
+    from perception.sinks.kitti import tracking_rows
+
+    stored = folder.read(sequence)
+    text: list[str] = []
+    ids: set[int] = set()
+    rows, frames, seconds = 0, 0, 0.0
+    for frame_id, detections in stored.frames(MOST_EMPTY_FRAMES):
+        timestamp_ns = round(frame_id * 1e9 / fps)
+        begin = time.perf_counter()
+        tracks = tracker.update(detections, timestamp_ns)
+        seconds += time.perf_counter() - begin
+        if ranger is not None:
+            tracks = ranger.update(tracks, timestamp_ns, size_hw)
+        frames += 1
+        rows += len(tracks)
+        ids.update(track.track_id for track in tracks)
+        if tracks:
+            height_m = ranger.camera.height_m if ranger is not None else 0.0
+            text.append(format_tracking(tracking_rows(frame_id, list(tracks), folder.class_names, height_m)))
+    counts = {
+        "frames": frames,
+        "detections": len(stored.frame_ids),
+        "tracks": len(ids),
+        "rows": rows,
+        "ms_per_frame": round(1e3 * seconds / max(frames, 1), 4),
+    }
+    return "".join(text), counts
+
+
+def _ranger(options: TrackOptions, sequence: str, class_names: tuple[str, ...]) -> Ranger | None:
+    """What fills in metres for one sequence, where a calibration is given."""
+    if options.calib is None:
+        return None
+    from perception.camera_file import read_camera
+    from perception.ranging import Ranger
+
+    path = options.calib
+    if path.is_dir():
+        named = [path / f"{sequence}{suffix}" for suffix in (".txt", ".toml")]
+        path = next((file for file in named if file.is_file()), named[0])
+    return Ranger(read_camera(path, options.frame_size), class_names)
+
+
+def _write(path: Path, text: str) -> None:
+    """A whole file or none."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

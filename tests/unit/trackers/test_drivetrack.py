@@ -1,0 +1,145 @@
+"""What DriveTrack promises, on scenes small enough to follow by eye."""
+
+import numpy as np
+import pytest
+
+from perception.trackers.drivetrack import DriveConfig, DriveTracker
+from perception.types import Detections, Track
+
+CAR, PEDESTRIAN = 0, 1
+SURE = 0.99
+
+
+def seen(*rows: tuple[float, float, float, float, float, int]) -> Detections:
+    """Detections from (left, top, right, bottom, score, class)."""
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    return Detections(table[:, :4].astype(np.float32), table[:, 4].astype(np.float32), table[:, 5].astype(np.int64))
+
+
+def car(left: float, score: float = SURE, width: float = 60, bottom: float = 240) -> tuple:
+    return left, bottom - 40, left + width, bottom, score, CAR
+
+
+def play(tracker: DriveTracker, frames: list[Detections], fps: float = 10, first: int = 0) -> list[tuple[Track, ...]]:
+    return [tracker.update(d, round((first + i) * 1e9 / fps)) for i, d in enumerate(frames)]
+
+
+def test_a_sure_detection_is_told_at_once_a_doubtful_one_later_a_poor_one_never() -> None:
+    told = {
+        score: [len(t) for t in play(DriveTracker(), [seen(car(100, score))] * 8)] for score in (0.99, 0.45, 0.25)
+    }
+    assert told[0.99] == [1] * 8
+    assert told[0.45] == [0, 1, 1, 1, 1, 1, 1, 1]  # log odds over even: 0.65 each, 1 is asked for
+    assert told[0.25] == [0] * 8  # below even odds, however often
+
+
+def test_even_scores_belong_to_classes_and_the_last_serves_the_rest() -> None:
+    tracker = DriveTracker(DriveConfig(even_scores=(0.3, 0.65)))
+    box = (100, 100, 130, 180)
+    assert len(tracker.update(seen((*box, 0.6, CAR)), 0)) == 1
+    for class_id in (PEDESTRIAN, 2, 7):
+        tracker.reset()
+        assert not any(play(tracker, [seen((*box, 0.6, class_id))] * 5))
+
+
+@pytest.mark.parametrize("gap", [1, 5, 15])
+def test_a_car_keeps_its_id_through_a_gap(gap: int) -> None:
+    frames = [seen(car(100 + 6 * i)) if not 20 <= i < 20 + gap else seen() for i in range(50)]
+    told = play(DriveTracker(), frames)
+    assert {track.track_id for tracks in told for track in tracks} == {1}
+    assert len(told[-1]) == 1
+
+
+def test_the_same_at_any_frame_rate() -> None:
+    for fps in (5, 10, 30):
+        lefts = 100 + 60 * np.arange(0, 4, 1 / fps)
+        told = play(DriveTracker(), [seen(car(x)) for x in lefts], fps)
+        assert {track.track_id for tracks in told for track in tracks} == {1}
+
+
+def test_dropped_frames_do_not_matter_where_time_is_told() -> None:
+    tracker = DriveTracker()
+    kept = [i for i in range(60) if i % 7 not in (2, 3, 4)]
+    told = [tracker.update(seen(car(100 + 10 * i)), i * 10**8) for i in kept]
+    assert {track.track_id for tracks in told for track in tracks} == {1}
+
+
+def test_a_young_track_survives_one_missed_frame() -> None:
+    frames = [seen(car(100, 0.45)), seen(), seen(car(100, 0.45)), seen(car(100, 0.45))]
+    assert [len(t) for t in play(DriveTracker(), frames)] == [0, 0, 1, 1]
+
+
+def test_two_cars_that_meet_keep_their_ids() -> None:
+    """One drives right in front, one left behind it; for some frames the one behind is not detected."""
+    tracker, ids = DriveTracker(), []
+    for i in range(40):
+        front, back = 100 + 10 * i, 500 - 10 * i
+        rows = [car(front, width=80, bottom=260)]
+        if abs(front - back) > 40:
+            rows.append(car(back, width=60, bottom=230))
+        tracks = tracker.update(seen(*rows), i * 10**8)
+        ids.append({t.track_id: t.box_xyxy[0] for t in tracks if t.state == "confirmed"})
+    assert set(ids[0]) == set(ids[-1]) == {1, 2}
+    assert ids[-1][1] > 400 and ids[-1][2] < 150
+
+
+def test_a_hidden_object_is_told_as_lost_where_it_must_be_and_then_no_more() -> None:
+    def frame(i: int) -> Detections:
+        lorry = (300, 120, 520, 300, SURE, CAR)
+        left = 200 + 12 * i
+        return seen(lorry, car(left)) if left < 300 else seen(lorry)
+
+    told = play(DriveTracker(), [frame(i) for i in range(20)])
+    hidden = [t for tracks in told for t in tracks if t.state == "lost"]
+    assert [t.frames_since_seen for t in hidden] == [1, 2, 3, 4, 5]  # half a second
+    assert {t.track_id for t in hidden} == {2}
+    assert hidden[-1].box_xyxy[0] == pytest.approx(200 + 12 * 13, abs=6)
+
+    alone = play(DriveTracker(DriveConfig(hidden_s=0)), [frame(i) for i in range(20)])
+    assert all(t.frames_since_seen == 0 for tracks in alone for t in tracks)
+
+
+def test_an_object_that_vanishes_in_the_open_is_not_told() -> None:
+    told = play(DriveTracker(), [seen(car(100))] * 8 + [seen()] * 3)
+    assert [len(t) for t in told[8:]] == [0, 0, 0]
+
+
+def test_a_second_box_on_the_same_car_starts_nothing() -> None:
+    told = play(DriveTracker(), [seen(car(100), car(108, 0.9)) for _ in range(10)])
+    assert {t.track_id for tracks in told[1:] for t in tracks} <= {1, 2}
+    told = play(DriveTracker(), [seen(car(100))] * 3 + [seen(car(100), car(108, 0.9)) for _ in range(10)])
+    assert {t.track_id for tracks in told for t in tracks} == {1}
+
+
+def test_classes_never_mix() -> None:
+    box = (100, 100, 140, 180)
+    frames = [seen((*box, SURE, i % 2)) for i in range(10)]
+    for tracks in play(DriveTracker(), frames):
+        assert len({t.class_id for t in tracks}) == len(tracks)
+    assert {t.track_id: t.class_id for tracks in play(DriveTracker(), frames) for t in tracks} == {1: 0, 2: 1}
+
+
+def test_new_cars_start_with_the_motion_of_the_turning_camera() -> None:
+    """Where the picture slides by almost the distance between cars, only the common motion tells who is who."""
+    slide = np.cumsum(np.minimum(5 * np.arange(20), 50))  # pixels, at last 50 a frame
+
+    def ids(shared_motion: bool) -> int:
+        tracker = DriveTracker(DriveConfig(shared_motion=shared_motion))
+        frames = [[car(900 + 200 * k - s) for k in range(3)] for s in slide.tolist()]
+        for i in range(14, 20):
+            frames[i] += [car(1700 + 65 * k - slide[i]) for k in range(4)]
+        return len({t.track_id for tracks in play(tracker, [seen(*rows) for rows in frames]) for t in tracks})
+
+    assert ids(True) == 7
+    assert ids(False) > 7
+
+
+def test_a_minute_without_frames_ends_everything() -> None:
+    tracker = DriveTracker()
+    play(tracker, [seen(car(100))] * 5)
+    assert [t.track_id for t in tracker.update(seen(car(100)), 60 * 10**9)] == [2]
+
+
+def test_config_refuses_scores_that_are_no_odds() -> None:
+    with pytest.raises(ValueError, match="even_scores"):
+        DriveConfig(even_scores=(0.0, 0.5))
