@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import UserError
@@ -63,6 +63,7 @@ boxes = st.tuples(numbers, numbers, numbers, numbers).map(
 )
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(st.tuples(st.sampled_from(["Car", "Van", "DontCare"]), boxes, numbers), max_size=4), max_size=5)
 )
