@@ -86,7 +86,7 @@ class Page:
         """Until an expression is true; its value. The long limit is for a busy machine, not a promise."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            value = self.run(f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()")
+            value = self.run(f"(() => {{ try {{ return (v => v instanceof Node || v)({script}) }} catch {{}} }})()")
             if value:
                 return value
             time.sleep(0.05)
