@@ -90,7 +90,10 @@ class Walls:
 
     def draw(self, image: U8, ids: U8) -> None:
         """Houses behind, houses in front, then garden walls, fences and hedges."""
-        self._paint(image, ids, self.back, self._cast(self.back))
+        back = self._cast(self.back)
+        hidden = (back.depth >= self.depth) & (self._rows_of(self.back, back)[0] >= self.top)
+        if (np.isfinite(back.depth) & ~hidden).mean() > 0.02:
+            self._paint(image, ids, self.back, _Hit(np.where(hidden, np.inf, back.depth), back.which, back.along))
         self._paint(image, ids, self.front, self._nearest)
         low = self._cast(self.low)
         hidden = low.depth >= self.depth

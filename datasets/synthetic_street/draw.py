@@ -72,8 +72,8 @@ def draw_vehicle(
     seen = (facing > 0.0) & (shape.detail <= box_height)
     whole = bool(z.min() > NEAR_M)
     if whole:
-        u, v = view.project(x, up, z)
-        corners = np.stack([u, v], 1)[shape.quads]  # (F, 4, 2)
+        pixels = np.stack(view.project(x, up, z), 1)
+        corners = pixels[shape.quads]  # (F, 4, 2)
         a, b = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
         seen &= np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 1.2  # twice the area in pixels
     visible = np.flatnonzero(seen)
@@ -95,25 +95,24 @@ def draw_vehicle(
         rise,
         look.centres[visible, 1],
         shape.materials[visible],
+        shape.mottle[visible],
         shaded,
     )
     colours = _hazed(colours, light, Z)
-    solid = shape.layers[visible] <= 1
     smooth = box_height > 24
-    if not whole:
-        points = np.stack([x, up, z], 1)[shape.quads[visible]]
-        for polygon, colour, body in zip(points, colours.tolist(), solid.tolist(), strict=True):
-            cut = clip_near(polygon)
-            if len(cut) >= 3:
-                u, v = view.project(cut[:, 0], cut[:, 1], cut[:, 2])
-                brush.fill(fixed(np.stack([u, v], 1)), colour, number if body else 0, smooth)
+    rings = shape.rings[visible].tolist()
+    if whole:
+        for part in shape.parts:
+            hull = cv2.convexHull(pixels[part].astype(np.float32)).reshape(-1, 2)
+            cv2.fillConvexPoly(brush.ids, fixed(hull), number, cv2.LINE_8, SHIFT)
+        for outline, ring, colour in zip(fixed(corners[visible]), rings, colours.tolist(), strict=True):
+            brush.fill(outline if ring < 0 else fixed(pixels[shape.gons[ring]]), colour, 0, smooth)
         return
-    if box_height < 20:  # far away the hull is the silhouette
-        hull = cv2.convexHull(corners[visible[solid]].reshape(-1, 2).astype(np.float32))[:, 0]
-        cv2.fillConvexPoly(brush.ids, fixed(hull), number, cv2.LINE_8, SHIFT)
-        solid[:] = False
-    for outline, colour, body in zip(fixed(corners[visible]), colours.tolist(), solid.tolist(), strict=True):
-        brush.fill(outline, colour, number if body else 0, smooth)
+    points = np.stack([x, up, z], 1)
+    for quad, ring, colour in zip(shape.quads[visible], rings, colours.tolist(), strict=True):
+        cut = clip_near(points[quad if ring < 0 else shape.gons[ring]])
+        if len(cut) >= 3:
+            brush.fill(fixed(np.stack(view.project(cut[:, 0], cut[:, 1], cut[:, 2]), 1)), colour, number, smooth)
 
 
 def _lit(
@@ -126,6 +125,7 @@ def _lit(
     rise: F64,
     height: F64,
     materials: np.ndarray,
+    mottle: F64,
     shaded: bool,
 ) -> F64:
     """Colour of each face: light of sun and sky on its paint, and what it mirrors, BGR (F, 3)."""
@@ -133,21 +133,20 @@ def _lit(
     direct = np.maximum(normals @ light.sun_in_camera(view.heading), 0)[:, None] * sun
     above = (rise * 0.5 + 0.5)[:, None]
     gain = light.sky * above * (0.7 if shaded else 1.0) + light.bounce * (1 - above) + direct
-    gain *= np.minimum(0.55 + height * 0.45, 1.0)[:, None]  # low parts see less of the sky
+    gain *= (np.minimum(0.55 + height * 0.45, 1.0) * mottle)[:, None]  # low parts see less of the sky
     own = look.palette[materials]
     colours = own * gain
-    # the mirrored ray's height says whether sky, horizon or road is seen in the face
+    # the height of the mirrored ray says whether sky, the other side of the street or the road is seen in the face
     up = 2 * facing * rise - eye_up
-    t = np.clip(up * 2.2, 0, 1)[:, None]
+    t = np.clip(up * 2.8 - 0.05, 0, 1)[:, None]
     bright = min(max(float(light.sky.mean()) * 1.6, 0.3), 1.0)
-    sky = (np.minimum(light.sky_low, 255) * 0.75 * (1 - t) + np.minimum(light.sky_top, 255) * t) * bright
-    mirror = np.where(up[:, None] > 0.02, sky, np.array([58.0, 56, 54]) * (light.bounce.mean() * 2.5))
+    around = np.array([62.0, 64, 60]) * (light.sky.mean() + light.bounce.mean())
+    sky = np.minimum(light.sky_low * (1 - t) + light.sky_top * t, 255) * bright
+    mirror = around * (1 - t) + sky * t
     fresnel = 0.05 + 0.9 * (1 - np.minimum(facing, 1)) ** 4
-    share = np.minimum(
-        _SHINE[materials] * np.where(materials == PAINT, look.gloss, 1.0) * (fresnel + 0.05)
-        + 0.12 * (materials == GLASS),
-        0.85,
-    )[:, None]
+    panes = (materials == GLASS) * (0.05 + 0.3 * look.glare)
+    share = _SHINE[materials] * np.where(materials == PAINT, look.gloss, 1.0) * (fresnel + 0.05) + panes
+    share = np.minimum(share, 0.85)[:, None]
     colours = colours * (1 - share) + mirror * share
     if light.weather in ("dusk", "fog", "rain"):
         glows = (materials == HEADLIGHT) | ((materials == TAIL) & look.brake)
@@ -167,6 +166,7 @@ def draw_person(
     number: int,
     box_height: float,
     shaded: bool,
+    sun_side: float,
 ) -> None:
     """A figure limb by limb: shadow side first, lit side over it."""
     sun = light.sun * (0.12 if shaded else 1.0)
@@ -184,14 +184,12 @@ def draw_person(
             hub = rim.mean(0)
             for k in range(0, 20, 3):
                 cv2.line(brush.image, tuple(fixed(hub)), tuple(outline[k]), (90, 90, 90), 1, cv2.LINE_AA, SHIFT)
-    outlines, lit = fixed(figure.capsules), fixed(figure.lit)
-    for i in figure.order:
+    outlines, lit = fixed(figure.capsules), fixed(figure.lit(sun_side))
+    for i in np.argsort(-figure.depth, kind="stable").tolist():
         material = figure.materials[i]
         brush.fill(outlines[i], dark_colours[material], number)
         if box_height > 22:
             brush.fill(lit[i], lit_colours[material], 0)
-    if box_height <= 22:
-        return
 
 
 # ------------------------------------------------------------------- furniture
@@ -346,8 +344,8 @@ def draw_prop(
         _prism(brush, view, light, X, Z, yaw, (0.8, 2.0), (2.3, 2.45), grey, shaded)
     elif kind == "cycle":  # parked, so no Cyclist
         rider = people.make_person(True, rng)
-        figure = people.silhouette(people.bicycle(), view, X, Z, yaw, 0.5)
-        draw_person(brush, light, rider, figure, Z, OCCLUDER, view.camera.P_cam2[1, 1] * 1.1 / Z, shaded)
+        figure = people.silhouette(people.bicycle(), view, X, Z, yaw)
+        draw_person(brush, light, rider, figure, Z, OCCLUDER, view.camera.P_cam2[1, 1] * 1.1 / Z, shaded, 0.5)
     elif kind in _PRISMS:
         hx, hf, h0, h1 = _PRISMS[kind]
         size = rng.uniform(0.85, 1.2)

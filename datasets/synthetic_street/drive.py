@@ -82,7 +82,7 @@ class SyntheticStreet:
                         x=float(px),
                         y=float(py),
                         heading=float(h + traffic.turn[i, j]),
-                        phase=float(traffic.phase[i, j]),
+                        phase=float(traffic.phase[i, j] % (2 * np.pi)),
                         moving=bool(traffic.moving[i, j]),
                     )
                 )
@@ -111,7 +111,7 @@ class SyntheticStreet:
         """Rows of frame i without drawing it; occlusion is then estimated from boxes and depth."""
         view, s = self._view(i)
         placed = [p for p in (place(a, view) for a in self._actors(i, s)) if p is not None]
-        return rows_of(placed, visibility_from_boxes(placed), view, i)
+        return rows_of(placed, visibility_from_boxes(placed, self.config.size_hw), view, i)
 
 
 def concatenate(parts: list[TrackingRows]) -> TrackingRows:

@@ -94,7 +94,7 @@ def _wall_colour(rng: np.random.Generator) -> tuple[int, int, int]:
         return hsv(rng.uniform(2, 12), rng.uniform(90, 170), rng.uniform(80, 160))
     if kind == 3:
         return hsv(rng.uniform(0, 180), rng.uniform(0, 18), rng.uniform(70, 190))
-    return hsv(rng.uniform(0, 180), rng.uniform(40, 130), rng.uniform(100, 200))
+    return hsv(rng.uniform(0, 180), rng.uniform(25, 85), rng.uniform(100, 200))
 
 
 def _scribble(rng: np.random.Generator, image: np.ndarray, x: int, y: int, w: int, h: int) -> None:
@@ -228,7 +228,7 @@ def _hall(rng: np.random.Generator, image: np.ndarray) -> float:
     """A shed, supermarket or factory: corrugated panels, big letters, gates."""
     body = int(rng.uniform(90, 200))
     top = TILE - body
-    base = hsv(rng.uniform(0, 180), rng.choice([5, 20, 140]), rng.uniform(60, 230))
+    base = hsv(rng.uniform(0, 180), rng.choice([5, 20, 90]), rng.uniform(60, 230))
     rect(image, 0, top, TILE, TILE, base)
     period = int(rng.integers(3, 10))
     lines = np.sin(np.arange(TILE) * 2 * np.pi / period).astype(np.float32)

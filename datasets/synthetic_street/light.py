@@ -64,7 +64,7 @@ def _response(rng: np.random.Generator, weather: Weather) -> U8:
     x = np.arange(256) / 255.0
     exposure = rng.lognormal(0.24, 0.13) if weather != "fog" else rng.uniform(0.9, 1.1)
     gamma = rng.uniform(0.85, 1.15)
-    contrast = rng.uniform(0.05, 0.5) if weather != "fog" else 0.0
+    contrast = rng.uniform(0.05, 0.4) if weather != "fog" else 0.0
     balance = np.array([rng.normal(1.02, 0.03), 1.0, rng.normal(0.97, 0.03)])
     lift = rng.uniform(0.0, 0.02)
     table = []
@@ -84,7 +84,7 @@ def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: 
     warm = np.array([0.92, 1.0, 1.06])
     cool = np.array([1.10, 1.0, 0.93])
     if kind == "sun":
-        direct, ambient = rng.uniform(0.85, 1.15), rng.uniform(0.26, 0.42)
+        direct, ambient = rng.uniform(0.85, 1.15), rng.uniform(0.3, 0.48)
         haze_m = rng.uniform(300, 1500)
     elif kind == "overcast":
         direct, ambient = rng.uniform(0.0, 0.15), rng.uniform(0.7, 0.95)
@@ -135,7 +135,7 @@ def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: 
         lut=_response(rng, kind),
         noise=float(rng.uniform(0.5, 3.5) * camera_noise) * (2.0 if kind == "dusk" else 1.0),
         blur=float(rng.uniform(0.0, 0.75) * min(camera_noise, 1.5)),
-        jpeg=int(rng.integers(70, 96)) if camera_noise > 0 and rng.random() < 0.4 else 0,
+        jpeg=int(rng.integers(70, 96)) if camera_noise > 0 and rng.random() < 0.3 else 0,
         bloom=float(rng.uniform(0, 0.35) * min(camera_noise, 1.0)),
     )
 

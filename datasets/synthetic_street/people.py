@@ -18,7 +18,10 @@ from perception.types import F64, I64
 SKIN, HAIR, TOP, TROUSERS, SHOES, BAG, FRAME, RUBBER = range(8)
 
 _CAP = np.linspace(-np.pi / 2, np.pi / 2, 5)
-_CIRCLE = np.linspace(0, 2 * np.pi, 21)[:-1]
+_ROUND = np.concatenate([np.pi + _CAP, _CAP])
+"""Half circles round both ends of a limb: the start's looks back, the end's looks on."""
+_END = np.repeat([0, 1], 5)
+_CIRCLE_COS, _CIRCLE_SIN = (f(np.linspace(0, 2 * np.pi, 21)[:-1]) for f in (np.cos, np.sin))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +155,7 @@ def _head(figure: _Figure, neck: Point, tilt: float) -> None:
     crown = _off(neck, 0, 0.17, 0.03 + tilt * 0.1)
     figure.add(_off(neck, 0, -0.03, 0), _off(neck, 0, 0.08, 0.01), 0.06, 0.06, SKIN)
     figure.add(_off(neck, 0, 0.09, 0.02), crown, 0.085, 0.1, SKIN)
-    figure.add(_off(crown, 0, -0.01, -0.035), _off(crown, 0, 0.015, 0), 0.1, 0.1, HAIR)
+    figure.add(_off(crown, 0, -0.06, -0.045), _off(crown, 0, 0.02, -0.01), 0.09, 0.103, HAIR)
 
 
 def _walking(person: Person, phase: float, walking: bool) -> Limbs:
@@ -192,8 +195,8 @@ def _walking(person: Person, phase: float, walking: bool) -> Limbs:
         figure.add((0.0, 1.32, -0.16), (0.0, 1.02, -0.17), 0.12, 0.13, BAG)
     elif person.bag == 2:
         figure.add((0.3 * bulk, 0.74, 0.05), (0.3 * bulk, 0.62, 0.05), 0.1, 0.12, BAG)
-    _head(figure, (0.0, 1.5 + bob, 0.02), 0.0)
-    return figure.limbs(person.height_m / 1.76)
+    _head(figure, (0.0, 1.47 + bob, 0.02), 0.0)
+    return figure.limbs(person.height_m / 1.74)
 
 
 def _bicycle(figure: _Figure) -> tuple[Point, Point, Point]:
@@ -259,45 +262,47 @@ def _riding(person: Person, phase: float) -> Limbs:
 
 @dataclass(frozen=True, eq=False)
 class Silhouette:
-    """A figure projected to pixels, far limbs first."""
+    """A figure projected to pixels."""
 
     capsules: F64
     """(L, 10, 2) outlines."""
-    lit: F64
-    """(L, 10, 2) the part of each that faces the light."""
+    middles: F64
+    """(L, 10, 2) the joint that each outline point goes round."""
+    radii: F64
+    """(L, 10) pixels."""
+    depth: F64
+    """(L,) metres."""
     materials: I64
-    order: I64
-    """Drawing order of the limbs."""
     wheels: list[tuple[F64, float]]
     """(20, 2) rim outline and thickness in pixels of each wheel."""
 
     def points(self) -> F64:
         """All outline points, (N, 2)."""
-        parts = [self.capsules.reshape(-1, 2)] + [rim for rim, _ in self.wheels]
-        return np.concatenate(parts)
+        return np.concatenate([self.capsules.reshape(-1, 2)] + [rim for rim, _ in self.wheels])
+
+    def lit(self, light_side: float) -> F64:
+        """(L, 10, 2) the part of each limb that faces the light; `light_side` −1..1 says from where it falls."""
+        shrunk = self.middles + (self.capsules - self.middles) * [0.58, 0.7]
+        return shrunk + self.radii[..., None] * [0.42 * light_side, -0.22]
 
 
-def silhouette(limbs: Limbs, view: View, X: float, Z: float, yaw: float, light_side: float) -> Silhouette:
-    """Project a posed figure; `light_side` −1..1 says from which side of the picture the light falls."""
-    cos, sin = np.cos(yaw), np.sin(yaw)
+def silhouette(limbs: Limbs, view: View, X: float, Z: float, yaw: float) -> Silhouette:
+    """Project a posed figure that stands at (X, Z), turned by `yaw` from the camera's heading."""
+    cos, sin = math.cos(yaw), math.sin(yaw)
     joints = np.stack([limbs.start, limbs.end], 1)  # (L, 2, 3)
-    cx = X + joints[..., 0] * cos + joints[..., 2] * sin
     cz = np.maximum(Z - joints[..., 0] * sin + joints[..., 2] * cos, 0.3)
-    u, v = view.project(cx, joints[..., 1], cz)
+    u, v = view.project(X + joints[..., 0] * cos + joints[..., 2] * sin, joints[..., 1], cz)
     focal = view.camera.P_cam2[1, 1]
     radius = np.maximum(limbs.radii * focal / cz, 0.5)  # (L, 2)
     along = np.arctan2(v[:, 1] - v[:, 0], u[:, 1] - u[:, 0])
-    # half circles round both ends: the start's looks back, the end's looks on
-    angle = np.concatenate([along[:, None] + np.pi + _CAP, along[:, None] + _CAP], 1)  # (L, 10)
-    end = np.repeat([0, 1], 5)
-    centre_u, centre_v, r = u[:, end], v[:, end], radius[:, end]
-    capsules = np.stack([centre_u + r * np.cos(angle), centre_v + r * np.sin(angle)], -1)
-    shift = np.stack([light_side * 0.42 * r, -0.22 * r], -1)
-    lit = np.stack([centre_u + 0.58 * r * np.cos(angle), centre_v + 0.7 * r * np.sin(angle)], -1) + shift
+    angle = along[:, None] + _ROUND  # (L, 10)
+    r = radius[:, _END]
+    middles = np.stack([u[:, _END], v[:, _END]], -1)
+    capsules = middles + np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
     rims = []
-    for h, f, wheel_radius, thickness in limbs.wheels:
-        wf, wh = f + wheel_radius * np.cos(_CIRCLE), h + wheel_radius * np.sin(_CIRCLE)
+    for h, f, wheel_radius, thickness in limbs.wheels.tolist():
+        wf, wh = f + wheel_radius * _CIRCLE_COS, h + wheel_radius * _CIRCLE_SIN
         wz = np.maximum(Z + wf * cos, 0.3)
         wu, wv = view.project(X + wf * sin, wh, wz)
-        rims.append((np.stack([wu, wv], 1), float(thickness * focal / wz.mean())))
-    return Silhouette(capsules, lit, limbs.materials, np.argsort(-cz.mean(1), kind="stable"), rims)
+        rims.append((np.stack([wu, wv], 1), thickness * focal / max(Z + f * cos, 0.3)))
+    return Silhouette(capsules, middles, r, cz.mean(1), limbs.materials, rims)

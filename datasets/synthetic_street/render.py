@@ -100,8 +100,7 @@ def render(
     height, width = view.size_hw
     image = np.empty((height, width, 3), np.uint8)
     ids = np.zeros((height, width), np.uint8)
-    sun_side = float(np.clip(light.sun_in_camera(view.heading)[0] * 1.5, -1, 1))
-    placed = [p for p in (place(a, view, sun_side) for a in actors) if p is not None]
+    placed = [p for p in (place(a, view) for a in actors) if p is not None]
     placed = sorted(placed, key=lambda p: p.Z)[:250]
     draw_sky(image, view, light, street.seed & 0xFFFF)
     ground = Ground(street, view, s, light)
@@ -162,7 +161,8 @@ def _draw_actor(brush: Brush, walls: Walls, view: View, light: Light, p: Placed,
     height = p.box[3] - p.box[1]
     if isinstance(look, Person):
         assert p.figure is not None
-        draw_person(brush, light, look, p.figure, p.Z, number, height, p.actor.shaded)
+        sun_side = float(np.clip(light.sun_in_camera(view.heading)[0] * 1.5, -1, 1))
+        draw_person(brush, light, look, p.figure, p.Z, number, height, p.actor.shaded, sun_side)
     else:
         draw_vehicle(brush, view, light, look, p.X, p.Z, p.yaw, number, height, p.actor.shaded)
     full = float(np.count_nonzero(brush.ids[y0:y1, x0:x1] == number))

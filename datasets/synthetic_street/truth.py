@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from datasets.sample import Sample
 from datasets.synthetic_street.geometry import NEAR_M, View
-from datasets.synthetic_street.people import Silhouette, pose, silhouette
+from datasets.synthetic_street.people import Limbs, Person, Silhouette, pose, silhouette
 from datasets.synthetic_street.scene import Actor, looks
 from datasets.synthetic_street.vehicles import Vehicle, vehicle_points
 from perception.camera import PinholeCamera
@@ -17,6 +18,7 @@ from perception.types import CLASS_NAMES, F64, I64, U8
 
 LABELLED_M = 75.0
 """Objects farther away become DontCare, as in KITTI."""
+_POSES_A_RADIAN = 10.0
 SMALLEST_PX = 13.0
 """Objects lower than this become DontCare."""
 VISIBLE_SHARES = (0.80, 0.45, 0.10)
@@ -43,6 +45,8 @@ def _wrap(angle: float) -> float:
     return float((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
+_FILL = 0.85
+"""Share of a box that hides what is behind it."""
 _GRID = np.stack(
     np.meshgrid(np.linspace(-0.5, 0.5, 4), np.linspace(0.05, 0.95, 3), np.linspace(-0.5, 0.5, 7)), -1
 ).reshape(-1, 3)
@@ -61,7 +65,15 @@ def _truncation(view: View, X: float, Z: float, yaw: float, hwl: tuple[float, fl
     return float(1.0 - inside.mean())
 
 
-def place(actor: Actor, view: View, light_side: float = 1.0) -> Placed | None:
+@lru_cache(maxsize=4096)
+def _posed(kind: str, look: int, step: int, moving: bool) -> Limbs:
+    """A person's limbs at one of ten poses a radian; a drive sees the same ones again and again."""
+    person = looks(kind, look)
+    assert isinstance(person, Person)
+    return pose(person, step / _POSES_A_RADIAN, moving)
+
+
+def place(actor: Actor, view: View) -> Placed | None:
     """Where the camera sees an actor; None where it does not."""
     X, Z = view.point_to_camera(actor.x, actor.y)
     yaw = actor.heading - view.heading
@@ -84,7 +96,9 @@ def place(actor: Actor, view: View, light_side: float = 1.0) -> Placed | None:
     else:
         if Z < 0.8:
             return None
-        figure = silhouette(pose(look, actor.phase, actor.moving), view, X, Z, yaw, light_side)
+        figure = silhouette(
+            _posed(actor.kind, actor.look, int(actor.phase * _POSES_A_RADIAN), actor.moving), view, X, Z, yaw
+        )
         points = figure.points()
         u, v = points[:, 0], points[:, 1]
     box = np.array([u.min(), v.min(), u.max(), v.max()])
@@ -105,37 +119,22 @@ def _cut(x: F64, up: F64, z: F64) -> tuple[F64, F64, F64]:
     return x + (x[front] - x) * share, up, np.where(behind, NEAR_M, z)
 
 
-def visibility_from_boxes(placed: list[Placed]) -> F64:
-    """Visible share of each object from boxes and depth alone: what nearer boxes cover is hidden.
+def visibility_from_boxes(placed: list[Placed], size_hw: tuple[int, int]) -> F64:
+    """Visible share of each object from boxes and depth alone: nearer boxes hide what lies behind them.
 
-    An approximation for drives that are not rendered: boxes overstate what stands in front, and walls, trees and
-    posts are left out.
+    An approximation for drives that are not drawn: boxes are painted far to near on a grid of half the image's
+    resolution. A body fills its box only to the most part, which is allowed for; walls, trees and posts are left out.
     """
-    shares = np.ones(len(placed))
-    for i, far in enumerate(placed):
-        x0, y0, x1, y1 = far.box
-        area = (x1 - x0) * (y1 - y0)
-        nearer = [
-            p.box
-            for p in placed
-            if p.Z < far.Z - 0.3 and p.box[0] < x1 and p.box[2] > x0 and p.box[1] < y1 and p.box[3] > y0
-        ]
-        if not nearer or area <= 0:
-            continue
-        # exact union on the grid of all edges; few boxes overlap, so the grid is small
-        boxes = np.clip(np.array(nearer), [x0, y0, x0, y0], [x1, y1, x1, y1])
-        xs, ys = (
-            np.unique(np.r_[x0, x1, boxes[:, 0], boxes[:, 2]]),
-            np.unique(np.r_[y0, y1, boxes[:, 1], boxes[:, 3]]),
-        )
-        cx, cy = (xs[:-1] + xs[1:]) / 2, (ys[:-1] + ys[1:]) / 2
-        inside_x = (cx[None] > boxes[:, :1]) & (cx[None] < boxes[:, 2:3])  # (M, X)
-        inside_y = (cy[None] > boxes[:, 1:2]) & (cy[None] < boxes[:, 3:4])  # (M, Y)
-        covered = np.einsum("my,mx->yx", inside_y.astype(int), inside_x.astype(int)) > 0
-        hidden = float((covered * np.outer(np.diff(ys), np.diff(xs))).sum()) / area
-        # boxes cover about a third more than the bodies in them
-        shares[i] = 1.0 - min(1.0, hidden * 0.85)
-    return shares
+    order = np.argsort([-p.Z for p in placed], kind="stable")
+    grid = np.zeros((size_hw[0] // 2 + 1, size_hw[1] // 2 + 1), np.int16)
+    areas = np.ones(len(placed))
+    for index in order.tolist():
+        left, top, right, bottom = (placed[index].box / 2).tolist()
+        x0, y0, x1, y1 = int(left), int(top), int(right) + 1, int(bottom) + 1
+        grid[y0:y1, x0:x1] = index + 1
+        areas[index] = (x1 - x0) * (y1 - y0)
+    seen = np.bincount(grid.ravel(), minlength=len(placed) + 1)[1:]
+    return 1 - _FILL * (1 - seen / areas)
 
 
 def level_of(visible: np.ndarray) -> I64:

@@ -6,6 +6,7 @@ Local axes: x to the right, h up from the road, f forward; origin on the road be
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,7 +22,7 @@ MATERIALS = 11
 
 @dataclass(frozen=True, eq=False)
 class VehicleShape:
-    """A body of unit scale: vertices and outward-turned quads. Triangles repeat their last vertex."""
+    """A body of unit scale: vertices and outward-turned faces."""
 
     name: str
     """KITTI's class: Car, Van or Truck."""
@@ -40,8 +41,16 @@ class VehicleShape:
     """(F,) 0 underbody and wheels seen through, 1 body, 2 and above what is stuck on the body."""
     detail: I64
     """(F,) smallest height in pixels at which the face is worth drawing."""
+    mottle: F64
+    """(F,) brightness of each face about 1: dirt, dents and what else keeps panels from being even."""
+    rings: I64
+    """(F,) row of `gons` that takes the quad's place, -1 for plain quads."""
+    gons: I64
+    """(G, 12) vertices of round faces."""
     outline: I64
     """Vertices that can reach the edge of the silhouette."""
+    parts: tuple[I64, ...]
+    """Groups of vertices whose convex hulls together fill the silhouette."""
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -51,24 +60,37 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 
 
+RING = 12
+Parts = Callable[[F64], list[np.ndarray]]
+"""From vertices (N, 3) to masks of convex groups."""
+
+
 class _Builder:
-    """Collects faces; every face turns its front away from `inside`."""
+    """Collects faces and turns each one's front outward."""
 
     def __init__(self) -> None:
         self.points: list[tuple[float, float, float]] = []
-        self.faces: list[tuple[list[int], int, int, int]] = []
+        self.faces: list[tuple[list[int], int, int, int, int]] = []
+        self.gons: list[list[int]] = []
 
     def face(self, corners: list, material: int, layer: int, detail: int, outward: np.ndarray | None = None) -> None:
+        """A quad, or a round face of `RING` corners; `outward` says which way it looks."""
         points = np.array(corners, np.float64)
-        if len(points) == 3:
-            points = np.vstack([points, points[-1]])
-        normal = _cross(points[2] - points[0], points[3] - points[1])
+        round_face = len(points) == RING
+        spread = points[:: RING // 4] if round_face else points
+        normal = _cross(spread[2] - spread[0], spread[3] - spread[1])
         direction = points.mean(0) - np.array([0, 0.6, 0]) if outward is None else outward
         if normal @ direction < 0:
             points = points[::-1]
         start = len(self.points)
         self.points.extend(map(tuple, points))
-        self.faces.append(([start, start + 1, start + 2, start + 3], material, layer, detail))
+        numbers = list(range(start, start + len(points)))
+        ring = -1
+        if round_face:
+            ring = len(self.gons)
+            self.gons.append(numbers)
+            numbers = numbers[:: RING // 4]
+        self.faces.append((numbers, material, layer, detail, ring))
 
     def both_sides(self, corners: list, material: int, layer: int, detail: int, outward: list | None = None) -> None:
         """A face and its mirror image across the middle plane."""
@@ -78,16 +100,17 @@ class _Builder:
         self.face(list(points), material, layer, detail, out)
         self.face(list(points * flip), material, layer, detail, None if out is None else out * flip)
 
-    def build(self, name: str, hwl: tuple[float, float, float]) -> VehicleShape:
-        raw = np.array(self.points)
-        keys = np.round(raw, 4)
-        vertices, inverse = np.unique(keys, axis=0, return_inverse=True)
-        inverse = inverse.reshape(-1)
-        quads = np.array([[inverse[i] for i in face[0]] for face in self.faces], np.int64)
+    def build(self, name: str, hwl: tuple[float, float, float], parts: Parts) -> VehicleShape:
+        """The finished body; `parts` groups the vertices of its silhouette."""
+        numbers: dict[tuple[float, float, float], int] = {}
+        inverse = np.array([numbers.setdefault(tuple(np.round(p, 4)), len(numbers)) for p in self.points])
+        vertices = np.array(list(numbers))
+        quads = inverse[np.array([face[0] for face in self.faces])]
         corners = vertices[quads]  # (F, 4, 3)
         normals = _cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        layers = np.array([face[2] for face in self.faces])
+        _, materials, layers, detail, rings = (np.array(column) for column in zip(*self.faces, strict=True))
+        outline = np.unique(quads[layers <= 1])
         return VehicleShape(
             name,
             hwl,
@@ -95,10 +118,14 @@ class _Builder:
             quads,
             normals,
             corners.mean(1),
-            np.array([face[1] for face in self.faces]),
+            materials,
             layers,
-            np.array([face[3] for face in self.faces]),
-            np.unique(quads[layers <= 1]),
+            detail,
+            1 + 0.035 * np.random.default_rng(len(quads)).standard_normal(len(quads)),
+            rings,
+            inverse[np.array(self.gons)],
+            outline,
+            tuple(outline[mask] for mask in parts(vertices[outline])),
         )
 
 
@@ -129,31 +156,38 @@ def _wheel(build: _Builder, x: float, f: float, radius: float, width: float) -> 
             middle = np.array(
                 [0, np.mean([outer[i][1], outer[j][1]]) - radius, np.mean([outer[i][2], outer[j][2]]) - f]
             )
-            build.face([outer[i], outer[j], inner[j], inner[i]], TYRE, 0, 12, middle)
-
-        def fan(points: list, material: int, layer: int, detail: int, out: np.ndarray = out) -> None:
-            # a 12-gon in five quads
-            for k in range(1, 10, 2):
-                build.face([points[0], points[k], points[k + 1], points[k + 2]], material, layer, detail, out)
+            build.face([outer[i], outer[j], inner[j], inner[i]], TYRE, 0, 26, middle)
 
         arch = [[side * (x + 0.002), max(0.14, p[1]), p[2]] for p in disc(radius * 1.17, 0)]
-        fan(arch, UNDER, 2, 18)
-        fan(disc(radius, side * (x + 0.008)), TYRE, 3, 0)
-        fan(disc(radius * 0.64, side * (x + 0.014)), RIM, 4, 20)
+        build.face(arch, UNDER, 2, 18, out)
+        build.face(disc(radius, side * (x + 0.008)), TYRE, 3, 0, out)
+        build.face(disc(radius * 0.64, side * (x + 0.014)), RIM, 4, 20, out)
         for k in range(5):  # gaps between the spokes
             angle = 2 * np.pi * k / 5
             corners = [
                 [side * (x + 0.018), radius + r * radius * np.sin(angle + w), f + r * radius * np.cos(angle + w)]
                 for r, w in ((0.2, -0.5), (0.55, -0.42), (0.55, 0.42), (0.2, 0.5))
             ]
-            build.face(corners, DARK, 5, 60, out)
+            build.face(corners, DARK, 5, 70, out)
 
 
-def _loft(build: _Builder, stations: list[dict], glass: dict[int, tuple[bool, bool]], bevel: float) -> None:
+def _pane(build: _Builder, a: np.ndarray, b: np.ndarray) -> None:
+    """Windscreen or rear window from one cross-section to another."""
+    mirror = np.array([-1.0, 1.0, 1.0])
+    slope = b[5] - a[5]
+    out = np.array([0.0, abs(slope[2]), -slope[1] * np.sign(slope[2])])
+    corners = np.array([a[3], a[3] * mirror, b[3] * mirror, b[3]]) + [0.0, 0.012, 0.0]
+    build.face(
+        list(_inset(corners, 0.04, 0.06) + out / max(float(np.linalg.norm(out)), 1e-9) * 0.025), GLASS, 2, 0, out
+    )
+
+
+def _loft(build: _Builder, stations: list[dict], glass: dict[int, tuple[bool, int]], bevel: float) -> None:
     """Skin over cross-sections from front to back.
 
     Each station has f, low, belt, top (heights), w (half width at the belt), roof (half width at the top).
-    `glass[i] = (side, top)` says where the strip from station i to i+1 carries windows.
+    `glass[i] = (side, top)` says that the strip from station i to i+1 carries a side window, and over how many
+    strips a windscreen or rear window reaches from station i.
     """
     rings = []
     for s in stations:
@@ -186,17 +220,12 @@ def _loft(build: _Builder, stations: list[dict], glass: dict[int, tuple[bool, bo
             tilt = np.array([0.0, abs(slope[2]) + 1e-6, slope[1] * np.sign(-slope[2]) * -1.0])
             out = np.array(outward) if k < 3 else np.array(outward) * 0.3 + tilt
             build.both_sides(list(corners), PAINT, 1, 0, list(out))
-            side, top = glass.get(i, (False, False))
+            side, top = glass.get(i, (False, 0))
             if side and k == 2:
                 build.both_sides(list(_inset(corners, 0.05, 0.08) + [0.008, 0, 0]), GLASS, 2, 0, list(out))
-        side, top = glass.get(i, (False, False))
+        side, top = glass.get(i, (False, 0))
         if top:
-            up = np.array([0.0, 0.012, 0.0])
-            corners = np.array([a[3] + up, a[3] * [-1, 1, 1] + up, b[3] * [-1, 1, 1] + up, b[3] + up])
-            slope = b[5] - a[5]
-            out = np.array([0.0, abs(slope[2]), -slope[1] * np.sign(slope[2])])
-            raised = _inset(corners, 0.04, 0.07) + out / max(np.linalg.norm(out), 1e-9) * 0.03
-            build.face(list(raised), GLASS, 2, 0, out)
+            _pane(build, a, rings[i + 1 + top - 1])
     for ring, direction in ((rings[0], 1.0), (rings[-1], -1.0)):
         out = np.array([0.0, 0.0, direction])
         for k in range(5):
@@ -224,30 +253,53 @@ def _panel(
     )
 
 
-def _dress(
-    build: _Builder, rng: np.random.Generator, front: dict, rear: dict, length: float, wheelbase: float, boxy: bool
-) -> None:
-    """Lights, grille, bumpers, plates, door lines, handles and mirrors."""
-    nose, tail = length / 2 + 0.008, -length / 2 - 0.008
+def _dress(build: _Builder, rng: np.random.Generator, stations: list[dict], boxy: bool) -> None:
+    """Lights that turn the corners, grille, bumpers and plates."""
+    front, second, before, rear = stations[0], stations[1], stations[-2], stations[-1]
+    nose, tail = front["f"] + 0.008, rear["f"] - 0.008
     w, low, top = front["w"], front["low"], front["top"]
     _panel(build, nose, -w * 0.9, w * 0.9, low, low + 0.1, DARK, 18)
     _panel(build, nose, -w * rng.uniform(0.4, 0.62), w * 0.55, low + 0.14, low + 0.24, DARK, 24)
-    lamp = rng.uniform(0.12, 0.2)
-    inner = rng.uniform(0.52, 0.66)
-    for side in (-1, 1):
-        _panel(build, nose, side * w * inner, side * w * 0.99, top - lamp - 0.03, top - 0.02, HEADLIGHT, 10)
-        _panel(build, nose, side * w * 0.66, side * w * 0.86, low + 0.12, low + 0.2, DARK, 40)
-    _panel(build, nose, -w * inner * 0.92, w * inner * 0.92, top - lamp * 0.9, top - 0.06, DARK, 14)
-    _panel(build, nose, -w * 0.07, w * 0.07, top - lamp * 0.75, top - 0.08, TRIM, 40, 4)
+    lamp, inner, slant = rng.uniform(0.09, 0.19), rng.uniform(0.5, 0.72), rng.uniform(0.0, 0.08)
+    high = top - rng.uniform(0.02, 0.07)
+    lower_out = high - lamp * rng.uniform(0.5, 1.0)
+    build.both_sides(
+        [[w * inner, high - lamp, nose], [w, lower_out, nose], [w, high, nose], [w * inner, high - slant, nose]],
+        HEADLIGHT, 3, 10, [0, 0, 1],
+    )  # fmt: skip
+    wrap = rng.uniform(0.4, 1.0)
+    side = w + (second["w"] - w) * wrap + 0.012, nose + (second["f"] - nose) * wrap
+    build.both_sides(
+        [[w + 0.012, lower_out, nose], [side[0], lower_out + 0.03, side[1]], [side[0], high, side[1]],
+         [w + 0.012, high, nose]],
+        HEADLIGHT, 3, 14, [1, 0, 0.4],
+    )  # fmt: skip
+    for sign in (-1, 1):
+        _panel(build, nose, sign * w * 0.66, sign * w * 0.86, low + 0.12, low + 0.2, DARK, 40)
+    if rng.random() < 0.75:
+        _panel(build, nose, -w * inner * 0.92, w * inner * 0.92, high - lamp * 0.9, high - 0.03, DARK, 14)
+    _panel(build, nose, -w * 0.07, w * 0.07, high - lamp * 0.75, high - 0.04, TRIM, 40, 4)
     _panel(build, nose, -0.26, 0.26, low + 0.12, low + 0.23, PLATE, 20, 4)
     wr, lr, br = rear["w"], rear["low"], rear["belt"]
     _panel(build, tail, -wr * 0.92, wr * 0.92, lr, lr + rng.uniform(0.08, 0.2), DARK, 18)
-    tall = rng.uniform(0.16, 0.3) if not boxy else rng.uniform(0.3, 0.5)
-    share = rng.uniform(0.55, 0.72) if not boxy else rng.uniform(0.76, 0.85)
-    for side in (-1, 1):
-        _panel(build, tail, side * wr * share, side * wr * 0.99, br - tall, br - 0.02, TAIL, 8)
+    tall = rng.uniform(0.3, 0.5) if boxy else rng.uniform(0.13, 0.32)
+    share = rng.uniform(0.76, 0.85) if boxy else rng.uniform(0.5, 0.74)
+    lift = rng.uniform(-0.04, 0.06)
+    build.both_sides(
+        [[wr * share, br - tall * 0.9, tail], [wr * 0.99, br - tall - lift, tail], [wr * 0.99, br - 0.02, tail],
+         [wr * share, br - 0.02 - max(lift, 0), tail]],
+        TAIL, 3, 8, [0, 0, -1],
+    )  # fmt: skip
+    wrap = rng.uniform(0.2, 0.7)
+    side = wr + (before["w"] - wr) * wrap + 0.012, tail + (before["f"] - tail) * wrap
+    build.both_sides(
+        [[wr + 0.012, br - tall, tail], [side[0], br - tall * 0.8, side[1]], [side[0], br - 0.03, side[1]],
+         [wr + 0.012, br - 0.02, tail]],
+        TAIL, 3, 12, [1, 0, -0.4],
+    )  # fmt: skip
+    for sign in (-1, 1):
         _panel(
-            build, tail, side * wr * (share + 0.03), side * wr * 0.95, br - tall * 0.6, br - tall * 0.35, TRIM, 40, 4
+            build, tail, sign * wr * (share + 0.03), sign * wr * 0.95, br - tall * 0.6, br - tall * 0.35, TRIM, 40, 4
         )
     plate = lr + 0.2 if rng.random() < 0.4 else br - 0.2
     _panel(build, tail, -0.26, 0.26, plate - 0.055, plate + 0.055, PLATE, 16, 4)
@@ -367,20 +419,24 @@ def _car(rng: np.random.Generator, profile: str) -> VehicleShape:
     for f in (base + 0.02 * length, -base):
         _wheel(build, half, f, wheel, 0.2)
     glass = {
-        3: (False, True),
-        4: (True, True),
-        5: (True, False),
-        6: (True, False),
-        7: (profile in ("estate", "suv", "mpv"), True),
+        3: (False, 2),
+        4: (True, 0),
+        5: (True, 0),
+        6: (True, 0),
+        7: (profile in ("estate", "suv", "mpv"), 1),
     }
     _loft(build, stations, glass, 0.09)
-    _dress(build, rng, front, rear, length, base * 2, False)
+    _dress(build, rng, stations, False)
     doors = [length * (0.5 - cowl - 0.03), length * (0.5 - middle), length * (0.5 - roof_rear + 0.03)]
     if profile in ("coupe", "small"):
         doors = doors[:2]
     _side_details(build, rng, stations, doors)
     _mirror(build, half * 0.97, belt + 0.02, length * (0.5 - cowl - 0.07))
-    return build.build("Car", (height + 0.012, width, length))
+    return build.build(
+        "Car",
+        (height + 0.012, width, length),
+        lambda p: [p[:, 1] < height * 0.7, (p[:, 1] > height * 0.56) & (p[:, 2] > length * (0.49 - rear_foot))],
+    )
 
 
 def _van(rng: np.random.Generator) -> VehicleShape:
@@ -409,9 +465,9 @@ def _van(rng: np.random.Generator) -> VehicleShape:
     _box(build, half * 0.88, 0.16, low + 0.02, length * 0.46, -length * 0.46, UNDER, 0)
     for f in (length * 0.31, -length * 0.29):
         _wheel(build, half, f, 0.34, 0.22)
-    glass = {2: (True, True), 3: (True, False), 4: (windows, False), 5: (windows, False)}
+    glass = {2: (True, 1), 3: (True, 0), 4: (windows, 0), 5: (windows, 0)}
     _loft(build, stations, glass, 0.08)
-    _dress(build, rng, front, rear, length, 3.0, True)
+    _dress(build, rng, stations, True)
     tail = -length / 2 - 0.008
     if rng.random() < 0.8:
         for x0, x1 in ((-roof * 0.86, -0.04), (0.04, roof * 0.86)):
@@ -419,7 +475,11 @@ def _van(rng: np.random.Generator) -> VehicleShape:
     _panel(build, tail, -0.012, 0.012, 0.4, height - 0.15, UNDER, 40)
     _side_details(build, rng, stations, [length * 0.28, length * 0.1, -length * 0.15])
     _mirror(build, half, belt + 0.05, length * 0.28)
-    return build.build("Van", (height + 0.012, width, length))
+    return build.build(
+        "Van",
+        (height + 0.012, width, length),
+        lambda p: [p[:, 1] < 1.25, (p[:, 1] > 0.9) & (p[:, 2] < length * 0.34)],
+    )
 
 
 def _truck(rng: np.random.Generator) -> VehicleShape:
@@ -466,7 +526,11 @@ def _truck(rng: np.random.Generator) -> VehicleShape:
     _panel(build, nose + 0.01, -half * 0.55, half * 0.55, 0.75, 1.15, DARK, 10)
     _panel(build, nose + 0.01, -0.26, 0.26, 0.5, 0.62, PLATE, 16)
     _panel(build, tail - 0.01, -0.26, 0.26, 0.7, 0.82, PLATE, 16)
-    return build.build("Truck", (height, width, length))
+    return build.build(
+        "Truck",
+        (height, width, length),
+        lambda p: [p[:, 1] < 1.0, p[:, 2] > nose - cab - 0.1, p[:, 2] < nose - cab + 0.1],
+    )
 
 
 @cache
@@ -512,6 +576,9 @@ class Vehicle:
     palette: F64
     """(MATERIALS, 3) BGR reflectance 0..255."""
     gloss: float
+    """Of the paint, 0..1."""
+    glare: float
+    """Of the windows: how much of the sky they mirror, 0..1."""
     brake: bool
 
     @property
@@ -561,6 +628,7 @@ def make_vehicle(kind: str, rng: np.random.Generator) -> Vehicle:
         shape.centres * scale,
         np.minimum(palette, 255),
         0.15 + 0.45 * draws[14],
+        draws[15] ** 1.5,
         brake,
     )
 

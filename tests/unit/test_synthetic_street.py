@@ -195,7 +195,7 @@ def test_occlusion_levels_follow_what_is_visible():
 def test_a_car_behind_another_is_hidden(view):
     behind, front = place(_ahead(0.0, 26.0), view), place(_ahead(0.0, 14.0, track_id=2), view)
     beside = place(_ahead(6.0, 26.0, track_id=3), view)
-    hidden, shown, apart = visibility_from_boxes([behind, front, beside])
+    hidden, shown, apart = visibility_from_boxes([behind, front, beside], (375, 1242))
     assert hidden < 0.5 and shown == 1 and apart == 1
 
 
