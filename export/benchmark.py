@@ -49,6 +49,8 @@ class BenchOptions:
     """Measured runs of each case."""
     warmup: int = 5
     """Runs of each case before, discarded."""
+    floor: bool = True
+    """Also measure what the machine reaches at most."""
     profile: bool = False
     """Also say where the time goes, by operator (ONNX Runtime)."""
     json: bool = False
@@ -196,17 +198,19 @@ def bench(options: BenchOptions) -> BenchResult:
                 case.cpu_ms.clear()
         for index in order.permutation(len(cases)):
             cases[index].run()
-        print(f"\rround {number + 1} of {options.warmup + options.rounds}", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    floors: dict[str, Floor] = {
-        device: measure_floor(device, options.threads) for device in dict.fromkeys(options.device)
-    }
+        if sys.stderr.isatty():
+            print(f"\rround {number + 1} of {options.warmup + options.rounds}", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    floors: dict[str, Floor] = {}
+    for device in dict.fromkeys(options.device) if options.floor else ():
+        floors[device] = measure_floor(device, options.threads)
     profiles = {}
     if options.profile:
         for model in options.models:
             if model.suffix == ".onnx":
                 profiles[str(model)] = profile(model, options.threads, rounds=max(5, options.rounds // 5))
-    return BenchResult(machine(), floors, [_measured(case, floors[case.device]) for case in cases], profiles)
+    return BenchResult(machine(), floors, [_measured(case, floors.get(case.device)) for case in cases], profiles)
 
 
 def _batches(model: Path, wanted: tuple[int, ...]) -> tuple[int, ...]:
@@ -226,11 +230,11 @@ def _load(model: Path, device: Device, batch: int, threads: int) -> _Case:
     return _Case(model, device, backend, spec, images, counted, max(0.0, _resident_mb() - before), [], [])
 
 
-def _measured(case: _Case, floor: Floor) -> Measurement:
+def _measured(case: _Case, floor: Floor | None) -> Measurement:
     p50, p90, p99 = (float(v) for v in np.percentile(case.times_ms, (50, 90, 99)))
-    floor_ms = floor_of(case.cost, floor) if case.cost else float("nan")
+    floor_ms = floor_of(case.cost, floor) if case.cost and floor else float("nan")
     share = floor_ms / p50
-    if case.cost and case.device == "cpu":
+    if case.cost and floor and case.device == "cpu":
         share = case.cost.conv_flops / floor.gemm_gflops_core / 1e6 / min(case.cpu_ms)
     return Measurement(
         model=str(case.model),

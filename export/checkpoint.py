@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-from export.onnx import OnnxConfig, export_onnx
+from export.frames import Frames
+from export.graph import load_onnx
+from export.half import to_half
+from export.onnx import OnnxConfig, export_onnx, write_model
+from export.quantize import QuantizeConfig, QuantizeReport, quantize
 from perception.model import ModelSpec
 from training.checkpoint import load_network
 
@@ -36,3 +43,47 @@ def export_checkpoint(
     )
     export_onnx(network, spec, path, OnnxConfig(size_hw, batch))
     return path
+
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+def export_precision(
+    checkpoint: Path,
+    out: Path | None,
+    size_hw: tuple[int, int],
+    batch: int | None,
+    licence: str,
+    precision: Precision,
+    calibration: Frames | None = None,
+    judged: Frames | None = None,
+    config: QuantizeConfig | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Path, QuantizeReport | None]:
+    """Export at any precision.
+
+    Args:
+        checkpoint, out, size_hw, batch, licence: as for `export_checkpoint`.
+        precision: fp32, fp16 or int8.
+        calibration: int8: frames that give the ranges.
+        judged: int8: other frames, on which the loss is measured.
+        config: int8: method and budget.
+        say: told what is going on.
+
+    Returns:
+        The file, named `<preset>-<height>x<width>-<precision>.onnx` for fp16 and int8, and int8's report.
+    """
+    if precision == "fp32":
+        return export_checkpoint(checkpoint, out, size_hw, batch, licence), None
+    report = None
+    with tempfile.TemporaryDirectory() as folder:
+        plain = export_checkpoint(checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence)
+        model = load_onnx(plain)
+        if precision == "fp16":
+            model = to_half(model)
+        else:
+            model, report = quantize(model, calibration or (), list(judged or ()), config, say)
+    spec = ModelSpec.from_metadata({p.key: p.value for p in model.metadata_props}, checkpoint)
+    path = out or checkpoint.parent / f"{spec.name}-{precision}.onnx"
+    write_model(model, path)
+    return path, report

@@ -91,10 +91,11 @@ def _flops(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """A copy with that number of images, its shape arithmetic folded away."""
+    """A copy with that number of images."""
     fixed = onnx.ModelProto.FromString(model.SerializeToString())
     for value in (*fixed.graph.input, *fixed.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = batch
+        if dims := value.type.tensor_type.shape.dim:  # a single number has none
+            dims[0].dim_value = batch
     del fixed.graph.value_info[:]
     return fixed
 

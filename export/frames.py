@@ -130,8 +130,8 @@ def open_frames(
             folder of pictures (else its first folder with pictures); None draws the synthetic street.
         count: how many frames, of each kind of label where the folder has several.
         street_hw: size of the synthetic frames.
-        held_out: take the frames that training does not see (`ImageSets/val.txt`) where the folder names them;
-            False takes the others, which is what calibration may look at.
+        held_out: take the frames that training does not see (`ImageSets/val.txt`) where the folder names them, else
+            the second half; False takes the others, which is what calibration may look at.
 
     Raises:
         UserError: no such folder, or nothing in it.
@@ -139,7 +139,7 @@ def open_frames(
     if count < 1:
         raise UserError(f"--frames {count}", "at least one frame")
     if data is None:
-        return StreetFrames(count, street_hw)
+        return StreetFrames(count, street_hw, STREET_SEED if held_out else STREET_SEED + 100_000)
     if not data.is_dir():
         raise UserError(f"{data}: no such folder", "a folder of pictures or a KITTI data set", "leave out --data")
     chosen: list[tuple[KittiObject | KittiRoad | KittiTracking, int]] = []
@@ -152,6 +152,7 @@ def open_frames(
     ]
     if not pictures:
         raise UserError(f"{data}: no pictures", "PNG or JPEG files, or KITTI's training/image_2", "leave out --data")
+    pictures = [pictures[i] for i in _half(len(pictures), held_out)]
     return PictureFrames([pictures[i] for i in _spread(len(pictures), count)], str(data))
 
 
@@ -165,7 +166,8 @@ def _kitti(root: Path, count: int, held_out: bool) -> list[tuple[KittiObject | K
         objects, wanted = KittiObject(root), None
         if (root / "ImageSets" / f"{split}.txt").exists():
             wanted = set(read_split(root, split))
-        indices = [i for i, name in enumerate(objects.names) if wanted is None or name in wanted]
+        indices = [i for i, name in enumerate(objects.names) if wanted is not None and name in wanted]
+        indices = indices if wanted is not None else _half(len(objects), held_out)
         found += [(objects, indices[i]) for i in _spread(len(indices), count)]
     if (training / "gt_image_2").is_dir() and any(map(is_road_name, names)):
         road = KittiRoad(root)
@@ -174,8 +176,15 @@ def _kitti(root: Path, count: int, held_out: bool) -> list[tuple[KittiObject | K
         found += [(road, indices[i]) for i in _spread(len(indices), count)]
     if (training / "image_02").is_dir() and (training / "label_02").is_dir():
         tracking = KittiTracking(root)
-        found += [(tracking, i) for i in _spread(len(tracking), count)]
+        indices = _half(len(tracking), held_out)
+        found += [(tracking, indices[i]) for i in _spread(len(indices), count)]
     return found
+
+
+def _half(total: int, held_out: bool) -> list[int]:
+    """The second half of all indices or the first: neighbours in a folder are near copies. One alone is both."""
+    middle = total // 2
+    return list(range(middle, total) if held_out or not middle else range(middle))
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +58,6 @@ def between_convolutions(graph: onnx.GraphProto) -> list[bool]:
         if has_after[i]:
             leads.update(nodes[i].input)
     return [b and a for b, a in zip(has_before, has_after, strict=True)]
-
-
-def consumers(graph: onnx.GraphProto) -> dict[str, list[tuple[int, int]]]:
-    """Tensor → (node index, input index) of everything that reads it."""
-    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for i, node in enumerate(graph.node):
-        for k, name in enumerate(node.input):
-            found[name].append((i, k))
-    return found
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:

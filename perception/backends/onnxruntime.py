@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -20,13 +20,71 @@ _PROVIDERS = {
 }
 
 
-def _session(path: Path, device: str, threads: int) -> ort.InferenceSession:
+_CUDA_GRAPH = {
+    "CUDAExecutionProvider": {"enable_cuda_graph": "1"},
+    "TensorrtExecutionProvider": {"trt_cuda_graph_enable": "1"},
+}
+_TYPES = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+    "tensor(int64)": np.int64,
+}
+
+
+def _session(path: Path, device: str, threads: int, cuda_graph: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # its warnings about providers are replaced by our own check below
     options.intra_op_num_threads = threads
     # spinning threads steal the cores that decode the next frame: measured twofold slower with a second thread pool
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=_PROVIDERS[device])
+    providers = [(name, _CUDA_GRAPH.get(name, {}) if cuda_graph else {}) for name in _PROVIDERS[device]]
+    return ort.InferenceSession(str(path), options, providers=providers)
+
+
+class BoundRuns:
+    """Runs with buffers that are allocated once for each batch size and bound to the session (I/O binding).
+
+    One copy in and one copy out remain, both asked for here; ONNX Runtime adds none of its own.
+    """
+
+    def __init__(self, session: ort.InferenceSession, device_type: str = "cuda", graph_ids: bool = False) -> None:
+        """Args:
+        session: whose inputs and outputs have the batch as their only free dimension.
+        device_type: where the buffers lie, "cuda" or "cpu".
+        graph_ids: capture a CUDA graph of its own for each batch size.
+        """
+        self._session, self._device_type, self._graph_ids = session, device_type, graph_ids
+        self._bound: dict[int, tuple[Any, dict[str, Any], dict[str, Any]]] = {}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One batch."""
+        batch = len(next(iter(inputs.values())))
+        if batch not in self._bound:
+            self._bound[batch] = self._bind(batch)
+        binding, sources, results = self._bound[batch]
+        for name, value in sources.items():
+            value.update_inplace(np.ascontiguousarray(inputs[name]))
+        options = ort.RunOptions()
+        if self._graph_ids:
+            options.add_run_config_entry("gpu_graph_id", str(batch))
+        self._session.run_with_iobinding(binding, options)
+        binding.synchronize_outputs()
+        # on a CPU `numpy` would show the buffer itself, which the next run overwrites
+        return {name: np.array(value.numpy()) for name, value in results.items()}
+
+    def _bind(self, batch: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        binding = self._session.io_binding()
+        sources = {tensor.name: self._buffer(tensor, batch) for tensor in self._session.get_inputs()}
+        results = {tensor.name: self._buffer(tensor, batch) for tensor in self._session.get_outputs()}
+        for name, value in sources.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in results.items():
+            binding.bind_ortvalue_output(name, value)
+        return binding, sources, results
+
+    def _buffer(self, tensor: Any, batch: int) -> Any:
+        shape = [batch if k == 0 else side for k, side in enumerate(tensor.shape)]
+        return ort.OrtValue.ortvalue_from_shape_and_type(shape, _TYPES[tensor.type], self._device_type, 0)
 
 
 class OnnxRuntimeBackend:
@@ -36,13 +94,14 @@ class OnnxRuntimeBackend:
     provider is checked, and a fallback is an error unless `device` is "auto".
     """
 
-    def __init__(self, path: Path, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(self, path: Path, device: Device = "auto", threads: int = 0, cuda_graph: bool = False) -> None:
         """Load a model file.
 
         Args:
             path: an ONNX file.
             device: "auto" takes CUDA where it really loads, else the CPU.
             threads: CPU threads for one operator, 0 for one a core.
+            cuda_graph: capture the kernels once and replay them; on a GPU, for files of a fixed batch.
 
         Raises:
             UserError: missing or broken file, or the device cannot be used.
@@ -56,7 +115,7 @@ class OnnxRuntimeBackend:
         if device == "auto":
             wanted = "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() and _cuda_present() else "cpu"
         try:
-            self.session = _session(path, wanted, threads)
+            self.session = _session(path, wanted, threads, cuda_graph)
         except Exception as error:
             if device == "auto" and wanted != "cpu":
                 self.session = _session(path, "cpu", threads)
@@ -77,10 +136,20 @@ class OnnxRuntimeBackend:
         self.inputs = {i.name: tuple(i.shape) for i in self.session.get_inputs()}
         self.outputs = {o.name: tuple(o.shape) for o in self.session.get_outputs()}
         self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+        on_gpu = self.provider != "CPUExecutionProvider" and _free_batch_only(self.session)
+        self._runs = BoundRuns(self.session, "cuda", cuda_graph) if on_gpu else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One batch: named input arrays → named output arrays."""
+        if self._runs is not None:
+            return self._runs.run(inputs)
         return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
+
+
+def _free_batch_only(session: ort.InferenceSession) -> bool:
+    """Whether buffers can be allocated before a run: known types, and nothing free but the batch."""
+    tensors = (*session.get_inputs(), *session.get_outputs())
+    return all(t.type in _TYPES and t.shape and all(isinstance(side, int) for side in t.shape[1:]) for t in tensors)
 
 
 def _cuda_present() -> bool:

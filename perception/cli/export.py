@@ -26,6 +26,10 @@ class ExportOptions:
     """Height x width of the input, multiples of 32."""
     batch: str = "dynamic"
     """"dynamic", or a fixed number of images."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    """Of everything between the first and the last convolutions; inputs and outputs keep their types."""
+    format: Literal["onnx", "triton", "engine"] = "onnx"
+    """An ONNX file, a Triton model repository, or a TensorRT engine for this machine's GPU."""
     licence: str = "CC BY-NC-SA 3.0 (trained on KITTI and research data)"
     """Terms of the weights, written into the file."""
     verify: bool = True
@@ -34,6 +38,22 @@ class ExportOptions:
     """Frames to verify with: a KITTI folder or any folder of pictures; the synthetic street without it."""
     frames: int = 6
     """How many of them."""
+    calibration: Path | None = None
+    """int8: pictures that give the ranges; without it those of --data that are not verified with, or the street."""
+    calibration_frames: int = 16
+    """int8: how many of them."""
+    method: Literal["minmax", "entropy", "percentile"] = "percentile"
+    """int8: how a range follows from what calibration saw."""
+    budget: float = 0.5
+    """int8: points of mean AP or road MaxF that may be lost; costly blocks are left in fp32 until it is kept."""
+    symmetric: bool = False
+    """int8: ranges symmetric about zero, which TensorRT needs; format engine takes them anyway."""
+    batch_profile: tuple[int, int, int] = (1, 1, 4)
+    """engine: smallest, best and largest batch."""
+    hardware: Literal["same-gpu", "same-compute-capability", "ampere-plus"] = "same-gpu"
+    """engine: other GPUs that may run it."""
+    version_compatible: bool = False
+    """engine: later TensorRT versions of the same major number may run it."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +84,90 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] == "verify":
         return verify(list(argv[1:]))
     options = _parse(ExportOptions, list(argv), "perception export")
-    from export.checkpoint import export_checkpoint
+    from export.checkpoint import export_precision
+    from export.frames import open_frames
+    from export.quantize import QuantizeConfig
 
     size_hw = parse_size(options.size_hw)
-    path = export_checkpoint(options.checkpoint, options.out, size_hw, _batch(options.batch), options.licence)
+    frames = open_frames(options.data, options.frames)
+    calibration = None
+    if options.precision == "int8":
+        folder, count = options.calibration or options.data, options.calibration_frames
+        calibration = open_frames(folder, count, held_out=False)
+    path, report = export_precision(
+        options.checkpoint,
+        options.out if options.format == "onnx" else None,
+        size_hw,
+        _batch(options.batch),
+        options.licence,
+        options.precision,
+        calibration,
+        frames,
+        QuantizeConfig(
+            options.method, symmetric=options.symmetric or options.format == "engine", budget=options.budget
+        ),
+        _say,
+    )
     print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if report:
+        print(report.text())
+        print(_int8_speed(path, options, size_hw))
+    made = _finish(path, options)
     if options.verify:
-        from export.frames import open_frames
         from export.parity import open_candidate
 
-        frames = open_frames(options.data, options.frames)
-        report = _compare(open_candidate(options.checkpoint, size_hw), open_candidate(path), frames)
-        print(report.text())
-        if not report.passed:
+        b = open_candidate(made if options.format == "engine" else path)
+        parity = _compare(open_candidate(options.checkpoint, size_hw), b, frames)
+        print(parity.text())
+        if not parity.passed:
             return 1
-    print(f"next: perception run VIDEO --model {path}")
+    print(f"next: {_next_command(made, options)}")
     return 0
+
+
+def _finish(path: Path, options: ExportOptions) -> Path:
+    """The ONNX file in the format that was asked for."""
+    if options.format == "triton":
+        from export.triton import write_repository
+
+        folder = write_repository(path, options.out or path.parent / "triton")
+        print(f"done: {folder} (Triton model repository {folder.parent})")
+        return folder
+    if options.format == "engine":
+        from export.tensorrt import EngineConfig, build_engine
+
+        config = EngineConfig(options.batch_profile, options.hardware, options.version_compatible)
+        engine = build_engine(path, options.out, config, _say)
+        print(f"done: {engine} ({engine.stat().st_size / 1e6:.1f} MB)")
+        return engine
+    return path
+
+
+def _next_command(made: Path, options: ExportOptions) -> str:
+    if options.format == "triton":
+        return f"tritonserver --model-repository {made.parent.resolve()}"
+    return f"perception run VIDEO --model {made}"
+
+
+def _int8_speed(path: Path, options: ExportOptions, size_hw: tuple[int, int]) -> str:
+    """Whether int8 is faster on this machine, measured: it must earn its place."""
+    import tempfile
+
+    from export.benchmark import BenchOptions, bench, slower_than_fp32
+    from export.checkpoint import export_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain = export_checkpoint(
+            options.checkpoint, Path(folder) / "fp32.onnx", size_hw, _batch(options.batch), options.licence
+        )
+        result = bench(BenchOptions((plain, path), rounds=10, warmup=2, floor=False))
+    return "\n".join(slower_than_fp32(result.measurements))
+
+
+def _say(text: str) -> None:
+    import sys
+
+    print(text, file=sys.stderr)
 
 
 def verify(argv: list[str]) -> int:

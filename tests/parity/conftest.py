@@ -31,9 +31,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(3):
             network(torch.from_numpy(example_images(SIZE, 4, seed)))
         for parameter in network.detection.class_out.parameters():
-            parameter.normal_(0, 0.5)
+            parameter.normal_(0, 0.2)
         for parameter in network.detection.box_out.parameters():
-            parameter.normal_(0, 0.3)
+            parameter.normal_(0, 0.2)
     path = tmp_path_factory.mktemp("checkpoint") / "last.pt"
     description = {"config": {"preset": "nano"}, "commit": "0" * 40, "data_hash": "none"}
     state = {"model_config": model_config_to_json(network.config), "ema": network.state_dict(), "step": 3}

@@ -1,0 +1,85 @@
+"""A model repository for NVIDIA's Triton Inference Server: one folder, `config.pbtxt` beside `1/model.onnx`.
+
+Layout and field names: Triton's documentation, "Model Repository" and "Model Configuration".
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx
+
+from export.graph import load_onnx, read_spec
+from perception.errors import UserError
+
+_TYPES = {
+    onnx.TensorProto.UINT8: "TYPE_UINT8",
+    onnx.TensorProto.FLOAT: "TYPE_FP32",
+    onnx.TensorProto.INT64: "TYPE_INT64",
+}
+VERSION = "1"
+
+
+def write_repository(onnx_path: Path, folder: Path, name: str = "", largest_batch: int = 8) -> Path:
+    """Put a model file into a repository.
+
+    Args:
+        onnx_path: as `perception export` wrote it.
+        folder: the repository, given to `tritonserver --model-repository`; made if need be.
+        name: of the model in it; the file's own description names it by default.
+        largest_batch: requests that Triton may join where the file takes any batch.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    model = load_onnx(onnx_path)
+    name = name or read_spec(model).name or onnx_path.stem
+    target = folder / name
+    try:
+        (target / VERSION).mkdir(parents=True, exist_ok=True)
+        _put(target / VERSION / "model.onnx", onnx_path.read_bytes())
+        _put(target / "config.pbtxt", config_text(model, name, largest_batch).encode())
+        # what the runtime knows from the ONNX metadata, for clients that see only the server
+        _put(target / "perception.json", read_spec(model).to_json().encode())
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
+    return target
+
+
+def config_text(model: onnx.ModelProto, name: str, largest_batch: int) -> str:
+    """The `config.pbtxt` of a model; a fixed batch is part of the dimensions, any batch is Triton's to choose."""
+    first = model.graph.input[0].type.tensor_type.shape.dim[0]
+    dynamic = not first.dim_value
+    lines = [
+        f'name: "{name}"',
+        'platform: "onnxruntime_onnx"',
+        f"max_batch_size: {largest_batch if dynamic else 0}",
+    ]
+    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
+        blocks = [_tensor(value, dynamic) for value in values]
+        lines += [f"{kind} [", ",\n".join(blocks), "]"]
+    if dynamic:
+        lines += ["dynamic_batching {", "  max_queue_delay_microseconds: 2000", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(value: onnx.ValueInfoProto, dynamic: bool) -> str:
+    tensor = value.type.tensor_type
+    dims = [d.dim_value or -1 for d in tensor.shape.dim][1 if dynamic else 0 :]
+    return (
+        "  {\n"
+        f'    name: "{value.name}"\n'
+        f"    data_type: {_TYPES[tensor.elem_type]}\n"
+        f"    dims: [ {', '.join(map(str, dims))} ]\n"
+        "  }"
+    )
+
+
+def _put(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_bytes(content)
+    os.replace(beside, path)

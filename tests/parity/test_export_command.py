@@ -1,0 +1,82 @@
+"""`perception export` from end to end: precisions, formats, sizes that the strides allow and sizes they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from perception.backends import load_model
+from perception.cli.export import main, parse_size
+from perception.errors import UserError
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, frames: list) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for frame in frames:
+        cv2.imwrite(str(folder / f"{frame.name}.png"), frame.image_bgr)
+    return folder
+
+
+def test_export_verifies_what_it_wrote(
+    checkpoint: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = [str(checkpoint), "--size-hw", "96x160", "--data", str(pictures), "--frames", "2"]
+    assert main([*call, "--out", str(tmp_path / "m.onnx")]) == 0
+    printed = capsys.readouterr().out
+    assert "verdict: the same" in printed and f"perception run VIDEO --model {tmp_path / 'm.onnx'}" in printed
+    assert load_model(tmp_path / "m.onnx", "cpu", 1).spec.precision == "fp32"
+
+
+def test_fp16_into_a_triton_repository(
+    checkpoint: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = [str(checkpoint), "--size-hw", "96x160", "--data", str(pictures), "--frames", "2", "--precision", "fp16"]
+    assert main([*call, "--format", "triton", "--out", str(tmp_path / "models")]) == 0
+    assert "judged as fp16" in capsys.readouterr().out
+    model = tmp_path / "models/nano-96x160/1/model.onnx"
+    assert load_model(model, "cpu", 1).spec.precision == "fp16"
+    assert (tmp_path / "models/nano-96x160/config.pbtxt").is_file()
+
+
+@pytest.mark.parametrize("size", ["64x64", "32x224", "160x96"])
+def test_any_size_that_the_strides_allow(checkpoint: Path, tmp_path: Path, size: str) -> None:
+    out = tmp_path / "m.onnx"
+    assert main([str(checkpoint), "--size-hw", size, "--out", str(out), "--no-verify"]) == 0
+    backend, spec = load_model(out, "cpu", 1)
+    height, width = parse_size(size)
+    assert spec.size_hw == (height, width)
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    together = backend.run({"images": images})
+    assert together["road"].shape == (2, height // 4, width // 4)
+    alone = backend.run({"images": images[1:]})
+    assert np.allclose(together["boxes_xyxy"][1], alone["boxes_xyxy"][0], atol=1e-2)
+
+
+def test_a_fixed_batch_is_fixed(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.onnx"
+    assert main([str(checkpoint), "--size-hw", "64x96", "--batch", "2", "--out", str(out), "--no-verify"]) == 0
+    assert load_model(out, "cpu", 1).backend.inputs["images"] == (2, 64, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--size-hw", "100x160"], "multiples of 32"),
+        (["--size-hw", "wide"], "HEIGHTxWIDTH"),
+        (["--size-hw", "0x64"], "multiples of 32"),
+        (["--size-hw", "32x32"], "places for an object"),
+        (["--batch", "0"], "a number from 1"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(checkpoint: Path, tmp_path: Path, options: list[str], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        main([str(checkpoint), "--out", str(tmp_path / "m.onnx"), "--no-verify", *options])
+    assert not (tmp_path / "m.onnx").exists()
