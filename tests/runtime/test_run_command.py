@@ -71,7 +71,9 @@ def test_text_summary_names_the_files(video_file: Path, tiny_model: Path, tmp_pa
 
 
 def test_camera_file_gives_distances(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "camera.toml").write_text("width = 320\nheight = 96\nfx = 700\nfy = 700\ncx = 160\ncy = 40\nheight_m = 1.5\n")
+    (tmp_path / "camera.toml").write_text(
+        "width = 320\nheight = 96\nfx = 700\nfy = 700\ncx = 160\ncy = 40\nheight_m = 1.5\n"
+    )
     out = tmp_path / "o"
     play(video_file, "--model", tiny_model, "--out", out, "--no-video", "--camera", tmp_path / "camera.toml")
     assert records(out / "tracks.jsonl")[-1]["tracks"][0]["distance_m"] > 0
