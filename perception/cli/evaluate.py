@@ -158,7 +158,7 @@ def _object(argv: list[str]) -> int:
         page = _report(
             object_report(
                 evaluation,
-                images=_pictures(options, gt, "image_2"),
+                images=_pictures(options, gt, "object"),
                 facts=_facts(options, gt, results),
                 score_threshold=options.score_threshold,
             ),
@@ -191,13 +191,13 @@ def _road(argv: list[str]) -> int:
         )
     _tell(evaluation.warnings)
     if options.render is not None:
-        _render(evaluation, options.render, _pictures(options, gt, "image_2"))
+        _render(evaluation, options.render, _pictures(options, gt, "road"))
     page = None
     if options.report is not None:
         from perception.evaluation.report_road import road_report
 
         page = _report(
-            road_report(evaluation, images=_pictures(options, gt, "image_2"), facts=_facts(options, gt, results)),
+            road_report(evaluation, images=_pictures(options, gt, "road"), facts=_facts(options, gt, results)),
             options,
         )
     print(json.dumps(_with(road_json(evaluation), page)) if options.json else road_text(evaluation))
@@ -226,7 +226,7 @@ def _tracking(argv: list[str]) -> int:
 
         page = _report(
             tracking_report(
-                evaluation, images=_pictures(options, gt, "image_02"), facts=_facts(options, gt, results)
+                evaluation, images=_pictures(options, gt, "tracking"), facts=_facts(options, gt, results)
             ),
             options,
         )
@@ -298,14 +298,15 @@ def _facts(options: SharedOptions, gt: Path, results: Path) -> Mapping[str, str 
     return {**shown, "gt": str(gt), "results": str(results)}
 
 
-def _pictures(options: SharedOptions, gt: Path, name: str) -> Path | None:
+def _pictures(options: SharedOptions, gt: Path, task: str) -> Path | None:
     """The folder of camera pictures: the one given, or the one that belongs to the labels."""
     if options.images is not None:
         if not options.images.is_dir():
             raise UserError(f"{options.images}: no such folder", "a folder of camera pictures", "--images DIR")
         return options.images
-    folders = (gt / "training" / name, gt / name, gt.parent / name)
-    return next((folder for folder in folders if folder.is_dir()), None)
+    from perception.evaluation.folders import find_pictures
+
+    return find_pictures(gt, task)
 
 
 def _report(report: Report, options: SharedOptions) -> Path:

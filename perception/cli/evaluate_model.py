@@ -17,7 +17,7 @@ from perception.backends.onnxruntime import OnnxRuntimeBackend
 from perception.camera import fit_frame
 from perception.cli.evaluate import Progress
 from perception.errors import UserError
-from perception.evaluation.folders import find_folder, first_ten, read_names
+from perception.evaluation.folders import LAYOUT, find_labels, find_pictures, find_split, first_ten, read_names
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
 from perception.model import ModelSpec, read_outputs
 from perception.types import I64, U8, Detections, RoadMask
@@ -59,12 +59,13 @@ def _read(path: Path) -> U8:
     return np.asarray(image, np.uint8)
 
 
-def _image_folder(options: SharedOptions, name: str) -> Path:
+def _image_folder(options: SharedOptions, task: str) -> Path:
     assert options.data is not None
-    for folder in (options.data / "training" / name, options.data / name):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"{options.data}: no training/{name}", "KITTI's root, with the pictures", "--data ROOT")
+    folder = find_pictures(options.data, task)
+    if folder is None:
+        wanted = f"training/{LAYOUT[task][3]}"
+        raise UserError(f"{options.data}: no {wanted}", "KITTI's root, with the pictures", "--data ROOT")
+    return folder
 
 
 def _pictures(folder: Path, names: list[str]) -> list[tuple[str, Path]]:
@@ -108,14 +109,12 @@ def _each(pictures: list[tuple[str, Path]], what: str) -> Iterator[tuple[str, U8
 
 def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
     """Detect objects in every frame that will be scored; returns the folder of result files."""
-    from perception.evaluation.folders import find_split
-
-    labels = find_folder(gt, ("training/label_2", "label_2", "object/training/label_2"), ".txt", "label files")
+    labels = find_labels(gt, "object")
     if options.split is None:
         names = sorted(path.stem for path in labels.glob("*.txt"))
     else:
         names = list(read_names(find_split(options.split, gt, labels)))
-    pictures = _pictures(_image_folder(options, "image_2"), names)
+    pictures = _pictures(_image_folder(options, "object"), names)
     network = Network(options)
     folder = _start(options, network, out)
     for name, image in _each(pictures, "detecting"):
@@ -131,13 +130,13 @@ def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
 
 def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
     """Find the road in every picture that will be scored; returns the folder of confidence maps."""
-    truths = find_folder(gt, ("training/gt_image_2", "gt_image_2"), ".png", "ground truth pictures")
+    truths = find_labels(gt, "road")
     names = (
         [path.stem for path in sorted(truths.glob("*.png"))] if options.split is None else read_names(options.split)
     )
     names = [name for name in names if "_lane_" not in name]  # the network finds the road, not the ego-lane
     camera_names = {name: name.replace("_road_", "_") for name in names}
-    paths = dict(_pictures(_image_folder(options, "image_2"), list(camera_names.values())))
+    paths = dict(_pictures(_image_folder(options, "road"), list(camera_names.values())))
     network = Network(options)
     folder = _start(options, network, out)
     for name, image in _each([(name, paths[camera_names[name]]) for name in names], "segmenting"):
@@ -157,8 +156,8 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
     from perception.sinks.kitti import tracking_rows
     from perception.trackers import create_tracker
 
-    labels = find_folder(gt, ("training/label_02", "label_02", "tracking/training/label_02"), ".txt", "label files")
-    images = _image_folder(options, "image_02")
+    labels = find_labels(gt, "tracking")
+    images = _image_folder(options, "tracking")
     sequences = {}
     for name in sorted(path.stem for path in labels.glob("*.txt")):
         found = {int(p.stem): p for p in (images / name).glob("*") if p.suffix in PICTURES and p.stem.isdecimal()}

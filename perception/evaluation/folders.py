@@ -27,6 +27,12 @@ from perception.formats.kitti import OBJECT_CLASSES, TRACKING_CLASSES, UNKNOWN_A
 from perception.formats.kitti_table import find_object_files, read_object_table, read_tracking_fast
 from perception.types import F64, I64
 
+LAYOUT = {
+    "object": ("label_2", ".txt", "label files", "image_2"),
+    "road": ("gt_image_2", ".png", "ground truth pictures", "image_2"),
+    "tracking": ("label_02", ".txt", "label files", "image_02"),
+}
+"""KITTI's folder of labels, their suffix, what they are, and the folder of pictures, by task."""
 LARGEST_KITTI_WH = (1242, 376)
 """No picture of KITTI is larger."""
 ALLOW_MISSING = "--allow-missing counts them as empty"
@@ -60,6 +66,23 @@ def find_folder(root: Path, inside: Sequence[str], suffix: str, what: str) -> Pa
     else:
         problem = f"holds no {suffix} files"
     raise UserError(f"{root}: {problem}", f"{what}: *{suffix} in it" + (f" or in its {inside[0]}" if inside else ""))
+
+
+def find_labels(root: Path, task: str) -> Path:
+    """The folder of labels of a task: `root` itself, or where KITTI's layout has it.
+
+    Raises:
+        UserError: there is none.
+    """
+    name, suffix, what, _ = LAYOUT[task]
+    return find_folder(root, (f"training/{name}", name, f"{task}/training/{name}"), suffix, what)
+
+
+def find_pictures(root: Path, task: str) -> Path | None:
+    """The folder of camera pictures that belongs to `root`, be that KITTI's or the folder of labels."""
+    name = LAYOUT[task][3]
+    folders = (root / "training" / name, root / name, root / task / "training" / name, root.parent / name)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -136,7 +159,7 @@ def score_object_folders(
     Raises:
         UserError: anything that cannot be scored.
     """
-    labels = find_folder(gt, ("training/label_2", "label_2", "object/training/label_2"), ".txt", "label files")
+    labels = find_labels(gt, "object")
     found = find_folder(results, ("data",), ".txt", "result files, one for each frame")
     names = _stems(labels, ".txt") if split is None else list(read_names(find_split(split, gt, labels)))
     label_paths, result_paths = find_object_files(labels, names), find_object_files(found, names)
@@ -215,7 +238,7 @@ def score_road_folders(
         read_road_calibration,
     )
 
-    truths = find_folder(gt, ("training/gt_image_2", "gt_image_2"), ".png", "ground truth pictures")
+    truths = find_labels(gt, "road")
     found = find_folder(results, ("data",), ".png", "confidence maps, one for each ground truth")
     there = set(_stems(found, ".png"))
     names = _stems(truths, ".png") if split is None else list(read_names(split))
@@ -300,7 +323,7 @@ def score_tracking_folders(
     """
     from perception.evaluation.tracking import TrackingEvaluator
 
-    labels = find_folder(gt, ("training/label_02", "label_02", "tracking/training/label_02"), ".txt", "label files")
+    labels = find_labels(gt, "tracking")
     found = find_folder(results, ("data",), ".txt", "result files, one for each sequence")
     lengths, warnings = _sequence_lengths(labels, gt, seqmap)
     if only_frames is not None:

@@ -26,8 +26,9 @@ INSIDE = {
     "perception/camera.py": {"types", "errors"},
     "perception/formats": {"types", "errors", "formats"},
     "perception/backends": {"types", "errors", "model", "backends"},
-    "perception/evaluation": {"types", "errors", "boxes", "camera", "formats", "evaluation"},
-    "perception/trackers": {"types", "errors", "boxes", "camera", "trackers"},
+    "perception/lsap.py": {"types"},
+    "perception/evaluation": {"types", "errors", "boxes", "camera", "lsap", "formats", "evaluation"},
+    "perception/trackers": {"types", "errors", "boxes", "camera", "lsap", "trackers"},
 }
 
 
