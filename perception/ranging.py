@@ -9,7 +9,7 @@ What a box tells, each with the noise of its own edge:
 
 Depths are those of the visible face or corner; `position_m` is the middle of the object's footprint, as KITTI labels
 it, so half the object's extent along the line of sight is added. Everything meets in `ranging_filter.py`, where the
-camera's pitch is a state that all objects share, and time comes from the time stamps.
+tilt between camera and road is a state that all objects share, and time comes from the time stamps.
 
 An edge on the border of the picture says nothing but that the object goes on; a foot behind another box is believed
 less; a surprise that no noise explains moves nothing far. So a cut or hidden object gets a wide standard deviation,
@@ -53,8 +53,6 @@ class RangingConfig:
     """An edge this close to the border of the picture is cut by it."""
     speed_std_mps: float = 20.0
     """Of an object never seen before, relative to us."""
-    height_growth: float = 0.003
-    """Drift of an object's apparent log height within a second: gait, a changing view."""
     closing_sigmas: float = 1.5
     """A time to collision is told where the closing speed is above 0 by this many standard deviations."""
     closing_min_mps: float = 0.5
@@ -297,13 +295,13 @@ class Ranger:
 
     def _learn(self, view: _View, repetition: F64) -> None:
         """All edges of all boxes of this frame."""
-        filter, camera_m = self._filter, self.camera.height_m
-        mean = filter.mean
+        joint, camera_m = self._filter, self.camera.height_m
+        mean = joint.mean
         cut_side = view.cut_left | view.cut_right
         # of an object that the side of the picture cuts, any point may be the lowest that is seen
         to_face = np.where(cut_side, 0.3 * view.half_depth, view.half_depth)
-        tilted = filter.tilt @ view.tilt
-        filter.listen()
+        tilted = joint.tilt @ view.tilt
+        joint.listen()
 
         face_m = np.maximum(mean[Z] - to_face, 0.7)
         slope = -camera_m / face_m**2
@@ -311,7 +309,7 @@ class Ranger:
         # a foot below the picture is at least as near as the border says
         silent = view.cut_foot & (residual < 0)
         variance = np.where(silent, np.inf, view.foot_var + (slope * view.half_depth_std) ** 2)
-        filter.observe(residual, (Z, SLOPE), (slope, 1.0), view.tilt, variance * repetition)
+        joint.observe(residual, (Z, SLOPE), (slope, 1.0), view.tilt, variance * repetition)
 
         object_m = np.exp(mean[LOG_HEIGHT])
         drop_m = camera_m - object_m  # of its upper edge below the camera
@@ -319,13 +317,13 @@ class Ranger:
         slope = -drop_m / rim_m**2
         residual = view.top - tilted - mean[SLOPE] - drop_m / rim_m
         variance = view.top_var + (slope * view.half_depth_std) ** 2
-        filter.observe(
+        joint.observe(
             residual, (Z, LOG_HEIGHT, SLOPE), (slope, -object_m / rim_m, 1.0), view.tilt, variance * repetition
         )
 
         across_m, bearing, variance = self._across(view, np.maximum(mean[Z], 0.7), cut_side)
-        filter.observe(across_m - mean[X], (X, Z), (1.0, -bearing), None, variance * repetition)
-        filter.settle()
+        joint.observe(across_m - mean[X], (X, Z), (1.0, -bearing), None, variance * repetition)
+        joint.settle()
         self._keep_sane()
 
     def _across(self, view: _View, ahead_m: F64, cut_side: np.ndarray) -> tuple[F64, F64, F64]:
@@ -366,7 +364,7 @@ class Ranger:
         mean, cov = self._filter.mean[:, :count], self._filter.place_cov()[:, :, :count]
         x_m, z_m = mean[X] - self._origin[0], mean[Z] - self._origin[2]
         distance_m = np.hypot(x_m, z_m)
-        ux, uz = x_m / distance_m, z_m / distance_m
+        ux, uz = (x_m, z_m) / np.maximum(distance_m, 1e-6)  # 0 where nothing was placed
         closing = -(ux * mean[VX] + uz * mean[VZ])
         closing_var = ux**2 * cov[VX, VX] + 2 * ux * uz * cov[VX, VZ] + uz**2 * cov[VZ, VZ]
         closing_std = np.sqrt(np.maximum(closing_var, 0))

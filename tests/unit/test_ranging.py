@@ -277,6 +277,16 @@ def test_settings_that_make_no_sense_are_refused():
         SizePrior(0.0, 0.1, 0.5, 0.5, 0.1)
 
 
+def test_a_state_that_went_bad_is_thrown_away():
+    ranger = Ranger(CAMERA, CLASS_NAMES)
+    drive(ranger, lambda t: {1: box_at(0, 20), 2: box_at(4, 30)}, 1)
+    ranger._filter.cov[:] = np.nan
+    tracks = (track(box_at(0, 20)), track(box_at(4, 30), 2))
+    assert all(one.position_m is None for one in ranger.update(tracks, 11 * 10**8, SIZE_HW))
+    again = ranger.update(tracks, 12 * 10**8, SIZE_HW)
+    assert again[0].distance_m == pytest.approx(20, rel=0.15)
+
+
 edges = st.floats(-3000, 3000, width=32) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 900.0, 2000.0])
 boxes_anywhere = st.tuples(edges, edges, edges, edges)
 frames = st.lists(
