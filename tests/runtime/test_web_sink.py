@@ -2,11 +2,15 @@
 
 import http.client
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,6 +18,7 @@ import numpy as np
 import pytest
 
 from perception.camera import plan_fit
+from perception.cli.main import main as front_door
 from perception.errors import MissingDependencyError, UserError
 from perception.health import HealthEvent
 from perception.model import ModelSpec
@@ -286,6 +291,19 @@ def test_a_viewer_that_does_not_answer_gets_little_and_holds_up_nobody(page: Web
     quick.close()
 
 
+def test_a_viewer_that_never_answers_is_let_go(page: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    monkeypatch.setattr("perception.sinks.web.server.SILENT_VIEWER_S", 0.1)
+    stuck = Visitor(page)
+    stuck.say(watch=[0], detail=0)
+    with pytest.raises(ConnectionClosed, match="nothing heard"):
+        while True:
+            stuck.hear(answer=False)
+    until(lambda: not page._server.hub.viewers)  # type: ignore[union-attr]
+    stuck.close()
+
+
 def test_closing_ends_all_threads_even_with_a_viewer_that_reads_nothing() -> None:
     before = {t.name for t in threading.enumerate()}
     sink = WebSink("127.0.0.1:0")
@@ -462,3 +480,34 @@ def test_without_the_extra_the_command_to_install_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("perception.sinks.web.find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(MissingDependencyError, match=r"pip install 'perception-pipeline\[web\]'"):
         WebSink("127.0.0.1:0").listen()
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_serves_the_page_while_it_runs(long_video: Path, tiny_model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "perception.cli.main", "run", str(long_video), "--model", str(tiny_model)]
+    command += ["--out", str(tmp_path / "o"), "--no-video", "--realtime", "--serve", "127.0.0.1:0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        url = next(line.split()[-1] for line in run.stderr if line.startswith("live page http://127.0.0.1:"))
+        with connect(url.replace("http", "ws") + "live", open_timeout=60) as viewer:
+            viewer.send(json.dumps({"watch": [0], "detail": 0}))
+            until(lambda: isinstance(viewer.recv(timeout=60), bytes))
+            run.send_signal(signal.SIGINT)
+            summary = json.loads(run.communicate(timeout=60)[0])
+    assert run.returncode == 0
+    assert summary["sinks"]["web"]["error"] is None
+    assert summary["sinks"]["web"]["written"] > 0
+
+
+def test_a_taken_port_ends_the_run_before_it_begins(
+    video_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        words = ["run", str(video_file), "--model", str(tiny_model), "--out", str(tmp_path / "o"), "--serve", address]
+        assert front_door(words) == 2
+    said = capsys.readouterr().err
+    assert f"port {address.split(':')[1]} on 127.0.0.1" in said
+    assert "Traceback" not in said

@@ -447,7 +447,12 @@ for (const canvas of document.querySelectorAll(".chart canvas")) {
     drawCharts();
   };
 }
-$("screen").onclick = () => $("screen").classList.toggle("near");
+$("screen").onclick = (event) => {
+  const screen = event.currentTarget;
+  const share = (event.clientX - screen.getBoundingClientRect().left + screen.scrollLeft) / screen.scrollWidth;
+  screen.classList.toggle("near");
+  screen.scrollLeft = share * screen.scrollWidth - screen.clientWidth / 2; // what was touched comes to the middle
+};
 document.onvisibilitychange = watch;
 window.onpagehide = () => socket.close(); // a page kept for the back button is no viewer
 window.onresize = () => hello && selected !== null && drawCharts();
