@@ -17,7 +17,15 @@ from perception.backends.onnxruntime import OnnxRuntimeBackend
 from perception.camera import fit_frame
 from perception.cli.evaluate import Progress
 from perception.errors import UserError
-from perception.evaluation.folders import LAYOUT, find_labels, find_pictures, find_split, first_ten, read_names
+from perception.evaluation.folders import (
+    LAYOUT,
+    find_labels,
+    find_pictures,
+    find_road_calibrations,
+    find_split,
+    first_ten,
+    read_names,
+)
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
 from perception.model import ModelSpec, read_outputs
 from perception.types import I64, U8, Detections, RoadMask
@@ -135,6 +143,8 @@ def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
         [path.stem for path in sorted(truths.glob("*.png"))] if options.split is None else read_names(options.split)
     )
     names = [name for name in names if "_lane_" not in name]  # the network finds the road, not the ego-lane
+    if options.space == "bev":  # better said before the network has run
+        find_road_calibrations(truths, options.calib, names)
     camera_names = {name: name.replace("_road_", "_") for name in names}
     paths = dict(_pictures(_image_folder(options, "road"), list(camera_names.values())))
     network = Network(options)

@@ -260,13 +260,7 @@ def score_road_folders(
     if others := sorted(there - set(names)):
         warnings.append(f"{len(others)} result(s) without ground truth are not scored: {first_ten(others)}")
 
-    calibrations = calib if calib is not None else truths.parent / "calib"
-    paths = {name: calibrations / f"{_calibration_name(name)}.txt" for name in names} if space == "bev" else {}
-    _require(
-        [path.name for path in paths.values() if not path.is_file()],
-        f"calibration(s) of {len(names)} in {calibrations}",
-        "--calib FOLDER, or --space perspective",
-    )
+    paths = find_road_calibrations(truths, calib, names) if space == "bev" else {}
     evaluator = RoadEvaluator(space)
     absent = set(missing)
     for i, name in enumerate(names):
@@ -292,9 +286,20 @@ def score_road_folders(
     return replace(evaluation, warnings=tuple(warnings), missing_images=tuple(missing))
 
 
-def _calibration_name(name: str) -> str:
-    """'um_lane_000012' → 'um_000012'."""
-    return re.sub(r"_(lane|road)_", "_", name)
+def find_road_calibrations(truths: Path, calib: Path | None, names: Sequence[str]) -> dict[str, Path]:
+    """The calibration file of each ground truth, um_000012.txt for um_lane_000012.
+
+    Raises:
+        UserError: some are missing.
+    """
+    folder = calib if calib is not None else truths.parent / "calib"
+    paths = {name: folder / f"{re.sub(r'_(lane|road)_', '_', name)}.txt" for name in names}
+    _require(
+        sorted({path.name for path in paths.values() if not path.is_file()}),
+        f"calibration(s) of {len(names)} in {folder}",
+        "--calib FOLDER, --split FILE with the pictures that have one, or --space perspective",
+    )
+    return paths
 
 
 # ---------------------------------------------------------------- tracking
@@ -352,6 +357,7 @@ def score_tracking_folders(
         if only_frames is not None and len(only_frames[name]) < length:
             warnings.append(f"{name}: {len(only_frames[name])} of {length} frames are judged, those with pictures")
             gt_rows = gt_rows[np.isin(gt_rows.frame_ids, only_frames[name])]
+            length = int(only_frames[name].max(initial=-1)) + 1
         evaluator.process(name, gt_rows, rows, length, (str(labels / f"{name}.txt"), str(path)))
         wide += extra > 0
         dropped = np.flatnonzero(rows.track_ids < 0).tolist()
