@@ -17,6 +17,8 @@ from perception.types import F64, I64, U8
 OCCLUDER = 255
 """Value in the id plane of everything upright that carries no label."""
 WALL_COLUMNS = 9
+STRIP = 208
+"""Columns of a layer that are drawn at a time."""
 GAIN_UNIT = 110
 """Fixed point of the brightness of walls: this is 1."""
 
@@ -132,24 +134,35 @@ class Walls:
         return np.where(seen, foot - P[1, 1] * tall / w, 1e4), np.where(seen, foot, -1.0)
 
     def _paint(self, image: U8, ids: U8, rows: F64, hit: _Hit) -> None:
-        """Fetch every pixel of a layer from the atlas: across by the ray's hit, down by height over distance."""
-        v_top, v_foot = self._rows_of(rows, hit)
-        first = int(np.clip(v_top.min(), 0, image.shape[0]))
-        last = int(np.clip(v_foot.max() + 1, 0, image.shape[0]))
-        if last <= first:
+        """Draw a layer in strips of columns: walls are tall at the sides and low in the middle."""
+        if not len(rows):
             return
-        atlas, P = facades.atlas(), self.view.camera.P_cam2
+        top, foot = self._rows_of(rows, hit)
+        for left in range(0, len(top), STRIP):
+            part = slice(left, min(left + STRIP, len(top)))
+            first = int(np.clip(top[part].min(), 0, image.shape[0]))
+            last = int(np.clip(foot[part].max() + 1, 0, image.shape[0]))
+            if last > first:
+                self._paint_strip(
+                    image[first:last, part], ids[first:last, part], first, part, rows, hit, top[part], foot[part]
+                )
+
+    def _paint_strip(
+        self, image: U8, ids: U8, first: int, part: slice, rows: F64, hit: _Hit, v_top: F64, v_foot: F64
+    ) -> None:  # fmt: skip
+        """Fetch every pixel from the atlas: across by the ray's hit, down by height over distance."""
+        tiles, P = facades.atlas(), self.view.camera.P_cam2
         _, whole, level_rows = _tile_facts()
-        wall = rows[hit.which]  # (W, 9)
-        z = np.where(np.isfinite(hit.depth), hit.depth, 50.0)
+        wall, depth = rows[hit.which[part]], hit.depth[part]  # (W, 9)
+        z = np.where(np.isfinite(depth), depth, 50.0)
         tile = wall[:, 5].astype(np.int64)
         scale = 16.0 / wall[:, 4]  # natural metres a metre
         length = np.hypot(wall[:, 2] - wall[:, 0], wall[:, 3] - wall[:, 1])
-        along = (hit.along * length * scale + wall[:, 8]) * facades.TILE_PPM
-        along = np.where(whole[tile], hit.along * facades.TILE, along)
+        along = (hit.along[part] * length * scale + wall[:, 8]) * facades.TILE_PPM
+        along = np.where(whole[tile], hit.along[part] * facades.TILE, along)
         # texels a pixel choose the level of detail
         texels_v = facades.TILE_PPM * scale * (z + P[2, 3]) / P[1, 1]
-        texels_u = np.minimum(np.abs(np.gradient(along)), 64) * 0.6
+        texels_u = np.minimum(np.abs(np.diff(along, append=along[-1])), 64) * 0.6
         fine = np.log2(np.maximum(np.maximum(texels_v, texels_u), 1.0)) + 0.35
         level = np.minimum(fine.astype(np.int64), facades.LEVELS - 1)
         size = facades.TILE >> level
@@ -158,12 +171,12 @@ class Walls:
         u = np.clip(u, 0.5, size - 1.5) + (tile % facades.COLUMNS) * size
         foot_texel = level_rows[level] + (tile // facades.COLUMNS + 1) * size - 1.0
         step = texels_v / (1 << level)  # texel rows a pixel row
-        v = np.arange(first, last, dtype=np.float32)
+        v = np.arange(first, first + len(image), dtype=np.float32)
         map_y = np.multiply.outer(v, step.astype(np.float32))
         map_y += (foot_texel - v_foot * step).astype(np.float32)
         map_x = np.repeat(u.astype(np.float32)[None], len(v), 0)
-        patch = cv2.remap(atlas.image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        rows_16 = np.arange(first, last, dtype=np.int16)[:, None]
+        patch = cv2.remap(tiles.image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        rows_16 = np.arange(first, first + len(image), dtype=np.int16)[:, None]
         inside = rows_16 >= np.ceil(v_top).astype(np.int16)
         inside &= rows_16 <= np.floor(v_foot).astype(np.int16)
         solid = cv2.threshold(cv2.extractChannel(patch, 3), 127, 255, cv2.THRESH_BINARY)[1]
@@ -173,8 +186,8 @@ class Walls:
         cv2.multiply(colours, np.repeat(gain[None], len(v), 0), dst=colours, scale=1 / GAIN_UNIT)
         if haze.max() > 2:
             cv2.add(colours, np.repeat(haze[None], len(v), 0), dst=colours)
-        cv2.copyTo(colours, mask, image[first:last])
-        cv2.max(ids[first:last], mask, dst=ids[first:last])
+        cv2.copyTo(colours, mask, image)
+        cv2.max(ids, mask, dst=ids)
 
     def _light(self, wall: F64, length: F64, z: F64) -> tuple[U8, U8]:
         """Brightness (W, 3) in `GAIN_UNIT`s and haze (W, 3) of each column's wall."""

@@ -15,7 +15,7 @@ from datasets.synthetic_street.light import make_light
 from datasets.synthetic_street.render import render
 from datasets.synthetic_street.scene import Actor, Street
 from datasets.synthetic_street.traffic import KINDS, simulate
-from datasets.synthetic_street.truth import place, rows_of, sample_of, visibility_from_boxes
+from datasets.synthetic_street.truth import place_all, rows_of, sample_of, visibility_from_boxes
 from perception.camera import PinholeCamera
 from perception.formats.kitti import ObjectRows, TrackingRows
 from perception.types import U8
@@ -110,7 +110,7 @@ class SyntheticStreet:
     def truth(self, i: int) -> TrackingRows:
         """Rows of frame i without drawing it; occlusion is then estimated from boxes and depth."""
         view, s = self._view(i)
-        placed = [p for p in (place(a, view) for a in self._actors(i, s)) if p is not None]
+        placed = place_all(self._actors(i, s), view)
         return rows_of(placed, visibility_from_boxes(placed, self.config.size_hw), view, i)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -81,6 +82,11 @@ class View:
         """X = a·Z + b for each pixel column."""
         P = self.camera.P_cam2
         return (columns - P[0, 2]) / P[0, 0], (columns * P[2, 3] - P[0, 3]) / P[0, 0]
+
+    @cached_property
+    def P_rows(self) -> list[list[float]]:
+        """The projection matrix as plain numbers, for single points."""
+        return self.camera.P_cam2.tolist()
 
     @property
     def horizon(self) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.sample import ROAD_IGNORE
 from datasets.synthetic_street import textures
+from datasets.synthetic_street.brush import SHIFT, fixed
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.light import Light
 from datasets.synthetic_street.scene import Street
@@ -17,19 +18,14 @@ from perception.types import F32, F64, U8
 PPM = 12.8
 """Texels a metre of the ground strip."""
 HALF_WIDTH_M = 30.0
+LEVELS = 4
 FAR_M = 260.0
 NEAR_M = 0.8
 """The road nearer than this lies below every picture."""
-SHIFT = 4
 JUDGED_M = 85.0
 """Road farther away is not judged, as labels end there in KITTI too."""
 GRAIN_PPM = 70.0
 GRAIN_M = 16.0
-
-
-def fixed(points: np.ndarray) -> np.ndarray:
-    """Pixels to OpenCV's fixed point coordinates, kept in its range."""
-    return np.rint(np.minimum(np.maximum(points, -9000.0), 9000.0) * (1 << SHIFT)).astype(np.int32)
 
 
 @cache
@@ -74,11 +70,12 @@ def strip(street: Street) -> tuple[U8, ...]:
     band(section.right.road, section.right.parking, parking, gain[2])
     band(section.right.parking, section.right.pavement, walk, gain[1])
     band(section.right.pavement, HALF_WIDTH_M, verge, gain[0])
-    levels = [np.concatenate([image, image, image])]
-    small = image
-    for _ in range(3):
-        small = cv2.resize(small, (small.shape[1] // 2, small.shape[0] // 4), interpolation=cv2.INTER_AREA)
-        levels.append(np.concatenate([small, small, small]))
+    levels = []
+    for level in range(LEVELS):
+        if level:
+            image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 4), interpolation=cv2.INTER_AREA)
+        half = image.shape[0] // 2
+        levels.append(np.concatenate([image[-half:], image, image[:half]]))
     return tuple(levels)
 
 
@@ -180,17 +177,17 @@ class Ground:
         step = np.abs(np.gradient(self.row_Z))
         level = np.digitize(step, [0.13, 0.5, 2.0])
         cos, sin = np.cos(self.row_turn).astype(np.float32), np.sin(self.row_turn).astype(np.float32)
-        for k in range(4):
+        for k in range(LEVELS):
             chosen = np.flatnonzero(level == k)
             if not len(chosen):
                 continue
             part = slice(chosen[0], chosen[-1] + 1)
             source, off = levels[k], self.off_line[part]
-            length = source.shape[0] // 3
+            length = source.shape[0] // 2
             ppm_d, ppm_s = PPM / 2**k, PPM / 4**k
             map_x = off * (cos[part] * np.float32(ppm_d))[:, None]
             map_x += np.float32(HALF_WIDTH_M * ppm_d)
-            base = ((self.row_s[part] * ppm_s) % length + length).astype(np.float32)
+            base = ((self.row_s[part] * ppm_s) % length + length / 2).astype(np.float32)
             map_y = off * (sin[part] * np.float32(ppm_s))[:, None]
             map_y += base[:, None]
             band = image[self.top + chosen[0] : self.top + chosen[-1] + 1]
@@ -277,7 +274,9 @@ class Ground:
             gain = cv2.blur(gain, (5, 3))
         near = int(np.searchsorted(-self.row_Z, -GRAIN_M))
         if near < len(gain):
-            gain[near:] = cv2.multiply(gain[near:], self._grain(near), scale=1 / 136.0)
+            gain[near:] = cv2.multiply(
+                gain[near:], self._fetch(textures.grain(), near, GRAIN_PPM, GRAIN_PPM), scale=1 / 136.0
+            )
         level = (light.sky + light.sun * max(light.sun_world[1], 0.25)) * (1 - 0.35 * light.wet)
         keep = light.fade(self.row_Z)[:, None]
         factor = np.clip(keep * level * 128, 0, 255).astype(np.uint8)  # (rows, 3)
@@ -294,16 +293,10 @@ class Ground:
         """Shadows of what stands beside the road: foliage overhead in patches, houses as a band."""
         light, section = self.light, self.street.section
         dark = int(255 * light.shade)
-        foliage, scale = rng.random() < 0.5, rng.uniform(8, 25)
+        foliage = rng.random() < 0.5
         if foliage:
             near = int(np.searchsorted(-self.row_Z, -60.0))
-            off = self.off_line[near:]
-            cos, sin = (f(self.row_turn[near:]).astype(np.float32)[:, None] for f in (np.cos, np.sin))
-            across, along = np.float32(scale * rng.uniform(0.7, 1.4)), np.float32(scale * rng.uniform(0.6, 1.0))
-            map_x = off * (cos * across)
-            map_y = off * (sin * along)
-            map_y += (self.row_s[near:] % 4096).astype(np.float32)[:, None] * along
-            spots = cv2.remap(textures.dapple(), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            spots = self._fetch(textures.dapple(), near, rng.uniform(5, 16), rng.uniform(5, 12))
             bias = int(rng.uniform(-80, 130))
             gain[near:] = cv2.max(cv2.add(spots, bias) if bias > 0 else cv2.subtract(spots, -bias), dark)
         side = 1 if light.sun_in_camera(self.view.heading)[0] > 0 else -1
@@ -314,14 +307,16 @@ class Ground:
             if len(outline) >= 3:
                 cv2.fillPoly(gain, [fixed(outline - np.array([0.0, self.top]))], dark, cv2.LINE_AA, SHIFT)
 
-    def _grain(self, near: int) -> U8:
-        """Fine structure of the rows from `near` on, around 128."""
+    def _fetch(self, texture: U8, near: int, ppm_across: float, ppm_along: float) -> U8:
+        """A texture that lies on the road, for the rows from `near` on; it is stored twice over each way."""
+        period = texture.shape[0] // 2
         off = self.off_line[near:]
         cos, sin = (f(self.row_turn[near:]).astype(np.float32)[:, None] for f in (np.cos, np.sin))
-        map_x = off * (cos * np.float32(GRAIN_PPM))
-        map_y = off * (sin * np.float32(GRAIN_PPM))
-        map_y += (self.row_s[near:] * GRAIN_PPM % textures.GRAIN).astype(np.float32)[:, None]
-        return cv2.remap(textures.grain(), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        map_x = off * (cos * np.float32(ppm_across))
+        map_x += np.float32(period)
+        map_y = off * (sin * np.float32(ppm_along))
+        map_y += (self.row_s[near:] * ppm_along % period + period / 2).astype(np.float32)[:, None]
+        return cv2.remap(texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     # ------------------------------------------------------------------ truth
 

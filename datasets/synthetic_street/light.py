@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -47,6 +48,11 @@ class Light:
     jpeg: int
     """Quality of the compression the picture has gone through, 0 for none."""
     bloom: float
+
+    @cached_property
+    def haze_list(self) -> list[float]:
+        """`haze` as plain numbers."""
+        return self.haze.tolist()
 
     def fade(self, distance_m: np.ndarray | float) -> np.ndarray:
         """Share of the own colour that is left at a distance, 0..1."""

@@ -8,14 +8,17 @@ import cv2
 import numpy as np
 
 from datasets.synthetic_street.backdrop import Walls, draw_sky, draw_sprite
+from datasets.synthetic_street.brush import Brush
 from datasets.synthetic_street.chance import stable_seed
-from datasets.synthetic_street.draw import Brush, draw_person, draw_prop, draw_vehicle
+from datasets.synthetic_street.figures import draw_person
+from datasets.synthetic_street.fleet import Prepared, prepare
+from datasets.synthetic_street.furniture import draw_prop
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.ground import Ground
 from datasets.synthetic_street.light import Light, photograph
 from datasets.synthetic_street.people import Person
 from datasets.synthetic_street.scene import Actor, Street, looks
-from datasets.synthetic_street.truth import Placed, place
+from datasets.synthetic_street.truth import Placed, place_all
 from datasets.synthetic_street.vehicles import Vehicle
 from perception.types import F64, U8
 
@@ -100,8 +103,7 @@ def render(
     height, width = view.size_hw
     image = np.empty((height, width, 3), np.uint8)
     ids = np.zeros((height, width), np.uint8)
-    placed = [p for p in (place(a, view) for a in actors) if p is not None]
-    placed = sorted(placed, key=lambda p: p.Z)[:250]
+    placed = sorted(place_all(actors, view), key=lambda p: p.Z)[:250]
     draw_sky(image, view, light, street.seed & 0xFFFF)
     ground = Ground(street, view, s, light)
     ground.draw(
@@ -121,7 +123,10 @@ def render(
             X, Z = view.point_to_camera(prop[1], prop[2])
             if 1.5 < Z < 70 and abs(X) < Z * 0.9 + 3:
                 stand.append((Z, -2, (prop, X)))
-    brush = Brush(image, ids)
+    brush = Brush(image, ids, view, light)
+    seen = [p for p in placed if not _behind_walls(walls, p, view)]
+    vehicles = [(look, p) for p in seen if isinstance(look := looks(p.actor.kind, p.actor.look), Vehicle)]
+    prepared = dict(zip((id(p) for _, p in vehicles), prepare(brush, vehicles), strict=True))
     full = np.zeros(len(placed))
     for Z, number, thing in sorted(stand, key=lambda t: -t[0]):
         if number == -1:
@@ -131,9 +136,9 @@ def render(
         elif number == -2:
             prop, X = thing  # type: ignore[misc]
             if not _hidden(walls, view, X, Z):
-                draw_prop(brush, view, light, prop[0], X, Z, prop[3] - view.heading, prop[4], False)
+                draw_prop(brush, prop[0], X, Z, prop[3] - view.heading, prop[4])
         else:
-            full[number - 1] = _draw_actor(brush, walls, view, light, thing, number)  # type: ignore[arg-type]
+            full[number - 1] = _draw_actor(brush, walls, thing, number, prepared.get(id(thing)))  # type: ignore[arg-type]
     counts = cv2.calcHist([ids], [0], None, [256], [0, 256]).ravel()[1 : len(placed) + 1]
     visible = np.divide(counts, full, out=np.zeros(len(placed)), where=full > 0)
     road = ground.road_mask(ids)
@@ -148,27 +153,34 @@ def _hidden(walls: Walls, view: View, X: float, Z: float) -> bool:
     return bool(walls.depth[min(max(column, 0), view.size_hw[1] - 1)] < Z - 0.5)
 
 
-def _draw_actor(brush: Brush, walls: Walls, view: View, light: Light, p: Placed, number: int) -> float:
+def _window(p: Placed, view: View) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the pixels an actor can touch."""
+    x0, y0, x1, y1 = p.box.tolist()
+    height, width = view.size_hw
+    return max(int(x0) - 3, 0), max(int(y0) - 3, 0), min(int(x1) + 5, width), min(int(y1) + 5, height)
+
+
+def _behind_walls(walls: Walls, p: Placed, view: View) -> bool:
+    """Whether walls hide an actor wholly."""
+    x0, y0, x1, _ = _window(p, view)
+    return bool((walls.depth[x0:x1] < p.Z - 1.0).all() and walls.top[x0:x1].max() < y0)
+
+
+def _draw_actor(brush: Brush, walls: Walls, p: Placed, number: int, prepared: Prepared | None) -> float:
     """Draw one actor, behind walls where walls are nearer; returns the pixels it would have alone."""
-    x0, y0, x1, y1 = int(p.box[0]), int(p.box[1]), int(np.ceil(p.box[2])) + 1, int(np.ceil(p.box[3])) + 1
-    x0, y0 = max(x0 - 3, 0), max(y0 - 3, 0)
-    x1, y1 = min(x1 + 3, view.size_hw[1]), min(y1 + 3, view.size_hw[0])
-    look = looks(p.actor.kind, p.actor.look)
+    x0, y0, x1, y1 = _window(p, brush.view)
+    image, ids = brush.image[y0:y1, x0:x1], brush.ids[y0:y1, x0:x1]
     behind = walls.depth[x0:x1] < p.Z - 1.0
-    if behind.all() and walls.top[x0:x1].max() < y0:
-        return float((x1 - x0) * (y1 - y0))  # nothing of it shows
-    saved = (brush.image[y0:y1, x0:x1].copy(), brush.ids[y0:y1, x0:x1].copy()) if behind.any() else None
-    height = p.box[3] - p.box[1]
-    if isinstance(look, Person):
-        assert p.figure is not None
-        sun_side = float(np.clip(light.sun_in_camera(view.heading)[0] * 1.5, -1, 1))
-        draw_person(brush, light, look, p.figure, p.Z, number, height, p.actor.shaded, sun_side)
+    saved = (image.copy(), ids.copy()) if behind.any() else None
+    look = looks(p.actor.kind, p.actor.look)
+    if prepared is not None:
+        prepared.draw(brush, number)
+    elif isinstance(look, Person) and p.figure is not None:
+        draw_person(brush, look, p.figure, p.Z, number, p.height_px, p.actor.shaded)
     else:
-        draw_vehicle(brush, view, light, look, p.X, p.Z, p.yaw, number, height, p.actor.shaded)
-    full = float(np.count_nonzero(brush.ids[y0:y1, x0:x1] == number))
+        return 0.0
+    full = float(np.count_nonzero(ids == number))
     if saved is not None:
-        rows = np.arange(y0, y1)[:, None]
-        mask = behind[None] & (rows >= walls.top[None, x0:x1])
-        brush.image[y0:y1, x0:x1][mask] = saved[0][mask]
-        brush.ids[y0:y1, x0:x1][mask] = saved[1][mask]
+        hidden = behind[None] & (np.arange(y0, y1)[:, None] >= walls.top[None, x0:x1])
+        image[hidden], ids[hidden] = saved[0][hidden], saved[1][hidden]
     return full

@@ -128,15 +128,12 @@ def ground_tiles() -> dict[str, tuple[U8, ...]]:
     return {"asphalt": tuple(asphalt), "paving": tuple(paving), "grass": tuple(grass), "soil": tuple(soil)}
 
 
-GRAIN = 1024
-
-
 @cache
 def grain() -> U8:
-    """(1024, 1024) tileable fine structure of the ground around 128, for the nearest metres."""
+    """(2048, 2048) fine structure of the ground around 128, twice over each way, for the nearest metres."""
     rng = np.random.default_rng(20240904)
     pattern = fractal(rng, 1024, 1024, (2, 3, 6, 20))
-    return np.clip(128 + 9 * pattern, 0, 255).astype(np.uint8)
+    return np.tile(np.clip(128 + 9 * pattern, 0, 255).astype(np.uint8), (2, 2))
 
 
 @cache
@@ -154,10 +151,10 @@ def clouds() -> tuple[U8, ...]:
 
 @cache
 def dapple() -> U8:
-    """(512, 512) tileable shadow of foliage, 0 dark to 255 lit, soft-edged."""
+    """(2048, 2048) shadow of foliage, twice over each way, 0 dark to 255 lit, soft-edged."""
     rng = np.random.default_rng(20240906)
-    pattern = fractal(rng, 512, 512, (8, 16, 32, 90))
-    return np.clip(128 + 190 * pattern, 0, 255).astype(np.uint8)
+    pattern = fractal(rng, 1024, 1024, (8, 16, 32, 90))
+    return np.tile(np.clip(128 + 190 * pattern, 0, 255).astype(np.uint8), (2, 2))
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from datasets.sample import Sample
 from datasets.synthetic_street.geometry import NEAR_M, View
 from datasets.synthetic_street.people import Limbs, Person, Silhouette, pose, silhouette
 from datasets.synthetic_street.scene import Actor, looks
-from datasets.synthetic_street.vehicles import Vehicle, vehicle_points
+from datasets.synthetic_street.vehicles import Vehicle
 from perception.camera import PinholeCamera
 from perception.formats.kitti import UNKNOWN_ALPHA, ObjectRows, TrackingRows
 from perception.types import CLASS_NAMES, F64, I64, U8
@@ -39,6 +40,13 @@ class Placed:
     truncation: float
     """Share of its volume outside the image, 0..1."""
     figure: Silhouette | None = None
+    """Of people."""
+    vertices: F64 | None = None
+    """(V, 3) of vehicles in camera coordinates: X, height above the road, Z."""
+
+    @property
+    def height_px(self) -> float:
+        return float(self.box[3] - self.box[1])
 
 
 def _wrap(angle: float) -> float:
@@ -75,40 +83,77 @@ def _posed(kind: str, look: int, step: int, moving: bool) -> Limbs:
 
 def place(actor: Actor, view: View) -> Placed | None:
     """Where the camera sees an actor; None where it does not."""
-    X, Z = view.point_to_camera(actor.x, actor.y)
-    yaw = actor.heading - view.heading
-    look = looks(actor.kind, actor.look)
-    reach = max(look.dimensions_hwl) * 0.75
-    if -reach > Z or Z > 130 or abs(X) - reach > (Z + reach) * 0.95 + 2:
-        return None
-    height, width = view.size_hw
-    figure = None
-    if isinstance(look, Vehicle):
-        x, up, z = vehicle_points(look, X, Z, yaw)
-        chosen = look.shape.outline
-        x, up, z = x[chosen], up[chosen], z[chosen]
-        if (z < NEAR_M).all():
-            return None
-        if (z < NEAR_M).any():
-            # what lies before the near plane, and where the lines to the rest cross it
-            x, up, z = _cut(x, up, z)
-        u, v = view.project(x, up, z)
-    else:
-        if Z < 0.8:
-            return None
-        figure = silhouette(
-            _posed(actor.kind, actor.look, int(actor.phase * _POSES_A_RADIAN), actor.moving), view, X, Z, yaw
-        )
-        points = figure.points()
-        u, v = points[:, 0], points[:, 1]
-    box = np.array([u.min(), v.min(), u.max(), v.max()])
-    if box[2] <= 0 or box[3] <= 0 or box[0] >= width - 1 or box[1] >= height - 1:
-        return None
-    box = np.clip(box, 0, [width - 1, height - 1, width - 1, height - 1])
-    if box[2] - box[0] < 1 or box[3] - box[1] < 1:
-        return None
-    cut = box[0] <= 0 or box[1] <= 0 or box[2] >= width - 1 or box[3] >= height - 1
-    return Placed(actor, X, Z, yaw, box, _truncation(view, X, Z, yaw, look.dimensions_hwl) if cut else 0.0, figure)
+    found = place_all([actor], view)
+    return found[0] if found else None
+
+
+def place_all(actors: list[Actor], view: View) -> list[Placed]:
+    """Everyone the camera sees, in the order given; vehicles are projected all at once."""
+    near = []
+    for actor in actors:
+        X, Z = view.point_to_camera(actor.x, actor.y)
+        look = looks(actor.kind, actor.look)
+        reach = max(look.dimensions_hwl) * 0.75
+        if -reach < Z < 130 and abs(X) - reach < (Z + reach) * 0.95 + 2:
+            near.append((actor, look, X, Z, actor.heading - view.heading))
+    extents, bodies = _vehicle_extents([n for n in near if isinstance(n[1], Vehicle)], view)
+    placed = []
+    at = 0
+    for actor, look, X, Z, yaw in near:
+        figure, vertices, extent = None, None, None
+        if isinstance(look, Vehicle):
+            extent, vertices = extents[at], bodies[at]
+            at += 1
+        elif Z > 0.8:
+            limbs = _posed(actor.kind, actor.look, int(actor.phase * _POSES_A_RADIAN), actor.moving)
+            figure = silhouette(limbs, view, X, Z, yaw)
+            points = figure.points()
+            extent = [*points.min(0).tolist(), *points.max(0).tolist()]
+        if extent is None or (cut := _cut_to(extent, view.size_hw)) is None:
+            continue
+        outside = _truncation(view, X, Z, yaw, look.dimensions_hwl) if cut != extent else 0.0
+        placed.append(Placed(actor, X, Z, yaw, np.array(cut), outside, figure, vertices))
+    return placed
+
+
+def _cut_to(extent: list[float], size_hw: tuple[int, int]) -> list[float] | None:
+    """A box cut to the image; None where nothing of a pixel's size is left."""
+    bottom, right = size_hw[0] - 1.0, size_hw[1] - 1.0
+    x0, y0, x1, y1 = extent
+    cut = [min(max(x0, 0.0), right), min(max(y0, 0.0), bottom), min(max(x1, 0.0), right), min(max(y1, 0.0), bottom)]
+    return cut if cut[2] - cut[0] >= 1 and cut[3] - cut[1] >= 1 else None
+
+
+def _vehicle_extents(near: list, view: View) -> tuple[list[list[float] | None], list[F64]]:
+    """Tight boxes before cutting, None for vehicles behind the camera, and all vertices as (V, 3) X, height, Z."""
+    if not near:
+        return [], []
+    sizes = [len(look.vertices) for _, look, *_ in near]
+    of = np.repeat(np.arange(len(near)), sizes)
+    local = np.concatenate([look.vertices for _, look, *_ in near])
+    X, Z, yaw = (np.array([n[k] for n in near])[of] for k in (2, 3, 4))
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    camera = np.stack(
+        [X + local[:, 0] * cos + local[:, 2] * sin, local[:, 1], Z - local[:, 0] * sin + local[:, 2] * cos], 1
+    )
+    starts = np.cumsum([0, *sizes])
+    bodies = [camera[a:b] for a, b in pairwise(starts.tolist())]
+    outlines = [body[look.shape.outline] for body, (_, look, *_) in zip(bodies, near, strict=True)]
+    ends = np.cumsum([0] + [len(o) for o in outlines])[:-1]
+    points = np.concatenate(outlines)
+    first = np.minimum.reduceat(points[:, 2], ends)
+    pixels = np.stack(view.project(points[:, 0], points[:, 1], np.maximum(points[:, 2], NEAR_M)), 1)
+    low, high = np.minimum.reduceat(pixels, ends).tolist(), np.maximum.reduceat(pixels, ends).tolist()
+    extents: list[list[float] | None] = [[*a, *b] for a, b in zip(low, high, strict=True)]
+    for i in np.flatnonzero(first < NEAR_M).tolist():
+        outline = outlines[i]
+        if (outline[:, 2] < NEAR_M).all():
+            extents[i] = None
+            continue
+        # what lies before the near plane, and where the lines to the rest cross it
+        u, v = view.project(*_cut(outline[:, 0], outline[:, 1], outline[:, 2]))
+        extents[i] = [float(u.min()), float(v.min()), float(u.max()), float(v.max())]
+    return extents, bodies
 
 
 def _cut(x: F64, up: F64, z: F64) -> tuple[F64, F64, F64]:

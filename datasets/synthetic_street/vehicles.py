@@ -633,13 +633,6 @@ def make_vehicle(kind: str, rng: np.random.Generator) -> Vehicle:
     )
 
 
-def vehicle_points(vehicle: Vehicle, X: float, Z: float, yaw: float) -> tuple[F64, F64, F64]:
-    """Vertices in camera coordinates: X, height above the road, Z; yaw is relative to the camera's heading."""
-    local = vehicle.vertices
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    return X + local[:, 0] * cos + local[:, 2] * sin, local[:, 1], Z - local[:, 0] * sin + local[:, 2] * cos
-
-
 def clip_near(polygon: np.ndarray, near: float = NEAR_M) -> np.ndarray:
     """A polygon (N, 3) of X, height, Z cut at the near plane; may come back empty."""
     kept = []
