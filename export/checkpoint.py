@@ -15,6 +15,7 @@ from export.onnx import OnnxConfig, export_onnx, write_model
 from export.quantize import QuantizeConfig, QuantizeReport, quantize
 from perception.model import ModelSpec
 from training.checkpoint import load_network
+from training.models.network import check_size
 
 
 def export_checkpoint(
@@ -25,6 +26,7 @@ def export_checkpoint(
     Returns:
         The file written, `<preset>-<height>x<width>.onnx` beside the checkpoint unless `out` names another.
     """
+    check_size(size_hw)
     network, state = load_network(checkpoint)
     description, scores = json.loads(state["description"]), state.get("scores", {})
     preset = description["config"]["preset"]

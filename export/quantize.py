@@ -178,25 +178,25 @@ def _fewest(
 ) -> tuple[list[tuple[str, float]], ParityReport]:
     """The shortest head of `alone` that, left in fp32, keeps the rest within the tolerance; by bisection."""
 
-    def tried(count: int) -> ParityReport:
-        report = loss({name for name, _ in alone[:count]})
-        progress(f"{count} of {len(alone)} blocks in fp32: {_worst_text(report, tolerance)}")
-        return report
+    reports: dict[int, ParityReport] = {}
+
+    def fails(count: int) -> bool:
+        reports[count] = loss({name for name, _ in alone[:count]})
+        progress(f"{count} of {len(alone)} blocks in fp32: {_worst_text(reports[count], tolerance)}")
+        return worst(reports[count], tolerance) > 1
 
     low, high = 0, 1  # `low` is known to fail
-    reports: dict[int, ParityReport] = {}
-    while high < len(alone) and worst(reports.setdefault(high, tried(high)), tolerance) > 1:
+    while high < len(alone) and fails(high):
         low, high = high, min(2 * high, len(alone))
-    if high == len(alone):
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fails(middle) else (low, middle)
+    if high >= len(alone):  # nothing would be left in int8
         raise UserError(
             "int8 costs more than the budget whatever is left in fp32",
             f"a loss of at most {tolerance.points:g} points",
             "--precision fp16, or --budget with more points",
         )
-    while high - low > 1:
-        middle = (low + high) // 2
-        report = reports.setdefault(middle, tried(middle))
-        low, high = (middle, high) if worst(report, tolerance) > 1 else (low, middle)
     return alone[:high], reports[high]
 
 
@@ -323,11 +323,11 @@ def in_float(full: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) 
                 free.add(node.name)
         for k, name in enumerate(node.input):
             maker = made_by.get(sources[k])
-            # between two nodes that both compute in fp32 a Q/DQ pair only adds noise
-            between_free = node.name in free and (maker is None or maker.name in free)
-            if sources[k] and (node.name in names or between_free):
+            # between two nodes that both compute in fp32 a Q/DQ pair only adds noise; behind one in int8 it stays,
+            # for it may do the work of a ReLU
+            if sources[k] and node.name in free and (maker is None or maker.name in free):
                 node.input[k] = sources[k]
-            elif node.name in names and name in made_by and made_by[name].op_type == "DequantizeLinear":
+            elif not sources[k] and node.name in names and _is_dequantizer(made_by.get(name)):
                 wanted = inputs[node.name][k]  # a weight or a bias: the numbers as they were
                 node.input[k] = f"{wanted}_fp32"  # the plain name may be the output of its DequantizeLinear
                 if node.input[k] not in present:
@@ -337,6 +337,10 @@ def in_float(full: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) 
                     present.add(restored.name)
     remove_unused(graph)
     return model
+
+
+def _is_dequantizer(node: onnx.NodeProto | None) -> bool:
+    return node is not None and node.op_type == "DequantizeLinear"
 
 
 def _bring_back_absorbed(graph: onnx.GraphProto, original: onnx.GraphProto, names: set[str]) -> None:
