@@ -34,6 +34,8 @@ _HIGHEST = np.array([[FARTHEST_M], [FASTEST_MPS], [FARTHEST_M], [FASTEST_MPS], [
 _LOWEST = np.where(np.arange(6)[:, None] == Z, NEAREST_M, -_HIGHEST)
 MAX_REMEMBERED = 256
 """Tracks that are not in the present frame, and may come back."""
+RESTING_PX, RESTING_SHARE = 3.0, 0.08
+"""A lower edge this close to the upper edge of a nearer box, pixels and share of its height, rests on it."""
 _ASPECT_STEP, _ASPECTS = 0.05, 100
 
 
@@ -227,7 +229,7 @@ class Ranger:
 
         limit_y, limit_x = size_hw[0] - config.border_px, size_hw[1] - config.border_px
         cut_left, cut_right, cut_foot = left <= config.border_px, right >= limit_x, bottom >= limit_y
-        hidden = _hidden_share(boxes, usable)
+        hidden, resting = _hidden_feet(boxes, usable)
         focal_x, focal_y = self.camera.P_cam2[0, 0], self.camera.P_cam2[1, 1]
         _, _, half_width, usual_depth, half_depth_std, edge_share = self._sizes[:, class_ids]
         edge_var = config.edge_std_px**2 + (edge_share * height) ** 2
@@ -250,7 +252,7 @@ class Ranger:
             tilt=np.stack([np.ones(len(boxes)), tangents[0, 2]]),
             cut_left=cut_left,
             cut_right=cut_right,
-            cut_foot=cut_foot,
+            cut_foot=cut_foot | resting,
             half_depth=half_depth,
             half_depth_std=half_depth_std,
             half_width=half_width,
@@ -266,30 +268,32 @@ class Ranger:
     # ------------------------------------------------------------ into the filter
 
     def _place(self, rows: I64, view: _View, class_ids: I64) -> None:
-        """Start new objects where foot and height, weighed against each other, put them; the filter does the rest.
+        """Start new objects where foot, height and width, weighed against each other, put them.
 
-        The place is only where the measurements are made linear: its own variance is as wide as the distance.
+        For an object that is seen whole this is only where the measurements are made linear: its own variance is as
+        wide as the distance, and the filter does the rest. Where the foot is cut, it is all there is.
         """
         config, height_m = self.config, self.camera.height_m
-        log_height, spread = self._sizes[:2, class_ids[rows]]
-        foot_var = np.where(view.cut_foot[rows], np.inf, view.foot_var[rows])
+        log_height, spread, half_width, half_depth = self._sizes[:4, class_ids[rows]]
+        cut, cut_side = view.cut_foot[rows], (view.cut_left | view.cut_right)[rows]
         span = np.maximum(view.foot[rows] - view.top[rows], 1e-4)
-        by_height = np.exp(log_height) / span
-        height_weight = 1 / (spread**2 + (foot_var + view.top_var[rows]) / span**2)
+        by_height = log_height - np.log(span)
+        height_var = spread**2 + (view.foot_var[rows] + view.top_var[rows]) / span**2
         tilt = view.tilt[:, rows]
-        by_foot = height_m / np.maximum(view.foot[rows] - self._filter.tilt @ tilt, 0.008)
-        plane_var = (tilt * (self._filter.tilt_cov @ tilt)).sum(axis=0) + config.drift.slope_var(
-            np.full(len(rows), 10.0)
-        )
-        foot_weight = 1 / ((plane_var + view.foot_var[rows]) * (by_foot / height_m) ** 2)
-        log_depth = height_weight * np.log(by_height) + foot_weight * np.log(by_foot)
-        ahead_m = np.exp(log_depth / (height_weight + foot_weight)) + view.half_depth[rows]
-        ahead_m = np.clip(ahead_m, 1.0, 150.0)
-        nothing, speed_var = np.zeros(len(rows)), np.full(len(rows), config.speed_std_mps**2)
+        by_foot = np.log(height_m / np.maximum(view.foot[rows] - self._filter.tilt @ tilt, 0.008))
+        plane_var = (tilt * (self._filter.tilt_cov @ tilt)).sum(axis=0) + config.drift.slope_std_rad**2
+        foot_var = (plane_var + view.foot_var[rows]) * (np.exp(by_foot) / height_m) ** 2
+        # between the width seen from behind and from the side, which is known to some 40 %
+        by_width = np.log(2 * np.sqrt(half_width * half_depth) / np.maximum(view.right[rows] - view.left[rows], 1e-4))
+        cues = np.stack([by_height, by_foot - 0.3 * cut, by_width])
+        variances = np.stack([np.where(cut, np.inf, height_var), np.where(cut, 1.0, foot_var), 0.16 + 1e3 * cut_side])
+        face = np.exp((cues / variances).sum(axis=0) / (1 / variances).sum(axis=0))
+        ahead_m = np.clip(face + view.half_depth[rows], 1.0, 150.0)
         across_m = (view.left[rows] + view.right[rows]) / 2 * ahead_m
+        nothing, speed_var = np.zeros(len(rows)), np.full(len(rows), config.speed_std_mps**2)
         mean = np.stack([across_m, nothing, ahead_m, nothing, log_height, nothing])
-        wide = ahead_m**2
-        variance = np.stack([wide, speed_var, wide, speed_var, spread**2, config.drift.slope_var(ahead_m)])
+        across_var, ahead_var = ahead_m**2, np.where(cut, 0.4 * ahead_m, ahead_m) ** 2
+        variance = np.stack([across_var, speed_var, ahead_var, speed_var, spread**2, config.drift.slope_var(ahead_m)])
         self._filter.begin(rows, mean, variance)
         self._placed[rows] = True
 
@@ -306,7 +310,7 @@ class Ranger:
         face_m = np.maximum(mean[Z] - to_face, 0.7)
         slope = -camera_m / face_m**2
         residual = view.foot - tilted - mean[SLOPE] - camera_m / face_m
-        # a foot below the picture is at least as near as the border says
+        # a foot below the picture, or behind something, is at least as near as where it is cut says
         silent = view.cut_foot & (residual < 0)
         variance = np.where(silent, np.inf, view.foot_var + (slope * view.half_depth_std) ** 2)
         joint.observe(residual, (Z, SLOPE), (slope, 1.0), view.tilt, variance * repetition)
@@ -398,12 +402,22 @@ class Ranger:
         )
 
 
-def _hidden_share(boxes: F64, usable: np.ndarray) -> F64:
-    """(N,) share of each box's lower edge that lies in boxes of nearer objects: those whose own foot is lower."""
+def _hidden_feet(boxes: F64, usable: np.ndarray) -> tuple[F64, np.ndarray]:
+    """What nearer objects, those whose own foot is lower, do to the lower edge of each box.
+
+    Returns:
+        (N,) share of it that lies in their boxes: a detector that boxes whole objects has guessed it.
+        (N,) whether it rests on the upper edge of one: a detector that boxes what is visible has ended there, and the
+        foot is somewhere below.
+    """
     if len(boxes) < 2:
-        return np.zeros(len(boxes))
+        return np.zeros(len(boxes)), np.zeros(len(boxes), bool)
     left, top, right, bottom = boxes.T
-    in_front = (bottom > bottom[:, None] + 1) & (top < bottom[:, None]) & usable  # (N, N)
+    width, height = right - left, bottom - top
     shared = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)  # (N, N)
-    covered = np.where(in_front, np.maximum(shared, 0), 0).sum(axis=1)
-    return np.minimum(covered / np.maximum(right - left, 1), 1)
+    in_front = (bottom > bottom[:, None] + 1) & (shared > 0) & usable
+    above = bottom[:, None] - top  # (N, N) how far the other's upper edge is above my foot
+    covered = np.where(in_front & (above > 0), shared, 0).sum(axis=1)
+    near = np.abs(above) < (RESTING_PX + RESTING_SHARE * height)[:, None]
+    resting = (in_front & near & (shared > 0.5 * width[:, None])).any(axis=1)
+    return np.minimum(covered / np.maximum(width, 1), 1), resting

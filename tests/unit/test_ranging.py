@@ -150,6 +150,18 @@ def test_a_hidden_foot_is_believed_less():
     assert hidden.position_std_m[1] > 1.02 * alone.position_std_m[1]
 
 
+def test_a_box_that_ends_where_another_begins_is_not_thought_far():
+    # a van 25 m away, of which a car 12 m away hides the lower half: a detector of what is visible ends there
+    van, car = box_at(0, 27, 2.2, 0.9, 2.0), box_at(0.3, 14, 1.5, 0.8, 1.95)
+    van[3] = car[1] + 1
+    naive = CAMERA.ground_position(np.array([[1000, van[3]]]))[0, 1]
+    assert not naive < 200  # its lower edge says: on the horizon
+    for ids in ((1, 2), (2, 1)):
+        found = Ranger(CAMERA, ("Van", "Car")).update((track(van, ids[0]), track(car, ids[1], 1)), 0, SIZE_HW)[0]
+        assert abs(found.distance_m - 27) < 2 * found.position_std_m[1]
+        assert found.distance_m == pytest.approx(27, rel=0.6)
+
+
 def test_one_wild_box_moves_neither_its_object_nor_the_others():
     def boxes(t):
         wild = box_at(0, 6) if 2.05 > t > 1.95 else box_at(0, 30)
