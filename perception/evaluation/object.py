@@ -28,9 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perception.evaluation.pairs import (
-    CHUNK,
     class_indices,
-    components,
     concatenate,
     intersections,
     same_frame_pairs,
@@ -305,70 +303,71 @@ def _counting_priority(overlaps: _Overlaps, case: _Case) -> I64:
     return _ranks(-det, np.where(valid, overlaps.pair_iou[case.pair], 0.0), valid)
 
 
-def _states(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, F64, I64, I64]:
-    """Which pairs are matched at each threshold that matters.
+def _changes(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, I64, F64]:
+    """How the counting pass's matching changes while the threshold falls from above all scores.
 
     Args:
         gt, det, scores, priority: (P,) pairs in order of gt.
 
     Returns:
-        For every group of ground truths that share detections, and every score at which its matching may change:
-        groups (S,), scores (S,), falling within a group; and the matched pairs as (state (Q,), pair (Q,)).
+        Pairs (Q,) that are matched (+1) or given up (-1) when the threshold reaches a score: pair, sign and score.
     """
-    shared = np.zeros(int(det.max()) + 1 if len(det) else 0, bool)
-    lowest = np.empty(len(shared), np.int64)
-    lowest[det] = gt
-    shared[det[lowest[det] != gt]] = True  # wanted by more than one
-    tangled_gt = np.zeros(int(gt.max()) + 1 if len(gt) else 0, bool)
-    tangled_gt[gt[shared[det]]] = True
+    suitor = np.empty(int(det.max(initial=0)) + 1, np.int64)
+    suitor[det] = gt  # one of them
+    rivals = np.zeros(len(suitor), bool)
+    rivals[det[suitor[det] != gt]] = True  # detections that several want
+    tangled_gt = np.zeros(int(gt.max(initial=0)) + 1, bool)
+    tangled_gt[gt[rivals[det]]] = True
     tangled = tangled_gt[gt]
+    parts = [_changes_alone(gt, scores, priority, np.flatnonzero(~tangled))]
+    parts.append(_changes_tangled(gt, det, scores, priority, np.flatnonzero(tangled)))
+    pairs, signs, levels = concatenate(parts, (int, int, float))
+    return pairs, signs, levels
 
-    groups, levels, states, pairs, offset = [], [], [], [], 0
-    for part, parallel in ((np.flatnonzero(~tangled), True), (np.flatnonzero(tangled), False)):
-        if not len(part):
-            continue
-        group = gt[part] if parallel else components(gt[part], det[part])
-        order = np.lexsort((-scores[part], group))
-        part, group = part[order], group[order]
-        last = np.concatenate([(group[1:] != group[:-1]) | (scores[part][1:] != scores[part][:-1]), [True]])
-        stops = np.flatnonzero(last)  # (S,) the state after this pair holds at its score
-        groups.append(group[stops])
-        levels.append(scores[part[stops]])
-        if parallel:  # one ground truth: it has the best of what has come so far
-            place = np.cumsum(np.concatenate([[0], group[1:] != group[:-1]]))
-            best = np.maximum.accumulate(place * len(gt) + priority[part]) % len(gt)
-            pair_of = np.empty(len(gt), np.int64)
-            pair_of[priority] = np.arange(len(gt))
-            states.append(np.arange(len(stops)) + offset)
-            pairs.append(pair_of[best[stops]])
-        else:  # several: match again at each score with the pairs that have come so far
-            begin = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-            begin_of = begin[np.searchsorted(begin, stops, side="right") - 1]
-            size = stops - begin_of + 1
-            for few in np.array_split(np.arange(len(stops)), int(size.sum() // CHUNK) + 1):
-                state = np.repeat(few, size[few])
-                pair = part[
-                    np.arange(len(state))
-                    - np.repeat(np.cumsum(size[few]) - size[few], size[few])
-                    + np.repeat(begin_of[few], size[few])
-                ]
-                by_gt = np.lexsort((gt[pair], state))
-                state, pair = state[by_gt], pair[by_gt]
-                # every state has detections and ground truths of its own
-                copy = state - state[0]
-                det_copy = copy * (int(det.max()) + 1) + det[pair]
-                _, det_copy = np.unique(det_copy, return_inverse=True)
-                taken = _greedy(copy * (int(gt.max()) + 1) + gt[pair], det_copy, copy * len(gt) + priority[pair])
-                states.append(state[taken] + offset)
-                pairs.append(pair[taken])
-        offset += len(stops)
-    none = np.zeros(0, np.int64)
-    return (
-        np.concatenate([none, *groups]),
-        np.concatenate([np.zeros(0), *levels]),
-        np.concatenate([none, *states]),
-        np.concatenate([none, *pairs]),
-    )
+
+def _changes_alone(gt: I64, scores: F64, priority: I64, part: I64) -> tuple[I64, I64, F64]:
+    """Ground truths that compete with nobody: each has the best of what has come so far."""
+    part = part[np.lexsort((-scores[part], gt[part]))]
+    first = np.diff(gt[part], prepend=-1) != 0
+    place = np.cumsum(first)
+    best = np.maximum.accumulate(place * len(gt) + priority[part]) % max(len(gt), 1)  # restarts at each ground truth
+    new = first | (np.diff(best, prepend=-1) != 0)
+    given_up = np.flatnonzero(new & ~first)
+    pair_of = np.empty(len(gt), np.int64)
+    pair_of[priority] = np.arange(len(gt))
+    pairs = np.concatenate([pair_of[best[new]], pair_of[best[given_up - 1]]])
+    signs = np.repeat([1, -1], [int(new.sum()), len(given_up)])
+    return pairs, signs, scores[np.concatenate([part[new], part[given_up]])]
+
+
+def _changes_tangled(gt: I64, det: I64, scores: F64, priority: I64, part: I64) -> tuple[I64, I64, F64]:
+    """Ground truths that compete: a detection that comes in goes to the first that likes it better than its own.
+
+    That one's old detection is then free for those after it in the file, and so on: the same matching as if all had
+    chosen again, in order, among the detections that are there by now.
+    """
+    suitors: dict[int, list[tuple[int, int]]] = {}  # of each detection: (gt, pair), in order of gt
+    for pair, g, d in zip(part.tolist(), gt[part].tolist(), det[part].tolist(), strict=True):
+        suitors.setdefault(d, []).append((g, pair))
+    rank, owner = priority.tolist(), det.tolist()
+    matched: dict[int, int] = {}
+    changes: list[tuple[int, int, float]] = []
+    for score, free in sorted(((scores[pairs[0][1]], d) for d, pairs in suitors.items()), key=lambda e: -e[0]):
+        after, bumped = -1, True
+        while bumped:
+            bumped = False
+            for g, pair in suitors[free]:
+                old = matched.get(g)
+                if g <= after or (old is not None and rank[pair] < rank[old]):
+                    continue
+                matched[g] = pair
+                changes.append((pair, 1, score))
+                if old is not None:
+                    changes.append((old, -1, score))
+                    free, after, bumped = owner[old], g, True
+                break
+    pairs, signs, levels = zip(*changes, strict=True) if changes else ((), (), ())
+    return np.array(pairs, np.int64), np.array(signs, np.int64), np.array(levels, np.float64)
 
 
 def _curve(gt: ObjectTable, detections: ObjectTable, overlaps: _Overlaps, class_name: str, level: str) -> ObjectCurve:
@@ -383,24 +382,16 @@ def _curve(gt: ObjectTable, detections: ObjectTable, overlaps: _Overlaps, class_
     first = heard[_greedy(pair_gt[heard], pair_det[heard], _ranks(-pair_det[heard], scores[heard]))]
     first = first[gt_valid[first] & det_valid[first]]
 
-    # the counting pass, at every score at which something changes
-    groups, levels, state_of, pair_of = _states(pair_gt, pair_det, scores, _counting_priority(overlaps, case))
+    # the counting pass: what changes at every score
+    pair, sign, levels = _changes(pair_gt, pair_det, scores, _counting_priority(overlaps, case))
     hit = gt_valid & det_valid
     forgiven = det_valid & ~overlaps.det_dontcare[pair_det]  # a false positive, were it not matched
-
-    def steps(values: np.ndarray) -> np.ndarray:
-        """Sum over the matched pairs of each state, less that of the state before it in the same group."""
-        totals = np.bincount(state_of, values[pair_of], minlength=len(groups))
-        totals[1:] -= np.where(groups[1:] == groups[:-1], totals[:-1], 0)
-        return totals
-
     lone = np.flatnonzero(case.det_valid & ~overlaps.det_dontcare)
     event_scores = np.concatenate([levels, detections.scores[lone]])
     order = np.argsort(-event_scores, kind="stable")
-    zeros = np.zeros(len(lone), np.int64)
 
-    def events(of_states: np.ndarray, of_detections: np.ndarray) -> np.ndarray:
-        return np.concatenate([of_states, of_detections])[order]
+    def events(of_pairs: np.ndarray, of_lone: int = 0) -> np.ndarray:
+        return np.concatenate([of_pairs[pair] * sign, np.full(len(lone), of_lone, of_pairs.dtype)])[order]
 
     return ObjectCurve(
         class_name=class_name,
@@ -408,12 +399,12 @@ def _curve(gt: ObjectTable, detections: ObjectTable, overlaps: _Overlaps, class_
         n_gt=np.bincount(gt.frames[case.gt_valid], minlength=len(gt.frame_names)),
         tp_frames=gt.frames[pair_gt[first]],
         tp_scores=scores[first],
-        event_frames=events(gt.frames[groups], detections.frames[lone]),
+        event_frames=np.concatenate([gt.frames[pair_gt[pair]], detections.frames[lone]])[order],
         event_scores=event_scores[order],
-        event_tp=events(steps(hit).astype(np.int64), zeros),
-        event_fp=events(-steps(forgiven).astype(np.int64), zeros + 1),
-        event_absorbed=events(steps(gt_valid & ~det_valid).astype(np.int64), zeros),
-        event_similarity=events(steps(np.where(hit, overlaps.pair_similarity[case.pair], 0.0)), zeros.astype(float)),
+        event_tp=events(hit.astype(np.int64)),
+        event_fp=events(-forgiven.astype(np.int64), 1),
+        event_absorbed=events((gt_valid & ~det_valid).astype(np.int64)),
+        event_similarity=events(np.where(hit, overlaps.pair_similarity[case.pair], 0.0)),
     )
 
 
