@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perception.boxes import Floats
+from perception.lsap import solver
 from perception.types import I64
 
 
@@ -28,11 +29,8 @@ def assign(gain: Floats) -> tuple[I64, I64]:
     if alone.all():
         return rows, columns
     open_rows, open_columns = np.unique(rows[~alone]), np.unique(columns[~alone])
-    # imported where it is needed: it takes as long as all other imports of a run together, and the first result waits
-    from scipy.optimize import linear_sum_assignment
-
     block = np.maximum(gain[np.ix_(open_rows, open_columns)], 0.0)
-    i, j = linear_sum_assignment(block, maximize=True)
+    i, j = solver()(block, True)  # True: maximise
     made = block[i, j] > 0
     rows = np.concatenate([rows[alone], open_rows[i[made]]])
     columns = np.concatenate([columns[alone], open_columns[j[made]]])

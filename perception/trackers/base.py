@@ -2,8 +2,8 @@
 
 What happens with bad input, the same in every tracker:
 
-- A detection with a number that is not finite, or less than `MIN_BOX_PX` wide or high (inverted boxes included), is
-  dropped. Coordinates beyond ±`LIMIT_PX` are cut to it. Scores are cut to 0..1.
+- A detection with a coordinate that is not a number, a score that is not finite, or less than `MIN_BOX_PX` wide or
+  high (inverted boxes included), is dropped. Coordinates beyond ±`LIMIT_PX` are cut to it, scores to 0..1.
 - At most `MAX_DETECTIONS` detections a frame are used, the best by score.
 - Time that stands still moves nothing. Time that runs back (a video that loops) counts as standing still, and runs
   on from the new stamp. After a gap, tracks unseen for longer than the tracker's patience have ended before the
@@ -44,17 +44,15 @@ def clean(detections: Detections) -> tuple[F64, F64, I64]:
     class_ids = np.asarray(detections.class_ids, np.int64)
     if not len(scores):
         return boxes, scores, class_ids
-    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-    if not finite.all():
-        boxes, scores, class_ids = boxes[finite], scores[finite], class_ids[finite]
-    boxes = np.clip(boxes, -LIMIT_PX, LIMIT_PX)
-    solid = (boxes[:, 2:] - boxes[:, :2] >= MIN_BOX_PX).all(axis=1)
-    if not solid.all():
-        boxes, scores, class_ids = boxes[solid], scores[solid], class_ids[solid]
+    boxes = np.minimum(np.maximum(boxes, -LIMIT_PX), LIMIT_PX)  # NaN stays
+    size = boxes[:, 2:] - boxes[:, :2]
+    usable = (size[:, 0] >= MIN_BOX_PX) & (size[:, 1] >= MIN_BOX_PX) & np.isfinite(scores)
+    if not usable.all():
+        boxes, scores, class_ids = boxes[usable], scores[usable], class_ids[usable]
     if len(scores) > MAX_DETECTIONS:
         best = np.sort(np.argsort(-scores, kind="stable")[:MAX_DETECTIONS])
         boxes, scores, class_ids = boxes[best], scores[best], class_ids[best]
-    return boxes, np.clip(scores, 0.0, 1.0), class_ids
+    return boxes, np.minimum(np.maximum(scores, 0.0), 1.0), class_ids
 
 
 class Clock:

@@ -25,6 +25,7 @@ MIN_SIZE_PX = 1.0
 """Predicted boxes never get smaller than this."""
 MAX_APPROACH = 0.5
 """Share of the time to contact that one prediction may use up: at most a doubling of the box."""
+_SIZE_COLUMNS = np.array([2, 3, 2, 3])
 
 
 @dataclass(frozen=True)
@@ -63,37 +64,54 @@ class Columns:
 
 @dataclass(eq=False)
 class BoxStates(Columns):
-    """The filtered state of N boxes; all arrays (N, 4) float64 in the order cx, cy, w, h."""
+    """The filtered state of N boxes, in the order cx, cy, w, h."""
 
-    position: F64
-    velocity: F64
-    var_pp: F64
-    """Variance of the position."""
-    var_pv: F64
-    """Covariance of position and velocity."""
-    var_vv: F64
-    """Variance of the velocity."""
+    data: F64
+    """(N, 5, 4): position, velocity, variance of the position, covariance of the two, variance of the velocity.
+    One array, since most of the time goes into calls, not into numbers."""
 
     def __len__(self) -> int:
-        return len(self.position)
+        return len(self.data)
+
+    @property
+    def position(self) -> F64:
+        """(N, 4) view, pixels."""
+        return self.data[:, 0]
+
+    @property
+    def velocity(self) -> F64:
+        """(N, 4) view, pixels a second."""
+        return self.data[:, 1]
+
+    @property
+    def var_pp(self) -> F64:
+        """(N, 4) view, variance of the position."""
+        return self.data[:, 2]
+
+    @property
+    def var_pv(self) -> F64:
+        """(N, 4) view, covariance of position and velocity."""
+        return self.data[:, 3]
+
+    @property
+    def var_vv(self) -> F64:
+        """(N, 4) view, variance of the velocity."""
+        return self.data[:, 4]
 
     @staticmethod
     def born(boxes_cxcywh: Floats, noise: Noise) -> BoxStates:
         """New states, at rest where they were first seen."""
-        position: F64 = boxes_cxcywh.astype(np.float64)
-        size: F64 = box_size(position).astype(np.float64)
-        return BoxStates(
-            position,
-            np.zeros_like(position),
-            (noise.measurement * size) ** 2,
-            np.zeros_like(position),
-            (np.array(noise.birth_velocity) * size) ** 2,
-        )
+        size = box_size(boxes_cxcywh)
+        data = np.zeros((len(boxes_cxcywh), 5, 4))
+        data[:, 0] = boxes_cxcywh
+        data[:, 2] = (noise.measurement * size) ** 2
+        data[:, 4] = (np.array(noise.birth_velocity) * size) ** 2
+        return BoxStates(data)
 
 
 def box_size(boxes_cxcywh: Floats) -> Floats:
     """The unit of each coordinate's noise, (N, 4): width, height, width, height."""
-    return boxes_cxcywh[:, [2, 3, 2, 3]]
+    return boxes_cxcywh.take(_SIZE_COLUMNS, axis=1)
 
 
 def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = False) -> None:
@@ -106,37 +124,36 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
     """
     if dt_s <= 0 or not len(states):
         return
+    data = states.data
+    position, velocity, var_pp, var_pv, var_vv = (data[:, i] for i in range(5))
+    push = (np.array(noise.acceleration) * box_size(position)) ** 2
     step: float | F64 = dt_s
     if projective:
         # an uncertain rate of growth is trusted less: shrunk by its own signal-to-noise ratio
-        growth, variance = states.velocity[:, 3:] / states.position[:, 3:], states.var_vv[:, 3:]
-        square = growth**2
-        growth *= square / (square + variance / states.position[:, 3:] ** 2 + 1e-12)
-        stretch = 1 / (1 - np.clip(growth * dt_s, -1.0, MAX_APPROACH))  # (N, 1)
+        height, grown = position[:, 3:], velocity[:, 3:]
+        square = grown * grown
+        used_up = dt_s * grown * square / ((square + var_vv[:, 3:] + 1e-12) * height)
+        stretch = 1 / (1 - np.minimum(np.maximum(used_up, -1.0), MAX_APPROACH))  # (N, 1)
         step = dt_s * stretch
-    push = (np.array(noise.acceleration) * box_size(states.position)) ** 2
-    states.position += states.velocity * step
-    np.maximum(states.position[:, 2:], MIN_SIZE_PX, out=states.position[:, 2:])
-    states.var_pp += step * (2 * states.var_pv + step * (states.var_vv + step / 3 * push))
-    states.var_pv += step * (states.var_vv + step / 2 * push)
-    states.var_vv += step * push
+    position += velocity * step
+    np.maximum(position[:, 2:], MIN_SIZE_PX, out=position[:, 2:])
+    pushed = step * push
+    var_pp += step * (2 * var_pv + step * (var_vv + step / 3 * push))
+    var_pv += step * (var_vv + 0.5 * pushed)
+    var_vv += pushed
     if projective:
-        square = stretch**2
-        states.velocity *= square
-        states.var_pv *= square
-        states.var_vv *= square**2
+        square = stretch * stretch
+        data[:, [1, 3]] *= square[:, :, None]
+        var_vv *= square * square
 
 
 def correct(states: BoxStates, rows: I64, boxes_cxcywh: Floats, variance: Floats) -> None:
     """Blend measured boxes (K, 4) of variance (K, 4) or (K, 1) into K of the states, in place."""
-    var_pp, var_pv = states.var_pp[rows], states.var_pv[rows]
-    total = var_pp + variance
-    gain_p, gain_v = var_pp / total, var_pv / total
-    residual = boxes_cxcywh - states.position[rows]
-    moved = states.position[rows] + gain_p * residual
-    np.maximum(moved[:, 2:], MIN_SIZE_PX, out=moved[:, 2:])
-    states.position[rows] = moved
-    states.velocity[rows] += gain_v * residual
-    states.var_vv[rows] -= gain_v * var_pv
-    states.var_pv[rows] = var_pv - gain_p * var_pv
-    states.var_pp[rows] = var_pp - gain_p * var_pp
+    data = states.data[rows]
+    covariance = data[:, 2:4]
+    gain = covariance / (data[:, 2] + variance)[:, None]  # (K, 2, 4) of position and velocity
+    data[:, :2] += gain * (boxes_cxcywh - data[:, 0])[:, None]
+    np.maximum(data[:, 0, 2:], MIN_SIZE_PX, out=data[:, 0, 2:])
+    data[:, 4] -= gain[:, 1] * data[:, 3]
+    covariance -= gain[:, :1] * covariance
+    states.data[rows] = data
