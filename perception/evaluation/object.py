@@ -343,8 +343,8 @@ def _changes_alone(gt: I64, scores: F64, priority: I64, part: I64) -> tuple[I64,
 def _changes_tangled(gt: I64, det: I64, scores: F64, priority: I64, part: I64) -> tuple[I64, I64, F64]:
     """Ground truths that compete: a detection that comes in goes to the first that likes it better than its own.
 
-    That one's old detection is then free for those after it in the file, and so on: the same matching as if all had
-    chosen again, in order, among the detections that are there by now.
+    That one's old detection is then free for those after it in the file (those before it have had their choice, and
+    like their own better), and so on: the same matching as if all had chosen again, in order, among what is there.
     """
     suitors: dict[int, list[tuple[int, int]]] = {}  # of each detection: (gt, pair), in order of gt
     for pair, g, d in zip(part.tolist(), gt[part].tolist(), det[part].tolist(), strict=True):
@@ -353,18 +353,18 @@ def _changes_tangled(gt: I64, det: I64, scores: F64, priority: I64, part: I64) -
     matched: dict[int, int] = {}
     changes: list[tuple[int, int, float]] = []
     for score, free in sorted(((scores[pairs[0][1]], d) for d, pairs in suitors.items()), key=lambda e: -e[0]):
-        after, bumped = -1, True
+        bumped = True
         while bumped:
             bumped = False
             for g, pair in suitors[free]:
                 old = matched.get(g)
-                if g <= after or (old is not None and rank[pair] < rank[old]):
+                if old is not None and rank[pair] < rank[old]:
                     continue
                 matched[g] = pair
                 changes.append((pair, 1, score))
                 if old is not None:
                     changes.append((old, -1, score))
-                    free, after, bumped = owner[old], g, True
+                    free, bumped = owner[old], True
                 break
     pairs, signs, levels = zip(*changes, strict=True) if changes else ((), (), ())
     return np.array(pairs, np.int64), np.array(signs, np.int64), np.array(levels, np.float64)
