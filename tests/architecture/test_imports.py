@@ -25,7 +25,7 @@ INSIDE = {
     "perception/boxes.py": set(),
     "perception/camera.py": {"types", "errors"},
     "perception/formats": {"types", "errors", "formats"},
-    "perception/backends": {"types", "errors", "model", "backends"},
+    "perception/backends": {"types", "errors", "model", "engine", "backends"},
     "perception/lsap.py": {"types"},
     "perception/evaluation": {"types", "errors", "boxes", "camera", "lsap", "formats", "evaluation"},
     "perception/trackers": {"types", "errors", "boxes", "camera", "lsap", "trackers"},
