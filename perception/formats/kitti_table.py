@@ -111,7 +111,7 @@ class ObjectTable:
 
 def read_object_table(
     frame_names: Sequence[str],
-    paths: Sequence[Path | None],
+    paths: Sequence[str | Path | None],
     *,
     scores: bool,
     classes: Iterable[str] | None = None,
@@ -136,7 +136,7 @@ def read_object_table(
         return table
     rows = [
         parse_objects(
-            "" if path is None else read_text(path),
+            "" if path is None else read_text(Path(path)),
             path or "",
             scores=scores,
             classes=classes,
@@ -147,7 +147,7 @@ def read_object_table(
     return ObjectTable.from_rows(frame_names, rows, scores=scores)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: str | Path) -> bytes:
     """A whole file in three system calls; thousands of them are read for one evaluation."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -158,7 +158,7 @@ def _read_bytes(path: Path) -> bytes:
         finally:
             os.close(handle)
     except OSError:
-        return read_text(path).encode()  # finds the words for what is wrong
+        return read_text(Path(path)).encode()  # finds the words for what is wrong
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -207,7 +207,7 @@ def _odd(whole: np.ndarray, boxes: np.ndarray, allow_inverted: bool) -> bool:
 
 
 def _plain_objects(
-    frame_names: Sequence[str], paths: Sequence[Path | None], scores: bool, allow_inverted: bool
+    frame_names: Sequence[str], paths: Sequence[str | Path | None], scores: bool, allow_inverted: bool
 ) -> ObjectTable | None:
     """All files in blocks of a few megabytes, or None where anything is out of the ordinary."""
     width = 16 if scores else 15
@@ -309,10 +309,11 @@ def _plain_tracking(
     )
 
 
-def find_object_files(folder: Path, frame_names: Sequence[str]) -> list[Path | None]:
+def find_object_files(folder: Path, frame_names: Sequence[str]) -> list[str | None]:
     """The file of each frame, None where there is none. One look into the folder, not one for each frame."""
     try:
         there = set(os.listdir(folder))
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}", "a folder of KITTI text files", "check the path") from None
-    return [folder / f"{name}.txt" if f"{name}.txt" in there else None for name in frame_names]
+    start = os.path.join(folder, "")  # thousands of Path objects would take as long as reading the files
+    return [start + name if (name := f"{frame}.txt") in there else None for frame in frame_names]

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import UserError
-from perception.formats.kitti import ObjectRows, format_objects, parse_objects, read_objects, read_tracking
+from perception.formats.kitti import (
+    ObjectRows,
+    format_objects,
+    parse_objects,
+    parse_tracking,
+    read_objects,
+    read_tracking,
+)
 from perception.formats.kitti_table import ObjectTable, find_object_files, read_object_table, read_tracking_fast
 
 RESULT = "Car -1 -1 1.5000 10.00 20.00 110.25 80.50 -1 -1 -1 -1000 -1000 -1000 -10 0.875\n"
@@ -129,7 +136,7 @@ def test_is_class_ignores_case(tmp_path: Path) -> None:
 
 def test_find_object_files(tmp_path: Path) -> None:
     _, paths = write(tmp_path, a="", b="")
-    assert find_object_files(tmp_path, ["b", "x", "a"]) == [paths[1], None, paths[0]]
+    assert find_object_files(tmp_path, ["b", "x", "a"]) == [str(paths[1]), None, str(paths[0])]
     with pytest.raises(UserError, match="No such file"):
         find_object_files(tmp_path / "none", [])
 
@@ -164,3 +171,12 @@ def test_bad_tracking_rows_are_named(tmp_path: Path, change: tuple[str, str]) ->
     (path := tmp_path / "0000.txt").write_text(TRACK + "\n" + TRACK.replace(*change) + "\n")
     with pytest.raises(UserError, match=r"0000\.txt:2: column"):
         read_tracking_fast(path)
+
+
+def test_the_careful_reader_lets_inverted_boxes_through_too() -> None:
+    inverted = RESULT.replace("110.25", "9.99")
+    with pytest.raises(UserError, match="column 'right'"):
+        parse_objects(inverted)
+    assert parse_objects(inverted, allow_inverted=True).boxes_xyxy[0, 2] == 9.99
+    row = TRACK.replace("455.22", "295") + "\n"
+    assert parse_tracking(row, allow_inverted=True).objects.boxes_xyxy[0, 2] == 295
