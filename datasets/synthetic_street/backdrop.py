@@ -17,7 +17,7 @@ from perception.types import F64, I64, U8
 OCCLUDER = 255
 """Value in the id plane of everything upright that carries no label."""
 WALL_COLUMNS = 9
-STRIP = 208
+STRIP = 312
 """Columns of a layer that are drawn at a time."""
 GAIN_UNIT = 110
 """Fixed point of the brightness of walls: this is 1."""

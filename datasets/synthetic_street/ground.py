@@ -299,7 +299,7 @@ class Ground:
             spots = self._fetch(textures.dapple(), near, rng.uniform(5, 16), rng.uniform(5, 12))
             bias = int(rng.uniform(-80, 130))
             gain[near:] = cv2.max(cv2.add(spots, bias) if bias > 0 else cv2.subtract(spots, -bias), dark)
-        side = 1 if light.sun_in_camera(self.view.heading)[0] > 0 else -1
+        side = 1 if light.sun_world[0] > 0 else -1  # one side for the whole drive, whichever way it bends
         reach = rng.uniform(-0.1, 1.3) if section.setting == "city" else rng.uniform(-0.8, 0.8)
         if reach > 0.05:
             near_wall, far_wall = section.side(side).wall, section.side(-side).wall

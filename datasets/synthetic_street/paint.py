@@ -57,7 +57,7 @@ def stones(rng: np.random.Generator, image: np.ndarray, course: int, brick: int,
 
 def leaf_colour(rng: np.random.Generator) -> tuple[float, float, float]:
     """Hue, saturation and value of a kind of leaf."""
-    return float(rng.uniform(25, 48)), float(rng.uniform(60, 170)), float(rng.uniform(45, 120))
+    return float(rng.uniform(25, 48)), float(rng.uniform(80, 200)), float(rng.uniform(45, 120))
 
 
 @cache
