@@ -10,11 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.evaluation.object import (
-    MAXIMUM_OCCLUSION,
-    MAXIMUM_TRUNCATION,
-    MINIMUM_HEIGHT,
-    MINIMUM_OVERLAP,
-    NEIGHBOUR,
     ObjectEvaluator,
     average_precision,
     evaluate_objects,
@@ -22,6 +17,13 @@ from perception.evaluation.object import (
     precision_at_recall,
     recall_thresholds,
     score_curve,
+)
+from perception.evaluation.object_matching import (
+    MAXIMUM_OCCLUSION,
+    MAXIMUM_TRUNCATION,
+    MINIMUM_HEIGHT,
+    MINIMUM_OVERLAP,
+    NEIGHBOUR,
 )
 from perception.evaluation.results import LEVELS, ObjectEvaluation
 from perception.formats.kitti import ObjectRows
@@ -74,9 +76,10 @@ def test_one_hit_one_false_alarm_one_miss() -> None:
     assert score.precision41[:2].tolist() == [0.5, 0.0]
 
 
-def test_a_perfect_result_scores_100_only_with_forty_ground_truths() -> None:
+def test_a_perfect_result_scores_100_only_with_41_ground_truths() -> None:
     frame = ([("Car", BOX)], [("Car", BOX, 0.9)])
     assert evaluate(*[frame] * 41).scores["Car", "easy"].ap_r40 == 100.0
+    assert evaluate(*[frame] * 40).scores["Car", "easy"].ap_r40 == pytest.approx(97.5)
     few = evaluate(*[frame] * 10).scores["Car", "easy"]
     assert few.ap_r40 == pytest.approx(100 * 9 / 40)  # entries 0…9 are reached, and entry 0 does not count
     assert few.ap_r11 == pytest.approx(100 * 3 / 11)  # entries 0, 4, 8

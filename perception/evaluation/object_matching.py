@@ -1,0 +1,299 @@
+"""Who is matched with whom in KITTI's object evaluation: overlaps, the devkit's two greedy passes, and their steps.
+
+`object.py` says what the devkit does that surprises. Here it is done for all frames at once: ground truths that share
+no detection do not influence one another, so only those that do are taken in turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perception.evaluation.pairs import (
+    class_indices,
+    concatenate,
+    intersections,
+    same_frame_pairs,
+    signed_areas,
+)
+from perception.evaluation.results import OBJECT_CLASSES_SCORED, ObjectCurve
+from perception.formats.kitti_table import ObjectTable
+from perception.types import F64, I64
+
+MINIMUM_HEIGHT = {"easy": 40, "moderate": 25, "hard": 25}
+MAXIMUM_OCCLUSION = {"easy": 0, "moderate": 1, "hard": 2}
+MAXIMUM_TRUNCATION = {"easy": 0.15, "moderate": 0.30, "hard": 0.50}
+MINIMUM_OVERLAP = {"Car": 0.7, "Pedestrian": 0.5, "Cyclist": 0.5}
+NEIGHBOUR = {"Car": "Van", "Pedestrian": "Person_sitting", "Cyclist": None}
+_NO_DETECTION = -1e7
+"""The devkit's mark for 'nothing found yet': scores at or below it are never taken as thresholds."""
+
+# ---------------------------------------------------------------- overlaps
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """What matching needs to know of two tables, worked out once for all classes and levels."""
+
+    gt_class: I64
+    """(N,) index into the scored classes, a neighbour under its class; -1 for all others."""
+    gt_neighbour: np.ndarray
+    """(N,) bool."""
+    det_class: I64
+    """(M,) index into the scored classes, -1 for others."""
+    det_height: I64
+    """(M,) cut to whole pixels."""
+    det_dontcare: np.ndarray
+    """(M,) bool: in a DontCare region by more than its class's overlap."""
+    pair_gt: I64
+    """(P,) rows that overlap by more than the class asks, sorted by gt row, then detection row."""
+    pair_det: I64
+    pair_iou: F64
+    pair_similarity: F64
+    """(P,) (1 + cos Δalpha) / 2."""
+
+
+def _class_indices(table: ObjectTable, wanted: tuple[str | None, ...]) -> I64:
+    """(N,) which of `wanted` each row's class is, -1 for none."""
+    return class_indices(table.class_names, wanted)[table.class_ids] if len(table) else np.zeros(0, np.int64)
+
+
+def find_overlaps(gt: ObjectTable, detections: ObjectTable) -> Overlaps:
+    """Overlap labels and detections of every frame."""
+    own = _class_indices(gt, OBJECT_CLASSES_SCORED)
+    neighbour = _class_indices(gt, tuple(NEIGHBOUR[name] for name in OBJECT_CLASSES_SCORED))
+    gt_class = np.maximum(own, neighbour)
+    det_class = _class_indices(detections, OBJECT_CLASSES_SCORED)
+    det_height = np.abs(detections.heights).astype(np.int64)
+    minimum = np.array([MINIMUM_OVERLAP[name] for name in OBJECT_CLASSES_SCORED])
+
+    judged = np.flatnonzero(gt_class >= 0)
+    usable = np.flatnonzero((det_class >= 0) | (det_height < max(MINIMUM_HEIGHT.values())))
+    gt_area, det_area = signed_areas(gt.boxes_xyxy), signed_areas(detections.boxes_xyxy)
+    found = []
+    for index_gt, index_det in same_frame_pairs(gt.frames[judged], detections.frames[usable]):
+        i, j = judged[index_gt], usable[index_det]
+        legal = (gt_class[i] == det_class[j]) | (det_height[j] < max(MINIMUM_HEIGHT.values()))
+        i, j = i[legal], j[legal]
+        shared = intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
+        some = shared > 0
+        i, j, shared = i[some], j[some], shared[some]
+        iou = shared / (det_area[j] + gt_area[i] - shared)
+        enough = iou > minimum[gt_class[i]]
+        found.append((i[enough], j[enough], iou[enough]))
+    pair_gt, pair_det, pair_iou = concatenate(found, (int, int, float))
+
+    dontcare = np.flatnonzero(gt.is_class("DontCare"))
+    scored = np.flatnonzero(det_class >= 0)
+    det_dontcare = np.zeros(len(detections), bool)
+    for index_dc, index_det in same_frame_pairs(gt.frames[dontcare], detections.frames[scored]):
+        i, j = dontcare[index_dc], scored[index_det]
+        shared = intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
+        some = shared > 0
+        j, shared = j[some], shared[some]
+        det_dontcare[j[shared / det_area[j] > minimum[det_class[j]]]] = True
+
+    return Overlaps(
+        gt_class=gt_class,
+        gt_neighbour=neighbour >= 0,
+        det_class=det_class,
+        det_height=det_height,
+        det_dontcare=det_dontcare,
+        pair_gt=pair_gt,
+        pair_det=pair_det,
+        pair_iou=pair_iou,
+        pair_similarity=(1 + np.cos(gt.alpha[pair_gt] - detections.alpha[pair_det])) / 2,
+    )
+
+
+# ---------------------------------------------------------------- one class, one level
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One class at one level: who takes part, who is ignored, and the pairs in question."""
+
+    gt_rows: I64
+    gt_valid: np.ndarray
+    """(N,) bool by row of the table."""
+    det_ignored: np.ndarray
+    """(M,) bool by row: too small, of whatever class."""
+    det_valid: np.ndarray
+    """(M,) bool by row: of the class and not too small."""
+    pair: I64
+    """(P,) index into the pairs of `Overlaps`, in their order."""
+
+
+def take_part(gt: ObjectTable, overlaps: Overlaps, class_name: str, level: str) -> Case:
+    """Sort labels and detections into valid, ignored and out of it, for one class and level."""
+    index = OBJECT_CLASSES_SCORED.index(class_name)
+    of_class = overlaps.gt_class == index
+    within = (
+        (gt.occlusion <= MAXIMUM_OCCLUSION[level])
+        & (gt.truncation <= MAXIMUM_TRUNCATION[level])
+        & (gt.heights > MINIMUM_HEIGHT[level])
+    )
+    det_ignored = overlaps.det_height < MINIMUM_HEIGHT[level]
+    det_valid = (overlaps.det_class == index) & ~det_ignored
+    return Case(
+        gt_rows=np.flatnonzero(of_class),
+        gt_valid=of_class & ~overlaps.gt_neighbour & within,
+        det_ignored=det_ignored,
+        det_valid=det_valid,
+        pair=np.flatnonzero(of_class[overlaps.pair_gt] & (det_valid | det_ignored)[overlaps.pair_det]),
+    )
+
+
+def greedy(gt: I64, det: I64, priority: I64) -> I64:
+    """Ground truths, lowest number first, each take the free detection of highest priority.
+
+    Args:
+        gt: (P,) of each pair, non-decreasing.
+        det: (P,) of each pair. Only pairs that share a detection influence one another.
+        priority: (P,) different numbers.
+
+    Returns:
+        Indices of the pairs that were chosen, at most one for each ground truth.
+
+    All ground truths whose detections no earlier, undecided one wants are decided at once.
+    """
+    alive = np.arange(len(gt))
+    first_of_det = np.empty(int(det.max()) + 1 if len(det) else 0, np.int64)
+    chosen = [np.zeros(0, np.int64)]
+    while len(alive):
+        g, d = gt[alive], det[alive]
+        first_of_det[d[::-1]] = g[::-1]  # the last to write is the lowest ground truth
+        starts = np.flatnonzero(np.concatenate([[True], g[1:] != g[:-1]]))  # (U,) first pair of each ground truth
+        ready = np.logical_and.reduceat(first_of_det[d] == g, starts)  # (U,)
+        sizes = np.diff(np.append(starts, len(g)))
+        best = np.maximum.reduceat(priority[alive], starts)
+        takes = np.repeat(ready, sizes) & (priority[alive] == np.repeat(best, sizes))
+        chosen.append(alive[takes])
+        if ready.all():
+            break
+        first_of_det[d[takes]] = -1  # taken
+        alive = alive[~np.repeat(ready, sizes) & (first_of_det[d] >= 0)]
+    return np.concatenate(chosen)
+
+
+def ranks(*keys: np.ndarray) -> I64:
+    """(P,) the place of each entry when sorted by the last key, then the one before it, and so on."""
+    order = np.lexsort(keys)
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+def counting_priority(overlaps: Overlaps, case: Case) -> I64:
+    """Largest overlap first; an ignored detection only where nothing valid matches, then the first in the file."""
+    det = overlaps.pair_det[case.pair]
+    valid = case.det_valid[det]
+    return ranks(-det, np.where(valid, overlaps.pair_iou[case.pair], 0.0), valid)
+
+
+def _changes(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, I64, F64]:
+    """How the counting pass's matching changes while the threshold falls from above all scores.
+
+    Args:
+        gt, det, scores, priority: (P,) pairs in order of gt.
+
+    Returns:
+        Pairs (Q,) that are matched (+1) or given up (-1) when the threshold reaches a score: pair, sign and score.
+    """
+    suitor = np.empty(int(det.max(initial=0)) + 1, np.int64)
+    suitor[det] = gt  # one of them
+    rivals = np.zeros(len(suitor), bool)
+    rivals[det[suitor[det] != gt]] = True  # detections that several want
+    tangled_gt = np.zeros(int(gt.max(initial=0)) + 1, bool)
+    tangled_gt[gt[rivals[det]]] = True
+    tangled = tangled_gt[gt]
+    parts = [_changes_alone(gt, scores, priority, np.flatnonzero(~tangled))]
+    parts.append(_changes_tangled(gt, det, scores, priority, np.flatnonzero(tangled)))
+    pairs, signs, levels = concatenate(parts, (int, int, float))
+    return pairs, signs, levels
+
+
+def _changes_alone(gt: I64, scores: F64, priority: I64, part: I64) -> tuple[I64, I64, F64]:
+    """Ground truths that compete with nobody: each has the best of what has come so far."""
+    part = part[np.lexsort((-scores[part], gt[part]))]
+    first = np.diff(gt[part], prepend=-1) != 0
+    place = np.cumsum(first)
+    best = np.maximum.accumulate(place * len(gt) + priority[part]) % max(len(gt), 1)  # restarts at each ground truth
+    new = first | (np.diff(best, prepend=-1) != 0)
+    given_up = np.flatnonzero(new & ~first)
+    pair_of = np.empty(len(gt), np.int64)
+    pair_of[priority] = np.arange(len(gt))
+    pairs = np.concatenate([pair_of[best[new]], pair_of[best[given_up - 1]]])
+    signs = np.repeat([1, -1], [int(new.sum()), len(given_up)])
+    return pairs, signs, scores[np.concatenate([part[new], part[given_up]])]
+
+
+def _changes_tangled(gt: I64, det: I64, scores: F64, priority: I64, part: I64) -> tuple[I64, I64, F64]:
+    """Ground truths that compete: a detection that comes in goes to the first that likes it better than its own.
+
+    That one's old detection is then free for those after it in the file (those before it have had their choice, and
+    like their own better), and so on: the same matching as if all had chosen again, in order, among what is there.
+    """
+    suitors: dict[int, list[tuple[int, int]]] = {}  # of each detection: (gt, pair), in order of gt
+    for pair, g, d in zip(part.tolist(), gt[part].tolist(), det[part].tolist(), strict=True):
+        suitors.setdefault(d, []).append((g, pair))
+    rank, owner = priority.tolist(), det.tolist()
+    matched: dict[int, int] = {}
+    changes: list[tuple[int, int, float]] = []
+    for score, free in sorted(((scores[pairs[0][1]], d) for d, pairs in suitors.items()), key=lambda e: -e[0]):
+        bumped = True
+        while bumped:
+            bumped = False
+            for g, pair in suitors[free]:
+                old = matched.get(g)
+                if old is not None and rank[pair] < rank[old]:
+                    continue
+                matched[g] = pair
+                changes.append((pair, 1, score))
+                if old is not None:
+                    changes.append((old, -1, score))
+                    free, bumped = owner[old], True
+                break
+    pairs, signs, levels = zip(*changes, strict=True) if changes else ((), (), ())
+    return np.array(pairs, np.int64), np.array(signs, np.int64), np.array(levels, np.float64)
+
+
+def count_steps(
+    gt: ObjectTable, detections: ObjectTable, overlaps: Overlaps, class_name: str, level: str
+) -> ObjectCurve:
+    assert detections.scores is not None
+    case = take_part(gt, overlaps, class_name, level)
+    pair_gt, pair_det = overlaps.pair_gt[case.pair], overlaps.pair_det[case.pair]
+    gt_valid, det_valid = case.gt_valid[pair_gt], case.det_valid[pair_det]
+    scores = detections.scores[pair_det]
+
+    # the pass that collects thresholds: highest score, the first in the file among equals
+    heard = np.flatnonzero(scores > _NO_DETECTION)
+    first = heard[greedy(pair_gt[heard], pair_det[heard], ranks(-pair_det[heard], scores[heard]))]
+    first = first[gt_valid[first] & det_valid[first]]
+
+    # the counting pass: what changes at every score
+    pair, sign, levels = _changes(pair_gt, pair_det, scores, counting_priority(overlaps, case))
+    hit = gt_valid & det_valid
+    forgiven = det_valid & ~overlaps.det_dontcare[pair_det]  # a false positive, were it not matched
+    lone = np.flatnonzero(case.det_valid & ~overlaps.det_dontcare)
+    event_scores = np.concatenate([levels, detections.scores[lone]])
+    order = np.argsort(-event_scores, kind="stable")
+
+    def events(of_pairs: np.ndarray, of_lone: int = 0) -> np.ndarray:
+        return np.concatenate([of_pairs[pair] * sign, np.full(len(lone), of_lone, of_pairs.dtype)])[order]
+
+    return ObjectCurve(
+        class_name=class_name,
+        level=level,
+        n_gt=np.bincount(gt.frames[case.gt_valid], minlength=len(gt.frame_names)),
+        tp_frames=gt.frames[pair_gt[first]],
+        tp_scores=scores[first],
+        event_frames=np.concatenate([gt.frames[pair_gt[pair]], detections.frames[lone]])[order],
+        event_scores=event_scores[order],
+        event_tp=events(hit.astype(np.int64)),
+        event_fp=events(-forgiven.astype(np.int64), 1),
+        event_absorbed=events((gt_valid & ~det_valid).astype(np.int64)),
+        event_similarity=events(np.where(hit, overlaps.pair_similarity[case.pair], 0.0)),
+    )
