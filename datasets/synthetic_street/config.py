@@ -58,5 +58,5 @@ class StreetConfig:
             raise ValueError(f"setting: found {self.setting!r}, expected one of {', '.join(SETTINGS)}")
 
 
-DEMO_CONFIG = StreetConfig(seed=15, frames=180, weather="sun", setting="city", people=1.2)
-"""The clip of `make demo`: a city street with a crossing and a curve, 18 seconds."""
+DEMO_CONFIG = StreetConfig(seed=17, frames=180, weather="sun", setting="city", people=1.2)
+"""The clip of `make demo`: a city street with crossings, a bend, trees and much traffic, 18 seconds."""
