@@ -257,7 +257,9 @@ def test_a_perfect_result_is_perfect_in_any_crowd(seed: int) -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_hit_taken_away_never_raises_recall(seed: int) -> None:
+    """Without vans: a box that is taken from one may free another that a van had made disappear."""
     gt, results = crowd(seed)
+    gt = [entry for entry in gt if entry[3] == "Car"]
     evaluation = evaluate(gt, results, 12)
     hits = evaluation.sequences["0000", "Car"].timeline.tracker_rows
     hits = hits[hits >= 0]
