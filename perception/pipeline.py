@@ -43,7 +43,7 @@ STAGES = ("decode", "health", "fit", "network", "read", "track", "range")
 class PipelineConfig:
     """How the stages are joined."""
 
-    tracker: str = "bytetrack"
+    tracker: str = "drivetrack"
     """Tracker, by the name of its file in perception/trackers."""
     when_late: WhenLate | None = None
     """What happens to frames that the network has no time for: wait, drop-oldest, drop-newest. By default files

@@ -105,7 +105,7 @@ class TrackingOptions(SharedOptions):
 
     seqmap: Path | None = None
     """KITTI's sequence map; by default the one that lies with the labels."""
-    tracker: str = "bytetrack"
+    tracker: str = "drivetrack"
     """With --model: tracker, by the name of its file in perception/trackers."""
     summary: bool = False
     """Print the combined rows only."""

@@ -51,7 +51,7 @@ class RunOptions:
     """What runs the network. Anything but auto is used or refused, never replaced."""
     threads: int = 0
     """CPU threads for the network, 0 for one a core."""
-    tracker: str = "bytetrack"
+    tracker: str = "drivetrack"
     """Tracker, by the name of its file in perception/trackers."""
     camera: Path | None = None
     """Calibration for distances: the TOML that `perception calibrate` writes, or a KITTI calibration file."""
