@@ -17,6 +17,8 @@ Around that:
 - A track is told when its scores together speak for it. A score is turned into log odds by the score at which the
   detector is right half of the time, one number a class; so a sure detection is told at once, a doubtful one after
   a few, and one that stays below even odds never. One missed frame does not end a young track.
+- Detectors differ in what they call a high score. What the steady objects of a class score is learned on the way:
+  a score counts in proportion to it, and if it is low, so is the score of even odds.
 - A box that overlaps a track already seen in this frame does not start another.
 - What starts while the whole picture moves (the camera turns) starts with that motion.
 - A known object that vanishes where a nearer one covers it is taken to be hidden. It is told for a while longer,
@@ -55,14 +57,16 @@ SURE_SCORE = 0.999
 class DriveConfig:
     """What is believed of detectors and of traffic. One set for all classes, but for the detector's even scores."""
 
-    even_scores: tuple[float, ...] = (0.3, 0.65, 0.5)
+    even_scores: tuple[float, ...] = (0.3, 0.6, 0.5)
     """A class's score at which a detection is as likely right as wrong; the last one serves all further classes."""
+    learn_scores: bool = True
+    """Learn what steady objects score; False: 1."""
     low_score: float = 0.1
     """Detections below are not used."""
-    confirm_nats: float = 1.0
+    confirm_nats: float = 2.0
     """Log odds from which a track is told."""
     score_nats: float = 8.0
-    """What a detection of score 1 adds to a pairing, and one of score 0 does not."""
+    """What a detection of typical score adds to a pairing, and one of score 0 does not."""
     unseen_nats_per_s: float = 2.0
     """What a pairing loses with each second the track was unseen."""
     slip_share: float = 0.2
@@ -70,7 +74,7 @@ class DriveConfig:
     slip: float = 0.2
     """How far such a box is off, standard deviation in box sizes."""
     doubt: float = 2.0
-    """A detection of score s errs 1 + doubt·(1 − s) times as much as one of score 1."""
+    """A detection that scores s times what is typical errs 1 + doubt·(1 − s) times as much."""
     duplicate_iou: float = 0.5
     """A detection that overlaps a track seen in this frame by more starts no track."""
     tentative_s: float = 0.15
@@ -103,6 +107,12 @@ class DriveTable(TrackTable):
     """(N,) log odds that the track is an object, from its scores so far."""
 
 
+FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
+"""What steady objects are taken to score before any were seen, and the least that is believed."""
+TYPICAL_QUANTILE, TYPICAL_STEP, STEADY_HITS = 0.75, 0.02, 5
+"""The typical score is this quantile over tracks with so many matches; each moves it by about one step."""
+EVEN_SHARE = 0.75
+"""The score of even odds is at most this share of the typical one."""
 SHARED_MOTION_TRACKS = 3
 """So many tracks must agree on a common motion, each seen so many times."""
 HIDDEN_AFTER_HITS = 3
@@ -118,14 +128,16 @@ class DriveTracker:
 
     def __init__(self, config: DriveConfig = DriveConfig()) -> None:
         self.config = config
-        even = np.array(config.even_scores)
-        self._even_nats = np.log(even / (1 - even))
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
         self._clock = Clock()
         self._next_id = 1
+        self._typical = np.full(
+            len(self.config.even_scores), FIRST_TYPICAL_SCORE if self.config.learn_scores else 1.0
+        )
+        self._even_nats = self._odds_of_even()
         nothing = np.zeros(0)
         self._table = self._born(np.zeros((0, 4)), nothing, nothing.astype(np.int64))
 
@@ -151,9 +163,10 @@ class DriveTracker:
         free = np.ones(len(scores), bool)
         if len(table) and len(scores):
             measured = xyxy_to_cxcywh(boxes)
-            deviation = config.noise.measurement * (1 + config.doubt * (1 - scores[:, None]))
-            variance = (deviation * box_size(measured)) ** 2
-            gain = self._gain(measured, variance, scores, class_ids)
+            surety = np.minimum(scores / self._typical[self._kind(class_ids)], 1.0)
+            deviation = config.noise.measurement * (1 + config.doubt * (1 - surety))
+            variance = (deviation[:, None] * box_size(measured)) ** 2
+            gain = self._gain(measured, variance, surety, class_ids)
             known = table.life != TENTATIVE
             for stage in (known, ~known):
                 rows, columns = stage.nonzero()[0], free.nonzero()[0]
@@ -165,16 +178,18 @@ class DriveTracker:
                     table.nats[rows] += self._log_odds(scores[columns], class_ids[columns])
                     free[columns] = False
 
+        if config.learn_scores:
+            self._learn()
         self._age()
         if free.any():
             self._start(boxes[free], scores[free], class_ids[free])
         return self._told()
 
-    def _gain(self, measured: Floats, variance: Floats, scores: F64, class_ids: I64) -> F64:
+    def _gain(self, measured: Floats, variance: Floats, surety: F64, class_ids: I64) -> F64:
         """What pairing every track with every detection gains, in nats, (N, M); -1 where they are far apart."""
         config, table = self.config, self._table
         states, sizes = table.states, box_size(measured)
-        gain = np.full((len(table), len(scores)), -1.0)
+        gain = np.full((len(table), len(surety)), -1.0)
         # almost all pairs are far apart: look across first, in full only at the rest
         across = states.position[:, :1] - measured[:, 0]  # (N, M)
         reach = states.var_pp[:, :1] + (variance[:, 0] + (2 * config.slip * sizes[:, 0]) ** 2)
@@ -190,15 +205,35 @@ class DriveTracker:
         unseen_s = self._clock.now_s - table.seen_s[rows]
         missed = table.unseen_frames[rows] > 1
         gain[rows, columns] = (
-            density + config.score_nats * scores[columns] - config.unseen_nats_per_s * unseen_s * missed
+            density + config.score_nats * surety[columns] - config.unseen_nats_per_s * unseen_s * missed
         )
         return gain
 
     def _log_odds(self, scores: F64, class_ids: I64) -> F64:
         """How much a detection of such a score speaks for an object, in nats, (N,)."""
-        even = self._even_nats[np.minimum(np.maximum(class_ids, -1), len(self._even_nats) - 1)]
         scores = np.minimum(np.maximum(scores, 1 - SURE_SCORE), SURE_SCORE)
-        return np.log(scores / (1 - scores)) - even
+        return np.log(scores / (1 - scores)) - self._even_nats[self._kind(class_ids)]
+
+    def _kind(self, class_ids: I64) -> I64:
+        """Which of `even_scores` serves each class, (N,)."""
+        last = len(self._typical) - 1
+        return np.minimum(np.where(class_ids < 0, last, class_ids), last)
+
+    def _odds_of_even(self) -> F64:
+        even = np.minimum(self.config.even_scores, EVEN_SHARE * self._typical)
+        return np.log(even / (1 - even))
+
+    def _learn(self) -> None:
+        """Move the typical score of each class by what its steady tracks scored in this frame."""
+        table = self._table
+        steady = (table.unseen_frames == 0) & (table.hits >= STEADY_HITS)
+        if steady.any():
+            kind = self._kind(table.class_ids[steady])
+            below = table.scores[steady] < self._typical[kind]
+            move = np.bincount(kind, TYPICAL_QUANTILE - below, len(self._typical))
+            moved = self._typical + TYPICAL_STEP * move
+            self._typical = np.minimum(np.maximum(moved, LEAST_TYPICAL_SCORE), 1.0)
+            self._even_nats = self._odds_of_even()
 
     def _age(self) -> None:
         """Promote tracks with evidence, mark as lost, end young tracks that were missed for too long."""

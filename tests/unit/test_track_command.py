@@ -66,7 +66,7 @@ def test_a_calibration_adds_the_place(detections: Path, tmp_path: Path) -> None:
 
 def test_settings_of_the_tracker(detections: Path, tmp_path: Path) -> None:
     words = ("--detections", detections, "--format", "csv", "--out", tmp_path / "out")
-    assert run(*words, "--set", "even_scores=0.999,", "lost_s=1.0") == 0
+    assert run(*words, "--set", "confirm_nats=1e9", "lost_s=1.0") == 0
     assert read_tracking(tmp_path / "out" / "0000.txt").frame_ids.size == 0
 
 

@@ -29,17 +29,34 @@ def test_a_sure_detection_is_told_at_once_a_doubtful_one_later_a_poor_one_never(
         score: [len(t) for t in play(DriveTracker(), [seen(car(100, score))] * 8)] for score in (0.99, 0.45, 0.25)
     }
     assert told[0.99] == [1] * 8
-    assert told[0.45] == [0, 1, 1, 1, 1, 1, 1, 1]  # log odds over even: 0.65 each, 1 is asked for
+    assert told[0.45] == [0, 0, 0, 1, 1, 1, 1, 1]  # log odds over even: 0.65 each, 2 are asked for
     assert told[0.25] == [0] * 8  # below even odds, however often
 
 
 def test_even_scores_belong_to_classes_and_the_last_serves_the_rest() -> None:
     tracker = DriveTracker(DriveConfig(even_scores=(0.3, 0.65)))
     box = (100, 100, 130, 180)
-    assert len(tracker.update(seen((*box, 0.6, CAR)), 0)) == 1
+    assert len(tracker.update(seen((*box, 0.8, CAR)), 0)) == 1
     for class_id in (PEDESTRIAN, 2, 7):
         tracker.reset()
         assert not any(play(tracker, [seen((*box, 0.6, class_id))] * 5))
+
+
+def test_a_detector_that_scores_everything_low_is_learned() -> None:
+    people = [(100 + 90 * k, 100, 130 + 90 * k, 180, 0.45, PEDESTRIAN) for k in range(6)]
+    told = [len(tracks) for tracks in play(DriveTracker(), [seen(*people)] * 40)]
+    assert told[0] == 0 and told[-1] == 6
+    stubborn = DriveTracker(DriveConfig(learn_scores=False))
+    assert not any(play(stubborn, [seen(*people)] * 40))
+
+
+def test_what_was_learned_is_forgotten_by_reset() -> None:
+    tracker = DriveTracker()
+    low, high = [seen(car(100, 0.35))] * 30, [seen(car(100, 0.6))] * 4
+    fresh = [len(t) for t in play(DriveTracker(), high)]
+    play(tracker, low)
+    tracker.reset()
+    assert [len(t) for t in play(tracker, high)] == fresh
 
 
 @pytest.mark.parametrize("gap", [1, 5, 15])
@@ -65,8 +82,9 @@ def test_dropped_frames_do_not_matter_where_time_is_told() -> None:
 
 
 def test_a_young_track_survives_one_missed_frame() -> None:
-    frames = [seen(car(100, 0.45)), seen(), seen(car(100, 0.45)), seen(car(100, 0.45))]
+    frames = [seen(car(100, 0.6)), seen(), seen(car(100, 0.6)), seen(car(100, 0.6))]
     assert [len(t) for t in play(DriveTracker(), frames)] == [0, 0, 1, 1]
+    assert not any(play(DriveTracker(DriveConfig(tentative_s=0)), frames[:3]))
 
 
 def test_two_cars_that_meet_keep_their_ids() -> None:
