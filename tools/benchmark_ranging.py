@@ -2,7 +2,8 @@
 
 All 21 training sequences of the tracking set, Car and Pedestrian, every labelled object in every frame with nothing
 left out: cut, hidden and distant ones count. Boxes are the labels' own (`truth`) or RRC's detections that overlap a
-label by 0.5 (`detections`); ids come from the labels, so that the tracker's errors stay out of it. The distance of a
+label by 0.5 (`detections`), or the labels' boxes ended where a nearer object hides the foot, as a detector of visible
+parts would (`visible`); ids come from the labels, so that the tracker's errors stay out of it. The distance of a
 label is the length of (x, z) of its location, the middle of the footprint. Frames are 0.1 s apart.
 
 Parameters were chosen on even-numbered sequences; both halves are shown apart.
@@ -14,31 +15,25 @@ import functools
 import json
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from perception.boxes import iou
 from perception.camera import PinholeCamera
 from perception.cli.options import parse_options
 from perception.errors import UserError
-from perception.formats.kitti import parse_objects, read_calibration, read_tracking
 from perception.ranging import Ranger, RangingConfig
 from perception.ranging_filter import Drift
 from perception.size_priors import SIZE_PRIORS, UNKNOWN_SIZE
 from perception.types import CLASS_NAMES, F64, I64, Track
+from tools.ranging_kitti import MEASURED, STEP_NS, Sequence3D, load_sequences, measured_sizes, true_closing
 
-STEP_NS = 100_000_000
 BINS_M = ((0, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60), (0, 40), (0, 60))
-MEASURED = ("Car", "Pedestrian")
+SIMPLE = ("median_percent", "p90_percent", "off_by_half_percent")
 USUAL = RangingConfig()
-SLOPE_FRAMES = 5
-"""The true closing speed is the slope of a line through the labelled distances of up to this many frames each way."""
 
 
 @dataclass(frozen=True)
@@ -50,42 +45,9 @@ class Options:
     priors: bool = False
     """Only print the sizes of the classes, measured on the object set's training split."""
     ablation: bool = True
-    """Also switch each ingredient off in turn."""
+    """Also switch each ingredient off in turn, and try wrong calibrations."""
     json: bool = False
     """Print JSON instead of Markdown."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sequence3D:
-    """One sequence: boxes going in, places that should come out."""
-
-    name: str
-    camera: PinholeCamera
-    size_hw: tuple[int, int]
-    frame_ids: I64
-    """(N,) ascending."""
-    track_ids: I64
-    class_ids: I64
-    location: F64
-    """(N, 2) x right and z ahead."""
-    boxes: dict[str, F64]
-    """'truth' and 'detections' → (N, 4), NaN where not detected."""
-
-    def frames(self, boxes: str) -> list[tuple[I64, tuple[Track, ...]]]:
-        """Rows and tracks of each frame, empty frames included."""
-        rows_of = [np.flatnonzero(self.frame_ids == f) for f in range(int(self.frame_ids.max()) + 1)]
-        given = self.boxes[boxes]
-        usable = np.isfinite(given[:, 0])
-        return [
-            (
-                chosen := rows[usable[rows]],
-                tuple(
-                    Track(int(self.track_ids[i]) + 1, int(self.class_ids[i]), given[i].astype(np.float32), 1.0)
-                    for i in chosen
-                ),
-            )
-            for rows in rows_of
-        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,75 +62,6 @@ class Estimates:
     ttc_s: F64
     true_closing: F64
     """Metres a second towards us, NaN where the label's track is too short."""
-
-
-# ---------------------------------------------------------------- data
-
-
-def load_sequences(data: Path) -> list[Sequence3D]:
-    """All labelled sequences.
-
-    Raises:
-        UserError: the sample data is not there.
-    """
-    root = data / "kitti" / "tracking" / "training"
-    names = sorted(path.stem for path in (root / "label_02").glob("*.txt"))
-    detections = data / "kitti" / "tracking_detections.zip"
-    if not names or not detections.exists():
-        raise UserError(f"{root}: no labels, or no {detections.name}", "the sample data", "--data FOLDER")
-    with zipfile.ZipFile(detections) as archive:
-        return [_load_sequence(root, name, archive) for name in names]
-
-
-def _load_sequence(root: Path, name: str, archive: zipfile.ZipFile) -> Sequence3D:
-    rows = read_tracking(root / "label_02" / f"{name}.txt")
-    corner = rows.objects.boxes_xyxy[:, 2:].max(axis=0)  # the labels reach the last row and column of pixels
-    known = [label in CLASS_NAMES for label in rows.objects.names]
-    rows = rows[np.flatnonzero(known)]
-    rows = rows[np.argsort(rows.frame_ids, kind="stable")]
-    class_ids = np.array([CLASS_NAMES.index(label) for label in rows.objects.names], np.int64)
-    found = np.full((len(rows), 4), np.nan)
-    for class_name in MEASURED:
-        table = _detections(archive, class_name, name)
-        for frame in np.unique(rows.frame_ids):
-            mine = np.flatnonzero((rows.frame_ids == frame) & (class_ids == CLASS_NAMES.index(class_name)))
-            theirs = table[table[:, 0] == frame, 1:5]
-            overlap = iou(rows.objects.boxes_xyxy[mine], theirs)
-            for i, j in zip(*linear_sum_assignment(-overlap), strict=True):
-                if overlap[i, j] >= 0.5:
-                    found[mine[i]] = theirs[j]
-    return Sequence3D(
-        name=name,
-        camera=PinholeCamera(read_calibration(root / "calib" / f"{name}.txt")["P2"]),
-        size_hw=(int(np.ceil(corner[1])) + 1, int(np.ceil(corner[0])) + 1),
-        frame_ids=rows.frame_ids,
-        track_ids=rows.track_ids,
-        class_ids=class_ids,
-        location=rows.objects.location_cam2[:, [0, 2]],
-        boxes={"truth": rows.objects.boxes_xyxy, "detections": found},
-    )
-
-
-def _detections(archive: zipfile.ZipFile, class_name: str, sequence: str) -> F64:
-    """Rows frame, left, top, right, bottom, score."""
-    try:
-        text = archive.read(f"rrc_2d/training/{class_name}/{sequence}.txt").decode()
-    except KeyError:
-        return np.zeros((0, 6))
-    return np.array([line.split(",") for line in text.split()], np.float64).reshape(-1, 6)
-
-
-def true_closing(sequence: Sequence3D) -> F64:
-    """(N,) closing speed from the labels alone, by a least-squares line over a second around each frame."""
-    distance, speeds = np.hypot(*sequence.location.T), np.full(len(sequence.location), np.nan)
-    for track_id in np.unique(sequence.track_ids):
-        rows = np.flatnonzero(sequence.track_ids == track_id)
-        frames = sequence.frame_ids[rows]
-        for row, frame in zip(rows, frames, strict=True):
-            near = np.abs(frames - frame) <= SLOPE_FRAMES
-            if near.sum() > SLOPE_FRAMES:
-                speeds[row] = -np.polyfit((frames[near] - frame) * STEP_NS * 1e-9, distance[rows[near]], 1)[0]
-    return speeds
 
 
 # ---------------------------------------------------------------- methods
@@ -226,6 +119,13 @@ def estimate(sequences: Sequence[Sequence3D], closing: Sequence[F64], boxes: str
 # ---------------------------------------------------------------- measures
 
 
+def only_cut(estimates: Estimates, sequences: Sequence[Sequence3D]) -> Estimates:
+    """Of 'visible' boxes, those that something in front has cut."""
+    cut = [s.cut_by_others[np.isfinite(s.boxes["visible"][:, 0])] for s in sequences]
+    rows = np.flatnonzero(np.concatenate(cut))
+    return Estimates(*(getattr(estimates, column.name)[rows] for column in fields(estimates)))
+
+
 def measure(estimates: Estimates, class_name: str, even: bool, low: float, high: float) -> dict[str, Any] | None:
     """Errors of one class in one half and one range of true distance; None for fewer than 20 objects."""
     true_m = np.hypot(*estimates.truth.T)
@@ -243,6 +143,7 @@ def measure(estimates: Estimates, class_name: str, even: bool, low: float, high:
         "median_percent": 100 * float(np.median(np.abs(relative))),
         "p90_percent": 100 * float(np.quantile(np.abs(relative), 0.9)),
         "bias_percent": 100 * float(np.median(relative)),
+        "off_by_half_percent": 100 * float((np.abs(relative) > 0.5).mean()),
         "ahead_in_2_sigma_percent": 100 * float(within[:, 1].mean()),
         "aside_in_2_sigma_percent": 100 * float(within[:, 0].mean()),
     }
@@ -294,6 +195,26 @@ def ablations() -> dict[str, Method]:
     return methods
 
 
+def wrong_cameras() -> dict[str, Callable[[PinholeCamera], PinholeCamera]]:
+    """What users get wrong."""
+
+    def pitched(camera: PinholeCamera, degrees: float) -> PinholeCamera:
+        return replace(camera, pitch_rad=float(np.radians(degrees)))
+
+    def raised(camera: PinholeCamera, factor: float) -> PinholeCamera:
+        return replace(camera, height_m=camera.height_m * factor)
+
+    def zoomed(camera: PinholeCamera, factor: float) -> PinholeCamera:
+        return replace(camera, P_cam2=camera.P_cam2 * np.array([[factor, 1, 1, 1], [1, factor, 1, 1], [1, 1, 1, 1]]))
+
+    return {
+        "nothing": lambda camera: camera,
+        **{f"pitch by {d:+g}°": functools.partial(pitched, degrees=d) for d in (-2, -1, 1, 2)},
+        **{f"height by {100 * f - 100:+.0f} %": functools.partial(raised, factor=f) for f in (0.9, 0.95, 1.05, 1.1)},
+        **{f"focal length by {100 * f - 100:+.0f} %": functools.partial(zoomed, factor=f) for f in (0.95, 1.05)},
+    }
+
+
 def cost_us(objects: int, frames: int = 300) -> float:
     """Median microseconds of one update with this many cars that stand on a road."""
     rng = np.random.default_rng(objects)
@@ -309,42 +230,6 @@ def cost_us(objects: int, frames: int = 300) -> float:
         ranger.update(tracks, frame * STEP_NS, (375, 1242))
         spent.append(time.perf_counter() - begin)
     return 1e6 * float(np.median(spent[10:]))
-
-
-# ---------------------------------------------------------------- sizes
-
-
-def measured_sizes(archive: Path) -> list[dict[str, Any]]:
-    """Sizes of the classes over the training split: whole objects at 5 to 60 m, depths seen from behind or beside."""
-    with zipfile.ZipFile(archive) as labels:
-        names = labels.read("ImageSets/train.txt").decode().split()
-        tables = [parse_objects(labels.read(f"training/label_2/{name}.txt").decode(), name) for name in names]
-    result = []
-    for class_name in SIZE_PRIORS:
-        columns = []
-        for table in tables:
-            ahead = table.location_cam2[:, 2]
-            whole = (table.truncation < 0.01) & (ahead > 5) & (ahead < 60)
-            whole &= np.array([name == class_name for name in table.names], bool).reshape(-1)
-            columns.append(np.column_stack([table.dimensions_hwl, table.rotation_y])[whole])
-        height, width, length, yaw = np.concatenate(columns).T
-        along, across = np.abs(np.sin(yaw)), np.abs(np.cos(yaw))
-        depth = (length * along + width * across) / 2
-        behind, beside = along > np.cos(np.radians(30)), across > np.cos(np.radians(30))
-        log = np.log(height)
-        result.append(
-            {
-                "class": class_name,
-                "count": len(height),
-                "height_m": float(np.exp(log.mean())),
-                "height_spread": float(log.std()),
-                "half_width_m": float(np.median(width) / 2),
-                "half_depth_m": float(np.median(depth[behind])),
-                "half_depth_std_m": float(depth[behind].std()),
-                "half_depth_side_m": float(np.median(depth[beside])) if beside.any() else float("nan"),
-            }
-        )
-    return result
 
 
 # ---------------------------------------------------------------- telling
@@ -368,12 +253,14 @@ def _number(value: object, digits: int = 1) -> str:
 def accuracy(sequences: Sequence[Sequence3D], closing: Sequence[F64]) -> list[dict[str, Any]]:
     """One record for each boxes × half × class × bin, with the simple methods beside ours."""
     methods: dict[str, Method] = {"ours": by_ranger, "plane": by_plane, "height": by_height}
-    records = []
-    for boxes in ("truth", "detections"):
+    records: list[dict[str, Any]] = []
+    for boxes in ("truth", "detections", "visible"):
         found = {name: estimate(sequences, closing, boxes, method) for name, method in methods.items()}
+        if boxes == "visible":
+            found = {name: only_cut(part, sequences) for name, part in found.items()}
         for class_name in MEASURED:
             for even in (True, False):
-                for low, high in BINS_M:
+                for low, high in BINS_M[-1:] if boxes == "visible" else BINS_M:
                     ours = measure(found["ours"], class_name, even, low, high)
                     if ours is None:
                         continue
@@ -381,9 +268,9 @@ def accuracy(sequences: Sequence[Sequence3D], closing: Sequence[F64]) -> list[di
                     record |= {"low_m": low, "high_m": high, **ours}
                     for name in ("plane", "height"):
                         simple = measure(found[name], class_name, even, low, high) or {}
-                        record |= {f"{name}_{key}": simple[key] for key in ("median_percent", "p90_percent")}
+                        record |= {f"{name}_{key}": simple[key] for key in SIMPLE}
                     records.append(record)
-        for even in (True, False):
+        for even in (True, False) if boxes != "visible" else ():
             ttc = measure_ttc(found["ours"], even)
             records.append({"boxes": boxes, "class": "ttc", "half": _half(even), **ttc})
     return records
@@ -401,18 +288,49 @@ def ablation(sequences: Sequence[Sequence3D], closing: Sequence[F64]) -> list[di
     return records
 
 
-def as_markdown(records: list[dict[str, Any]], switched: list[dict[str, Any]], costs: dict[int, float]) -> str:
+def miscalibration(sequences: Sequence[Sequence3D], closing: Sequence[F64]) -> list[dict[str, Any]]:
+    """Cars up to 40 m, boxes of the labels, with a camera file that is wrong."""
+    records = []
+    for name, change in wrong_cameras().items():
+        wrong = [replace(sequence, camera=change(sequence.camera)) for sequence in sequences]
+        for label, method in (("ours", by_ranger), ("plane", by_plane)):
+            found = estimate(wrong, closing, "truth", method)
+            for even in (True, False):
+                values = measure(found, "Car", even, 0, 40) or {}
+                records.append({"wrong": name, "method": label, "half": _half(even), **values})
+    return records
+
+
+_COLUMNS = {
+    "count": "objects",
+    "median_percent": "median %",
+    "p90_percent": "p90 %",
+    "bias_percent": "bias %",
+    "off_by_half_percent": "off by > 50 %",
+    "ahead_in_2_sigma_percent": "ahead in 2σ %",
+    "aside_in_2_sigma_percent": "aside in 2σ %",
+    "plane_median_percent": "plane only: median %",
+    "plane_p90_percent": "p90 %",
+    "plane_off_by_half_percent": "off by > 50 %",
+    "height_median_percent": "height only: median %",
+    "height_p90_percent": "p90 %",
+    "height_off_by_half_percent": "off by > 50 %",
+}
+
+
+def as_markdown(
+    records: list[dict[str, Any]],
+    switched: list[dict[str, Any]],
+    wrong: list[dict[str, Any]],
+    costs: dict[int, float],
+) -> str:
     """Everything as tables."""
     parts = []
-    for boxes in ("truth", "detections"):
+    for boxes in ("truth", "detections", "visible"):
         for class_name in MEASURED:
             rows = [r for r in records if r["boxes"] == boxes and r["class"] == class_name]
-            header = ["half", "metres", "objects", "median %", "p90 %", "bias %", "ahead in 2σ %", "aside in 2σ %"]
-            header += ["plane only: median %", "p90 %", "height only: median %", "p90 %"]
-            keys = ["count", "median_percent", "p90_percent", "bias_percent", "ahead_in_2_sigma_percent"]
-            keys += ["aside_in_2_sigma_percent", "plane_median_percent", "plane_p90_percent"]
-            keys += ["height_median_percent", "height_p90_percent"]
-            lines = [[r["half"], f"{r['low_m']}–{r['high_m']}", *(_number(r[key]) for key in keys)] for r in rows]
+            lines = [[r["half"], f"{r['low_m']}–{r['high_m']}", *(_number(r[key]) for key in _COLUMNS)] for r in rows]
+            header = ["half", "metres", *_COLUMNS.values()]
             parts.append(f"### {class_name}, boxes: {boxes}\n\n" + _table(header, lines))
     header = ["boxes", "half", "objects", "told %", "median error s", "median %", "p90 s", "alarms < 5 s"]
     header += ["of these receding", "of these truly > 8 s"]
@@ -427,6 +345,15 @@ def as_markdown(records: list[dict[str, Any]], switched: list[dict[str, Any]], c
         header = ["cars to 40 m", *(f"{b}, {h}: median / p90 / in 2σ %" for b, h in _cases())]
         lines = [[name, *(_triple(switched, name, *case) for case in _cases())] for name in names]
         parts.append("### What each ingredient brings\n\n" + _table(header, lines))
+        rows = [r for r in wrong if r["method"] == "ours"]
+        planes = {(r["wrong"], r["half"]): r["median_percent"] for r in wrong if r["method"] == "plane"}
+        keys = ["median_percent", "p90_percent", "bias_percent", "ahead_in_2_sigma_percent"]
+        lines = [
+            [r["wrong"], r["half"], *(_number(r[k]) for k in keys), _number(planes[r["wrong"], r["half"]])]
+            for r in rows
+        ]
+        header = ["camera file wrong in", "half", *(_COLUMNS[key] for key in keys), "plane only: median %"]
+        parts.append("### What a wrong calibration costs: cars to 40 m, boxes: truth\n\n" + _table(header, lines))
     cost = _table(["objects", "median µs"], [[n, f"{us:.0f}"] for n, us in costs.items()])
     parts.append("### Cost of an update\n\n" + cost)
     return "\n\n".join(parts)
@@ -454,11 +381,12 @@ def main(argv: list[str]) -> int:
     print(f"{len(sequences)} sequences, {sum(len(s.frame_ids) for s in sequences)} objects", file=sys.stderr)
     records = accuracy(sequences, closing)
     switched = ablation(sequences, closing) if options.ablation else []
+    wrong = miscalibration(sequences, closing) if options.ablation else []
     costs = {objects: cost_us(objects) for objects in (1, 20, 100)}
     if options.json:
-        print(json.dumps({"accuracy": records, "ablation": switched, "cost_us": costs}))
+        print(json.dumps({"accuracy": records, "ablation": switched, "miscalibration": wrong, "cost_us": costs}))
     else:
-        print(as_markdown(records, switched, costs))
+        print(as_markdown(records, switched, wrong, costs))
     return 0
 
 

@@ -7,6 +7,7 @@ import zipfile
 import pytest
 
 from tools import benchmark_ranging as bench
+from tools.ranging_kitti import load_sequence, true_closing
 
 pytestmark = pytest.mark.data
 SEQUENCES = ("0003", "0006", "0010")
@@ -16,12 +17,12 @@ SEQUENCES = ("0003", "0006", "0010")
 def sequences(data_root):
     root = data_root / "kitti" / "tracking" / "training"
     with zipfile.ZipFile(data_root / "kitti" / "tracking_detections.zip") as archive:
-        return [bench._load_sequence(root, name, archive) for name in SEQUENCES]
+        return [load_sequence(root, name, archive) for name in SEQUENCES]
 
 
 @pytest.mark.parametrize("boxes", ["truth", "detections"])
 def test_cars_are_where_the_labels_say(sequences, boxes):
-    closing = [bench.true_closing(sequence) for sequence in sequences]
+    closing = [true_closing(sequence) for sequence in sequences]
     ours = bench.estimate(sequences, closing, boxes, bench.by_ranger)
     plane = bench.estimate(sequences, closing, boxes, bench.by_plane)
     for even, most in ((True, 6.0), (False, 11.0)):

@@ -43,7 +43,7 @@ def test_twelve_numbers_instead_of_four():
     assert parse_camera_file(text).camera().P_cam2[0].tolist() == [721.5, 0, 609.6, 44.9]
 
 
-finite = st.floats(-20, 20)
+degrees = st.floats(-10, 10)
 
 
 @given(
@@ -52,12 +52,12 @@ finite = st.floats(-20, 20)
         width=st.integers(1, 9999),
         height=st.integers(1, 9999),
         height_m=st.floats(0.1, 20),
-        fx=st.floats(10, 1e5),
-        fy=st.floats(10, 1e5),
-        cx=st.floats(0, 1e4),
-        cy=st.floats(0, 1e4),
-        pitch_deg=finite,
-        yaw_deg=finite,
+        fx=st.floats(500, 1e5),
+        fy=st.floats(500, 1e5),
+        cx=st.floats(0, 2000),
+        cy=st.floats(0, 2000),
+        pitch_deg=degrees,
+        yaw_deg=degrees,
         name=st.text(st.characters(min_codepoint=32, max_codepoint=126)),
     )
 )
