@@ -257,9 +257,10 @@ def test_a_perfect_result_is_perfect_in_any_crowd(seed: int) -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
 def test_a_hit_taken_away_never_raises_recall(seed: int) -> None:
-    """Without vans: a box that is taken from one may free another that a van had made disappear."""
+    """Without vans and small boxes: there, one box less can bring back another that the rules had taken away."""
     gt, results = crowd(seed)
     gt = [entry for entry in gt if entry[3] == "Car"]
+    results = [entry for entry in results if entry[2][3] - entry[2][1] > 25.5]
     evaluation = evaluate(gt, results, 12)
     hits = evaluation.sequences["0000", "Car"].timeline.tracker_rows
     hits = hits[hits >= 0]
