@@ -35,7 +35,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest --data $(DATA) -ra
+	$(BIN)/python -m pytest --data=$(DATA) -ra
 
 clean:
 	rm -rf $(VENV) demo-out
