@@ -67,10 +67,10 @@ class _Hit:
 
 @cache
 def _tile_facts() -> tuple[F64, np.ndarray, I64]:
-    """Of the façade tiles: natural heights, whether they must not be cut, first row of each level."""
+    """Of the façade tiles: natural heights, whether they must not be cut, first column of each level."""
     atlas = facades.atlas()
     whole = np.array([kind in ("house", "gable") for kind in atlas.kinds])
-    return np.array(atlas.heights_m), whole, np.array(atlas.level_rows)
+    return np.array(atlas.heights_m), whole, np.array(atlas.level_columns)
 
 
 class Walls:
@@ -152,7 +152,7 @@ class Walls:
     ) -> None:  # fmt: skip
         """Fetch every pixel from the atlas: across by the ray's hit, down by height over distance."""
         tiles, P = facades.atlas(), self.view.camera.P_cam2
-        _, whole, level_rows = _tile_facts()
+        _, whole, level_columns = _tile_facts()
         wall, depth = rows[hit.which[part]], hit.depth[part]  # (W, 9)
         z = np.where(np.isfinite(depth), depth, 50.0)
         tile = wall[:, 5].astype(np.int64)
@@ -168,8 +168,8 @@ class Walls:
         size = facades.TILE >> level
         u = along % facades.TILE
         u = np.where(wall[:, 6] > 0, facades.TILE - u, u) / (1 << level)
-        u = np.clip(u, 0.5, size - 1.5) + (tile % facades.COLUMNS) * size
-        foot_texel = level_rows[level] + (tile // facades.COLUMNS + 1) * size - 1.0
+        u = np.clip(u, 0.5, size - 1.5) + level_columns[level]
+        foot_texel = (tile + 1) * size - 1.0
         step = texels_v / (1 << level)  # texel rows a pixel row
         v = np.arange(first, first + len(image), dtype=np.float32)
         map_y = np.multiply.outer(v, step.astype(np.float32))

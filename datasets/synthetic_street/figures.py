@@ -9,9 +9,11 @@ from datasets.synthetic_street import people
 from datasets.synthetic_street.brush import SHADE, SHIFT, Brush, fixed
 from datasets.synthetic_street.people import Person, Silhouette
 
-LIT_FROM_PX = 22.0
+LIT_FROM_PX = 28.0
 """Height from which limbs have a light and a dark side."""
 SPOKES_FROM_PX = 70.0
+LIMBS_FROM_PX = 45.0
+"""Height from which limbs are told apart in the id plane and drawn smooth."""
 
 
 def draw_person(
@@ -33,7 +35,14 @@ def draw_person(
     outlines, materials = fixed(figure.capsules), figure.materials.tolist()
     side = float(np.clip(light.sun_in_camera(brush.view.heading)[0] * 1.5, -1, 1))
     lit = fixed(figure.lit(side)) if height_px > LIT_FROM_PX else None
+    single = height_px > LIMBS_FROM_PX
+    if not single:  # far away the hull is the silhouette
+        hull = cv2.convexHull(figure.capsules.reshape(-1, 2).astype(np.float32)).reshape(-1, 2)
+        cv2.fillConvexPoly(brush.ids, fixed(hull), number, cv2.LINE_8, SHIFT)
+    image, ids, fill, line = brush.image, brush.ids, cv2.fillConvexPoly, cv2.LINE_AA if single else cv2.LINE_8
     for i in np.argsort(-figure.depth, kind="stable").tolist():
-        brush.fill(outlines[i], dark[materials[i]], number)
+        fill(image, outlines[i], dark[materials[i]], line, SHIFT)
+        if single:
+            fill(ids, outlines[i], number, cv2.LINE_8, SHIFT)
         if lit is not None:
-            brush.fill(lit[i], bright[materials[i]], 0)
+            fill(image, lit[i], bright[materials[i]], line, SHIFT)

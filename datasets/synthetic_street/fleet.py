@@ -27,6 +27,9 @@ from perception.types import F64, I64
 
 SMALLEST_FACE_PX = 0.7
 """Faces that cover less are left out."""
+COARSE_TO_PX = 40.0
+"""Height of a vehicle up to which its silhouette is painted first, and only faces from `COARSE_FACE_PX` on it."""
+COARSE_FACE_PX = 4.0
 SMOOTH_FROM_PX = 24.0
 """Height of a vehicle in pixels from which its edges are drawn smooth."""
 
@@ -43,13 +46,20 @@ class Prepared:
     colours: list[list[float]]
     hulls: list[np.ndarray]
     """Fixed point outlines that together make the silhouette."""
+    ground: list[float] | None
+    """Colour under the faces of a small vehicle, whose smallest faces are left out."""
     smooth: bool
 
     def draw(self, brush: Brush, number: int) -> None:
+        image, ids, fill = brush.image, brush.ids, cv2.fillConvexPoly
         for hull in self.hulls:
-            cv2.fillConvexPoly(brush.ids, hull, number, cv2.LINE_8, SHIFT)
+            fill(ids, hull, number, cv2.LINE_8, SHIFT)
+        if self.ground is not None:
+            for hull in self.hulls:
+                fill(image, hull, self.ground, cv2.LINE_8, SHIFT)
+        line = cv2.LINE_AA if self.smooth else cv2.LINE_8
         for outline, colour in zip(self.outlines, self.colours, strict=True):
-            brush.fill(outline, colour, 0, self.smooth)
+            fill(image, outline, colour, line, SHIFT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,33 +107,43 @@ def prepare(brush: Brush, vehicles: list[tuple[Vehicle, Placed]]) -> list[Prepar
     candidates = np.flatnonzero((facing > 0) & (faces.detail <= heights[of]))
     corners = pixels[quads[candidates]]  # (C, 4, 2)
     a, b = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
-    large = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 2 * SMALLEST_FACE_PX
+    least = np.where(heights < COARSE_TO_PX, COARSE_FACE_PX, SMALLEST_FACE_PX)[of[candidates]]
+    large = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) > 2 * least
     kept = large | near[of[candidates]]
-    visible, corners = candidates[kept], corners[kept]
+    visible = candidates[kept]
     distance = np.sqrt(np.einsum("ij,ij->i", eye[visible], eye[visible]))
     order = np.lexsort((-distance, faces.layers[visible], of[visible]))
-    visible, corners, distance = visible[order], corners[order], distance[order]
+    visible, distance = visible[order], distance[order]
     colours = _colours(brush, looks, places, faces, visible, facing[visible] / distance, eye[visible, 1] / distance)
     colours = brush.hazed(colours, Z[of[visible]][:, None])
-    outlines, colour_rows = fixed(corners), colours.tolist()
+    colour_rows = colours.tolist()
 
-    bounds = np.searchsorted(of[visible], np.arange(len(looks) + 1)).tolist()
+    points = fixed(pixels)
+    outlines = list(points[quads[visible]])
+    rings = np.concatenate([shape.rings for shape in shapes])[visible]
+    first_ring = np.cumsum([0] + [len(shape.gons) for shape in shapes])
+    gons = np.concatenate([shape.gons + start for shape, start in zip(shapes, first_vertex[:-1], strict=True)])
+    round_faces = np.flatnonzero(rings >= 0)
+    circles = points[gons[rings[round_faces] + first_ring[of[visible[round_faces]]]]]
+    for at, circle in zip(round_faces.tolist(), circles, strict=True):
+        outlines[at] = circle
+    bounds = np.searchsorted(of[visible], np.arange(len(looks) + 1))
+    # mean colour of each vehicle's faces, for what lies under small ones
+    sums = np.concatenate([np.zeros((1, 3)), np.cumsum(colours, 0)])
+    means = ((sums[bounds[1:]] - sums[bounds[:-1]]) / np.maximum(np.diff(bounds), 1)[:, None]).tolist()
     first_face = np.cumsum([0, *counts])
     prepared = []
     for i, shape in enumerate(shapes):
-        part = slice(bounds[i], bounds[i + 1])
-        numbers = visible[part] - first_face[i]
+        part = slice(int(bounds[i]), int(bounds[i + 1]))
         if near[i]:
             body = camera[first_vertex[i] : first_vertex[i + 1]]
-            prepared.append(_cut_near(brush, shape, numbers, body, colour_rows[part]))
+            prepared.append(_cut_near(brush, shape, visible[part] - first_face[i], body, colour_rows[part]))
             continue
-        mine = pixels[first_vertex[i] : first_vertex[i + 1]]
-        shown = list(outlines[part])
-        rings = shape.rings[numbers]
-        for at in np.flatnonzero(rings >= 0).tolist():
-            shown[at] = fixed(mine[shape.gons[rings[at]]])
-        hulls = [fixed(cv2.convexHull(mine[g].astype(np.float32)).reshape(-1, 2)) for g in shape.parts if len(g) > 2]
-        prepared.append(Prepared(shown, colour_rows[part], hulls, bool(heights[i] > SMOOTH_FROM_PX)))
+        mine = points[first_vertex[i] : first_vertex[i + 1]]
+        hulls = [cv2.convexHull(mine[group]).reshape(-1, 2) for group in shape.parts if len(group) > 2]
+        ground = means[i] if heights[i] < COARSE_TO_PX else None
+        smooth = bool(heights[i] > SMOOTH_FROM_PX)
+        prepared.append(Prepared(outlines[part], colour_rows[part], hulls, ground, smooth))
     return prepared
 
 
@@ -135,7 +155,7 @@ def _cut_near(brush: Brush, shape: VehicleShape, numbers: I64, body: F64, colour
         if len(cut) >= 3:
             outlines.append(fixed(np.stack(brush.view.project(cut[:, 0], cut[:, 1], cut[:, 2]), 1)))
             kept.append(colour)
-    return Prepared(outlines, kept, list(outlines), True)
+    return Prepared(outlines, kept, list(outlines), None, True)
 
 
 def _colours(

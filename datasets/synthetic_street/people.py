@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -288,21 +289,44 @@ class Silhouette:
 
 def silhouette(limbs: Limbs, view: View, X: float, Z: float, yaw: float) -> Silhouette:
     """Project a posed figure that stands at (X, Z), turned by `yaw` from the camera's heading."""
-    cos, sin = math.cos(yaw), math.sin(yaw)
-    joints = np.stack([limbs.start, limbs.end], 1)  # (L, 2, 3)
-    cz = np.maximum(Z - joints[..., 0] * sin + joints[..., 2] * cos, 0.3)
-    u, v = view.project(X + joints[..., 0] * cos + joints[..., 2] * sin, joints[..., 1], cz)
+    return silhouettes([(limbs, X, Z, yaw)], view)[0]
+
+
+def silhouettes(figures: list[tuple[Limbs, float, float, float]], view: View) -> list[Silhouette]:
+    """`silhouette` for limbs, X, Z and yaw of many figures in one pass."""
+    if not figures:
+        return []
+    bounds = np.cumsum([0] + [len(limbs.materials) for limbs, *_ in figures]).tolist()
+    of = np.repeat(np.arange(len(figures)), np.diff(bounds))
+    X, Z, yaw = (np.array([figure[k] for figure in figures]) for k in (1, 2, 3))
+    cos, sin = np.cos(yaw)[of, None], np.sin(yaw)[of, None]
+    # (L, 2) x, height and f of both joints of every limb
+    x, up, f = (np.concatenate([np.stack([b.start[:, k], b.end[:, k]], 1) for b, *_ in figures]) for k in range(3))
+    cz = np.maximum(Z[of, None] - x * sin + f * cos, 0.3)
+    u, v = view.project(X[of, None] + x * cos + f * sin, up, cz)
     focal = view.camera.P_cam2[1, 1]
-    radius = np.maximum(limbs.radii * focal / cz, 0.5)  # (L, 2)
+    radius = np.maximum(np.concatenate([limbs.radii for limbs, *_ in figures]) * focal / cz, 0.5)  # (L, 2)
     along = np.arctan2(v[:, 1] - v[:, 0], u[:, 1] - u[:, 0])
     angle = along[:, None] + _ROUND  # (L, 10)
     r = radius[:, _END]
     middles = np.stack([u[:, _END], v[:, _END]], -1)
     capsules = middles + np.stack([r * np.cos(angle), r * np.sin(angle)], -1)
+    depth = cz.mean(1)
+    parts = [slice(a, b) for a, b in pairwise(bounds)]
+    return [
+        Silhouette(
+            capsules[part], middles[part], r[part], depth[part], limbs.materials, _rims(limbs, view, x0, z0, turn)
+        )
+        for part, (limbs, x0, z0, turn) in zip(parts, figures, strict=True)
+    ]
+
+
+def _rims(limbs: Limbs, view: View, X: float, Z: float, yaw: float) -> list[tuple[F64, float]]:
+    """Outline and thickness in pixels of a bicycle's wheels."""
+    cos, sin = math.cos(yaw), math.sin(yaw)
     rims = []
-    for h, f, wheel_radius, thickness in limbs.wheels.tolist():
-        wf, wh = f + wheel_radius * _CIRCLE_COS, h + wheel_radius * _CIRCLE_SIN
-        wz = np.maximum(Z + wf * cos, 0.3)
-        wu, wv = view.project(X + wf * sin, wh, wz)
-        rims.append((np.stack([wu, wv], 1), thickness * focal / max(Z + f * cos, 0.3)))
-    return Silhouette(capsules, middles, r, cz.mean(1), limbs.materials, rims)
+    for h, f, radius, thickness in limbs.wheels.tolist():
+        along, up = f + radius * _CIRCLE_COS, h + radius * _CIRCLE_SIN
+        u, v = view.project(X + along * sin, up, np.maximum(Z + along * cos, 0.3))
+        rims.append((np.stack([u, v], 1), thickness * view.P_rows[1][1] / max(Z + f * cos, 0.3)))
+    return rims

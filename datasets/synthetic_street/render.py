@@ -35,48 +35,44 @@ class Picture:
     """(N,) share of each one's pixels that nothing hides, 0..1."""
 
 
-def _shadows(placed: list[Placed], view: View, light: Light, offset: int) -> list[tuple[F64, int]]:
-    """Ground polygons: soft dark under every body, and the sun's shadow of its cuboid."""
-    shapes = []
-    sun = light.sun_in_camera(view.heading)
-    throws = light.shade < 0.8 and sun[1] > 0.1
-    for p in placed:
-        look = looks(p.actor.kind, p.actor.look)
-        h, w, length = look.dimensions_hwl
-        vehicle = isinstance(look, Vehicle)
-        if not vehicle:
-            w, length = 0.4, 0.5 if p.actor.kind == "pedestrian" else 1.4
-        cos, sin = np.cos(p.yaw), np.sin(p.yaw)
+_CORNERS = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+"""Of a footprint: across, along."""
+_SHADOW_NEAR_M = 0.8
 
-        def corners(
-            grow: float, cos: float = cos, sin: float = sin, w: float = w, length: float = length, p: Placed = p
-        ) -> F64:
-            x = np.array([-w, w, w, -w]) / 2 * grow
-            f = np.array([-length, -length, length, length]) / 2 * grow
-            return np.stack([p.X + x * cos + f * sin, p.Z - x * sin + f * cos], 1)
 
-        ground = corners(1.0)
-        if ground[:, 1].min() < 0.8:
-            continue
-        if throws and not p.actor.shaded:
-            throw = -np.array([sun[0], sun[2]]) / max(sun[1], 0.2) * h * 0.9
-            cast = np.concatenate([ground, corners(0.8) + throw])
-            if cast[:, 1].min() > 0.8:
-                u, v = view.project(cast[:, 0], np.zeros(len(cast)), cast[:, 1])
-                hull = cv2.convexHull(np.stack([u, v], 1).astype(np.float32))[:, 0]
-                shapes.append((hull.astype(np.float64), int(255 * light.shade)))
-    for p in placed:
-        look = looks(p.actor.kind, p.actor.look)
-        if not isinstance(look, Vehicle):
-            continue
-        h, w, length = look.dimensions_hwl
-        cos, sin = np.cos(p.yaw), np.sin(p.yaw)
-        for grow, value in ((1.04, 0.62), (0.94, 0.3)):
-            x, f = np.array([-w, w, w, -w]) / 2 * grow, np.array([-length, -length, length, length]) / 2 * grow
-            X, Z = p.X + x * cos + f * sin, p.Z - x * sin + f * cos
-            if Z.min() > 0.8:
-                u, v = view.project(X, np.zeros(4), Z)
-                shapes.append((np.stack([u, v], 1), int(255 * min(value, light.shade * value * 1.6))))
+def _shadows(placed: list[Placed], view: View, light: Light) -> list[tuple[F64, int]]:
+    """Ground polygons with their brightness: the sun's shadow of each cuboid, and a soft dark under vehicles."""
+    if not placed:
+        return []
+    found = [looks(p.actor.kind, p.actor.look) for p in placed]
+    vehicle = np.array([isinstance(look, Vehicle) for look in found])
+    hwl = np.array([look.dimensions_hwl for look in found])
+    cycling = np.array([p.actor.kind == "cyclist" for p in placed])
+    width = np.where(vehicle, hwl[:, 1], 0.4)
+    length = np.where(vehicle, hwl[:, 2], np.where(cycling, 1.4, 0.5))
+    X, Z, yaw = (np.array([getattr(p, k) for p in placed])[:, None] for k in ("X", "Z", "yaw"))
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    x, f = width[:, None] * _CORNERS[:, 0], length[:, None] * _CORNERS[:, 1]  # (N, 4)
+    across, ahead = x * cos + f * sin, f * cos - x * sin
+
+    def pixels(X: F64, Z: F64) -> F64:
+        return np.stack(view.project(X, np.zeros_like(X), np.maximum(Z, _SHADOW_NEAR_M)), -1)
+
+    shapes: list[tuple[F64, int]] = []
+    sun_x, sun_up, sun_z = light.sun_in_camera(view.heading).tolist()
+    if light.shade < 0.8 and sun_up > 0.1:
+        throw = -0.9 * hwl[:, :1] / max(sun_up, 0.2)
+        cast_X = np.concatenate([X + across, X + 0.8 * across + throw * sun_x], 1)  # (N, 8)
+        cast_Z = np.concatenate([Z + ahead, Z + 0.8 * ahead + throw * sun_z], 1)
+        shown = (cast_Z > _SHADOW_NEAR_M).all(1) & ~np.array([p.actor.shaded for p in placed])
+        for outline in pixels(cast_X[shown], cast_Z[shown]).astype(np.float32):
+            hull = cv2.convexHull(outline).reshape(-1, 2)
+            shapes.append((hull.astype(np.float64), int(255 * light.shade)))
+    for grow, value in ((1.04, 0.62), (0.94, 0.3)):
+        under_X, under_Z = (X + grow * across)[vehicle], (Z + grow * ahead)[vehicle]
+        shown = (under_Z > _SHADOW_NEAR_M).all(1)
+        brightness = int(255 * min(value, light.shade * value * 1.6))
+        shapes += [(outline, brightness) for outline in pixels(under_X[shown], under_Z[shown])]
     return shapes
 
 
@@ -106,9 +102,7 @@ def render(
     placed = sorted(place_all(actors, view), key=lambda p: p.Z)[:250]
     draw_sky(image, view, light, street.seed & 0xFFFF)
     ground = Ground(street, view, s, light)
-    ground.draw(
-        image, levels, _shadows([p for p in placed if p.Z < 70], view, light, ground.top), street.seed & 0xFFFF
-    )
+    ground.draw(image, levels, _shadows([p for p in placed if p.Z < 70], view, light), street.seed & 0xFFFF)
     walls = Walls(street, view, s, light)
     walls.draw(image, ids)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.sample import Sample
 from datasets.synthetic_street.geometry import NEAR_M, View
-from datasets.synthetic_street.people import Limbs, Person, Silhouette, pose, silhouette
+from datasets.synthetic_street.people import Limbs, Person, Silhouette, pose, silhouettes
 from datasets.synthetic_street.scene import Actor, looks
 from datasets.synthetic_street.vehicles import Vehicle
 from perception.camera import PinholeCamera
@@ -20,6 +20,7 @@ from perception.types import CLASS_NAMES, F64, I64, U8
 LABELLED_M = 75.0
 """Objects farther away become DontCare, as in KITTI."""
 _POSES_A_RADIAN = 10.0
+_FIGURE_NEAR_M = 0.8
 SMALLEST_PX = 13.0
 """Objects lower than this become DontCare."""
 VISIBLE_SHARES = (0.80, 0.45, 0.10)
@@ -96,17 +97,19 @@ def place_all(actors: list[Actor], view: View) -> list[Placed]:
         reach = max(look.dimensions_hwl) * 0.75
         if -reach < Z < 130 and abs(X) - reach < (Z + reach) * 0.95 + 2:
             near.append((actor, look, X, Z, actor.heading - view.heading))
-    extents, bodies = _vehicle_extents([n for n in near if isinstance(n[1], Vehicle)], view)
+    walking = [n for n in near if isinstance(n[1], Person) and n[3] > _FIGURE_NEAR_M]
+    poses = [
+        (_posed(a.kind, a.look, int(a.phase * _POSES_A_RADIAN), a.moving), X, Z, yaw) for a, _, X, Z, yaw in walking
+    ]
+    figures = iter(silhouettes(poses, view))
+    bodies = iter(_vehicle_extents([n for n in near if isinstance(n[1], Vehicle)], view))
     placed = []
-    at = 0
     for actor, look, X, Z, yaw in near:
         figure, vertices, extent = None, None, None
         if isinstance(look, Vehicle):
-            extent, vertices = extents[at], bodies[at]
-            at += 1
-        elif Z > 0.8:
-            limbs = _posed(actor.kind, actor.look, int(actor.phase * _POSES_A_RADIAN), actor.moving)
-            figure = silhouette(limbs, view, X, Z, yaw)
+            extent, vertices = next(bodies)
+        elif Z > _FIGURE_NEAR_M:
+            figure = next(figures)
             points = figure.points()
             extent = [*points.min(0).tolist(), *points.max(0).tolist()]
         if extent is None or (cut := _cut_to(extent, view.size_hw)) is None:
@@ -124,10 +127,10 @@ def _cut_to(extent: list[float], size_hw: tuple[int, int]) -> list[float] | None
     return cut if cut[2] - cut[0] >= 1 and cut[3] - cut[1] >= 1 else None
 
 
-def _vehicle_extents(near: list, view: View) -> tuple[list[list[float] | None], list[F64]]:
+def _vehicle_extents(near: list, view: View) -> list[tuple[list[float] | None, F64]]:
     """Tight boxes before cutting, None for vehicles behind the camera, and all vertices as (V, 3) X, height, Z."""
     if not near:
-        return [], []
+        return []
     sizes = [len(look.vertices) for _, look, *_ in near]
     of = np.repeat(np.arange(len(near)), sizes)
     local = np.concatenate([look.vertices for _, look, *_ in near])
@@ -153,7 +156,7 @@ def _vehicle_extents(near: list, view: View) -> tuple[list[list[float] | None], 
         # what lies before the near plane, and where the lines to the rest cross it
         u, v = view.project(*_cut(outline[:, 0], outline[:, 1], outline[:, 2]))
         extents[i] = [float(u.min()), float(v.min()), float(u.max()), float(v.max())]
-    return extents, bodies
+    return list(zip(extents, bodies, strict=True))
 
 
 def _cut(x: F64, up: F64, z: F64) -> tuple[F64, F64, F64]:
