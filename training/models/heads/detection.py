@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.distributed import sum_over_ranks
 from training.models.blocks import separable_block
 
 STRIDES = (8, 16, 32)
@@ -131,7 +132,10 @@ class DetectionHead(nn.Module):
     def loss(
         self, class_logits: Tensor, bin_logits: Tensor, targets: DetectionTargets, size_hw: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """Losses `class`, `box` and `bins`, each already weighted and normalised by the batch's assigned quality."""
+        """Losses `class`, `box` and `bins`, each already weighted and normalised by the batch's assigned quality.
+
+        The batch is that of all processes: sums go through `sum_over_ranks` before they are divided.
+        """
         config = self.config
         points, strides = grid_points(size_hw, class_logits.device)
         boxes = self.boxes(bin_logits, points, strides)  # (B, A, 4)
@@ -142,13 +146,14 @@ class DetectionHead(nn.Module):
         target_ids = assigned[batch, point]
         classes = targets.class_ids[batch, target_ids]
         class_targets[batch, point, classes] = quality[batch, point]
-        normaliser = class_targets.sum().clamp(min=1.0)
+        normaliser = sum_over_ranks(class_targets.sum()).clamp(min=1.0)
         weight = class_loss_weight(points, class_targets, targets)
         class_loss = F.binary_cross_entropy_with_logits(class_logits, class_targets, weight, reduction="sum")
-        losses = {"class": config.class_weight * class_loss / normaliser}
+        losses = {"class": config.class_weight * sum_over_ranks(class_loss) / normaliser}
         weights = quality[batch, point]
         wanted, got = targets.boxes_xyxy[batch, target_ids], boxes[batch, point]
-        losses["box"] = config.box_weight * ((1 - complete_iou(got, wanted)) * weights).sum() / normaliser
+        box_loss = ((1 - complete_iou(got, wanted)) * weights).sum()
+        losses["box"] = config.box_weight * sum_over_ranks(box_loss) / normaliser
         sides = torch.cat([points[point] - wanted[:, :2], wanted[:, 2:] - points[point]], -1) / strides[point]
         sides = sides.clamp(0, config.bins - 1.01)  # (P, 4)
         low = sides.floor()
@@ -158,7 +163,7 @@ class DetectionHead(nn.Module):
         bins_loss = F.cross_entropy(logits, low_index, reduction="none") * (1 - high_share.flatten())
         bins_loss = bins_loss + F.cross_entropy(logits, low_index + 1, reduction="none") * high_share.flatten()
         bins_loss = bins_loss.unflatten(0, (-1, 4)).mean(-1)
-        losses["bins"] = config.bins_weight * (bins_loss * weights).sum() / normaliser
+        losses["bins"] = config.bins_weight * sum_over_ranks((bins_loss * weights).sum()) / normaliser
         return losses
 
 

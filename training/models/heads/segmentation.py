@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.distributed import sum_over_ranks
 from training.models.blocks import conv_block, separable_block
 
 CHANNELS = ("road", "vehicle", "person")
@@ -64,11 +65,13 @@ class SegmentationHead(nn.Module):
         judged = (masks != IGNORE).float()
         wanted = torch.where(masks == 1, 1.0, 0.0)
         pixel = F.binary_cross_entropy_with_logits(logits, wanted, judged, reduction="none")
-        mean = pixel.sum((0, 2, 3)) / judged.sum((0, 2, 3)).clamp(min=1.0)  # (3,)
         # overlap term: small or unbalanced areas count as much as large ones (V-Net, Milletari et al. 2016)
         shared = (logits.sigmoid() * wanted * judged).sum((0, 2, 3))
         total = (logits.sigmoid() * judged).sum((0, 2, 3)) + (wanted * judged).sum((0, 2, 3))
-        dice = (1 - (2 * shared + 1) / (total + 1)) * (judged.sum((0, 2, 3)) > 0)
+        sums = torch.stack([pixel.sum((0, 2, 3)), judged.sum((0, 2, 3)), shared, total])  # (4, 3)
+        pixel_sum, judged_sum, shared, total = sum_over_ranks(sums)
+        mean = pixel_sum / judged_sum.clamp(min=1.0)  # (3,)
+        dice = (1 - (2 * shared + 1) / (total + 1)) * (judged_sum > 0)
         both = mean + 0.5 * dice
         return {
             "road": self.config.road_weight * both[0],

@@ -1,0 +1,117 @@
+"""Several processes that train one network: who we are, sums over all of us, batch statistics over all of us.
+
+`torchrun` starts the processes and says in the environment who is who; without it there is one, and everything here
+does nothing. Each process takes its part of every batch. A loss adds its sums over all processes before it divides
+(`sum_over_ranks`), so every process holds the loss of the whole batch, whatever falls to whom, and the gradient
+that DistributedDataParallel averages is that of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Number of this process; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def launched() -> bool:
+    """True under `torchrun`, whose environment is its interface."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, which is the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the other processes for the length of a block; nothing happens where there are none.
+
+    A block that fails leaves without a word to the others: they may wait for us, and `torchrun` ends them.
+    """
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, with its gradient; the tensor itself where there is one process.
+
+    Every process must call it the same number of times in the same order.
+    """
+    return all_reduce(value) if world() > 1 else value
+
+
+def gather(items: Sequence[T]) -> list[T]:
+    """What all processes hold, in order of rank, on every process. Lengths may differ."""
+    if world() == 1:
+        return list(items)
+    parts: list[Any] = [None] * world()
+    dist.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]
+
+
+def from_first(value: T) -> T:
+    """What rank 0 holds, on every process."""
+    if world() == 1:
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+class BatchNormOverRanks(nn.BatchNorm2d):
+    """Batch norm whose batch is that of all processes. PyTorch's own SyncBatchNorm has no CPU version."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) → the same, normalised by mean and variance over all processes."""
+        if not self.training or world() == 1:
+            return super().forward(input)
+        x = input.float()
+        count = x.numel() / x.shape[1] * world()  # every process has as many pictures
+        mean = sum_over_ranks(x.sum((0, 2, 3))) / count
+        centred = x - mean[:, None, None]
+        variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+
+def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
+    """Let every batch norm of a network count the batch of all processes. Names and shapes of weights stay."""
+    if world() == 1:
+        return
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                if device.type == "cuda":
+                    setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+                else:
+                    child.__class__ = BatchNormOverRanks  # same fields; only the forward pass differs
