@@ -68,9 +68,16 @@ class IndexMasks:
     def __len__(self) -> int:
         return len(self.names)
 
+    def _image_path(self, name: str) -> Path:
+        return find_image(self.images, name) or self.images / f"{name}.png"
+
+    def files(self, i: int) -> list[Path]:
+        """Every file that sample `i` is read from, where present; the picture first."""
+        return [self._image_path(self.names[i]), self._mask_path(self.names[i])]
+
     def __getitem__(self, i: int) -> Sample:
         name = self.names[i]
-        image = read_image(find_image(self.images, name) or self.images / f"{name}.png")
+        image = read_image(self._image_path(name))
         numbers = read_index_mask(self._mask_path(name), (image.shape[0], image.shape[1]))
         if unknown := set(np.unique(numbers).tolist()) - self.legend.classes:
             raise UserError(

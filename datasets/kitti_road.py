@@ -85,9 +85,18 @@ class KittiRoad:
     def __len__(self) -> int:
         return len(self.names)
 
+    def _image_path(self, name: str) -> Path:
+        return find_image(self.folder / "image_2", name) or self.folder / "image_2" / f"{name}.png"
+
+    def files(self, i: int) -> list[Path]:
+        """Every file that sample `i` is read from, where present; the picture first."""
+        name = self.names[i]
+        truth = [self._truth_path(name)] if self.labelled else []
+        return [self._image_path(name), *truth, self.folder / "calib" / f"{name}.txt"]
+
     def __getitem__(self, i: int) -> Sample:
         name = self.names[i]
-        image = read_image(find_image(self.folder / "image_2", name) or self.folder / "image_2" / f"{name}.png")
+        image = read_image(self._image_path(name))
         calibration = self.folder / "calib" / f"{name}.txt"
         camera = PinholeCamera(read_calibration(calibration)["P2"]) if calibration.exists() else None
         if not self.labelled:

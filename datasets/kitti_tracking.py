@@ -96,10 +96,23 @@ class KittiTracking:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def _image_path(self, sequence: str, stem: str) -> Path:
+        folder = self.folder / "image_02" / sequence
+        return find_image(folder, stem) or folder / f"{stem}.png"
+
+    def files(self, i: int) -> list[Path]:
+        """Every file that sample `i` is read from, where present; the picture first."""
+        sequence, stem = self.frames[i]
+        return [
+            self._image_path(sequence, stem),
+            self.folder / "label_02" / f"{sequence}.txt",
+            self.folder / "calib" / f"{sequence}.txt",
+            self.folder / ROAD_FOLDER / sequence / f"{stem}.png",
+        ]
+
     def __getitem__(self, i: int) -> Sample:
         sequence, stem = self.frames[i]
-        folder = self.folder / "image_02" / sequence
-        image = read_image(find_image(folder, stem) or folder / f"{stem}.png")
+        image = read_image(self._image_path(sequence, stem))
         rows = self._rows[sequence]
         objects = rows.objects[np.flatnonzero(rows.frame_ids == int(stem))]
         found = targets(objects, self.rule, (image.shape[0], image.shape[1]))

@@ -87,9 +87,16 @@ class PartialBoxes:
     def __len__(self) -> int:
         return len(self.names)
 
+    def _image_path(self, name: str) -> Path:
+        return find_image(self.root / "image_2", name) or self.root / "image_2" / f"{name}.png"
+
+    def files(self, i: int) -> list[Path]:
+        """Every file that sample `i` is read from, where present; the picture first."""
+        return [self._image_path(self.names[i]), self._label_path(self.names[i])]
+
     def __getitem__(self, i: int) -> Sample:
         name = self.names[i]
-        image = read_image(find_image(self.root / "image_2", name) or self.root / "image_2" / f"{name}.png")
+        image = read_image(self._image_path(name))
         rows = read_objects(self._label_path(name), scores=False, classes=self.set.rule.names)
         found = targets(rows, self.set.rule, (image.shape[0], image.shape[1]))
         return Sample(
