@@ -18,8 +18,10 @@ not a wild place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +38,10 @@ MAX_REMEMBERED = 256
 """Tracks that are not in the present frame, and may come back."""
 RESTING_PX, RESTING_SHARE = 3.0, 0.08
 """A lower edge this close to the upper edge of a nearer box, pixels and share of its height, rests on it."""
-_ASPECT_STEP, _ASPECTS = 0.05, 100
+_OUTWARD = np.array([[-1.0], [-1.0], [1.0], [1.0]])
+"""Of left, top, right, bottom: the direction towards the border of the picture."""
+_DEPTH_SHARE = np.array([[0.1], [1.0]])
+"""How much of the doubt about an object's depth is doubt about its place aside and ahead."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +76,26 @@ class RangingConfig:
                 raise ValueError(f"RangingConfig.{setting.name}: found {found}, expected a number above 0")
 
 
-@dataclass(frozen=True, eq=False)
-class _View:
-    """What the boxes of one frame look like from the camera. Everything (N,), one value a row of the filter."""
+class _View(NamedTuple):
+    """What the boxes of one frame look like from the camera. Everything (N,), one value a track, if not said else."""
 
-    left: F64
-    """Tangent of the view ray through the left edge, right of straight ahead."""
-    right: F64
-    top: F64
-    """Tangent of the view ray through the upper edge, down from the horizon of the calibration."""
-    foot: F64
-    top_var: F64
-    """Variance of the tangent; infinite where the edge is cut or the object was not seen."""
-    foot_var: F64
-    side_var: F64
+    sides: F64
+    """(2, N) tangents of the view rays through the left and right edge, right of straight ahead."""
+    ends: F64
+    """(2, N) tangents of the view rays through the upper and lower edge, down from the horizon of the calibration."""
     tilt: F64
-    """(2, N) by how much the tangents of foot and top grow per radian of pitch and of roll."""
-    cut_left: np.ndarray
-    cut_right: np.ndarray
-    cut_foot: np.ndarray
+    """(2, N) by how much the tangents of the ends grow per radian of pitch and of roll."""
+    side_var: F64
+    """Variance of the tangent; infinite where the edge is cut or the object was not seen."""
+    top_var: F64
+    foot_var: F64
+    cut: np.ndarray | None
+    """(4, N) which edges the border cuts: left, top, right, bottom; None where it cuts none."""
+    cut_foot: np.ndarray | None
+    """Where the lower edge is not the foot; None where it always is."""
     half_depth: F64
     """Metres from the nearest point to the centre, along the line of sight."""
-    half_depth_std: F64
+    half_depth_var: F64
     half_width: F64
 
 
@@ -111,20 +114,17 @@ class Ranger:
                     size.height_spread,
                     size.half_width_m,
                     size.half_depth_m,
-                    size.half_depth_std_m,
+                    size.half_depth_std_m**2,
                     size.edge_std_share,
+                    *size.turning(),
                 )
                 for size in sizes
             ]
         ).T
-        """(6, classes) columns of the priors, by class id; the last is the unknown class."""
-        aspects = (np.arange(_ASPECTS) + 0.5) * _ASPECT_STEP
-        self._half_depths = np.stack([size.half_depth_at(aspects) for size in sizes])  # (classes, aspects)
-        cos, sin = np.cos(camera.pitch_rad), np.sin(camera.pitch_rad)
-        level = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
-        self._level_from_pixel = level @ np.linalg.inv(camera.K_cam2)
+        """(9, classes) columns of the priors, by class id; the last is the unknown class."""
+        self._rays_from_box = _rays_from_box(camera)
         # P2's fourth column: our origin is camera 2, KITTI's labels count from camera 0
-        self._origin = np.linalg.solve(camera.K_cam2, camera.P_cam2[:, 3])
+        self._origin: list[float] = np.linalg.solve(camera.K_cam2, camera.P_cam2[:, 3]).tolist()
         self.reset()
 
     def reset(self) -> None:
@@ -134,7 +134,7 @@ class Ranger:
         self._ids: list[int] = []
         self._seen_ns: I64 = np.zeros(0, np.int64)
         self._placed = np.zeros(0, bool)
-        self._half_depth_std: F64 = np.zeros(0)
+        self._half_depth_var: F64 = np.zeros(0)
 
     @property
     def pitch_rad(self) -> float:
@@ -156,11 +156,12 @@ class Ranger:
         self._arrange([track.track_id for track in tracks], timestamp_ns)
         if not tracks:
             return ()
-        boxes, class_ids, usable = self._boxes(tracks)
-        view = self._look(boxes, class_ids, usable, size_hw)
-        fresh = usable & ~self._placed
-        if fresh.any():
-            self._place(np.flatnonzero(fresh), view, class_ids)
+        count = len(tracks)
+        edges, class_ids, usable = self._boxes(tracks)
+        view = self._look(edges, class_ids, usable, size_hw)
+        fresh = usable & ~self._placed[:count]
+        for row in np.flatnonzero(fresh).tolist():
+            self._place(row, view, int(class_ids[row]))
         self._learn(view, self._repetition(usable, fresh, timestamp_ns))
         return self._report(tracks)
 
@@ -192,167 +193,181 @@ class Ranger:
         self._filter.rearrange(order)
         if self._ids:
             self._seen_ns, self._placed = self._seen_ns[order], self._placed[order] & known
-            self._half_depth_std = self._half_depth_std[order]
+            self._half_depth_var = self._half_depth_var[order]
         else:
             self._seen_ns, self._placed = np.zeros(len(order), np.int64), known & False
-            self._half_depth_std = np.zeros(len(order))
+            self._half_depth_var = np.zeros(len(order))
         self._ids = ids + absent
 
     # ------------------------------------------------------------ what boxes tell
 
     def _boxes(self, tracks: tuple[Track, ...]) -> tuple[F64, I64, np.ndarray]:
-        """Boxes (N, 4), classes (N,) and which of them were seen in this frame and are boxes at all (N,)."""
-        given, total = len(tracks), len(self._ids)
-        boxes, usable = np.zeros((total, 4)), np.zeros(total, bool)
-        class_ids = np.full(total, -1)
-        boxes[:given] = np.concatenate([track.box_xyxy for track in tracks]).reshape(-1, 4)
-        usable[:given] = [track.frames_since_seen == 0 for track in tracks]
-        class_ids[:given] = [track.class_id for track in tracks]
-        last = self._sizes.shape[1] - 1  # the row of the unknown class
-        class_ids[(class_ids < 0) | (class_ids > last)] = last
-        usable &= (np.abs(boxes) < 1e5).all(axis=1)  # False for NaN
-        boxes[~usable] = (0, 0, 2, 2)
-        usable &= (boxes[:, 2:] - boxes[:, :2] > 1).all(axis=1)
-        boxes[~usable] = (0, 0, 2, 2)
-        return boxes, class_ids, usable
+        """Edges (5, N): left, top, right, bottom, 1; classes (N,); which were seen now and are boxes at all (N,)."""
+        unknown = self._sizes.shape[1] - 1
+        class_ids = np.array([t.class_id if 0 <= t.class_id < unknown else unknown for t in tracks])
+        usable = np.array([track.frames_since_seen == 0 for track in tracks])
+        edges = np.ones((5, len(tracks)))
+        edges[:4] = np.concatenate([track.box_xyxy for track in tracks]).reshape(-1, 4).T
+        if not np.abs(edges).max() < 1e5:  # nor is NaN
+            self._discard(np.abs(edges) < 1e5, edges, usable)
+        if (edges[2:4] - edges[:2]).min() <= 1:
+            self._discard(edges[2:4] - edges[:2] > 1, edges, usable)
+        return edges, class_ids, usable
 
-    def _look(self, boxes: F64, class_ids: I64, usable: np.ndarray, size_hw: tuple[int, int]) -> _View:
+    @staticmethod
+    def _discard(good: np.ndarray, edges: F64, usable: np.ndarray) -> None:
+        """Put harmless numbers where not all of a column is good, and use them for nothing."""
+        bad = np.flatnonzero(~good.all(axis=0))
+        edges[:4, bad] = ((0,), (0,), (2,), (2,))
+        usable[bad] = False
+
+    def _look(self, edges: F64, class_ids: I64, usable: np.ndarray, size_hw: tuple[int, int]) -> _View:
         config = self.config
-        left, top, right, bottom = boxes.T
-        width, height = right - left, bottom - top
-        middle_u, middle_v = (left + right) / 2, (top + bottom) / 2
-        pixels = np.ones((3, 4 * len(boxes)))
-        pixels[0] = np.concatenate([left, right, middle_u, middle_u])
-        pixels[1] = np.concatenate([middle_v, middle_v, top, bottom])
-        rays = (self._level_from_pixel @ pixels).reshape(3, 4, -1)
-        tangents = rays[:2] / np.maximum(rays[2], 1e-3)
-
-        limit_y, limit_x = size_hw[0] - config.border_px, size_hw[1] - config.border_px
-        cut_left, cut_right, cut_foot = left <= config.border_px, right >= limit_x, bottom >= limit_y
-        hidden, resting = _hidden_feet(boxes, usable)
+        rays = self._rays_from_box @ edges  # (12, N)
+        tangents = rays[:6] / np.maximum(rays[6:], 1e-3)
+        width, height = edges[2:4] - edges[:2]
         focal_x, focal_y = self.camera.P_cam2[0, 0], self.camera.P_cam2[1, 1]
-        _, _, half_width, usual_depth, half_depth_std, edge_share = self._sizes[:, class_ids]
-        edge_var = config.edge_std_px**2 + (edge_share * height) ** 2
-        covered = config.hidden_std_share * hidden
-        side_var = edge_var + (covered * width) ** 2
+        _, _, half_width, usual_depth, half_depth_var, edge_share, start, scale, side_depth = self._sizes.take(
+            class_ids, axis=1
+        )
+        edge_var = (edge_share * height) ** 2 + config.edge_std_px**2
+        top_var = foot_var = edge_var * (1 / focal_y**2)
+        side_var = edge_var * (1 / focal_x**2)
+        hidden, resting = _hidden_feet(edges, width, height, usable)
+        if hidden is not None:
+            covered = config.hidden_std_share * hidden
+            top_var = top_var * (1 + hidden)
+            foot_var = foot_var + (covered * height / focal_y) ** 2
+            side_var = side_var + (covered * width / focal_x) ** 2
 
-        bins = np.minimum(width / height / _ASPECT_STEP, _ASPECTS - 1).astype(np.int64)
-        cut_side = cut_left | cut_right
-        half_depth = np.where(cut_side, usual_depth, self._half_depths[class_ids, bins])
-        half_depth_std = np.where(cut_side, 0.6 * half_depth, half_depth_std)
-        self._half_depth_std[usable] = half_depth_std[usable]
+        turned = np.minimum(np.maximum(width / height * scale - start, 0.0), 1.0)
+        half_depth = usual_depth + turned * side_depth
+        border, limit_y, limit_x = config.border_px, size_hw[0] - config.border_px, size_hw[1] - config.border_px
+        cut = edges[:4] * _OUTWARD >= ((-border,), (-border,), (limit_x,), (limit_y,))
+        any_cut, cut_foot = bool(cut.any()), resting
+        if any_cut:
+            cut_side = cut[0] | cut[2]
+            half_depth = np.where(cut_side, usual_depth, half_depth)
+            half_depth_var = np.where(cut_side, (0.6 * half_depth) ** 2, half_depth_var)
+            top_var = np.where(cut[1], np.inf, top_var)
+            cut_foot = cut[3] if resting is None else cut[3] | resting
+        np.copyto(self._half_depth_var[: len(usable)], half_depth_var, where=usable)
         return _View(
-            left=tangents[0, 0],
-            right=tangents[0, 1],
-            top=tangents[1, 2],
-            foot=tangents[1, 3],
-            top_var=np.where(top <= config.border_px, np.inf, edge_var * (1 + hidden) / focal_y**2),
-            foot_var=(edge_var + (covered * height) ** 2) / focal_y**2,
-            side_var=side_var / focal_x**2,
-            tilt=np.stack([np.ones(len(boxes)), tangents[0, 2]]),
-            cut_left=cut_left,
-            cut_right=cut_right,
-            cut_foot=cut_foot | resting,
+            sides=tangents[:2],
+            ends=tangents[2:4],
+            tilt=tangents[4:],
+            side_var=side_var,
+            top_var=top_var,
+            foot_var=foot_var,
+            cut=cut if any_cut else None,
+            cut_foot=cut_foot,
             half_depth=half_depth,
-            half_depth_std=half_depth_std,
+            half_depth_var=half_depth_var,
             half_width=half_width,
         )
 
     def _repetition(self, usable: np.ndarray, fresh: np.ndarray, timestamp_ns: int) -> F64:
         """(N,) by how much the variance of this frame's boxes grows because they repeat the last ones' errors."""
-        gap_s = np.maximum((timestamp_ns - self._seen_ns) * 1e-9, 1e-6)
-        self._seen_ns[usable] = timestamp_ns
-        repetition = np.where(fresh, 1.0, 1 + 2 * self.config.edge_time_s / gap_s)
-        return np.where(usable, repetition, np.inf)
+        seen_ns = self._seen_ns[: len(usable)]
+        gap_s = np.maximum((timestamp_ns - seen_ns) * 1e-9, 1e-6)
+        repetition = 1 + 2 * self.config.edge_time_s / gap_s
+        repetition[fresh] = 1.0
+        repetition[~usable] = np.inf
+        np.copyto(seen_ns, timestamp_ns, where=usable)
+        return repetition
 
     # ------------------------------------------------------------ into the filter
 
-    def _place(self, rows: I64, view: _View, class_ids: I64) -> None:
-        """Start new objects where foot, height and width, weighed against each other, put them.
+    def _place(self, row: int, view: _View, class_id: int) -> None:
+        """Start a new object where foot, height and width, weighed against each other, put it.
 
         For an object that is seen whole this is only where the measurements are made linear: its own variance is as
         wide as the distance, and the filter does the rest. Where the foot is cut, it is all there is.
         """
-        config, height_m = self.config, self.camera.height_m
-        log_height, spread, half_width, half_depth = self._sizes[:4, class_ids[rows]]
-        cut, cut_side = view.cut_foot[rows], (view.cut_left | view.cut_right)[rows]
-        span = np.maximum(view.foot[rows] - view.top[rows], 1e-4)
-        by_height = log_height - np.log(span)
-        height_var = spread**2 + (view.foot_var[rows] + view.top_var[rows]) / span**2
-        tilt = view.tilt[:, rows]
-        by_foot = np.log(height_m / np.maximum(view.foot[rows] - self._filter.tilt @ tilt, 0.008))
-        plane_var = (tilt * (self._filter.tilt_cov @ tilt)).sum(axis=0) + config.drift.slope_std_rad**2
-        foot_var = (plane_var + view.foot_var[rows]) * (np.exp(by_foot) / height_m) ** 2
+        config, camera_m, joint = self.config, self.camera.height_m, self._filter
+        log_height, spread, half_width, usual_depth = self._sizes[:4, class_id].tolist()
+        (left, right), (top, foot) = view.sides[:, row].tolist(), view.ends[:, row].tolist()
+        tilt = view.tilt[:, row]
+        cut_foot = view.cut_foot is not None and bool(view.cut_foot[row])
+        cut_side = view.cut is not None and bool(view.cut[0, row] or view.cut[2, row])
+        cues = []  # logarithm of the distance, its variance
+        span, span_var = max(foot - top, 1e-4), float(view.foot_var[row] + view.top_var[row])
+        if not cut_foot:
+            cues.append((log_height - math.log(span), spread**2 + span_var / span**2))
+        by_foot = math.log(camera_m / max(foot - float(joint.tilt @ tilt), 0.008))
+        plane_var = float(tilt @ joint.tilt_cov @ tilt) + config.drift.slope_std_rad**2 + float(view.foot_var[row])
+        cues.append((by_foot - 0.3, 1.0) if cut_foot else (by_foot, plane_var * (math.exp(by_foot) / camera_m) ** 2))
         # between the width seen from behind and from the side, which is known to some 40 %
-        by_width = np.log(2 * np.sqrt(half_width * half_depth) / np.maximum(view.right[rows] - view.left[rows], 1e-4))
-        cues = np.stack([by_height, by_foot - 0.3 * cut, by_width])
-        variances = np.stack([np.where(cut, np.inf, height_var), np.where(cut, 1.0, foot_var), 0.16 + 1e3 * cut_side])
-        face = np.exp((cues / variances).sum(axis=0) / (1 / variances).sum(axis=0))
-        ahead_m = np.clip(face + view.half_depth[rows], 1.0, 150.0)
-        across_m = (view.left[rows] + view.right[rows]) / 2 * ahead_m
-        nothing, speed_var = np.zeros(len(rows)), np.full(len(rows), config.speed_std_mps**2)
-        mean = np.stack([across_m, nothing, ahead_m, nothing, log_height, nothing])
-        across_var, ahead_var = ahead_m**2, np.where(cut, 0.4 * ahead_m, ahead_m) ** 2
-        variance = np.stack([across_var, speed_var, ahead_var, speed_var, spread**2, config.drift.slope_var(ahead_m)])
-        self._filter.begin(rows, mean, variance)
-        self._placed[rows] = True
+        by_width = math.log(2 * math.sqrt(half_width * usual_depth) / max(right - left, 1e-4))
+        cues.append((by_width, 0.16 + 1e3 * cut_side))
+        weight = sum(1 / variance for _, variance in cues)
+        face_m = math.exp(sum(cue / variance for cue, variance in cues) / weight)
+        ahead_m = min(max(face_m + float(view.half_depth[row]), 1.0), 150.0)
+        across_m = (left + right) / 2 * ahead_m
+        ahead_std, speed_var = (0.4 if cut_foot else 1.0) * ahead_m, config.speed_std_mps**2
+        variance = (ahead_m**2, speed_var, ahead_std**2, speed_var, spread**2, config.drift.slope_var(ahead_m))
+        joint.begin(row, (across_m, 0.0, ahead_m, 0.0, log_height, 0.0), variance)
+        self._placed[row] = True
 
     def _learn(self, view: _View, repetition: F64) -> None:
         """All edges of all boxes of this frame."""
         joint, camera_m = self._filter, self.camera.height_m
-        mean = joint.mean
-        cut_side = view.cut_left | view.cut_right
-        # of an object that the side of the picture cuts, any point may be the lowest that is seen
-        to_face = np.where(cut_side, 0.3 * view.half_depth, view.half_depth)
-        tilted = joint.tilt @ view.tilt
-        joint.listen()
+        mean = joint.mean[:, : len(repetition)]
+        top, foot = view.ends - joint.tilt @ view.tilt
+        to_face = view.half_depth
+        if view.cut is not None:
+            # of an object that the side of the picture cuts, any point may be the lowest that is seen
+            to_face = np.where(view.cut[0] | view.cut[2], 0.3 * to_face, to_face)
+        joint.listen(len(repetition))
 
         face_m = np.maximum(mean[Z] - to_face, 0.7)
-        slope = -camera_m / face_m**2
-        residual = view.foot - tilted - mean[SLOPE] - camera_m / face_m
-        # a foot below the picture, or behind something, is at least as near as where it is cut says
-        silent = view.cut_foot & (residual < 0)
-        variance = np.where(silent, np.inf, view.foot_var + (slope * view.half_depth_std) ** 2)
-        joint.observe(residual, (Z, SLOPE), (slope, 1.0), view.tilt, variance * repetition)
+        expected = camera_m / face_m
+        fall = expected / face_m
+        residual = foot - mean[SLOPE] - expected
+        variance = (fall * fall * view.half_depth_var + view.foot_var) * repetition
+        if view.cut_foot is not None:
+            # a foot below the picture, or behind something, is at least as near as where it is cut says
+            variance[view.cut_foot & (residual < 0)] = np.inf
+        joint.observe(residual, SLOPE, ((Z, fall),), view.tilt, variance)
 
         object_m = np.exp(mean[LOG_HEIGHT])
         drop_m = camera_m - object_m  # of its upper edge below the camera
         rim_m = np.maximum(mean[Z] + np.where(drop_m > 0, view.half_depth, -to_face), 0.7)
-        slope = -drop_m / rim_m**2
-        residual = view.top - tilted - mean[SLOPE] - drop_m / rim_m
-        variance = view.top_var + (slope * view.half_depth_std) ** 2
-        joint.observe(
-            residual, (Z, LOG_HEIGHT, SLOPE), (slope, -object_m / rim_m, 1.0), view.tilt, variance * repetition
-        )
+        expected = drop_m / rim_m
+        fall = expected / rim_m
+        residual = top - mean[SLOPE] - expected
+        variance = (fall * fall * view.half_depth_var + view.top_var) * repetition
+        joint.observe(residual, SLOPE, ((Z, fall), (LOG_HEIGHT, object_m / rim_m)), view.tilt, variance)
 
-        across_m, bearing, variance = self._across(view, np.maximum(mean[Z], 0.7), cut_side)
-        joint.observe(across_m - mean[X], (X, Z), (1.0, -bearing), None, variance * repetition)
+        across_m, bearing, variance = self._across(view, np.maximum(mean[Z], 0.7))
+        joint.observe(across_m - mean[X], X, ((Z, bearing),), None, variance * repetition)
         joint.settle()
         self._keep_sane()
 
-    def _across(self, view: _View, ahead_m: F64, cut_side: np.ndarray) -> tuple[F64, F64, F64]:
+    def _across(self, view: _View, ahead_m: F64) -> tuple[F64, F64, F64]:
         """Place across the road from the side edges: metres, its change per metre ahead, variance in m².
 
         The left edge of an object to our left is its near corner, of one to our right its far corner; the right edge
         the other way round. Where one side is cut, the other edge and the usual width have to do.
         """
-        left_m = view.left * (ahead_m + np.sign(view.left) * view.half_depth)
-        right_m = view.right * (ahead_m - np.sign(view.right) * view.half_depth)
-        across_m, bearing = (left_m + right_m) / 2, (view.left + view.right) / 2
-        variance = ahead_m**2 * view.side_var + 0.05**2
-        if cut_side.any():
-            only_left, only_right = view.cut_right & ~view.cut_left, view.cut_left & ~view.cut_right
-            across_m = np.where(only_left, left_m + view.half_width, across_m)
-            across_m = np.where(only_right, right_m - view.half_width, across_m)
-            bearing = np.where(only_left, view.left, np.where(only_right, view.right, bearing))
+        (left, right), shift_m = view.sides, np.abs(view.sides) * view.half_depth
+        bearing = (left + right) * 0.5
+        across_m = bearing * ahead_m + (shift_m[0] - shift_m[1]) * 0.5
+        variance = ahead_m * ahead_m * view.side_var + 0.05**2
+        if view.cut is not None:
+            cut_left, cut_right = view.cut[0], view.cut[2]
+            only_left, only_right = cut_right & ~cut_left, cut_left & ~cut_right
+            across_m = np.where(only_left, left * ahead_m + shift_m[0] + view.half_width, across_m)
+            across_m = np.where(only_right, right * ahead_m - shift_m[1] - view.half_width, across_m)
+            bearing = np.where(only_left, left, np.where(only_right, right, bearing))
             guess = (0.5 * view.half_width) ** 2 + (bearing * 0.3 * view.half_depth) ** 2
-            variance = variance + cut_side * np.where(only_left | only_right, guess, 1.0)
+            variance = variance + (cut_left | cut_right) * np.where(only_left | only_right, guess, 1.0)
         return across_m, bearing, variance
 
     def _keep_sane(self) -> None:
         """Hold every state within what can be on a road, whatever came in."""
         mean = self._filter.mean
-        if not np.isfinite(mean.sum()) or not np.isfinite(self._filter.tilt.sum()):
+        if not math.isfinite(mean.sum()):  # the tilt is in it, by the last step of `settle`
             time_ns, ids = self._time_ns, self._ids
             self.reset()
             self._arrange(ids, time_ns or 0)
@@ -361,63 +376,91 @@ class Ranger:
         np.maximum(mean, _LOWEST, out=mean)
         np.minimum(mean, _HIGHEST, out=mean)
 
-    # ------------------------------------------------------------ out again
+    # ------------------------------------------------------------ out
 
     def _report(self, tracks: tuple[Track, ...]) -> tuple[Track, ...]:
-        config, count = self.config, len(tracks)
-        mean, cov = self._filter.mean[:, :count], self._filter.place_cov()[:, :, :count]
-        x_m, z_m = mean[X] - self._origin[0], mean[Z] - self._origin[2]
-        distance_m = np.hypot(x_m, z_m)
-        ux, uz = (x_m, z_m) / np.maximum(distance_m, 1e-6)  # 0 where nothing was placed
-        closing = -(ux * mean[VX] + uz * mean[VZ])
-        closing_var = ux**2 * cov[VX, VX] + 2 * ux * uz * cov[VX, VZ] + uz**2 * cov[VZ, VZ]
+        config, count, joint = self.config, len(tracks), self._filter
+        told = np.empty((9, count))
+        x_m, z_m, distance_m, std_m, speed, ttc_s = told[0], told[1], told[2], told[3:5], told[5:7], told[7]
+        np.subtract(joint.mean[X, :count], self._origin[0], out=x_m)
+        np.subtract(joint.mean[Z, :count], self._origin[2], out=z_m)
+        np.hypot(x_m, z_m, out=distance_m)
+        speed[:] = joint.mean[VX : VZ + 1 : 2, :count]
+        towards = told[:2] / -np.maximum(distance_m, 1e-6)
+        closing, closing_var = joint.speed_along(towards[0], towards[1])
         closing_std = np.sqrt(np.maximum(closing_var, 0))
-        sure = closing > np.maximum(config.closing_min_mps, config.closing_sigmas * closing_std)
-        ttc_s = distance_m / np.where(sure, closing, 1.0)
+        np.divide(distance_m, closing, out=ttc_s, where=closing != 0)
+        np.greater(closing, np.maximum(config.closing_min_mps, config.closing_sigmas * closing_std), out=told[8])
         # where the centre of a footprint is: never surer than the size of the object
-        depth_var = self._half_depth_std[:count] ** 2
-        x_std = np.sqrt(np.maximum(cov[X, X] + 0.1 * depth_var, 1e-4))
-        z_std = np.sqrt(np.maximum(cov[Z, Z] + depth_var, 1e-4))
-        columns = (x_m, z_m, x_std, z_std, distance_m, mean[VX], mean[VZ], ttc_s, sure, self._placed[:count])
-        rows = zip(tracks, *(column.tolist() for column in columns), strict=True)
-        # built outright: dataclasses.replace costs three times as much, for every object of every frame
-        return tuple(
-            Track(
-                track.track_id,
-                track.class_id,
-                track.box_xyxy,
-                track.score,
-                track.state,
-                track.age_frames,
-                track.frames_since_seen,
-                (x, z),
-                (x_std_m, z_std_m),
-                distance,
-                (vx, vz),
-                ttc if approaching else None,
-            )
-            if placed
-            else track
-            for track, x, z, x_std_m, z_std_m, distance, vx, vz, ttc, approaching, placed in rows
-        )
+        variance = joint.place_variance(count) + _DEPTH_SHARE * self._half_depth_var[:count]
+        np.sqrt(np.maximum(variance, 1e-4), out=std_m)
+        rows = zip(tracks, self._placed[:count].tolist(), told.T.tolist(), strict=True)
+        return tuple(_ranged(track, *values) if placed else track for track, placed, values in rows)
 
 
-def _hidden_feet(boxes: F64, usable: np.ndarray) -> tuple[F64, np.ndarray]:
+def _ranged(
+    track: Track,
+    x: float,
+    z: float,
+    distance: float,
+    x_std: float,
+    z_std: float,
+    vx: float,
+    vz: float,
+    ttc: float,
+    approaching: float,
+) -> Track:
+    """The track with its metric fields; field by field through `Track(…)` it takes three times as long."""
+    ranged = object.__new__(Track)
+    ranged.__dict__.update(
+        track.__dict__,
+        position_m=(x, z),
+        position_std_m=(x_std, z_std),
+        distance_m=distance,
+        velocity_mps=(vx, vz),
+        ttc_s=ttc if approaching else None,
+    )
+    return ranged
+
+
+def _rays_from_box(camera: PinholeCamera) -> F64:
+    """(12, 5) from the edges of a box (left, top, right, bottom, 1) to its view rays, in level coordinates.
+
+    Numerators, then denominators, of the tangents: aside through the middle of the left and of the right edge, down
+    through the middle of the upper and of the lower edge, of pitch (1), aside through the middle of the upper edge.
+    """
+    cos, sin = np.cos(camera.pitch_rad), np.sin(camera.pitch_rad)
+    level = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]) @ np.linalg.inv(camera.K_cam2)
+    x, y, one = np.eye(5)[[0, 2]], np.eye(5)[[1, 3]], np.eye(5)[4]  # each a row: of a box, take this
+    middle_x, middle_y = x.mean(axis=0), y.mean(axis=0)
+    left, right = (level @ np.stack([side, middle_y, one]) for side in x)  # (3, 5)
+    top, foot = (level @ np.stack([middle_x, end, one]) for end in y)
+    return np.stack(
+        [left[0], right[0], top[1], foot[1], one, top[0], left[2], right[2], top[2], foot[2], one, top[2]]
+    )
+
+
+def _hidden_feet(edges: F64, width: F64, height: F64, usable: np.ndarray) -> tuple[F64 | None, np.ndarray | None]:
     """What nearer objects, those whose own foot is lower, do to the lower edge of each box.
 
     Returns:
         (N,) share of it that lies in their boxes: a detector that boxes whole objects has guessed it.
         (N,) whether it rests on the upper edge of one: a detector that boxes what is visible has ended there, and the
         foot is somewhere below.
+        None where this is so of no box.
     """
-    if len(boxes) < 2:
-        return np.zeros(len(boxes)), np.zeros(len(boxes), bool)
-    left, top, right, bottom = boxes.T
-    width, height = right - left, bottom - top
+    left, top, right, bottom, _ = edges
     shared = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)  # (N, N)
-    in_front = (bottom > bottom[:, None] + 1) & (shared > 0) & usable
-    above = bottom[:, None] - top  # (N, N) how far the other's upper edge is above my foot
-    covered = np.where(in_front & (above > 0), shared, 0).sum(axis=1)
-    near = np.abs(above) < (RESTING_PX + RESTING_SHARE * height)[:, None]
-    resting = (in_front & near & (shared > 0.5 * width[:, None])).any(axis=1)
+    shared *= (bottom > (bottom + 1)[:, None]) & usable
+    mine, other = np.nonzero(shared > 0)
+    if not len(mine):
+        return None, None
+    shared = shared[mine, other]  # (pairs,)
+    above = bottom[mine] - top[other]  # how far the other's upper edge is above my foot
+    covered = np.bincount(mine, np.where(above > 0, shared, 0), len(width))
+    near = (np.abs(above) < (RESTING_PX + RESTING_SHARE * height)[mine]) & (shared > 0.5 * width[mine])
+    resting = None
+    if near.any():
+        resting = np.zeros(len(width), bool)
+        resting[mine[near]] = True
     return np.minimum(covered / np.maximum(width, 1), 1), resting

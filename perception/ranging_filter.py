@@ -61,8 +61,8 @@ class Drift:
                 found = getattr(self, setting.name)
                 raise ValueError(f"Drift.{setting.name}: found {found}, expected a number above 0")
 
-    def slope_var(self, ahead_m: F64) -> F64:
-        """(N,) variance of how much higher the road under an object seems, as a tangent, at these distances."""
+    def slope_var(self, ahead_m: float) -> float:
+        """Variance of how much higher the road under an object seems, as a tangent, at this distance."""
         return self.slope_std_rad**2 + (self.ground_std_m / ahead_m) ** 2
 
 
@@ -70,106 +70,162 @@ class RangingFilter:
     """Means, covariances and the shared tilt.
 
     For each frame: `predict`, `rearrange`, `begin`, then `listen`, `observe` for each kind of measurement, `settle`.
+    Everything about the objects is one array, because at ten objects the time goes into the number of array
+    operations and not into their size.
     """
 
     def __init__(self, drift: Drift) -> None:
         self.drift = drift
-        self._tilt_prior = np.array([drift.pitch_std_rad, drift.roll_std_rad]) ** 2
-        self._tilt_times_s = np.array([drift.pitch_time_s, drift.roll_time_s])
         self.tilt: F64 = np.zeros(2)
         """(2,) pitch and roll beyond the calibration, radians: the road looks lower by pitch + roll × bearing."""
-        self.tilt_cov: F64 = np.diag(self._tilt_prior)
+        self.tilt_cov: F64 = np.diag([drift.pitch_std_rad**2, drift.roll_std_rad**2])
         """(2, 2)"""
-        self.mean: F64 = np.zeros((6, 0))
+        # of `predict`, kept between frames: what happens to the columns of the state; how much of the old tilt is lost;
+        # noise of each state; white noise of a speed
+        self._mix, self._lost, self._noise, self._white = (
+            np.eye(9),
+            np.zeros((2, 2)),
+            np.zeros((6, 6, 1)),
+            np.zeros((2, 2, 1)),
+        )
+        self._hold(np.zeros((6, 9, 0)))
+
+    def _hold(self, state: F64) -> None:
+        self._state = self._heard = state
+        """(6, 9, N): for each state its mean, lean (2) and covariance with all states (6)."""
+        self.mean = state[:, 0]
         """(6, N) at the present tilt."""
-        self.lean: F64 = np.zeros((2, 6, 0))
-        """(2, 6, N) change of the mean per radian of pitch and of roll."""
-        self.cov: F64 = np.zeros((6, 6, 0))
+        self.lean = state[:, 1:3]
+        """(6, 2, N) change of the mean per radian of pitch and of roll."""
+        self.cov = state[:, 3:]
         """(6, 6, N) given the tilt."""
 
     def rearrange(self, order: np.ndarray) -> None:
         """Keep the objects at these indices, in this order; -1 makes room for a new one."""
-        if self.mean.shape[1] == 0:
-            order = np.zeros(len(order), np.int64)
-            self.mean, self.lean, self.cov = np.zeros((6, 1)), np.zeros((2, 6, 1)), np.zeros((6, 6, 1))
-        self.mean, self.lean, self.cov = self.mean[:, order], self.lean[:, :, order], self.cov[:, :, order]
+        if self._state.shape[2] == 0:
+            self._hold(np.zeros((6, 9, len(order))))
+        else:
+            self._hold(self._state.take(order, axis=2))
 
-    def begin(self, rows: np.ndarray, mean: F64, variance: F64) -> None:
-        """Start objects afresh: (n,) rows, (6, n) means, (6, n) variances."""
-        self.mean[:, rows], self.lean[:, :, rows], self.cov[:, :, rows] = mean, 0.0, 0.0
-        for state in range(6):
-            self.cov[state, state, rows] = variance[state]
+    def begin(self, row: int, mean: tuple[float, ...], variance: tuple[float, ...]) -> None:
+        """Start the object of this row afresh: means and variances of its six states."""
+        state = self._state[:, :, row]
+        state[:] = 0.0
+        state[:, 0] = mean
+        np.fill_diagonal(state[:, 3:], variance)
 
     def predict(self, dt_s: float) -> None:
         """Move everything `dt_s` seconds ahead (above 0) at constant relative velocity."""
-        mean, lean, cov, drift = self.mean, self.lean, self.cov, self.drift
-        keep = np.exp(-dt_s / self._tilt_times_s)
-        tilt_cov = keep[:, None] * self.tilt_cov * keep + np.diag((1 - keep**2) * self._tilt_prior)
-        back = self.tilt_cov * keep @ np.linalg.inv(tilt_cov)  # (2, 2) the old tilt, seen from the new one
-        left = self.tilt_cov - back @ tilt_cov @ back.T  # (2, 2) what the new one does not tell of the old one
-        cov += lean[0][:, None] * (left[0, 0] * lean[0] + left[0, 1] * lean[1])
-        cov += lean[1][:, None] * (left[1, 0] * lean[0] + left[1, 1] * lean[1])
-        lean[:] = (back.T @ lean.reshape(2, -1)).reshape(lean.shape)
-        self.tilt, self.tilt_cov = self.tilt * keep, tilt_cov
+        drift, state, lean, cov = self.drift, self._state, self.lean, self.cov
+        mix, lost, noise = self._mix, self._lost, self._noise
+        self._drift_tilt(dt_s)
+        if state.shape[2] == 0:
+            return
+        spread = lost @ lean
+        cov += lean[:, None, 0] * spread[:, 0] + lean[:, None, 1] * spread[:, 1]
 
         fade = math.exp(-dt_s / drift.slope_time_s)
-        for array in (mean, lean[0], lean[1], cov, cov.swapaxes(0, 1)):
-            array[:4:2] += dt_s * array[1:4:2]  # X by VX, Z by VZ
-            array[SLOPE] *= fade
+        move = mix[3:, 3:]
+        move[X, VX] = move[Z, VZ] = dt_s
+        move[SLOPE, SLOPE] = fade
+        moved = (move @ state.reshape(6, -1)).reshape(state.shape)
+        np.matmul(mix, moved, out=state)  # for each state: mean, lean on the new tilt, covariance · moveᵀ
 
-        ahead_m = np.maximum(mean[Z], 1.0)
-        shaken = np.array([[dt_s**3 / 3, dt_s**2 / 2], [dt_s**2 / 2, dt_s]])[:, :, None]
-        cov[:2, :2] += shaken * (drift.acceleration_aside**2 + (drift.turning_rad * ahead_m) ** 2)
-        cov[2:4, 2:4] += shaken * drift.acceleration_ahead**2
-        cov[LOG_HEIGHT, LOG_HEIGHT] += drift.height_growth**2 * dt_s
-        cov[SLOPE, SLOPE] += (1 - fade**2) * drift.slope_var(ahead_m)
+        fresh = 1 - fade * fade  # share of the slope that is new
+        white = self._white
+        white[0, 0], white[0, 1], white[1, 0], white[1, 1] = dt_s**3 / 3, dt_s**2 / 2, dt_s**2 / 2, dt_s
+        noise[X : VX + 1, X : VX + 1] = white * drift.acceleration_aside**2
+        noise[Z : VZ + 1, Z : VZ + 1] = white * drift.acceleration_ahead**2
+        noise[LOG_HEIGHT, LOG_HEIGHT] = drift.height_growth**2 * dt_s
+        noise[SLOPE, SLOPE] = fresh * drift.slope_std_rad**2
+        cov += noise
+        # what depends on the distance: our own turning moves what is far, the ground under it what is near
+        ahead_m2 = np.square(np.maximum(self.mean[Z], 1.0))
+        cov[:2, :2] += white * drift.turning_rad**2 * ahead_m2
+        cov[SLOPE, SLOPE] += fresh * drift.ground_std_m**2 / ahead_m2
+
+    def _drift_tilt(self, dt_s: float) -> None:
+        """Let the tilt fade towards the calibration; write into `_mix` and `_lost` what that does to the objects."""
+        drift, mix, lost = self.drift, self._mix, self._lost
+        pitch, roll = math.exp(-dt_s / drift.pitch_time_s), math.exp(-dt_s / drift.roll_time_s)
+        (a, b), (_, d) = self.tilt_cov.tolist()
+        new_a = pitch * pitch * a + (1 - pitch * pitch) * drift.pitch_std_rad**2
+        new_b = pitch * roll * b
+        new_d = roll * roll * d + (1 - roll * roll) * drift.roll_std_rad**2
+        # the old tilt, seen from the new one: old · keep · new⁻¹
+        factor = 1 / (new_a * new_d - new_b * new_b)
+        back_aa = (a * pitch * new_d - b * roll * new_b) * factor
+        back_ad = (b * roll * new_a - a * pitch * new_b) * factor
+        back_da = (b * pitch * new_d - d * roll * new_b) * factor
+        back_dd = (d * roll * new_a - b * pitch * new_b) * factor
+        mix[1, 1], mix[1, 2], mix[2, 1], mix[2, 2] = back_aa, back_da, back_ad, back_dd
+        # what the new one does not tell of the old one: old − back · keep · old
+        lost[0, 0] = a - back_aa * pitch * a - back_ad * roll * b
+        lost[0, 1] = lost[1, 0] = b - back_aa * pitch * b - back_ad * roll * d
+        lost[1, 1] = d - back_da * pitch * b - back_dd * roll * d
+        self.tilt = self.tilt * (pitch, roll)
+        self.tilt_cov = np.array([[new_a, new_b], [new_b, new_d]])
+
+    def listen(self, count: int) -> None:
+        """Before the first `observe` of a frame, which will be about the first `count` objects."""
+        self._heard = self._state[:, :, :count]
+        self._evidence = np.zeros((2, 3))
 
     def observe(
-        self, residual: F64, rows: tuple[int, ...], slopes: tuple[F64 | float, ...], tilt: F64 | None, var: F64
+        self, residual: F64, row: int, falls: tuple[tuple[int, F64], ...], tilt: F64 | None, var: F64
     ) -> None:
-        """Take in one number about each object.
+        """Take in one number about each object: it grows with one state, one to one, and falls with others.
 
         Args:
             residual: (N,) measured less expected.
-            rows: states that the measurement depends on.
-            slopes: its derivative by each of them, (N,) or one number.
+            row: the state that it grows with.
+            falls: one or more further states, and by how much it falls with each (N,).
             tilt: (2, N) its derivative by the shared tilt; None where it does not depend on it.
             var: (N,) variance; infinite where this object was not measured.
         """
-        reach: F64 = self.cov[:, rows[0]] * slopes[0]  # (6, N) covariance of the state with the measurement
-        share: F64 = self.lean[:, rows[0]] * slopes[0]  # (2, N) of the measurement with the tilt
-        for row, slope in zip(rows[1:], slopes[1:], strict=True):
-            reach = reach + self.cov[:, row] * slope
-            share = share + self.lean[:, row] * slope
+        state = self._heard
+        # (9, N): room for the residual; how the measurement leans on the tilt; its covariance with the states
+        with_all: F64 = state[row]
+        for other, fall in falls:
+            with_all = with_all - state[other] * fall
+        share = with_all[1:3]
         if tilt is not None:
-            share = share + tilt
-        own: F64 = var.copy()
-        for row, slope in zip(rows, slopes, strict=True):
-            own += reach[row] * slope
+            share += tilt
+        own = var + with_all[3 + row]
+        for other, fall in falls:
+            own -= with_all[3 + other] * fall
         # a surprise beyond the gate counts as noise: one wild box moves neither its object nor the tilt far
-        total = own + (share * (self.tilt_cov @ share)).sum(axis=0)
-        own += np.maximum(residual * residual / self.drift.gate_sigmas**2 - total, 0)
-        gain = reach / own
-        self.mean += gain * residual
-        self.lean -= gain * share[:, None]
-        self.cov -= gain[:, None] * reach
-        weight = share / own
-        self._evidence += weight @ share.T
-        self._pull += weight @ residual
-
-    def place_cov(self) -> F64:
-        """(4, 4, N) covariance of place and speed, the uncertainty of the tilt included."""
-        lean = self.lean[:, :4]
-        spread = (self.tilt_cov @ lean.reshape(2, -1)).reshape(lean.shape)
-        return self.cov[:4, :4] + lean[0][:, None] * spread[0] + lean[1][:, None] * spread[1]
-
-    def listen(self) -> None:
-        """Before the first `observe` of a frame."""
-        self._evidence, self._pull = np.linalg.inv(self.tilt_cov), np.zeros(2)
+        by_tilt = share * (self.tilt_cov @ share)
+        surprise = residual * (1 / self.drift.gate_sigmas)
+        np.maximum(own, surprise * surprise - by_tilt[0] - by_tilt[1], out=own)
+        np.negative(residual, out=with_all[0])
+        gain = with_all / own
+        state -= gain[3:, None] * with_all
+        self._evidence += gain[1:3] @ with_all[:3].T
 
     def settle(self) -> None:
         """After the last `observe` of a frame: the tilt moves to where all objects together want it."""
-        self.tilt_cov = np.linalg.inv(self._evidence)
-        step = self.tilt_cov @ self._pull
-        self.tilt = self.tilt + step
-        self.mean += step[0] * self.lean[0] + step[1] * self.lean[1]
+        (a, b), (_, d) = self.tilt_cov.tolist()
+        (pull_pitch, aa, ad), (pull_roll, _, dd) = self._evidence.tolist()
+        factor = 1 / (a * d - b * b)
+        a, b, d = d * factor + aa, -b * factor + ad, a * factor + dd  # of the inverse
+        factor = 1 / (a * d - b * b)
+        a, b, d = d * factor, -b * factor, a * factor
+        pitch, roll = -a * pull_pitch - b * pull_roll, -b * pull_pitch - d * pull_roll
+        self.tilt_cov = np.array([[a, b], [b, d]])
+        self.tilt = self.tilt + (pitch, roll)
+        self.mean += pitch * self.lean[:, 0] + roll * self.lean[:, 1]
+
+    def place_variance(self, count: int) -> F64:
+        """(2, N) variances of X and Z of the first `count` objects, the uncertainty of the tilt included."""
+        lean = self.lean[X : Z + 1 : Z - X, :, :count]
+        spread = lean * (self.tilt_cov @ lean)
+        own = self._state.reshape(54, -1)[3 : 3 + 2 * 20 : 20, :count]  # cov[X, X] and cov[Z, Z], 2 · 9 + 2 rows on
+        return spread[:, 0] + spread[:, 1] + own
+
+    def speed_along(self, right: F64, ahead: F64) -> tuple[F64, F64]:
+        """(N,) speed of the first N objects along directions (right, ahead), and its variance, tilt included."""
+        count = len(right)
+        along = self._state[VX, :, :count] * right + self._state[VZ, :, :count] * ahead
+        by_tilt = along[1:3] * (self.tilt_cov @ along[1:3])
+        return along[0], along[3 + VX] * right + along[3 + VZ] * ahead + by_tilt[0] + by_tilt[1]

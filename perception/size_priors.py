@@ -10,10 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from perception.types import F64
-
 
 @dataclass(frozen=True)
 class SizePrior:
@@ -41,9 +37,14 @@ class SizePrior:
         if not all(size > 0 for size in sizes):
             raise ValueError(f"SizePrior: found {sizes}, expected sizes above 0")
 
-    def half_depth_at(self, aspect: np.ndarray) -> F64:
-        """Half the extent along the line of sight of boxes of this width over height, metres."""
-        return np.interp(aspect, self.side_aspects, (self.half_depth_m, self.half_depth_side_m))
+    def turning(self) -> tuple[float, float, float]:
+        """How far an object has turned its side to us is `aspect · scale − start`, held within 0 and 1.
+
+        Returns:
+            start and scale; and what half its extent along the line of sight then changes by, metres.
+        """
+        begin, end = self.side_aspects
+        return begin / (end - begin), 1 / (end - begin), self.half_depth_side_m - self.half_depth_m
 
 
 SIZE_PRIORS: dict[str, SizePrior] = {

@@ -18,7 +18,8 @@ def start(rng):
     mean = rng.normal(0, 1, (6, OBJECTS))
     mean[Z] = rng.uniform(10, 40, OBJECTS)
     variance = rng.uniform(0.5, 2.0, (6, OBJECTS))
-    ours.begin(np.arange(OBJECTS), mean, variance)
+    for i in range(OBJECTS):
+        ours.begin(i, tuple(mean[:, i]), tuple(variance[:, i]))
     dense_mean = np.concatenate([mean.T.ravel(), [0, 0]])
     dense_cov = np.diag(np.concatenate([variance.T.ravel(), np.diag(ours.tilt_cov)]))
     return ours, dense_mean, dense_cov
@@ -38,7 +39,7 @@ def dense_predict(mean, cov, dt_s):
         noise[o : o + 2, o : o + 2] = kick * aside
         noise[o + 2 : o + 4, o + 2 : o + 4] = kick * STEADY.acceleration_ahead**2
         noise[o + LOG_HEIGHT, o + LOG_HEIGHT] = STEADY.height_growth**2 * dt_s
-        noise[o + SLOPE, o + SLOPE] = (1 - fade**2) * STEADY.slope_var(np.array([ahead]))[0]
+        noise[o + SLOPE, o + SLOPE] = (1 - fade**2) * STEADY.slope_var(ahead)
     return move @ mean, move @ cov @ move.T + noise
 
 
@@ -48,16 +49,17 @@ def test_equals_one_large_kalman_filter():
     for _ in range(5):
         ours.predict(0.1)
         mean, cov = dense_predict(mean, cov, 0.1)
-        ours.listen()
+        ours.listen(OBJECTS)
         # two kinds of measurement, object by object in the large filter, all at once in ours
-        for rows in ((Z, SLOPE), (X, Z, LOG_HEIGHT)):
-            slopes = rng.normal(0, 1, (len(rows), OBJECTS))
+        for rows in ((SLOPE, Z), (X, Z, LOG_HEIGHT)):
+            slopes = np.concatenate([np.ones((1, OBJECTS)), -rng.normal(0, 1, (len(rows) - 1, OBJECTS))])
             tilt = rng.normal(0, 1, (2, OBJECTS))
             var = rng.uniform(0.1, 1.0, OBJECTS)
             measured = rng.normal(0, 1, OBJECTS)
             # within a frame ours counts residuals from the tilt of its beginning, and moves the tilt at the end
             expected = sum(ours.mean[row] * slope for row, slope in zip(rows, slopes, strict=True))
-            ours.observe(measured - expected - ours.tilt @ tilt, rows, tuple(slopes), tilt, var)
+            falls = tuple(zip(rows[1:], -slopes[1:], strict=True))
+            ours.observe(measured - expected - ours.tilt @ tilt, rows[0], falls, tilt, var)
             for i in range(OBJECTS):
                 h = np.zeros(len(mean))
                 h[[6 * i + row for row in rows]] = slopes[:, i]
@@ -68,9 +70,13 @@ def test_equals_one_large_kalman_filter():
         assert ours.tilt == pytest.approx(mean[-2:], abs=1e-9)
         assert ours.tilt_cov == pytest.approx(cov[-2:, -2:], abs=1e-9)
         assert ours.mean.T.ravel() == pytest.approx(mean[:-2], abs=1e-9)
-        joint = ours.place_cov()
+        right, ahead = rng.normal(0, 1, (2, OBJECTS))
+        place, (speed, speed_var) = ours.place_variance(OBJECTS), ours.speed_along(right, ahead)
         for i in range(OBJECTS):
-            assert joint[:, :, i] == pytest.approx(cov[6 * i : 6 * i + 4, 6 * i : 6 * i + 4], abs=1e-9)
+            along = np.zeros(len(mean))
+            along[6 * i + VX], along[6 * i + VZ] = right[i], ahead[i]
+            assert place[:, i] == pytest.approx(np.diag(cov)[[6 * i + X, 6 * i + Z]], abs=1e-9)
+            assert (speed[i], speed_var[i]) == pytest.approx((along @ mean, along @ cov @ along), abs=1e-9)
 
 
 def test_a_drifting_tilt_keeps_each_object_as_unsure_as_it_was():
@@ -80,19 +86,19 @@ def test_a_drifting_tilt_keeps_each_object_as_unsure_as_it_was():
     )
     ours = RangingFilter(drift)
     ours.rearrange(np.full(2, -1))
-    ours.begin(np.arange(2), np.full((6, 2), 10.0), np.full((6, 2), 4.0))
+    for i in range(2):
+        ours.begin(i, (10.0,) * 6, (4.0,) * 6)
     ours.mean[[VX, VZ]] = 0.0
-    ours.listen()
-    ours.observe(np.array([0.1, -0.1]), (Z,), (1.0,), rng.normal(0, 100, (2, 2)), np.array([0.1, 0.1]))
+    ours.listen(2)
+    tilt, nothing = rng.normal(0, 100, (2, 2)), np.zeros(2)
+    ours.observe(np.array([0.1, -0.1]), Z, ((SLOPE, nothing),), tilt, np.array([0.1, 0.1]))
     ours.settle()
     ours.cov[VX, :], ours.cov[:, VX], ours.cov[VZ, :], ours.cov[:, VZ] = 0, 0, 0, 0
-    ours.lean[:, [VX, VZ]] = 0
-    before, place = ours.place_cov(), ours.mean[Z].copy()
+    ours.lean[[VX, VZ]] = 0
+    before, place = ours.place_variance(2)[1], ours.mean[Z].copy()
     ours.predict(0.4)
-    after = ours.place_cov()
-    assert after[Z, Z] == pytest.approx(
-        before[Z, Z], rel=1e-6
-    )  # what we know of a place does not hang on tomorrow's nod
+    # what we know of a place does not hang on tomorrow's nod
+    assert ours.place_variance(2)[1] == pytest.approx(before, rel=1e-6)
     assert ours.mean[Z] == pytest.approx(place)
     assert np.linalg.det(ours.tilt_cov) > 0
 
@@ -100,8 +106,10 @@ def test_a_drifting_tilt_keeps_each_object_as_unsure_as_it_was():
 def test_what_was_not_measured_stays():
     ours, _, _ = start(np.random.default_rng(1))
     before = ours.mean.copy(), ours.cov.copy()
-    ours.listen()
-    ours.observe(np.full(OBJECTS, 5.0), (Z,), (1.0,), np.ones((2, OBJECTS)), np.full(OBJECTS, np.inf))
+    ours.listen(OBJECTS)
+    ours.observe(
+        np.full(OBJECTS, 5.0), SLOPE, ((Z, np.ones(OBJECTS)),), np.ones((2, OBJECTS)), np.full(OBJECTS, np.inf)
+    )
     ours.settle()
     assert np.array_equal(ours.mean, before[0]) and np.array_equal(ours.cov, before[1])
     assert ours.tilt == pytest.approx([0, 0])
@@ -113,8 +121,8 @@ def test_rearranging_moves_everything_of_an_object():
     ours.rearrange(np.array([3, 1]))
     assert np.array_equal(ours.mean, mean[:, [3, 1]]) and np.array_equal(ours.cov, cov[:, :, [3, 1]])
     ours.rearrange(np.zeros(0, np.int64))
-    assert ours.mean.shape == (6, 0) and ours.lean.shape == (2, 6, 0)
+    assert ours.mean.shape == (6, 0) and ours.lean.shape == (6, 2, 0)
     ours.predict(0.1)
-    ours.listen()
+    ours.listen(0)
     ours.settle()
     assert np.isfinite(ours.tilt).all()
