@@ -1,54 +1,104 @@
-"""A labelled frame → a training picture: crop near native scale, mirror, light and weather."""
+"""A labelled frame → a training picture: crop near native scale, pasted objects, a turn, mirror, light, weather."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
 
 from datasets.sample import Sample
 from perception.camera import Fit, fit_frame
-from perception.types import F32, I64, U8
+from perception.types import U8
 from training.config import AugmentConfig
+from training.copy_paste import CutoutBank, horizon_of, paste
+from training.geometry import crop_sample, mirror, rotate
 from training.models.heads.segmentation import IGNORE, STRIDE
+from training.mosaic import mosaic
+from training.picture import SMALLEST_HEIGHT, TrainingPicture
+from training.weather import haze, night, rain, recolour, sensor_noise, soften
 
-SMALLEST_HEIGHT = 7.0
-"""Network pixels; a lower box is neither taught nor punished."""
-SMALLEST_VISIBLE = 0.3
-"""Share of a box left by the crop under which it is neither taught nor punished."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingPicture:
-    """What one picture brings into a batch."""
-
-    image_bgr: U8
-    """(h, w, 3) uint8, network size."""
-    boxes_xyxy: F32
-    """(G, 4) network pixels."""
-    class_ids: I64
-    """(G,)."""
-    ignore_xyxy: F32
-    """(M, 4)."""
-    ignore_class_ids: I64
-    """(M,) class, or -1 for all."""
-    labelled: tuple[bool, ...]
-    """For each class: does this picture's set label it."""
-    masks: U8
-    """(3, h/4, w/4) road, vehicle, person: 1 yes, 0 no, 255 not judged."""
+_TURN_MARGIN = 8
+"""Pixels to which the margin around a picture that will be turned is rounded, so that masks keep their grid."""
 
 
 def training_picture(
-    sample: Sample, size_hw: tuple[int, int], rng: np.random.Generator, config: AugmentConfig
+    sample: Sample,
+    size_hw: tuple[int, int],
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    bank: CutoutBank | None = None,
 ) -> TrainingPicture:
-    """Crop, mirror and vary one sample."""
-    window = _choose_window(sample, size_hw, rng, config)
-    crop = _cut(sample, window)
-    picture = place(crop, size_hw)
-    if rng.random() < config.flip:
-        picture = _mirror(picture)
+    """Crop, fill, turn, mirror and vary one sample."""
+    picture = _shape(sample, size_hw, rng=rng, config=config, bank=bank)
     return replace(picture, image_bgr=_vary(picture.image_bgr, rng, config))
+
+
+def mosaic_picture(
+    samples: Sequence[Sample],
+    size_hw: tuple[int, int],
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    bank: CutoutBank | None = None,
+) -> TrainingPicture:
+    """The same of four samples, each in a quarter of its own."""
+    picture = mosaic(samples, size_hw, rng, partial(_shape, rng=rng, config=config, bank=bank))
+    return replace(picture, image_bgr=_vary(picture.image_bgr, rng, config))
+
+
+def without_strong(config: AugmentConfig) -> AugmentConfig:
+    """What is left at the end of a run: true pictures, cropped and mirrored, with half the colour change."""
+    return replace(
+        config,
+        copy_paste=0.0,
+        mosaic=0.0,
+        rotation=0.0,
+        blur=0.0,
+        noise=0.0,
+        haze=0.0,
+        rain=0.0,
+        night=0.0,
+        colour=config.colour / 2,
+    )
+
+
+def _shape(
+    sample: Sample,
+    size_hw: tuple[int, int],
+    *,
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    bank: CutoutBank | None,
+) -> TrainingPicture:
+    """All that moves pixels."""
+    degrees = 0.0
+    if rng.random() < config.rotation:
+        degrees = float(rng.uniform(-config.rotation_max_deg, config.rotation_max_deg))
+    big_hw = _with_margin(size_hw, degrees)
+    window = _choose_window(sample, big_hw, rng, config)
+    crop = crop_sample(sample, window)
+    if bank is not None and rng.random() < config.copy_paste and (horizon := horizon_of(sample)) is not None:
+        network_scale = min(big_hw[0] / (window[3] - window[1]), big_hw[1] / (window[2] - window[0]))
+        ahead_x = sample.camera.P_cam2[0, 2] if sample.camera is not None else sample.image_bgr.shape[1] / 2
+        crop = paste(crop, bank, horizon - window[1], float(ahead_x) - window[0], network_scale, rng)
+    picture = place(crop, big_hw)
+    if degrees:
+        picture = rotate(picture, degrees, size_hw)
+    return mirror(picture) if rng.random() < config.flip else picture
+
+
+def _with_margin(size_hw: tuple[int, int], degrees: float) -> tuple[int, int]:
+    """The size from which a picture can be cut after a turn without showing corners."""
+    if not degrees:
+        return size_hw
+    sine = abs(np.sin(np.radians(degrees)))
+    height, width = (
+        side + int(np.ceil(other * sine / (2 * _TURN_MARGIN))) * 2 * _TURN_MARGIN
+        for side, other in (size_hw, size_hw[::-1])
+    )
+    return height, width
 
 
 def _choose_window(
@@ -61,9 +111,11 @@ def _choose_window(
     boxes = sample.boxes_xyxy
     if boxes is not None and len(boxes) and rng.random() < config.centre_on_object:
         assert sample.class_ids is not None
-        # a class first, then one of its objects: KITTI has eighteen cars for one cyclist
-        class_id = rng.choice(np.unique(sample.class_ids))
-        box = boxes[rng.choice(np.flatnonzero(sample.class_ids == class_id))]
+        chosen = np.arange(len(boxes))
+        if config.balance_classes:
+            # a class first, then one of its objects: KITTI has eighteen cars for one cyclist
+            chosen = np.flatnonzero(sample.class_ids == rng.choice(np.unique(sample.class_ids)))
+        box = boxes[rng.choice(chosen)]
         centre = (box[:2] + box[2:]) / 2 + rng.uniform(-0.35, 0.35, 2) * (window_w, window_h)
         left, top = centre - (window_w / 2, window_h / 2)
     else:
@@ -71,40 +123,6 @@ def _choose_window(
     left = int(np.clip(left, 0, width - window_w))
     top = int(np.clip(top, 0, height - window_h))
     return left, top, left + window_w, top + window_h
-
-
-def _cut(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
-    """The sample inside a window. What the cut leaves little of becomes an ignore region."""
-    left, top, right, bottom = window
-    offset = np.array([left, top, left, top], np.float32)
-    limit = np.array([right - left, bottom - top] * 2, np.float32)
-
-    def cut(mask: U8 | None) -> U8 | None:
-        return None if mask is None else mask[top:bottom, left:right]
-
-    boxes = sample.boxes_xyxy if sample.boxes_xyxy is not None else np.zeros((0, 4), np.float32)
-    class_ids = sample.class_ids if sample.class_ids is not None else np.zeros(0, np.int64)
-    ignore = sample.ignore_boxes_xyxy if sample.ignore_boxes_xyxy is not None else np.zeros((0, 4), np.float32)
-    ignore_ids = sample.ignore_class_ids if sample.ignore_class_ids is not None else np.zeros(0, np.int64)
-    clipped = np.clip(boxes - offset, 0, limit)
-    size, full = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
-    share = size.prod(1) / np.maximum(full.prod(1), 1e-6)
-    keep, seen = share >= SMALLEST_VISIBLE, share > 0
-    ignore = np.clip(ignore - offset, 0, limit)
-    present = ((ignore[:, 2:] - ignore[:, :2]) > 0).all(1)
-    return replace(
-        sample,
-        image_bgr=sample.image_bgr[top:bottom, left:right],
-        boxes_xyxy=clipped[keep],
-        class_ids=class_ids[keep],
-        ignore_boxes_xyxy=np.concatenate([ignore[present], clipped[seen & ~keep]]).astype(np.float32),
-        ignore_class_ids=np.concatenate([ignore_ids[present], class_ids[seen & ~keep]]),
-        labelled_classes=sample.labelled_classes if sample.boxes_xyxy is not None else (False,) * 3,
-        road=cut(sample.road),
-        semantic=cut(sample.semantic),
-        distances_m=None,
-        camera=None,
-    )
 
 
 def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture:
@@ -149,47 +167,16 @@ def _mask_to_stride(mask: U8, fit: Fit) -> U8:
     )
 
 
-def _mirror(picture: TrainingPicture) -> TrainingPicture:
-    width = picture.image_bgr.shape[1]
-
-    def boxes(boxes_xyxy: F32) -> F32:
-        return np.stack(
-            [width - boxes_xyxy[:, 2], boxes_xyxy[:, 1], width - boxes_xyxy[:, 0], boxes_xyxy[:, 3]], 1
-        ).astype(np.float32)
-
-    return replace(
-        picture,
-        image_bgr=np.ascontiguousarray(picture.image_bgr[:, ::-1]),
-        boxes_xyxy=boxes(picture.boxes_xyxy),
-        ignore_xyxy=boxes(picture.ignore_xyxy),
-        masks=np.ascontiguousarray(picture.masks[:, :, ::-1]),
-    )
-
-
 def _vary(image: U8, rng: np.random.Generator, config: AugmentConfig) -> U8:
-    """Light, colour and weather, at uint8 speed: one lookup table, one matrix."""
-    if rng.random() < config.colour:
-        gain, offset, gamma = rng.uniform(0.7, 1.3), rng.uniform(-15, 15), rng.uniform(0.75, 1.3)
-        values = np.linspace(0, 1, 256) ** gamma * 255
-        tint = rng.uniform(0.92, 1.08, 3)
-        tables = np.clip((values[:, None] - 128) * gain + 128 + offset, 0, 255) * tint  # (256, 3)
-        image = cv2.LUT(image, np.clip(tables, 0, 255).astype(np.uint8)[None])
-        saturation = rng.uniform(0.4, 1.5) if rng.random() < 0.9 else 0.0
-        grey = np.array([0.114, 0.587, 0.299])
-        mix = saturation * np.eye(3) + (1 - saturation) * np.tile(grey, (3, 1))
-        image = cv2.transform(image, mix)
-    if rng.random() < config.haze:
-        share, grey_level = rng.uniform(0.15, 0.6), rng.uniform(140, 230)
-        image = cv2.addWeighted(image, 1 - share, np.full_like(image, grey_level), share, 0)
-    if rng.random() < config.blur:
-        if rng.random() < 0.5:
-            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5))
-        else:
-            factor = rng.uniform(1.2, 2.2)
-            size = image.shape[1], image.shape[0]
-            low = cv2.resize(image, (round(size[0] / factor), round(size[1] / factor)), interpolation=cv2.INTER_AREA)
-            image = cv2.resize(low, size)
-    if rng.random() < config.noise:
-        noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(2, 10)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    return np.asarray(image, np.uint8)
+    """Light, colour and weather."""
+    for share, change in (
+        (config.colour, recolour),
+        (config.haze, haze),
+        (config.rain, rain),
+        (config.night, night),
+        (config.blur, soften),
+        (config.noise, sensor_noise),
+    ):
+        if rng.random() < share:
+            image = change(image, rng)
+    return image

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from perception.errors import UserError
 from training.models.heads.detection import DetectionConfig
 from training.models.heads.segmentation import SegmentationConfig
 from training.models.network import ModelConfig, check_size
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class AugmentConfig:
     """Largest random scale about it."""
     centre_on_object: float = 0.6
     """Share of crops that are placed around a labelled object."""
+    balance_classes: bool = True
+    """Choose the class of that object first, so that rare classes are shown as often as common ones."""
     flip: float = 0.5
     """Share mirrored left to right."""
     colour: float = 0.8
@@ -32,8 +37,20 @@ class AugmentConfig:
     """Share with added noise."""
     haze: float = 0.1
     """Share faded towards a grey, as by fog or spray."""
+    rain: float = 0.05
+    """Share with streaks of rain."""
+    night: float = 0.05
+    """Share made dark."""
+    rotation: float = 0.2
+    """Share turned a little."""
+    rotation_max_deg: float = 4.0
+    """Largest turn either way, degrees."""
+    copy_paste: float = 0.4
+    """Share of pictures with a known horizon into which one to three objects of other frames are pasted."""
+    mosaic: float = 0.15
+    """Share of the real pictures that are made of four."""
     off_for_last: float = 0.1
-    """Share of the run, at its end, without blur, noise and haze and with half the colour change."""
+    """Share of the run, at its end, with geometry, mirror and half the colour change alone."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +70,18 @@ class DataConfig:
     """False trains on the synthetic street alone."""
     road_fold: int = 0
     """Which fifth of the KITTI road frames is held out; -1 none."""
+    fold: int = -1
+    """Which part of a cross-validation is held out, of object drives and road frames alike; -1: no cross-validation,
+    but `ImageSets/` or every fifth drive, and `road_fold`."""
+    folds: int = 5
+    """Parts of the cross-validation."""
     workers: int = 1
-    """Loader processes."""
+    """Loader processes of each training process."""
+    cache: Path | None = None
+    """Folder for decoded copies of the pictures, about `augment.native_width` wide; safe to delete. Worth it where
+    the pictures are too many to stay in memory. None: no copies."""
+    cache_gb: float = 20.0
+    """Size of that folder beyond which no more copies are written; full KITTI needs 11."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +96,10 @@ class TrainConfig:
     steps: int = 6000
     """Optimiser steps."""
     batch: int = 16
-    """Pictures a step."""
+    """Pictures a step, of all processes together."""
+    accumulate: int = 1
+    """Parts in which each process takes its pictures, one after the other, where they don't fit its memory together.
+    Losses and batch norm are then those of a part."""
     learning_rate: float = 2e-3
     """Highest rate, after warm-up; cosine decay to a hundredth of it."""
     warmup_steps: int = 200
@@ -84,20 +114,35 @@ class TrainConfig:
     """Of everything random."""
     evaluate_every: int = 1000
     """Steps between scorings of the held-out frames."""
+    patience: int = 0
+    """Scorings in a row without a new best after which the run ends; 0 goes on to the last step."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     threads: int = 0
     """CPU threads of the network; 0 leaves it to torch."""
     device: str = "auto"
     """"auto", "cpu" or "cuda"."""
+    precision: str = "auto"
+    """"fp32", "bf16" or, on CUDA, "fp16" with scaled gradients. "auto": fp32 on a CPU, on CUDA bf16 where the GPU has
+    it and fp16 elsewhere."""
+    skip_nonfinite: int = 0
+    """Batches whose loss is no number that a run may pass over; at the next one it stops."""
 
     def __post_init__(self) -> None:
         check_size(self.data.crop_hw)
         check_size(self.data.validation_hw)
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"steps {self.steps} and batch {self.batch}: expected at least 1 of each")
+        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
+            raise UserError(
+                f"steps {self.steps}, batch {self.batch}, accumulate {self.accumulate}", "at least 1 of each"
+            )
+        if self.batch % self.accumulate:
+            raise UserError(f"batch {self.batch} in {self.accumulate} parts", "equal parts", "another --accumulate")
         if not 0 <= self.data.synthetic_share <= 1:
-            raise ValueError(f"synthetic_share {self.data.synthetic_share}: expected 0..1")
+            raise UserError(f"synthetic_share {self.data.synthetic_share}", "0..1")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"--precision {self.precision}", "one of " + ", ".join(PRECISIONS))
+        if self.data.fold >= self.data.folds or self.data.folds < 2:
+            raise UserError(f"fold {self.data.fold} of {self.data.folds}", "a fold from 0, of at least 2")
 
 
 def nano() -> TrainConfig:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from datasets.sample import Sample
-from training.augment import place, training_picture
+from training import weather
+from training.augment import mosaic_picture, place, training_picture, without_strong
 from training.config import AugmentConfig, TrainConfig
+from training.copy_paste import CutoutBank, cut_out, frames_in_turn, horizon_of, paste
+from training.geometry import mirror, rotate
+from training.picture import TrainingPicture
 
-PLAIN = AugmentConfig(colour=0.0, blur=0.0, noise=0.0, haze=0.0)
+PLAIN = AugmentConfig(
+    colour=0.0, blur=0.0, noise=0.0, haze=0.0, rain=0.0, night=0.0, rotation=0.0, copy_paste=0.0, mosaic=0.0
+)
 
 
 def marked_sample(box: tuple[int, int, int, int] = (500, 150, 620, 240)) -> Sample:
@@ -85,8 +93,6 @@ def test_the_border_is_not_judged() -> None:
 
 
 def test_pictures_of_a_run_depend_on_seed_and_number_alone() -> None:
-    from dataclasses import replace
-
     from training.data import PictureStream
 
     config = TrainConfig(steps=10, batch=2)
@@ -95,3 +101,242 @@ def test_pictures_of_a_run_depend_on_seed_and_number_alone() -> None:
     other = PictureStream(None, replace(config, seed=2))[7]
     assert (a.image_bgr == b.image_bgr).all()
     assert (a.image_bgr != other.image_bgr).any()
+
+
+# ---------------------------------------------------------------- geometry
+
+
+def test_mirror_twice_is_the_picture_itself() -> None:
+    picture = place(marked_sample(), (256, 512))
+    once, twice = mirror(picture), mirror(mirror(picture))
+    assert (once.image_bgr != picture.image_bgr).any()
+    assert (twice.image_bgr == picture.image_bgr).all() and (twice.masks == picture.masks).all()
+    assert np.allclose(twice.boxes_xyxy, picture.boxes_xyxy)
+
+
+@pytest.mark.parametrize("degrees", [-4.0, 3.0, 5.0])
+def test_a_turned_box_is_fitted_to_what_it_holds(degrees: float) -> None:
+    """The pixels of a rounded object: its upright hull, not that of the box's corners."""
+    import cv2
+
+    sample = marked_sample()
+    sample.image_bgr[:] = 0
+    cv2.ellipse(sample.image_bgr, ((560.0, 195.0), (120.0, 90.0), 0.0), (255, 255, 255), -1)
+    picture = rotate(place(sample, (384, 1248)), degrees, (320, 1152))
+    assert picture.image_bgr.shape == (320, 1152, 3) and picture.masks.shape == (3, 80, 288)
+    white = picture.image_bgr[:, :, 0] > 127
+    rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
+    seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    assert np.abs(picture.boxes_xyxy[0] - seen).max() <= 4  # between an ellipse and a rectangle
+    # counter-clockwise: what is left of the centre sinks
+    sinks = seen[1] - (150 - 32)
+    assert sinks * degrees > 0
+
+
+def test_corners_that_turn_in_are_not_judged() -> None:
+    sample = marked_sample()
+    assert sample.road is not None
+    picture = rotate(place(replace(sample, road=np.ones_like(sample.road)), (352, 1248)), 5.0, (352, 1248))
+    assert (picture.masks[0, [0, -1], [0, -1]] == 255).all()
+
+
+def test_an_object_turned_out_of_the_picture_becomes_an_ignore_region() -> None:
+    picture = place(marked_sample((2, 2, 40, 30)), (384, 1248))
+    turned = rotate(picture, -4.0, (320, 1152))  # 48 columns and 32 rows are cut off on each side
+    assert len(turned.boxes_xyxy) == 0 and turned.class_ids.shape == (0,)
+
+
+# ---------------------------------------------------------------- copy-paste
+
+
+def street(camera: bool = True, labelled: tuple[bool, ...] = (True, True, True)) -> Sample:
+    """A grey road under a grey sky, one near car, KITTI's camera."""
+    from perception.camera import PinholeCamera
+
+    P_cam2 = np.array([[720.0, 0, 621, 0], [0, 720, 172, 0], [0, 0, 1, 0]])
+    return Sample(
+        image_bgr=np.full((375, 1242, 3), 90, np.uint8),
+        name="street",
+        boxes_xyxy=np.array([[100, 180, 300, 300]], np.float32),
+        class_ids=np.array([0]),
+        ignore_boxes_xyxy=np.zeros((0, 4), np.float32),
+        ignore_class_ids=np.zeros(0, np.int64),
+        labelled_classes=labelled,
+        road=np.ones((375, 1242), np.uint8),
+        camera=PinholeCamera(P_cam2) if camera else None,
+    )
+
+
+def people(count: int = 1, drive: str = "walk") -> Sample:
+    """Bright persons with dark stripes on grey, far apart."""
+    image = np.full((375, 1242, 3), 60, np.uint8)
+    boxes = np.array([[100 + 100 * i, 150, 140 + 100 * i, 250] for i in range(count)], np.float32)
+    for x0, y0, x1, y1 in boxes.astype(int):
+        image[y0:y1, x0 + 6 : x1 - 6] = 240
+        image[y0:y1:4, x0 + 6 : x1 - 6] = 120
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    return Sample(image, "people", drive, boxes, np.ones(count, np.int64), *nothing)
+
+
+def test_only_whole_plain_objects_are_cut_out() -> None:
+    sample = people(3)
+    assert sample.boxes_xyxy is not None
+    assert len(list(cut_out(sample))) == 3
+    boxes = sample.boxes_xyxy.copy()
+    boxes[1] = boxes[0] + 10  # two that overlap
+    boxes[2] = (300, 150, 300 + 100, 250)  # one as wide as tall: no person
+    assert not list(cut_out(replace(sample, boxes_xyxy=boxes)))
+    assert not list(cut_out(replace(sample, boxes_xyxy=boxes - (boxes[0, 0], 0, boxes[0, 0], 0)[:4]))), (
+        "cut by the side"
+    )
+    assert not list(cut_out(replace(sample, image_bgr=np.full_like(sample.image_bgr, 60)))), "hidden by fog"
+    assert not list(cut_out(replace(sample, boxes_xyxy=None)))
+
+
+def test_an_outline_is_opaque_inside_and_clear_outside() -> None:
+    cutout = next(cut_out(people()))
+    alpha = cutout.alpha()
+    x0, y0, x1, y1 = cutout.box_xyxy.astype(int)
+    assert alpha.shape == cutout.image_bgr.shape[:2]
+    assert alpha[(y0 + y1) // 2, (x0 + x1) // 2] > 0.95 and alpha[0].max() < 0.05 and alpha[:, 0].max() < 0.05
+    assert (alpha == cutout.alpha()).all(), "GrabCut starts at random"
+
+
+def test_pasted_people_stand_on_the_road_at_their_size() -> None:
+    bank = CutoutBank(iter([people(3)]))
+    sample, stood = street(), 0
+    for seed in range(10):
+        more = paste(sample, bank, 172.0, 621.0, 1.0, np.random.default_rng(seed))
+        assert more.boxes_xyxy is not None and more.class_ids is not None and more.road is not None
+        for x0, y0, x1, y1 in more.boxes_xyxy[more.class_ids == 1]:
+            stood += 1
+            assert (y1 - 172) * 1.75 / 1.65 == pytest.approx(y1 - y0, rel=0.06)
+            assert (x1 - x0) / (y1 - y0) == pytest.approx(0.4, abs=0.01)
+            middle = int((y0 + y1) / 2), int((x0 + x1) / 2)
+            assert more.image_bgr[middle].max() > 100, "the person is in the picture where the box says"
+            assert more.road[middle] == 0, "a person is no road"
+            nearer = y1 < 300  # the car's foot
+            covers = min(x1, 300) - max(x0, 100) > 0.1 * (x1 - x0) and y1 > 190
+            assert not (nearer and covers and min(y1, 300) - max(y0, 180) > 0.5 * (y1 - y0)), "before a nearer car"
+    assert stood >= 10
+    assert (sample.image_bgr == 90).all() and np.all(sample.road == 1), "the cached sample was changed"
+
+
+def test_what_is_covered_entirely_becomes_an_ignore_region() -> None:
+    far = street()
+    assert far.boxes_xyxy is not None
+    boxes = np.concatenate(
+        [far.boxes_xyxy] + [np.array([[x, 176, x + 6, 184]], np.float32) for x in range(400, 900, 8)]
+    )
+    far = replace(far, boxes_xyxy=boxes, class_ids=np.zeros(len(boxes), np.int64))
+    more = paste(far, CutoutBank(iter([people()])), 172.0, 621.0, 1.0, np.random.default_rng(0))
+    assert more.boxes_xyxy is not None and more.ignore_boxes_xyxy is not None and more.class_ids is not None
+    people_now = int((more.class_ids == 1).sum())
+    assert people_now >= 1 and len(more.ignore_boxes_xyxy) >= 1
+    assert len(more.boxes_xyxy) - people_now + len(more.ignore_boxes_xyxy) == len(boxes)
+
+
+def test_a_set_that_does_not_label_people_gets_none() -> None:
+    bank = CutoutBank(iter([people()]))
+    sample = street(labelled=(True, False, True))
+    assert paste(sample, bank, 172.0, 621.0, 1.0, np.random.default_rng(0)) is sample
+    assert bank.choose(np.random.default_rng(0), (True, False, True)) is None
+
+
+def test_the_bank_takes_few_of_one_recording_and_stops_reading_when_full() -> None:
+    from training.copy_paste import MOST_OF_A_DRIVE
+
+    bank = CutoutBank(iter([people(8)] * 10 + [people(2, "other")]))
+    assert [len(found) for found in bank.cutouts] == [0, MOST_OF_A_DRIVE + 2, 0]
+    read: list[tuple[int, int]] = []
+
+    def reading(s: int, i: int) -> Sample:
+        read.append((s, i))
+        return people()
+
+    frames = frames_in_turn((3, 100), reading, seed=4, limit=8)
+    assert len(list(frames)) == 8 and {s for s, _ in read[:2]} == {0, 1} and len(set(read)) == 8
+
+
+def test_horizon_from_the_camera_or_from_objects_that_agree() -> None:
+    assert horizon_of(street()) == 172.0
+    assert horizon_of(street(camera=False)) is None, "one object alone says little"
+    feet = np.array([200.0, 240, 300])
+    heights = (feet - 172) * 1.75 / 1.65
+    boxes = np.stack([feet, feet - heights, feet + 20, feet], 1).astype(np.float32)
+    sample = replace(street(camera=False), boxes_xyxy=boxes, class_ids=np.ones(3, np.int64))
+    assert horizon_of(sample) == pytest.approx(172, abs=0.01)
+    boxes[:, 1] = boxes[:, 3] - (20, 90, 30)
+    assert horizon_of(replace(sample, boxes_xyxy=boxes)) is None
+
+
+def test_copy_paste_brings_rare_classes_into_pictures() -> None:
+    config = replace(PLAIN, copy_paste=1.0)
+    bank = CutoutBank(iter([people(3)]))
+    shown = [
+        int((training_picture(street(), (256, 512), np.random.default_rng(seed), config, bank).class_ids == 1).sum())
+        for seed in range(10)
+    ]
+    assert sum(shown) >= 6
+
+
+# ---------------------------------------------------------------- mosaic
+
+
+def test_quarters_that_label_different_classes_do_not_teach_each_other() -> None:
+    first = street(labelled=(True, False, False))
+    second = replace(people(8), labelled_classes=(False, True, False))
+    picture = mosaic_picture([first, second, first, second], (256, 512), np.random.default_rng(0), PLAIN)
+    assert picture.labelled == (True, True, False) and picture.image_bgr.shape == (256, 512, 3)
+    corner = {
+        tuple(box): ids for box, ids in zip(picture.ignore_xyxy.tolist(), picture.ignore_class_ids, strict=True)
+    }
+    x, y = next((box[2], box[3]) for box in corner if box[0] == 0 and box[1] == 0)
+    assert corner[0, 0, x, y] == 1 and corner[x, 0, 512, y] == 0
+    assert corner[x, y, 512, 256] == 1 and corner[0, y, x, 256] == 0
+    for box, class_id in zip(picture.boxes_xyxy, picture.class_ids, strict=True):
+        left = (box[0] + box[2]) / 2 < x
+        upper = (box[1] + box[3]) / 2 < y
+        assert class_id == (0 if left == upper else 1), "every object lies in the quarter of its own set"
+
+
+def test_masks_of_a_mosaic_are_judged_only_where_a_quarter_has_one() -> None:
+    picture = mosaic_picture([street(), people(), street(), people()], (256, 512), np.random.default_rng(1), PLAIN)
+    judged = picture.masks[0] != 255
+    assert judged[0, 0] and judged[-1, -1] and not judged[0, -1] and not judged[-1, 0]
+    assert (picture.masks[1:] == 255).all()
+
+
+def test_mosaic_needs_four() -> None:
+    with pytest.raises(ValueError, match="expected 4"):
+        mosaic_picture([street()], (256, 512), np.random.default_rng(0), PLAIN)
+
+
+def test_boxes_of_a_mosaic_lie_on_their_pixels() -> None:
+    for seed in range(6):
+        picture = mosaic_picture([marked_sample()] * 4, (256, 512), np.random.default_rng(seed), PLAIN)
+        for x0, y0, x1, y1 in picture.boxes_xyxy.round().astype(int):
+            assert (picture.image_bgr[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] > 200).all()
+
+
+# ---------------------------------------------------------------- weather
+
+
+@pytest.mark.parametrize("change", [weather.rain, weather.night, weather.haze, weather.soften, weather.recolour])
+def test_weather_changes_pixels_and_keeps_their_form(change: object) -> None:
+    image = np.random.default_rng(0).integers(60, 200, (64, 128, 3), np.uint8)
+    a, b = (change(image, np.random.default_rng(3)) for _ in range(2))  # type: ignore[operator]
+    assert a.shape == image.shape and a.dtype == np.uint8 and (a == b).all() and (a != image).any()
+
+
+def test_night_is_dark_and_rain_brightens_some_pixels() -> None:
+    image = np.full((64, 128, 3), 100, np.uint8)
+    assert weather.night(image, np.random.default_rng(0)).mean() < 90
+    wet = weather.rain(image, np.random.default_rng(0))
+    assert wet.max() > 130 and np.median(wet) < 110
+
+
+def test_the_end_of_a_run_sees_true_pictures() -> None:
+    plain = without_strong(AugmentConfig())
+    assert plain.mosaic == plain.copy_paste == plain.rotation == plain.noise == plain.rain == plain.night == 0
+    assert plain.flip == AugmentConfig().flip and plain.colour == AugmentConfig().colour / 2

@@ -1,0 +1,75 @@
+"""Mosaic (Bochkovskiy et al. 2020): four frames share one picture, each at its own scale.
+
+The sets label different things. A class counts as labelled in the whole picture where any of the four labels it, and
+the other quarters become ignore regions of that class. Masks are 255 where a quarter has none. So nothing that a set
+does not label is taught as background, and nothing that one labels is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from datasets.sample import ROAD_IGNORE, Sample
+from training.models.heads.segmentation import STRIDE
+from training.picture import TrainingPicture
+
+_STEP = 32
+"""Borders of the quarters lie on cells of the coarsest level."""
+
+
+class MakePicture(Protocol):
+    """One sample at one size, with its geometry but without colour and weather."""
+
+    def __call__(self, sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture: ...
+
+
+def mosaic(
+    samples: Sequence[Sample], size_hw: tuple[int, int], rng: np.random.Generator, make: MakePicture
+) -> TrainingPicture:
+    """Four samples, clockwise from the top left, meeting at a random point near the middle.
+
+    Args:
+        samples: four.
+        size_hw: of the whole picture.
+        rng: decides where they meet.
+        make: turns a sample into a picture of a given size.
+    """
+    if len(samples) != 4:
+        raise ValueError(f"mosaic of {len(samples)} samples: expected 4")
+    height, width = size_hw
+    y, x = (_cut_at(side, rng) for side in size_hw)
+    corners = ((0, 0, x, y), (x, 0, width, y), (x, y, width, height), (0, y, x, height))
+    image = np.empty((height, width, 3), np.uint8)
+    masks = np.full((3, height // STRIDE, width // STRIDE), ROAD_IGNORE, np.uint8)
+    parts = []
+    for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
+        part = make(sample, (bottom - top, right - left))
+        image[top:bottom, left:right] = part.image_bgr
+        masks[:, top // STRIDE : bottom // STRIDE, left // STRIDE : right // STRIDE] = part.masks
+        parts.append(part)
+    labelled = tuple(any(part.labelled[c] for part in parts) for c in range(len(parts[0].labelled)))
+    boxes, ignore, ignore_ids = [], [], []
+    for part, (left, top, right, bottom) in zip(parts, corners, strict=True):
+        offset = np.array([left, top, left, top], np.float32)
+        unlabelled = [c for c, some in enumerate(labelled) if some and not part.labelled[c]]
+        boxes.append(part.boxes_xyxy + offset)
+        ignore += [part.ignore_xyxy + offset, np.array([[left, top, right, bottom]] * len(unlabelled), np.float32)]
+        ignore_ids += [part.ignore_class_ids, np.array(unlabelled, np.int64)]
+    return TrainingPicture(
+        image_bgr=image,
+        boxes_xyxy=np.concatenate(boxes),
+        class_ids=np.concatenate([part.class_ids for part in parts]),
+        ignore_xyxy=np.concatenate([part.reshape(-1, 4) for part in ignore]),
+        ignore_class_ids=np.concatenate(ignore_ids),
+        labelled=labelled,
+        masks=masks,
+    )
+
+
+def _cut_at(side: int, rng: np.random.Generator) -> int:
+    """Where the quarters meet: between two and three fifths of a side, at least one cell from its ends."""
+    cell = min(_STEP, max(STRIDE, side // 4 // STRIDE * STRIDE))
+    return int(np.clip(round(side * rng.uniform(0.4, 0.6) / cell) * cell, cell, side - cell))

@@ -1,0 +1,71 @@
+"""Light and weather of a training picture, at uint8 speed."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from perception.types import U8
+
+
+def recolour(image: U8, rng: np.random.Generator) -> U8:
+    """Another brightness, contrast, gamma, tint and saturation: one lookup table, one matrix."""
+    gain, offset, gamma = rng.uniform(0.7, 1.3), rng.uniform(-15, 15), rng.uniform(0.75, 1.3)
+    values = np.linspace(0, 1, 256) ** gamma * 255
+    tint = rng.uniform(0.92, 1.08, 3)
+    tables = np.clip((values[:, None] - 128) * gain + 128 + offset, 0, 255) * tint  # (256, 3)
+    image = np.asarray(cv2.LUT(image, np.clip(tables, 0, 255).astype(np.uint8)[None]), np.uint8)
+    saturation = rng.uniform(0.4, 1.5) if rng.random() < 0.9 else 0.0
+    grey = np.array([0.114, 0.587, 0.299])
+    mix = saturation * np.eye(3) + (1 - saturation) * np.tile(grey, (3, 1))
+    return np.asarray(cv2.transform(image, mix), np.uint8)
+
+
+def haze(image: U8, rng: np.random.Generator) -> U8:
+    """Faded towards a grey, as by fog or spray."""
+    share, grey_level = rng.uniform(0.15, 0.6), rng.uniform(140, 230)
+    return np.asarray(cv2.addWeighted(image, 1 - share, np.full_like(image, grey_level), share, 0), np.uint8)
+
+
+def rain(image: U8, rng: np.random.Generator) -> U8:
+    """Bright slanted streaks over a duller picture."""
+    height, width = image.shape[:2]
+    length, slant = int(rng.integers(7, 22)), rng.uniform(-0.35, 0.35)
+    drops = (rng.random((height, width), np.float32) > 1 - rng.uniform(0.002, 0.01)).astype(np.float32)
+    kernel = np.zeros((length, length), np.float32)
+    middle = (length - 1) / 2
+    start, end = (round(middle * (1 - slant)), 0), (round(middle * (1 + slant)), length - 1)
+    cv2.line(kernel, start, end, 1.0)
+    streaks = np.minimum(cv2.filter2D(drops, -1, kernel * rng.uniform(40, 110)), 255).astype(np.uint8)
+    dull = cv2.addWeighted(image, rng.uniform(0.75, 0.95), np.full_like(image, 120), rng.uniform(0.0, 0.12), 0)
+    return np.asarray(cv2.add(dull, cv2.merge([streaks] * 3)), np.uint8)
+
+
+def night(image: U8, rng: np.random.Generator) -> U8:
+    """Dark and noisy, brighter on the road ahead where headlights fall, with a yellow or a blue cast."""
+    height, width = image.shape[:2]
+    ambient, beam = rng.uniform(0.25, 0.6), rng.uniform(0.1, 0.5)
+    centre_x, centre_y = rng.uniform(0.35, 0.65), rng.uniform(0.6, 1.0)
+    x = (np.arange(width, dtype=np.float32) / width - centre_x) / rng.uniform(0.25, 0.5)
+    y = (np.arange(height, dtype=np.float32) / height - centre_y) / rng.uniform(0.25, 0.5)
+    light = ambient + beam * np.exp(-(x**2))[None] * np.exp(-(y**2))[:, None]  # (h, w)
+    warmth = rng.uniform(-0.12, 0.12)
+    cast = np.array([1 - warmth, 1.0, 1 + warmth], np.float32)
+    dark = image * (light[..., None].astype(np.float32) * cast)
+    return sensor_noise(np.clip(dark, 0, 255).astype(np.uint8), rng)
+
+
+def soften(image: U8, rng: np.random.Generator) -> U8:
+    """Out of focus, or taken at a lower resolution."""
+    if rng.random() < 0.5:
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5)), np.uint8)
+    factor = rng.uniform(1.2, 2.2)
+    size = image.shape[1], image.shape[0]
+    low = cv2.resize(image, (round(size[0] / factor), round(size[1] / factor)), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(low, size), np.uint8)
+
+
+def sensor_noise(image: U8, rng: np.random.Generator) -> U8:
+    """Every pixel by itself."""
+    noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(2, 10)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
