@@ -15,7 +15,6 @@ from training.augment import mosaic_picture, place, training_picture, without_st
 from training.config import AugmentConfig, TrainConfig
 from training.copy_paste import CutoutBank, cut_out, frames_in_turn, horizon_of, paste
 from training.geometry import mirror, rotate
-from training.picture import TrainingPicture
 
 PLAIN = AugmentConfig(
     colour=0.0, blur=0.0, noise=0.0, haze=0.0, rain=0.0, night=0.0, rotation=0.0, copy_paste=0.0, mosaic=0.0
