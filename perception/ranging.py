@@ -124,7 +124,8 @@ class Ranger:
         """(9, classes) columns of the priors, by class id; the last is the unknown class."""
         self._rays_from_box = _rays_from_box(camera)
         # P2's fourth column: our origin is camera 2, KITTI's labels count from camera 0
-        self._origin: list[float] = np.linalg.solve(camera.K_cam2, camera.P_cam2[:, 3]).tolist()
+        self._origin = np.linalg.solve(camera.K_cam2, camera.P_cam2[:, 3])[[0, 2], None]  # (2, 1) right, ahead
+        self._size_hw, self._border = (0, 0), np.zeros((4, 1))
         self.reset()
 
     def reset(self) -> None:
@@ -206,7 +207,8 @@ class Ranger:
         unknown = self._sizes.shape[1] - 1
         class_ids = np.array([t.class_id if 0 <= t.class_id < unknown else unknown for t in tracks])
         usable = np.array([track.frames_since_seen == 0 for track in tracks])
-        edges = np.ones((5, len(tracks)))
+        edges = np.empty((5, len(tracks)))
+        edges[4] = 1.0
         edges[:4] = np.concatenate([track.box_xyxy for track in tracks]).reshape(-1, 4).T
         if not np.abs(edges).max() < 1e5:  # nor is NaN
             self._discard(np.abs(edges) < 1e5, edges, usable)
@@ -242,8 +244,10 @@ class Ranger:
 
         turned = np.minimum(np.maximum(width / height * scale - start, 0.0), 1.0)
         half_depth = usual_depth + turned * side_depth
-        border, limit_y, limit_x = config.border_px, size_hw[0] - config.border_px, size_hw[1] - config.border_px
-        cut = edges[:4] * _OUTWARD >= ((-border,), (-border,), (limit_x,), (limit_y,))
+        if size_hw != self._size_hw:
+            self._size_hw, border = size_hw, config.border_px
+            self._border = np.array([[-border], [-border], [size_hw[1] - border], [size_hw[0] - border]])
+        cut = edges[:4] * _OUTWARD >= self._border
         any_cut, cut_foot = bool(cut.any()), resting
         if any_cut:
             cut_side = cut[0] | cut[2]
@@ -313,7 +317,7 @@ class Ranger:
         """All edges of all boxes of this frame."""
         joint, camera_m = self._filter, self.camera.height_m
         mean = joint.mean[:, : len(repetition)]
-        top, foot = view.ends - joint.tilt @ view.tilt
+        ends = view.ends - joint.tilt @ view.tilt
         to_face = view.half_depth
         if view.cut is not None:
             # of an object that the side of the picture cuts, any point may be the lowest that is seen
@@ -323,7 +327,7 @@ class Ranger:
         face_m = np.maximum(mean[Z] - to_face, 0.7)
         expected = camera_m / face_m
         fall = expected / face_m
-        residual = foot - mean[SLOPE] - expected
+        residual = ends[1] - mean[SLOPE] - expected
         variance = (fall * fall * view.half_depth_var + view.foot_var) * repetition
         if view.cut_foot is not None:
             # a foot below the picture, or behind something, is at least as near as where it is cut says
@@ -335,7 +339,7 @@ class Ranger:
         rim_m = np.maximum(mean[Z] + np.where(drop_m > 0, view.half_depth, -to_face), 0.7)
         expected = drop_m / rim_m
         fall = expected / rim_m
-        residual = top - mean[SLOPE] - expected
+        residual = ends[0] - mean[SLOPE] - expected
         variance = (fall * fall * view.half_depth_var + view.top_var) * repetition
         joint.observe(residual, SLOPE, ((Z, fall), (LOG_HEIGHT, object_m / rim_m)), view.tilt, variance)
 
@@ -381,16 +385,14 @@ class Ranger:
     def _report(self, tracks: tuple[Track, ...]) -> tuple[Track, ...]:
         config, count, joint = self.config, len(tracks), self._filter
         told = np.empty((9, count))
-        x_m, z_m, distance_m, std_m, speed, ttc_s = told[0], told[1], told[2], told[3:5], told[5:7], told[7]
-        np.subtract(joint.mean[X, :count], self._origin[0], out=x_m)
-        np.subtract(joint.mean[Z, :count], self._origin[2], out=z_m)
-        np.hypot(x_m, z_m, out=distance_m)
+        place_m, distance_m, std_m, speed, closing = told[:2], told[2], told[3:5], told[5:7], told[7]
+        np.subtract(joint.mean[X : Z + 1 : 2, :count], self._origin, out=place_m)
+        np.hypot(place_m[0], place_m[1], out=distance_m)
         speed[:] = joint.mean[VX : VZ + 1 : 2, :count]
-        towards = told[:2] / -np.maximum(distance_m, 1e-6)
-        closing, closing_var = joint.speed_along(towards[0], towards[1])
-        closing_std = np.sqrt(np.maximum(closing_var, 0))
-        np.divide(distance_m, closing, out=ttc_s, where=closing != 0)
-        np.greater(closing, np.maximum(config.closing_min_mps, config.closing_sigmas * closing_std), out=told[8])
+        towards = place_m / -np.maximum(distance_m, 1e-6)
+        closing[:], closing_var = joint.speed_along(towards[0], towards[1])
+        least = np.sqrt(np.maximum(closing_var, 0)) * config.closing_sigmas
+        np.greater(closing, np.maximum(least, config.closing_min_mps), out=told[8])
         # where the centre of a footprint is: never surer than the size of the object
         variance = joint.place_variance(count) + _DEPTH_SHARE * self._half_depth_var[:count]
         np.sqrt(np.maximum(variance, 1e-4), out=std_m)
@@ -407,7 +409,7 @@ def _ranged(
     z_std: float,
     vx: float,
     vz: float,
-    ttc: float,
+    closing: float,
     approaching: float,
 ) -> Track:
     """The track with its metric fields; field by field through `Track(…)` it takes three times as long."""
@@ -418,7 +420,7 @@ def _ranged(
         position_std_m=(x_std, z_std),
         distance_m=distance,
         velocity_mps=(vx, vz),
-        ttc_s=ttc if approaching else None,
+        ttc_s=distance / closing if approaching else None,
     )
     return ranged
 
@@ -455,12 +457,12 @@ def _hidden_feet(edges: F64, width: F64, height: F64, usable: np.ndarray) -> tup
     mine, other = np.nonzero(shared > 0)
     if not len(mine):
         return None, None
-    shared = shared[mine, other]  # (pairs,)
+    share = shared[mine, other] / width[mine]  # (pairs,)
     above = bottom[mine] - top[other]  # how far the other's upper edge is above my foot
-    covered = np.bincount(mine, np.where(above > 0, shared, 0), len(width))
-    near = (np.abs(above) < (RESTING_PX + RESTING_SHARE * height)[mine]) & (shared > 0.5 * width[mine])
+    covered = np.bincount(mine, share * (above > 0), len(width))
+    near = (np.abs(above) < RESTING_PX + RESTING_SHARE * height[mine]) & (share > 0.5)
     resting = None
     if near.any():
         resting = np.zeros(len(width), bool)
         resting[mine[near]] = True
-    return np.minimum(covered / np.maximum(width, 1), 1), resting
+    return np.minimum(covered, 1), resting

@@ -80,14 +80,9 @@ class RangingFilter:
         """(2,) pitch and roll beyond the calibration, radians: the road looks lower by pitch + roll × bearing."""
         self.tilt_cov: F64 = np.diag([drift.pitch_std_rad**2, drift.roll_std_rad**2])
         """(2, 2)"""
-        # of `predict`, kept between frames: what happens to the columns of the state; how much of the old tilt is lost;
-        # noise of each state; white noise of a speed
-        self._mix, self._lost, self._noise, self._white = (
-            np.eye(9),
-            np.zeros((2, 2)),
-            np.zeros((6, 6, 1)),
-            np.zeros((2, 2, 1)),
-        )
+        # kept between frames: what `predict` does to the columns of the state, and how much of the old tilt is lost
+        self._mix, self._lost = np.eye(9), np.zeros((2, 2))
+        self._prepare(0.1)
         self._hold(np.zeros((6, 9, 0)))
 
     def _hold(self, state: F64) -> None:
@@ -116,33 +111,35 @@ class RangingFilter:
 
     def predict(self, dt_s: float) -> None:
         """Move everything `dt_s` seconds ahead (above 0) at constant relative velocity."""
-        drift, state, lean, cov = self.drift, self._state, self.lean, self.cov
-        mix, lost, noise = self._mix, self._lost, self._noise
+        state, lean, cov = self._state, self.lean, self.cov
+        if dt_s != self._prepared_s:
+            self._prepare(dt_s)
         self._drift_tilt(dt_s)
         if state.shape[2] == 0:
             return
-        spread = lost @ lean
+        spread = self._lost @ lean
         cov += lean[:, None, 0] * spread[:, 0] + lean[:, None, 1] * spread[:, 1]
-
-        fade = math.exp(-dt_s / drift.slope_time_s)
-        move = mix[3:, 3:]
-        move[X, VX] = move[Z, VZ] = dt_s
-        move[SLOPE, SLOPE] = fade
-        moved = (move @ state.reshape(6, -1)).reshape(state.shape)
-        np.matmul(mix, moved, out=state)  # for each state: mean, lean on the new tilt, covariance · moveᵀ
-
-        fresh = 1 - fade * fade  # share of the slope that is new
-        white = self._white
-        white[0, 0], white[0, 1], white[1, 0], white[1, 1] = dt_s**3 / 3, dt_s**2 / 2, dt_s**2 / 2, dt_s
-        noise[X : VX + 1, X : VX + 1] = white * drift.acceleration_aside**2
-        noise[Z : VZ + 1, Z : VZ + 1] = white * drift.acceleration_ahead**2
-        noise[LOG_HEIGHT, LOG_HEIGHT] = drift.height_growth**2 * dt_s
-        noise[SLOPE, SLOPE] = fresh * drift.slope_std_rad**2
-        cov += noise
+        moved = (self._mix[3:, 3:] @ state.reshape(6, -1)).reshape(state.shape)
+        np.matmul(self._mix, moved, out=state)  # for each state: mean, lean on the new tilt, covariance · moveᵀ
+        cov += self._noise
         # what depends on the distance: our own turning moves what is far, the ground under it what is near
         ahead_m2 = np.square(np.maximum(self.mean[Z], 1.0))
-        cov[:2, :2] += white * drift.turning_rad**2 * ahead_m2
-        cov[SLOPE, SLOPE] += fresh * drift.ground_std_m**2 / ahead_m2
+        cov[X : VX + 1, X : VX + 1] += self._turning * ahead_m2
+        cov[SLOPE, SLOPE] += self._ground / ahead_m2
+
+    def _prepare(self, dt_s: float) -> None:
+        """What `predict` needs and only time decides; cameras keep their pace, so this is seldom done again."""
+        drift, noise = self.drift, np.zeros((6, 6, 1))
+        fade = math.exp(-dt_s / drift.slope_time_s)
+        self._mix[3 + X, 3 + VX] = self._mix[3 + Z, 3 + VZ] = dt_s
+        self._mix[3 + SLOPE, 3 + SLOPE] = fade
+        shaken = np.array([[[dt_s**3 / 3], [dt_s**2 / 2]], [[dt_s**2 / 2], [dt_s]]])
+        noise[X : VX + 1, X : VX + 1] = shaken * drift.acceleration_aside**2
+        noise[Z : VZ + 1, Z : VZ + 1] = shaken * drift.acceleration_ahead**2
+        noise[LOG_HEIGHT, LOG_HEIGHT] = drift.height_growth**2 * dt_s
+        noise[SLOPE, SLOPE] = (1 - fade**2) * drift.slope_std_rad**2
+        self._turning, self._ground = shaken * drift.turning_rad**2, (1 - fade**2) * drift.ground_std_m**2
+        self._noise, self._prepared_s = noise, dt_s
 
     def _drift_tilt(self, dt_s: float) -> None:
         """Let the tilt fade towards the calibration; write into `_mix` and `_lost` what that does to the objects."""
@@ -211,10 +208,10 @@ class RangingFilter:
         a, b, d = d * factor + aa, -b * factor + ad, a * factor + dd  # of the inverse
         factor = 1 / (a * d - b * b)
         a, b, d = d * factor, -b * factor, a * factor
-        pitch, roll = -a * pull_pitch - b * pull_roll, -b * pull_pitch - d * pull_roll
+        step = np.array([-a * pull_pitch - b * pull_roll, -b * pull_pitch - d * pull_roll])
         self.tilt_cov = np.array([[a, b], [b, d]])
-        self.tilt = self.tilt + (pitch, roll)
-        self.mean += pitch * self.lean[:, 0] + roll * self.lean[:, 1]
+        self.tilt = self.tilt + step
+        self.mean += step @ self.lean
 
     def place_variance(self, count: int) -> F64:
         """(2, N) variances of X and Z of the first `count` objects, the uncertainty of the tilt included."""
