@@ -19,7 +19,7 @@ from perception.errors import UserError
 from perception.formats.kitti import ObjectRows, read_objects
 from perception.sources.images import list_images, read_picture
 from perception.types import CLASS_NAMES, U8
-from training.data import road_fold_indices
+from training.sets import road_fold_indices
 
 _NEIGHBOURS = {CLASS_NAMES.index("Car"): "Van", CLASS_NAMES.index("Pedestrian"): "Person_sitting"}
 STREET_SEED = 1_000_003

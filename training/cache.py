@@ -1,8 +1,8 @@
-"""Copies of samples on disk, decoded and no wider than training needs, because decoding a PNG costs more than a crop.
+"""Copies of samples on disk, decoded and no wider than training needs: decoding a PNG costs more than a crop.
 
-A copy is one file of raw bytes: a line of JSON that says what follows, then the arrays. Measured on KITTI's frames, raw
-bytes read 45 times as fast as PNG and 14 times as fast as JPEG (docs/training.md), and they are the very pixels that the
-first reading gave, so a run with a cold cache equals one with a warm cache.
+A copy is one file of raw bytes: a line of JSON that says what follows, then the arrays. Raw bytes read many times
+faster than PNG or JPEG (docs/training.md), and they are the very pixels that the first reading gave, so a run with a
+cold cache equals one with a warm cache.
 
 The name of a copy is a hash of path, time and size of every file behind the sample, and of the width. So a changed
 picture or label makes a new copy, and the folder may be deleted at any time. Files are written beside and renamed.
@@ -35,7 +35,16 @@ FREE_BYTES = 2_000_000_000
 """Of the disk that the cache leaves alone."""
 LOOK_EVERY = 64
 """Copies that a process writes before it measures the folder again."""
-_ARRAYS = ("image_bgr", "boxes_xyxy", "class_ids", "ignore_boxes_xyxy", "ignore_class_ids", "distances_m", "road", "semantic")
+_ARRAYS = (
+    "image_bgr",
+    "boxes_xyxy",
+    "class_ids",
+    "ignore_boxes_xyxy",
+    "ignore_class_ids",
+    "distances_m",
+    "road",
+    "semantic",
+)
 
 
 class SampleSource(Protocol):
@@ -118,7 +127,9 @@ class CachedSource:
 
     def _stop(self, why: str) -> None:
         self._full = True
-        log.warning("%s: no more copies are written: %s; what is missing is read from the data each time", self.folder, why)
+        log.warning(
+            "%s: no more copies are written: %s; what is missing is read from the data each time", self.folder, why
+        )
 
 
 def folder_bytes(folder: Path) -> int:
@@ -131,7 +142,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def reduce(sample: Sample, width: int) -> Sample:
-    """A sample no wider than `width`: picture by area and bilinear, masks by nearest label, boxes and camera along."""
+    """A sample no wider than `width`: picture without aliasing, masks by nearest label, boxes and camera along."""
     height, full = sample.image_bgr.shape[:2]
     if full <= width * KEEP_AS_IS:
         return sample
@@ -159,7 +170,9 @@ def reduce(sample: Sample, width: int) -> Sample:
 
 def pack(sample: Sample) -> list[bytes]:
     """A sample as the bytes of its copy."""
-    arrays = {name: np.ascontiguousarray(getattr(sample, name)) for name in _ARRAYS if getattr(sample, name) is not None}
+    arrays = {
+        name: np.ascontiguousarray(getattr(sample, name)) for name in _ARRAYS if getattr(sample, name) is not None
+    }
     camera = sample.camera
     header = {
         "name": sample.name,
@@ -184,7 +197,7 @@ def read_copy(path: Path) -> Sample | None:
     try:
         header = json.loads(data[start : start + newline].tobytes())
         start += newline + 1
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name, dtype, shape in header.pop("arrays"):
             if name not in _ARRAYS:
                 return None

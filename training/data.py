@@ -1,16 +1,15 @@
-"""Which pictures a run learns from and which it is judged by, and how they become batches.
+"""How the pictures of a run become batches.
 
-Picture number n of a run is a function of the seed and n alone, so a resumed run sees what an unbroken one sees.
+Picture number n of a run is a function of the seed and n alone, so a resumed run sees what an unbroken one sees, and
+several processes see together what one sees.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,158 +17,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.camvid import CamVid
-from datasets.idd_lite import IddLite
-from datasets.kitti_object import KittiObject
-from datasets.kitti_road import KittiRoad
-from datasets.kitti_tracking import DRIVES, KittiTracking
-from datasets.partial_boxes import KNOWN, PartialBoxes
 from datasets.sample import Sample
-from datasets.splits import read_drives, read_split
 from perception.errors import UserError
-from training.augment import TrainingPicture, training_picture
+from training.augment import mosaic_picture, training_picture, without_strong
 from training.config import TrainConfig
+from training.copy_paste import CutoutBank, frames_in_turn
+from training.distributed import rank, world
 from training.models.heads.detection import DetectionTargets
+from training.picture import TrainingPicture
+from training.sets import Subset, TrainingSets
 
 log = logging.getLogger("training.data")
 
-ROAD_FOLDS = 5
-HELD_OUT_DRIVES = 5
-"""Without a split file, one drive of so many is held out."""
 CACHE_BYTES = 1_500_000_000
-"""Decoded pictures that a loader process keeps: decoding costs more than a crop."""
-
-
-class SampleSource(Protocol):
-    """What the folder `datasets` offers."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> Sample: ...
-
-
-@dataclass(frozen=True)
-class Subset:
-    """Some samples of a set, by index."""
-
-    name: str
-    source: SampleSource
-    indices: tuple[int, ...]
-    weight: float
-    """Share of training pictures relative to the other sets."""
-
-
-@dataclass(frozen=True)
-class TrainingSets:
-    """What a folder holds, divided."""
-
-    train: tuple[Subset, ...]
-    objects: Subset | None
-    """Held-out frames with boxes."""
-    road: Subset | None
-    """Held-out frames with road."""
-
-    def data_hash(self) -> str:
-        """Hash of the names of all training pictures."""
-        digest = hashlib.sha256()
-        for subset in self.train:
-            digest.update(subset.name.encode())
-            for i in subset.indices:
-                digest.update(str(subset.source.names[i]).encode())
-        return digest.hexdigest()[:16]
-
-
-def find_sets(root: Path, road_fold: int) -> TrainingSets:
-    """Look for known sets under a folder and divide them by drive.
-
-    Raises:
-        UserError: nothing to learn from, or a split that cuts through a drive.
-    """
-    train: list[Subset] = []
-    objects = road = None
-    object_root = _first(root, ("kitti/object", "object", "."), "training/image_2")
-    held_out: set[str] = set()
-    if object_root is not None and (object_root / "training/label_2").is_dir():
-        objects, subset, held_out = _kitti_object(object_root)
-        train.append(subset)
-    for folder, weight in (
-        ("kitti/tracking", 0.14),
-        ("tracking", 0.14),
-        (".", 0.14),
-        ("kitti/tracking_640x192", 0.12),
-    ):
-        if (root / folder / "training/image_02").is_dir():
-            tracking = KittiTracking(root / folder)
-            drives = [DRIVES.get(name.split("/")[0]) for name in tracking.names]
-            keep = tuple(i for i, drive in enumerate(drives) if drive not in held_out)
-            train.append(Subset(folder, tracking, keep, weight))
-    road_root = _first(root, ("kitti/road", "road", "."), "training/gt_image_2")
-    if road_root is not None:
-        kitti_road = KittiRoad(road_root)
-        held = tuple(road_fold_indices(kitti_road.names, road_fold)) if road_fold >= 0 else ()
-        rest = tuple(i for i in range(len(kitti_road)) if i not in set(held))
-        train.append(Subset("kitti/road", kitti_road, rest, 0.12))
-        road = Subset("kitti/road", kitti_road, held, 0.0) if held else None
-    if (root / "camvid/train").is_dir():
-        camvid = CamVid(root / "camvid", "train")
-        train.append(Subset("camvid", camvid, tuple(range(len(camvid))), 0.10))
-    if (root / "extra/idd_lite/train").is_dir():
-        idd = IddLite(root / "extra/idd_lite", "train")
-        train.append(Subset("idd_lite", idd, tuple(range(len(idd))), 0.10))
-    for name, weight in (("dawn_fog", 0.12), ("citypersons_sample", 0.06), ("carla_danielhfnr", 0.04)):
-        if (root / "extra" / name).is_dir():
-            boxes = PartialBoxes(root / "extra" / name, KNOWN[name])
-            train.append(Subset(name, boxes, tuple(range(len(boxes))), weight))
-    train = [subset for subset in train if subset.indices]
-    if not train:
-        raise UserError(
-            f"{root}: no labelled pictures found",
-            "kitti/object/training/image_2 with label_2, kitti/road, camvid …, or --data.no-real for synthetic alone",
-            f"perception data check {root}",
-        )
-    return TrainingSets(tuple(train), objects, road)
-
-
-def _first(root: Path, folders: tuple[str, ...], inside: str) -> Path | None:
-    return next((root / folder for folder in folders if (root / folder / inside).is_dir()), None)
-
-
-def _kitti_object(root: Path) -> tuple[Subset | None, Subset, set[str]]:
-    """Held-out subset, training subset, held-out drives."""
-    everything = KittiObject(root)
-    index = {name: i for i, name in enumerate(everything.names)}
-    drives = read_drives(root)
-    if (root / "ImageSets/val.txt").exists():
-        names = {split: [n for n in read_split(root, split) if n in index] for split in ("train", "val")}
-    elif drives:  # every fifth drive is held out
-        held_drives = set(sorted(set(drives.values()))[::HELD_OUT_DRIVES])
-        known = [n for n in everything.names if n in drives]
-        names = {
-            "train": [n for n in known if drives[n] not in held_drives],
-            "val": [n for n in known if drives[n] in held_drives],
-        }
-    else:
-        log.warning("%s: neither ImageSets/val.txt nor drives are known, so nothing is held out", root)
-        return None, Subset("kitti/object", everything, tuple(range(len(everything))), 0.2), set()
-    sides = {split: {drives[n] for n in members if n in drives} for split, members in names.items()}
-    if both := sides["train"] & sides["val"]:
-        raise UserError(
-            f"{root}/ImageSets: train and val share the drive {sorted(both)[0]}",
-            "every drive on one side only: neighbouring frames are near copies",
-            "move all frames of a drive to one side",
-        )
-    held, train = (tuple(index[n] for n in names[split]) for split in ("val", "train"))
-    return Subset("kitti/object", everything, held, 0.0), Subset("kitti/object", everything, train, 0.2), sides["val"]
-
-
-def road_fold_indices(names: Sequence[str], fold: int) -> list[int]:
-    """One of five contiguous parts of each road category: numbers that follow one another are near copies."""
-    chosen: list[int] = []
-    for category in ("um_", "umm_", "uu_"):
-        members = [i for i, name in enumerate(names) if name.startswith(category)]
-        chosen += [int(i) for i in np.array_split(np.array(members, int), ROAD_FOLDS)[fold]]
-    return chosen
+"""Decoded pictures that a loader process keeps where there is no cache on disk."""
+NEIGHBOURS = 20
+"""Frames after a broken one that are tried in its place."""
 
 
 class PictureStream(Dataset):
@@ -179,31 +42,78 @@ class PictureStream(Dataset):
         self.sets, self.config = sets, config
         self._cache: dict[tuple[str, int], Sample] = {}
         self._cached_bytes = 0
+        self._cutouts: CutoutBank | None = None
+        self._names: list[str] = []
+        self._broken: dict[tuple[str, int], str] = {}
+        self._news: list[str] = []
 
     def __getitem__(self, n: int) -> TrainingPicture:
         cv2.setNumThreads(1)
         config = self.config
         rng = np.random.default_rng((config.seed, n))
-        augment = config.augment
+        augment, size_hw = config.augment, config.data.crop_hw
         if n >= (1 - augment.off_for_last) * config.steps * config.batch:
-            augment = replace(augment, blur=0.0, noise=0.0, haze=0.0, colour=augment.colour / 2)
+            augment = without_strong(augment)
+        bank = self._bank() if augment.copy_paste else None
         if self.sets is None or rng.random() < config.data.synthetic_share:
-            sample = _synthetic(int(rng.integers(2**31)))
-        else:
-            weights = np.array([subset.weight for subset in self.sets.train])
-            subset = self.sets.train[rng.choice(len(weights), p=weights / weights.sum())]
-            sample = self._read(subset, subset.indices[rng.integers(len(subset.indices))])
-        return training_picture(sample, config.data.crop_hw, rng, augment)
+            seed = int(rng.integers(2**31))
+            self._names.append(f"synthetic street {seed}")
+            return training_picture(_synthetic(seed), size_hw, rng, augment, bank)
+        if rng.random() < augment.mosaic:
+            return mosaic_picture([self._real(self.sets, rng) for _ in range(4)], size_hw, rng, augment, bank)
+        return training_picture(self._real(self.sets, rng), size_hw, rng, augment, bank)
 
-    def _read(self, subset: Subset, i: int) -> Sample:
-        key = (subset.name, i)
-        if key in self._cache:
-            return self._cache[key]
-        sample = subset.source[i]
-        if self._cached_bytes < CACHE_BYTES:
+    def _real(self, sets: TrainingSets, rng: np.random.Generator) -> Sample:
+        weights = np.array([subset.weight for subset in sets.train])
+        subset = sets.train[rng.choice(len(weights), p=weights / weights.sum())]
+        sample = self._read(subset, int(rng.integers(len(subset.indices))))
+        self._names.append(f"{subset.name}/{sample.name}")
+        return sample
+
+    def _bank(self) -> CutoutBank | None:
+        """Objects to paste, collected when the first picture wants one; the same for every process of a run."""
+        if self.sets is None:
+            return None
+        if self._cutouts is None:
+            subsets = [s for s in self.sets.train if self._read(s, 0).boxes_xyxy is not None]
+            sizes = [len(s.indices) for s in subsets]
+            frames = frames_in_turn(sizes, lambda s, i: self._read(subsets[s], i), self.config.seed)
+            self._cutouts = CutoutBank(frames)
+        return self._cutouts
+
+    def _read(self, subset: Subset, place: int) -> Sample:
+        """The sample at a place of a subset, or the next whole one where it is broken.
+
+        Raises:
+            UserError: many broken ones in a row.
+        """
+        problem: UserError | None = None
+        for step in range(min(NEIGHBOURS, len(subset.indices))):
+            i = subset.indices[(place + step) % len(subset.indices)]
+            if (key := (subset.name, i)) in self._broken:
+                continue
+            try:
+                return self._cache[key] if key in self._cache else self._remember(key, subset.source[i])
+            except UserError as error:
+                problem = error
+                self._broken[key] = error.found
+                self._news.append(error.found)
+        raise problem or UserError(
+            f"{subset.name}: {NEIGHBOURS} broken samples in a row", "whole pictures and labels"
+        )
+
+    def _remember(self, key: tuple[str, int], sample: Sample) -> Sample:
+        if self.config.data.cache is None and self._cached_bytes < CACHE_BYTES:
             self._cache[key] = sample
             self._cached_bytes += sample.image_bgr.nbytes
         return sample
+
+    def collate(self, pictures: list[TrainingPicture]) -> Batch:
+        """Pictures that were just taken from this stream → batch, with their names and the news of broken files."""
+        batch = replace(collate(pictures), names=tuple(self._names), broken=tuple(self._news))
+        self._names.clear()
+        self._news.clear()
+        return batch
 
 
 def _synthetic(seed: int) -> Sample:
@@ -222,18 +132,31 @@ class Batch:
     masks: Tensor
     """(B, 3, h/4, w/4) uint8."""
 
+    names: tuple[str, ...] = ()
+    """Samples that the pictures were made of; a mosaic has four."""
+    broken: tuple[str, ...] = ()
+    """What was found at samples that could not be read and were passed over, each told once a loader process."""
+
     def to(self, device: torch.device) -> Batch:
-        t = self.targets
-        return Batch(
-            self.images.to(device, non_blocking=True),
-            DetectionTargets(
-                t.boxes_xyxy.to(device),
-                t.class_ids.to(device),
-                t.ignore_xyxy.to(device),
-                t.ignore_class_ids.to(device),
-                t.labelled.to(device),
-            ),
-            self.masks.to(device, non_blocking=True),
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Called by the loader, so that the copy to a GPU does not hold up the network."""
+        return self.map(Tensor.pin_memory)
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch cut into equal parts."""
+        size = len(self.images) // count
+        return [self.map(lambda t, k=k: t[k * size : (k + 1) * size]) for k in range(count)]  # type: ignore[misc]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with a function applied to every tensor."""
+        targets = {f.name: function(getattr(self.targets, f.name)) for f in fields(self.targets)}
+        return replace(
+            self,
+            images=function(self.images),
+            targets=DetectionTargets(**targets),
+            masks=function(self.masks),
         )
 
 
@@ -255,26 +178,51 @@ def collate(pictures: list[TrainingPicture]) -> Batch:
             ignore_xyxy=pad([p.ignore_xyxy for p in pictures], 0.0),
             ignore_class_ids=pad([p.ignore_class_ids for p in pictures], -2),
             labelled=torch.tensor([p.labelled for p in pictures]),
+            depths=pad([p.depths for p in pictures], np.nan),
         ),
         masks=torch.from_numpy(np.stack([p.masks for p in pictures])),
     )
 
 
 def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> Iterator[Batch]:
-    """Batches of the steps from `first_step` to the end."""
-    numbers = range(first_step * config.batch, config.steps * config.batch)
+    """This process's part of the batches of the steps from `first_step` to the end.
+
+    Raises:
+        UserError: no whole sample can be found, or a loader process died.
+    """
+    share = config.batch // world()
+    first = rank() * share
+    numbers = [n for step in range(first_step, config.steps) for n in step_numbers(step, config, first, share)]
     arguments: dict[str, Any] = {}
     if config.data.workers:
         arguments = {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _one_thread}
+    stream = PictureStream(sets, config)
     loader = DataLoader(
-        PictureStream(sets, config),
-        batch_size=config.batch,
+        stream,
+        batch_size=share,
         sampler=numbers,
         num_workers=config.data.workers,
-        collate_fn=collate,
+        collate_fn=stream.collate,
+        pin_memory=config.device != "cpu" and torch.cuda.is_available(),
         **arguments,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except UserError as error:  # from another process it comes with a traceback in its text
+        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a loader process died ({str(error).splitlines()[0]})",
+            "memory for --data.workers processes, each with decoded pictures",
+            "--resume with fewer --data.workers, or --data.cache FOLDER",
+        ) from None
+
+
+def step_numbers(step: int, config: TrainConfig, first: int, share: int) -> range:
+    """Numbers of a step's pictures that one process makes: which one makes them changes nothing about them."""
+    return range(step * config.batch + first, step * config.batch + first + share)
 
 
 def _one_thread(_: int) -> None:

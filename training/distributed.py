@@ -36,6 +36,11 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def launched_rank() -> int:
+    """Number of this process before it has joined the others, and after it has left them."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
 def local_rank() -> int:
     """Number of this process on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0

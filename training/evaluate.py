@@ -1,8 +1,13 @@
-"""Score a network on held-out frames with the official metrics, through the exported graph's own code."""
+"""Score a network on held-out frames with the official metrics, through the exported graph's own code.
+
+Of several processes each predicts every n-th frame; what they found is gathered in the order of the frames, so the
+scores are those of one process, whatever the number of frames.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +15,24 @@ import torch
 
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import ground_truth_name
+from datasets.sample import Sample
 from perception.camera import fit_frame
 from perception.evaluation.object import ObjectEvaluator
-from perception.evaluation.results import LEVELS
-from perception.evaluation.road import RoadEvaluator
+from perception.evaluation.results import LEVELS, RoadImage
+from perception.evaluation.road import category_of, confidence_histograms, pr_curve
 from perception.formats.kitti import ObjectRows, read_objects
 from perception.model import read_outputs
 from perception.types import Detections, RoadMask
 from training.config import TrainConfig
-from training.data import Subset, TrainingSets
+from training.distributed import gather, rank, world
 from training.models.network import DeployedNetwork, Network
+from training.sets import Subset, TrainingSets
+from training.show import draw
 
-OUTPUTS = ("boxes_xyxy", "scores", "class_ids", "road")
+SHOWN = 4
+"""Frames of each task that are shown with truth and prediction."""
 Predict = Callable[[np.ndarray], tuple[Detections, RoadMask | None]]
+Show = Callable[[str, np.ndarray], None]
 
 
 def predictor(network: Network, size_hw: tuple[int, int], device: torch.device) -> Predict:
@@ -33,21 +43,28 @@ def predictor(network: Network, size_hw: tuple[int, int], device: torch.device) 
         fitted, fit = fit_frame(image_bgr, size_hw)
         with torch.inference_mode():
             outputs = deployed(torch.from_numpy(fitted)[None].to(device))
-        named = {name: value.cpu().numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+        named = {name: value.cpu().numpy() for name, value in zip(network.output_names, outputs, strict=True)}
         return read_outputs(named, 0, fit)
 
     return predict
 
 
 def evaluate(
-    network: Network, sets: TrainingSets | None, config: TrainConfig, device: torch.device
+    network: Network,
+    sets: TrainingSets | None,
+    config: TrainConfig,
+    device: torch.device,
+    show: Show | None = None,
 ) -> dict[str, float]:
     """Official numbers on the held-out frames.
 
+    Args:
+        show: takes the name of a frame and its picture with truth and prediction, for a few of them.
+
     Returns:
-        AP R40 of each class and level in per cent, the score threshold at the best F1 for cars, road MaxF, AP and
-        threshold (perspective), and `score`, the mean of car AP moderate and MaxF, which picks the best checkpoint.
-        Empty where nothing is held out.
+        On every process: AP R40 of each class and level in per cent, the score threshold at the best F1 for cars,
+        road MaxF, AP and threshold (perspective), and `score`, the mean of car AP moderate and MaxF, which picks the
+        best checkpoint. Empty where nothing is held out.
     """
     if sets is None or (sets.objects is None and sets.road is None):
         return {}
@@ -55,20 +72,28 @@ def evaluate(
     scores: dict[str, float] = {}
     parts = []
     if sets.objects is not None:
-        scores |= object_scores(predict, sets.objects, config.model.class_names)
+        scores |= object_scores(predict, sets.objects, config.model.class_names, config.data.workers, show)
         parts.append(scores["car_moderate"])
     if sets.road is not None:
-        scores |= road_scores(predict, sets.road)
+        scores |= road_scores(predict, sets.road, config.data.workers, show)
         parts.append(scores["road_max_f"])
     return {"score": float(np.mean(parts)), **scores}
 
 
-def object_scores(predict: Predict, subset: Subset, class_names: tuple[str, ...]) -> dict[str, float]:
+def object_scores(
+    predict: Predict, subset: Subset, class_names: tuple[str, ...], readers: int = 0, show: Show | None = None
+) -> dict[str, float]:
     """AP R40 by class and level; a class that was never found scores 0."""
+    found: list[tuple[int, ObjectRows]] = []
+    for k, sample in my_samples(subset, readers):
+        detections, road = predict(sample.image_bgr)
+        found.append((k, result_rows(detections, class_names)))
+        if show is not None and k < SHOWN * world():
+            show(f"objects/{sample.name}", draw(sample, detections, road, class_names))
     evaluator = ObjectEvaluator()
-    for i, label_path in _object_frames(subset):
-        detections, _ = predict(subset.source[i].image_bgr)
-        evaluator.process(subset.source.names[i], read_objects(label_path), result_rows(detections, class_names))
+    for k, rows in sorted(gather(found), key=lambda pair: pair[0]):
+        name = str(subset.source.names[subset.indices[k]])
+        evaluator.process(name, read_objects(_label_path(subset, k)), rows)
     evaluation = evaluator.evaluate()
     scores = {
         f"{name.lower()}_{level}": evaluation.scores[name, level].ap_r40
@@ -88,11 +113,30 @@ def object_scores(predict: Predict, subset: Subset, class_names: tuple[str, ...]
     return scores
 
 
-def _object_frames(subset: Subset) -> Iterator[tuple[int, Path]]:
+def my_samples(subset: Subset, readers: int) -> Iterator[tuple[int, Sample]]:
+    """This process's frames with their places in the subset, read ahead by so many threads."""
+    mine = range(rank(), len(subset.indices), world())
+
+    def read(k: int) -> Sample:
+        return subset.source[subset.indices[k]]
+
+    if readers == 0:
+        yield from ((k, read(k)) for k in mine)
+        return
+    with ThreadPoolExecutor(readers) as pool:
+        ahead = 2 * readers
+        waiting = [pool.submit(read, k) for k in mine[:ahead]]
+        for n, k in enumerate(mine):
+            sample = waiting.pop(0).result()
+            if n + ahead < len(mine):
+                waiting.append(pool.submit(read, mine[n + ahead]))
+            yield k, sample
+
+
+def _label_path(subset: Subset, k: int) -> Path:
     source = subset.source
     assert isinstance(source, KittiObject)
-    for i in subset.indices:
-        yield i, source.folder / "label_2" / f"{source.names[i]}.txt"
+    return source.folder / "label_2" / f"{source.names[subset.indices[k]]}.txt"
 
 
 def result_rows(detections: Detections, class_names: tuple[str, ...]) -> ObjectRows:
@@ -102,15 +146,16 @@ def result_rows(detections: Detections, class_names: tuple[str, ...]) -> ObjectR
     )
 
 
-def road_scores(predict: Predict, subset: Subset) -> dict[str, float]:
+def road_scores(predict: Predict, subset: Subset, readers: int = 0, show: Show | None = None) -> dict[str, float]:
     """MaxF and AP over all held-out road frames, in the image (many of them have no calibration)."""
-    evaluator = RoadEvaluator("perspective")
-    for i in subset.indices:
-        sample = subset.source[i]
+    images: list[RoadImage] = []
+    for k, sample in my_samples(subset, readers):
         _, road = predict(sample.image_bgr)
         assert road is not None and sample.road is not None
-        name = ground_truth_name(subset.source.names[i])
-        evaluator.process(name, sample.road != 255, sample.road == 1, road.at_frame_size())
-    scores = evaluator.evaluate().scores
-    pooled = scores["URBAN"] if "URBAN" in scores else next(iter(scores.values()))
+        name = ground_truth_name(sample.name)
+        histograms = confidence_histograms(sample.road != 255, sample.road == 1, road.at_frame_size())
+        images.append(RoadImage(name, category_of(name), *histograms))
+        if show is not None and k < SHOWN * world():
+            show(f"road/{sample.name}", draw(sample, None, road, ()))
+    pooled = pr_curve(sorted(gather(images), key=lambda image: image.name), "all")
     return {"road_max_f": 100 * pooled.max_f, "road_ap": 100 * pooled.ap, "road_threshold": float(pooled.threshold)}

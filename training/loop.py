@@ -3,37 +3,56 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import math
 import random
-import subprocess
 import sys
-import time
-from dataclasses import replace
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from perception.errors import UserError
-from training.checkpoint import load_checkpoint, model_config_to_json, resolved_config, save_checkpoint
+from training.checkpoint import load_checkpoint, model_config_to_json, save_checkpoint
 from training.config import TrainConfig
 from training.curves import draw_curves
-from training.data import Batch, TrainingSets, batches, find_sets
+from training.data import Batch, batches
+from training.distributed import from_first, local_rank, process_group, rank, synchronise_batch_norm, world
 from training.evaluate import evaluate
 from training.models.network import Network
+from training.results import Progress, describe, summary, warn_of_other_data, write_json
+from training.run_log import RunLog
+from training.sets import find_sets
+
+BAD_GRADIENTS = 20
+"""Steps in a row with a gradient that is no number, after which a run is given up."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """All that changes from step to step."""
+
+    network: Network
+    model: nn.Module
+    """The network itself, or what spreads it over several processes."""
+    average: Network
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
 
 
 def train(config: TrainConfig, run: Path, resume: bool = False, init: Path | None = None) -> Path:
     """Train a network and leave everything about it in a run folder.
 
     Args:
-        config: the run; ignored fields of a resumed run must equal the first start's.
-        run: folder for config, metrics, curves and checkpoints.
-        resume: go on from `run/last.pt`.
+        config: the run; a resumed run takes the one of its first start.
+        run: folder for config, metrics, curves, results and checkpoints.
+        resume: go on from `run/last.pt`, or from the start where the run was ended before its first checkpoint.
         init: start from another run's averaged weights where names and shapes agree.
 
     Returns:
@@ -42,72 +61,144 @@ def train(config: TrainConfig, run: Path, resume: bool = False, init: Path | Non
     Raises:
         UserError: nothing to train on, a damaged checkpoint, a full disk, a loss that is no number.
     """
+    device = choose_device(config.device)
+    try:
+        with process_group(device):
+            return _train(config, run, resume, init, device)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"{run}: {error.strerror}", "room for the run folder", f"free some, then perception train --resume {run}"
+        ) from None
+
+
+def _train(config: TrainConfig, run: Path, resume: bool, init: Path | None, device: torch.device) -> Path:
+    if config.batch % (world() * config.accumulate):
+        raise UserError(
+            f"batch {config.batch} over {world()} processes in {config.accumulate} parts",
+            "equal parts",
+            f"--batch {world() * config.accumulate * max(1, config.batch // world() // config.accumulate)}",
+        )
     run.mkdir(parents=True, exist_ok=True)
     _seed(config)
-    device = choose_device(config.device)
-    sets = find_sets(config.data.root, config.data.road_fold) if config.data.real else None
-    network = Network(config.model).to(device, memory_format=torch.channels_last)
-    if init is not None:
-        _start_from(network, init)
-    average = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.learning_rate)
-    step, best = 0, -math.inf
-    if resume:
-        state = load_checkpoint(run / "last.pt")
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["torch_rng"])
-        step, best = state["step"], state["best"]
-    _write_json(run / "config.json", _description(config, sets))
-    log = RunLog(run, config, step)
-    scaler_device = "cuda" if device.type == "cuda" else "cpu"
-    for batch in batches(sets, config, step):
-        waited = log.batch_arrived()
-        rate = learning_rate(step, config)
-        for group in optimiser.param_groups:
+    sets = find_sets(config.data) if config.data.real else None
+    description = describe(config, sets, init)
+    if sets is not None and config.data.cache is not None:
+        sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
+    learner = _learner(config, device, init)
+    progress = Progress()
+    if resume and (run / "last.pt").exists():
+        progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt")
+    if rank() == 0:
+        warn_of_other_data(run, description)
+        write_json(run / "config.json", description)
+    log = RunLog(run, config, progress.step) if rank() == 0 else None
+    ended = progress.step >= config.steps or 0 < config.patience <= progress.scorings_since
+    bad_gradients = 0
+    for batch in batches(sets, config, progress.step) if not ended else ():
+        waited = log.batch_arrived(batch) if log else 0.0
+        torch.manual_seed(_mix(config.seed, progress.step, rank()))  # dropout: a function of seed and step alone
+        rate = learning_rate(progress.step, config)
+        for group in learner.optimiser.param_groups:
             group["lr"] = rate
-        losses, norm = train_step(network, batch.to(device), optimiser, config, scaler_device)
-        update_average(average, network, config.ema_decay, step)
-        step += 1
-        log.step(step, losses, norm, rate, waited)
+        buffers = [b.clone() for b in learner.network.buffers()] if config.skip_nonfinite else []
+        losses, norm = train_step(learner.model, batch.to(device), learner.optimiser, config, learner.scaler)
         if not all(math.isfinite(value) for value in losses.values()):
-            raise UserError(
-                f"step {step}: a loss is not a number ({losses})",
-                "finite losses",
-                f"start again from {run}/last.pt with --init and --learning-rate {config.learning_rate / 2:g}",
+            progress = replace(progress, skipped=progress.skipped + 1)
+            _check_skips(progress, config, losses, batch, run)
+            with torch.no_grad():  # batch norm has seen it
+                for buffer, before in zip(learner.network.buffers(), buffers, strict=True):
+                    buffer.copy_(before)
+        bad_gradients = 0 if math.isfinite(norm) else bad_gradients + 1
+        if bad_gradients > BAD_GRADIENTS:
+            raise _not_a_number(f"{bad_gradients} gradients in a row are", progress.step + 1, config, batch, run)
+        update_average(learner.average, learner.network, config.ema_decay, progress.step)
+        progress = replace(progress, step=progress.step + 1)
+        if log:
+            progress = log.step(progress, losses, norm, rate, waited)
+        ended = progress.step == config.steps
+        if ended or progress.step % config.evaluate_every == 0:
+            scores = evaluate(
+                learner.average, sets, config, device, log.picture_writer(progress.step) if log else None
             )
-        last = step == config.steps
-        snapshot = partial(_state, config, sets, network, average, optimiser, step)
-        if last or step % config.evaluate_every == 0:
-            scores = evaluate(average, sets, config, device)
-            log.scores(step, scores)
-            if scores.get("score", 0.0) >= best:
-                best = scores.get("score", 0.0)
-                save_checkpoint(run / "best.pt", snapshot(best, scores))
-        if last or step % config.checkpoint_every == 0:
-            save_checkpoint(run / "last.pt", snapshot(best, {}))
-    log.close()
-    draw_curves(run)
+            progress = _judge(progress, scores)
+            ended = ended or 0 < config.patience <= progress.scorings_since
+            if log:
+                log.scores(progress.step, scores)
+                if progress.best_step == progress.step:
+                    save_checkpoint(run / "best.pt", _state(learner, config, description, progress, scores))
+                    write_json(run / "results.json", summary(description, progress, scores, config, ended))
+        if log and (ended or progress.step % config.checkpoint_every == 0):
+            save_checkpoint(run / "last.pt", _state(learner, config, description, progress, {}))
+        if ended:
+            break
+    if log:
+        log.close()
+        best = load_checkpoint(run / "best.pt")["scores"]
+        write_json(run / "results.json", summary(description, progress, best, config, True))
+        draw_curves(run)
     return run / "best.pt"
 
 
+def _learner(config: TrainConfig, device: torch.device, init: Path | None) -> Learner:
+    network = _network(config).to(device, memory_format=torch.channels_last)
+    if init is not None:
+        _start_from(network, init)
+    average = copy.deepcopy(network).eval()
+    synchronise_batch_norm(network, device)
+    model: nn.Module = network
+    if world() > 1:
+        model = DistributedDataParallel(
+            network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+        )
+    optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.learning_rate)
+    scaled = choose_precision(config.precision, device) is torch.float16
+    return Learner(network, model, average, optimiser, torch.amp.GradScaler("cuda", enabled=scaled))
+
+
+def _network(config: TrainConfig) -> Network:
+    """The network; of several processes the first one downloads pretrained weights, the others find them there."""
+    if world() == 1 or not config.model.pretrained:
+        return Network(config.model)
+    first = Network(config.model) if rank() == 0 else None
+    from_first(None)  # wait for it
+    return first or Network(config.model)
+
+
 def train_step(
-    network: Network, batch: Batch, optimiser: torch.optim.Optimizer, config: TrainConfig, device_type: str
+    model: nn.Module,
+    batch: Batch,
+    optimiser: torch.optim.Optimizer,
+    config: TrainConfig,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[dict[str, float], float]:
-    """One optimiser step: losses by name, and the length of the gradient before it was cut."""
-    network.train()
+    """One optimiser step: losses by name, of the batch of all processes, and the length of the gradient before it
+    was cut. A gradient that is no number changes no weight."""
+    network: Any = model.module if isinstance(model, DistributedDataParallel) else model
+    model.train()
+    scaler = scaler or torch.amp.GradScaler("cuda", enabled=False)
     size_hw = (batch.images.shape[1], batch.images.shape[2])
-    # bf16 pays on a GPU; on a CPU its depthwise backward pass was measured slower than fp32
-    with torch.autocast(device_type, torch.bfloat16, enabled=device_type == "cuda"):
-        outputs = network(batch.images)
-    losses = network.loss(outputs, batch.targets, batch.masks, size_hw)
+    precision = choose_precision(config.precision, batch.images.device)
+    parts = batch.parts(config.accumulate)
+    sums: dict[str, float] = {}
     optimiser.zero_grad(set_to_none=True)
-    torch.stack(list(losses.values())).sum().backward()
-    norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-    if torch.isfinite(norm):
-        optimiser.step()
-    return {name: float(value.detach()) for name, value in losses.items()}, float(norm)
+    for part in parts:
+        with torch.autocast(batch.images.device.type, precision, enabled=precision is not torch.float32):
+            outputs = model(part.images)
+        losses = network.loss(outputs, part.targets, part.masks, size_hw)
+        total = torch.stack(list(losses.values())).sum() / len(parts)
+        alone = isinstance(model, DistributedDataParallel) and part is not parts[-1]
+        with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            scaler.scale(total).backward()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(parts)
+    scaler.unscale_(optimiser)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    if torch.isfinite(norm) or scaler.is_enabled():  # the scaler looks for itself, and scales less next time
+        scaler.step(optimiser)
+    scaler.update()
+    return sums, float(norm)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -130,16 +221,39 @@ def update_average(average: Network, network: Network, decay: float, step: int) 
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" takes CUDA where it works.
+    """ "auto" takes CUDA where it works. Under `torchrun` each process takes the GPU of its number on its machine.
 
     Raises:
-        UserError: CUDA was asked for and is not there.
+        UserError: CUDA was asked for and is not there, or there are more processes than GPUs.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {name}", "one of auto, cpu, cuda")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no CUDA device", "a working NVIDIA driver", "perception doctor")
-    return torch.device(name)
+    if local_rank() >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(
+            f"process {local_rank()} of this machine finds {count} GPUs", "one GPU each", f"--nproc-per-node {count}"
+        )
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """What convolutions compute in.
+
+    bf16 was measured slower than fp32 in the backward pass of depthwise convolutions on a CPU, so "auto" leaves it.
+
+    Raises:
+        UserError: fp16 on a CPU.
+    """
+    if name == "auto" and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if name == "fp16" and device.type != "cuda":
+        raise UserError("--precision fp16 on a CPU", "a CUDA device", "--precision bf16")
+    return {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 def _seed(config: TrainConfig) -> None:
@@ -150,10 +264,15 @@ def _seed(config: TrainConfig) -> None:
         torch.set_num_threads(config.threads)
 
 
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
 def _parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weight decay on what multiplies, none on biases and batch norm."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    free = [p for p in network.parameters() if p.ndim <= 1]
+    """Weight decay on what multiplies, none on biases, norms, scales of channels (ConvNeXt's are (C, 1, 1)) and the
+    weights of tasks."""
+    decayed = [p for p in network.parameters() if sum(side > 1 for side in p.shape) > 1]
+    free = [p for p in network.parameters() if sum(side > 1 for side in p.shape) <= 1]
     return [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
@@ -164,116 +283,65 @@ def _start_from(network: Network, path: Path) -> None:
     if not fitting:
         raise UserError(f"{path}: no weight fits this network", "a checkpoint of the same backbone", "--preset")
     network.load_state_dict(fitting, strict=False)
-    print(f"init: {len(fitting)} of {len(ours)} tensors from {path}", file=sys.stderr)
+    if rank() == 0:
+        print(f"init: {len(fitting)} of {len(ours)} tensors from {path}", file=sys.stderr)
+
+
+def _restore(learner: Learner, state: dict[str, Any], path: Path) -> Progress:
+    try:
+        learner.network.load_state_dict(state["network"])
+        learner.average.load_state_dict(state["ema"])
+        learner.optimiser.load_state_dict(state["optimiser"])
+        if learner.scaler.is_enabled() and state.get("scaler"):
+            learner.scaler.load_state_dict(state["scaler"])
+        known = state.get("progress", {"step": state["step"], "best": state["best"]})
+        return Progress(**known)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: does not fit this run ({str(error).splitlines()[0]})",
+            "the checkpoint that this run wrote, and the code that began it",
+            f"a new run: perception train --init {path} --out ANOTHER",
+        ) from None
+
+
+def _judge(progress: Progress, scores: dict[str, float]) -> Progress:
+    """The best so far; among equals the latest."""
+    score = scores.get("score", 0.0)
+    if score >= progress.best:
+        return replace(progress, best=score, best_step=progress.step, scorings_since=0)
+    return replace(progress, scorings_since=progress.scorings_since + 1)
+
+
+def _check_skips(progress: Progress, config: TrainConfig, losses: dict[str, float], batch: Batch, run: Path) -> None:
+    if progress.skipped > config.skip_nonfinite:
+        raise _not_a_number(f"a loss is ({losses})", progress.step + 1, config, batch, run)
+    if rank() == 0:
+        print(f"step {progress.step + 1}: passed over, {losses}, {', '.join(batch.names)}", file=sys.stderr)
+
+
+def _not_a_number(what: str, step: int, config: TrainConfig, batch: Batch, run: Path) -> UserError:
+    pictures = ", ".join(batch.names[:8]) + (f" and {len(batch.names) - 8} more" if len(batch.names) > 8 else "")
+    last = run / "last.pt"
+    start = f"--init {last} --out ANOTHER " if last.exists() else ""
+    return UserError(
+        f"step {step}: {what} not a number; pictures: {pictures}",
+        "finite losses; checkpoints already written are untouched",
+        f"{start}--learning-rate {config.learning_rate / 2:g}, or --skip-nonfinite 10 if the pictures are at fault",
+    )
 
 
 def _state(
-    config: TrainConfig,
-    sets: TrainingSets | None,
-    network: Network,
-    average: Network,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    best: float,
-    scores: dict[str, float],
+    learner: Learner, config: TrainConfig, description: dict[str, Any], progress: Progress, scores: dict[str, float]
 ) -> dict[str, Any]:
     return {
-        "network": network.state_dict(),
-        "ema": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "torch_rng": torch.get_rng_state(),
-        "step": step,
-        "best": best,
+        "network": learner.network.state_dict(),
+        "ema": learner.average.state_dict(),
+        "optimiser": learner.optimiser.state_dict(),
+        "scaler": learner.scaler.state_dict(),
+        "progress": asdict(progress),
+        "step": progress.step,
+        "best": progress.best,
         "scores": scores,
         "model_config": model_config_to_json(replace(config.model, pretrained=False)),
-        "description": json.dumps(_description(config, sets)),
+        "description": json.dumps(description),
     }
-
-
-def _description(config: TrainConfig, sets: TrainingSets | None) -> dict[str, Any]:
-    """Config, commit and data of a run, for its folder and its checkpoints."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    ).stdout.strip()
-    pictures = {subset.name: len(subset.indices) for subset in sets.train} if sets else {}
-    return {
-        "config": resolved_config(config),
-        "commit": commit or "unknown",
-        "data_hash": sets.data_hash() if sets else "synthetic",
-        "pictures": pictures,
-        "torch": torch.__version__,
-    }
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
-    beside.replace(path)
-
-
-class RunLog:
-    """Progress for the eye, `metrics.jsonl` and TensorBoard for later."""
-
-    def __init__(self, run: Path, config: TrainConfig, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.run, self.config, self.first_step = run, config, first_step
-        self.file = open(run / "metrics.jsonl", "a")  # noqa: SIM115 - open for the length of the run
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
-        self.started = self.mark = time.monotonic()
-        self.sums: dict[str, float] = {}
-        self.count, self.waited = 0, 0.0
-
-    def batch_arrived(self) -> float:
-        """Seconds that the network waited for this batch."""
-        return time.monotonic() - self.mark
-
-    def step(self, step: int, losses: dict[str, float], norm: float, rate: float, waited: float) -> None:
-        """Note one step; write the mean of every fifty."""
-        for name, value in {**losses, "gradient": norm}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
-        self.waited += waited
-        self.mark = time.monotonic()
-        if step % 50 and step != self.config.steps:
-            return
-        elapsed = self.mark - self.started
-        done = step - self.first_step
-        left = elapsed / done * (self.config.steps - step)
-        means = {name: total / self.count for name, total in self.sums.items()}
-        record = {
-            "step": step,
-            **{name: round(value, 4) for name, value in means.items()},
-            "rate": rate,
-            "pictures_per_s": round(done * self.config.batch / elapsed, 2),
-            "waiting_share": round(self.waited / elapsed, 3),
-        }
-        self._write(record)
-        for name, value in record.items():
-            self.board.add_scalar(f"train/{name}", value, step)
-        text = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-        print(
-            f"step {step}/{self.config.steps}  {text}  {record['pictures_per_s']} pictures/s  "
-            f"waiting {record['waiting_share']:.0%}  left {left / 60:.0f} min",
-            file=sys.stderr,
-            flush=True,
-        )
-        self.sums, self.count = {}, 0
-
-    def scores(self, step: int, scores: dict[str, float]) -> None:
-        """Note the scores on the held-out frames."""
-        self._write({"step": step, **{name: round(value, 3) for name, value in scores.items()}})
-        for name, value in scores.items():
-            self.board.add_scalar(f"held_out/{name}", value, step)
-        text = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
-        print(f"step {step}: held-out frames: {text}", file=sys.stderr, flush=True)
-        self.mark = time.monotonic()
-
-    def _write(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
-
-    def close(self) -> None:
-        """Flush everything."""
-        self.file.close()
-        self.board.close()

@@ -1,4 +1,7 @@
-"""`perception train`: labelled street pictures → a checkpoint."""
+"""`perception train`: labelled street pictures → a checkpoint.
+
+Several processes: `torchrun --nproc-per-node 2 -m perception.cli.main train …`.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -13,6 +16,8 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         from training.config import PRESETS, TrainConfig
+        from training.distributed import launched_rank
+        from training.folds import cross_validate
         from training.loop import train
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), "train", "training") from None
@@ -28,6 +33,9 @@ def main(argv: Sequence[str]) -> int:
         """Run folder to go on with; every other option comes from it."""
         init: Path | None = None
         """Checkpoint to start from; tensors that fit are taken over."""
+        folds: int = 0
+        """Cross-validate in so many parts, each trained in OUT/fold-i: KITTI objects by drive, road by category.
+        0: one run."""
         config: Path | None = None
         """TOML file with any of the fields below, as `steps = 6000` or `[data]` `synthetic_share = 0.3`."""
         training: Annotated[TrainConfig, tyro.conf.arg(name="", prefix_name=False)] = field(
@@ -42,12 +50,16 @@ def main(argv: Sequence[str]) -> int:
         prog="perception train [--preset nano|small|medium|large]",
         description=Options.__doc__,
     )
-    config = options.training
-    run, resume = options.out, False
+    config, run, init, folds = options.training, options.out, options.init, options.folds
+    if folds == 1 or folds < 0:
+        raise UserError(f"--folds {folds}", "at least 2, or 0 for one run", "--folds 5")
+    if folds:
+        config = replace(config, data=replace(config.data, folds=folds))
+    resume = options.resume is not None
     if options.resume is not None:
-        run, resume = options.resume, True
-        config = _stored_config(run)
-    elif (run / "last.pt").exists():
+        run = options.resume
+        config, init, folds = stored_run(run)
+    elif (run / "config.json").exists():
         raise UserError(
             f"{run}: holds a run already",
             "an empty folder",
@@ -59,9 +71,15 @@ def main(argv: Sequence[str]) -> int:
             "a folder with KITTI or the other sets",
             "--data.root FOLDER, perception data fetch kitti-object --root FOLDER, or --data.no-real",
         )
-    best = train(config, run, resume=resume, init=options.init)
-    print(f"done: {best}\nnext: perception export {best}")
-    print(f"curves: tensorboard --logdir {run}", file=sys.stderr)
+    if folds:
+        results = cross_validate(config, run, init)
+        if launched_rank() == 0:
+            print(f"done: {results}")
+        return 0
+    best = train(config, run, resume=resume, init=init)
+    if launched_rank() == 0:
+        print(f"done: {best}\nnext: perception export {best}")
+        print(f"curves: tensorboard --logdir {run}", file=sys.stderr)
     return 0
 
 
@@ -106,33 +124,52 @@ def overlay(config: Any, values: dict[str, Any], where: str) -> Any:
 
     from perception.errors import UserError
 
-    known = {f.name for f in fields(config)}
-    changes = {}
+    known = {f.name: f.type for f in fields(config)}
+    changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise UserError(f"{where}: unknown field '{name}'", "one of " + ", ".join(sorted(known)), *near)
         current = getattr(config, name)
-        if is_dataclass(current):
-            changes[name] = overlay(current, value, f"{where} [{name}]")
-        elif isinstance(current, Path):
-            changes[name] = Path(value)
-        elif isinstance(value, list):
-            changes[name] = tuple(value)
-        else:
-            changes[name] = value
+        changes[name] = (
+            overlay(current, value, f"{where} [{name}]")
+            if is_dataclass(current) and isinstance(value, dict)
+            else _value(value, str(known[name]), f"{where}: {name}")
+        )
     return replace(config, **changes)
 
 
-def _stored_config(run: Path) -> Any:
-    """The config that a run folder was started with."""
+def _value(value: Any, kind: str, where: str) -> Any:
+    """A value of JSON or TOML as the field wants it; `kind` is the field's annotation."""
+    from perception.errors import UserError
+
+    if value is None and "None" in kind:
+        return None
+    if isinstance(value, list) and kind.startswith("tuple"):
+        return tuple(value)
+    if isinstance(value, str) and "Path" in kind:
+        return Path(value)
+    if isinstance(value, int) and not isinstance(value, bool) and kind.startswith("float"):
+        return float(value)
+    if type(value).__name__ != kind.split(" ")[0]:
+        raise UserError(f"{where} is {value!r}", f"a value of type {kind}")
+    return value
+
+
+def stored_run(run: Path) -> tuple[Any, Path | None, int]:
+    """Config, first weights and number of folds (0: none) that a run folder was started with."""
     import json
 
     from perception.errors import UserError
     from training.config import PRESETS
 
     try:
-        stored = json.loads((run / "config.json").read_text())["config"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{run}: holds no config.json", "a run folder of `perception train`") from None
-    return overlay(PRESETS[stored["preset"]](), stored, str(run / "config.json"))
+        stored = json.loads((run / "config.json").read_text())
+        preset = PRESETS[stored["config"]["preset"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{run}: holds no config.json that can be read", "a run folder of `perception train`"
+        ) from None
+    config = overlay(preset(), stored["config"], str(run / "config.json"))
+    init = stored.get("init")
+    return config, Path(init) if init else None, stored.get("folds", 0)

@@ -133,7 +133,7 @@ def test_a_few_steps_on_one_picture_reduce_its_loss(monkeypatch: pytest.MonkeyPa
     batch = collate([p for p in pictures if len(p.boxes_xyxy)][:4])
     network = Network(config.model)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    losses = [sum(loop.train_step(network, batch, optimiser, config, "cpu")[0].values()) for _ in range(25)]
+    losses = [sum(loop.train_step(network, batch, optimiser, config)[0].values()) for _ in range(25)]
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
 
 

@@ -1,0 +1,291 @@
+"""A run that is killed, starved or fed nonsense loses nothing that was saved, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tensorboard")
+
+from training_runs import kitti, tiny  # noqa: E402
+
+from perception.cli.main import main  # noqa: E402
+from perception.errors import UserError  # noqa: E402
+from training import loop  # noqa: E402
+from training.checkpoint import load_checkpoint  # noqa: E402
+from training.models.network import Network  # noqa: E402
+
+KILLED_IN_A_WRITE = """
+import io, os, signal, sys, torch
+from pathlib import Path
+from training.loop import train
+from training_runs import tiny
+
+whole, writes = torch.save, 0
+
+def dies(state, file):
+    global writes
+    writes += 1
+    if writes < int(sys.argv[3]):
+        return whole(state, file)
+    buffer = io.BytesIO()
+    whole(state, buffer)
+    file.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = dies
+train(tiny(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+def equal(a: Any, b: Any) -> bool:
+    """To the bit, through dictionaries and lists."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def scorings(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "score" in line]
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "draw_curves", lambda run: run)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return kitti(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    run = tmp_path_factory.mktemp("unbroken")
+    loop.train(tiny(data), run)
+    return run
+
+
+@pytest.mark.parametrize(("write", "step"), [(1, None), (3, 2)], ids=["first checkpoint", "a later one"])
+def test_killed_in_the_middle_of_a_write_and_resumed_equals_unbroken(
+    data: Path, unbroken: Path, tmp_path: Path, write: int, step: int | None
+) -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_A_WRITE, str(data), str(tmp_path), str(write)],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    assert list(tmp_path.glob("*.tmp")), "the kill must have left half a checkpoint"
+    if step is None:
+        assert not (tmp_path / "last.pt").exists()
+    else:
+        assert load_checkpoint(tmp_path / "last.pt")["step"] == step
+    loop.train(tiny(data), tmp_path, resume=True)
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = load_checkpoint(tmp_path / name), load_checkpoint(unbroken / name)
+        for part in ("network", "ema", "optimiser", "step", "best", "scores"):
+            assert equal(ours[part], theirs[part]), (name, part)
+    assert scorings(tmp_path) == scorings(unbroken)
+
+
+def test_two_runs_with_one_seed_are_equal_and_with_two_seeds_are_not(
+    data: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    loop.train(tiny(data, seed=2), tmp_path / "other")
+    loop.train(tiny(data), tmp_path / "same")
+    theirs = load_checkpoint(unbroken / "last.pt")["network"]
+    assert equal(load_checkpoint(tmp_path / "same/last.pt")["network"], theirs)
+    assert not equal(load_checkpoint(tmp_path / "other/last.pt")["network"], theirs)
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(data: Path, unbroken: Path) -> None:
+    before = load_checkpoint(unbroken / "last.pt")
+    lines = scorings(unbroken)
+    assert loop.train(tiny(data), unbroken, resume=True) == unbroken / "best.pt"
+    assert equal(load_checkpoint(unbroken / "last.pt")["network"], before["network"])
+    assert scorings(unbroken) == lines
+
+
+def test_a_full_disk_in_the_log_is_a_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.run_log.RunLog._record", full_disk)
+    with pytest.raises(UserError, match=r"No space left on device\n.*\n.*--resume"):
+        loop.train(tiny(data), tmp_path)
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 2
+
+
+def test_a_file_limit_ends_a_run_and_the_earlier_checkpoint_stays(data: Path, tmp_path: Path) -> None:
+    """A real write that fails half way, as on a full disk: the limit lies below one checkpoint's size."""
+    resource = pytest.importorskip("resource")
+    loop.train(tiny(data, steps=2, evaluate_every=2), tmp_path)
+    before = (tmp_path / "last.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(UserError, match="could not be written"):
+            loop.train(tiny(data), tmp_path, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.fixture
+def nan_at_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, calls = Network.loss, 0
+
+    def loss(self: Network, *args: Any) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        losses = whole(self, *args)
+        return {name: value * float("nan") for name, value in losses.items()} if calls == 3 else losses
+
+    monkeypatch.setattr(Network, "loss", loss)
+
+
+@pytest.mark.usefixtures("nan_at_third")
+def test_a_loss_that_is_no_number_names_step_and_pictures_and_keeps_the_checkpoint(
+    data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"step 3: a loss is .* pictures: kitti/object/0000\d\d") as raised:
+        loop.train(tiny(data), tmp_path)
+    assert "--skip-nonfinite" in str(raised.value)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert state["step"] == 2
+    assert all(torch.isfinite(t).all() for t in state["network"].values())
+
+
+@pytest.mark.usefixtures("nan_at_third")
+def test_a_loss_that_is_no_number_can_be_passed_over(data: Path, tmp_path: Path) -> None:
+    loop.train(tiny(data, skip_nonfinite=1), tmp_path)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert state["step"] == 4 and state["progress"]["skipped"] == 1
+    assert all(torch.isfinite(t).all() for t in state["network"].values())
+    assert json.loads((tmp_path / "results.json").read_text())["skipped_batches"] == 1
+
+
+def test_batch_norm_forgets_a_picture_that_made_it_infinite(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = Network.forward, 0
+
+    def forward(self: Network, images: torch.Tensor) -> Any:
+        nonlocal calls
+        calls += self.training
+        if self.training and calls == 2:
+            self.std.mul_(float("nan"))  # type: ignore[operator]
+        return whole(self, images)
+
+    monkeypatch.setattr(Network, "forward", forward)
+    loop.train(tiny(data, skip_nonfinite=1), tmp_path)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert all(torch.isfinite(t).all() for t in state["network"].values())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_passed_over_counted_and_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
+) -> None:
+    root = kitti(tmp_path / "data")
+    path = root / "kitti/object/training/image_2/000001.png"
+    path.write_bytes(path.read_bytes()[:900])
+    config = tiny(root, steps=8, evaluate_every=8)
+    loop.train(replace(config, data=replace(config.data, workers=workers)), tmp_path / "run")
+    assert f"passed over: {path}" in capfd.readouterr().err
+    assert json.loads((tmp_path / "run/results.json").read_text())["broken_samples"] == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_that_are_all_broken_end_the_run_with_a_sentence(tmp_path: Path, workers: int) -> None:
+    root = kitti(tmp_path / "data")
+    for path in (root / "kitti/object/training/image_2").glob("*.png"):
+        path.write_bytes(b"no picture")
+    config = tiny(root)
+    with pytest.raises(UserError, match=r"^\S+\.png: cannot be decoded") as raised:
+        loop.train(replace(config, data=replace(config.data, workers=workers)), tmp_path / "run")
+    assert "Traceback" not in str(raised.value)
+
+
+def test_a_broken_held_out_picture_is_a_sentence(tmp_path: Path) -> None:
+    root = kitti(tmp_path / "data")
+    (root / "kitti/object/training/image_2/000011.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"000011\.png"):
+        loop.train(tiny(root), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run/last.pt")["step"] == 2, "what was learnt before the scoring is kept"
+
+
+def train_command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What `perception train` says when it refuses."""
+    assert main(["train", *(str(a) for a in arguments)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") or "\nerror: " in said
+    return said
+
+
+def test_mistakes_of_the_command_line_are_sentences(
+    data: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    config = json.loads((unbroken / "config.json").read_text())
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "config.json").write_text(json.dumps(config))
+    (damaged / "last.pt").write_bytes((unbroken / "last.pt").read_bytes()[:5000])
+    other = tmp_path / "other"
+    other.mkdir()
+    config["config"]["model"]["channels"] = 16
+    (other / "config.json").write_text(json.dumps(config))
+    (other / "last.pt").write_bytes((unbroken / "last.pt").read_bytes())
+    strange = tmp_path / "strange.toml"
+    strange.write_text('steps = "many"\n')
+    out = ("--out", tmp_path / "run")
+    for words, arguments in {
+        "no such folder": (*out, "--data.root", tmp_path / "nowhere"),
+        "no labelled pictures": (*out, "--data.root", tmp_path / "empty"),
+        "holds a run already": ("--out", unbroken, "--data.root", data),
+        "holds no config.json": ("--resume", tmp_path / "empty"),
+        "last.pt: cannot be read": ("--resume", damaged),
+        "last.pt: does not fit this run": ("--resume", other),
+        "no such checkpoint": (*out, "--data.root", data, "--init", tmp_path / "none.pt"),
+        "steps is 'many'": (*out, "--config", strange),
+        "--folds 1": (*out, "--data.root", data, "--folds", "1"),
+        "fp16 on a CPU": (*out, "--data.root", data, "--precision", "fp16", "--device", "cpu"),
+        "batch 5 in 2 parts": (*out, "--data.root", data, "--batch", "5", "--accumulate", "2"),
+    }.items():
+        assert words in train_command(capsys, *arguments)
+
+
+def test_a_folder_without_labels_and_a_split_that_shares_drives_are_sentences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = kitti(tmp_path / "bare")
+    for path in (bare / "kitti/object/training/label_2").glob("*.txt"):
+        path.unlink()
+    assert "000000" in train_command(capsys, "--out", tmp_path / "run", "--data.root", bare)
+    shared = kitti(tmp_path / "shared")
+    drives = {f"{i:06d}": f"drive {i // 4}" for i in range(12)}
+    (shared / "kitti/object/drives.json").write_text(json.dumps(drives))
+    said = train_command(capsys, "--out", tmp_path / "run", "--data.root", shared)
+    assert "train and val share the drive drive 1" in said

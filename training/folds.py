@@ -1,0 +1,75 @@
+"""Cross-validation: one run for each part that is held out, and the mean of what they scored."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from perception.errors import UserError
+from training.config import TrainConfig
+from training.distributed import process_group, rank
+from training.loop import choose_device, train
+from training.results import describe, write_json
+from training.sets import find_sets
+
+
+def cross_validate(config: TrainConfig, run: Path, init: Path | None = None) -> Path:
+    """Train and score each fold in `run/fold-i`; a second call goes on where the first ended.
+
+    Object frames are divided by drive, road frames within each category into runs of numbers (`find_sets`).
+
+    Returns:
+        `run/results.json`: for each metric the mean over folds, its standard deviation, and the folds' own values.
+
+    Raises:
+        UserError: what `train` raises, and nothing to divide.
+    """
+    if not config.data.real:
+        raise UserError("cross-validation of the synthetic street alone", "real data to hold out", "--data.real")
+    folds = config.data.folds
+    configs = [replace(config, data=replace(config.data, fold=i)) for i in range(folds)]
+    for part in configs:  # a mistake in the last fold shows before the first is trained
+        sets = find_sets(part.data)
+        if sets.objects is None and sets.road is None:
+            raise UserError(f"{config.data.root}: nothing to hold out", "KITTI object or road frames with labels")
+    with process_group(choose_device(config.device)):
+        if rank() == 0:
+            run.mkdir(parents=True, exist_ok=True)
+            write_json(run / "config.json", {**describe(config, None, init), "data_hash": None, "folds": folds})
+        for i, part in enumerate(configs):
+            folder = run / f"fold-{i}"
+            if rank() == 0:
+                print(f"fold {i + 1} of {folds}: {folder}", file=sys.stderr)
+            train(part, folder, resume=True, init=init)
+            if rank() == 0:
+                write_json(run / "results.json", pooled(run, folds))
+    return run / "results.json"
+
+
+def pooled(run: Path, folds: int) -> dict[str, Any]:
+    """Results of the folds that have ended, together."""
+    done: dict[str, dict[str, Any]] = {}
+    for i in range(folds):
+        path = run / f"fold-{i}" / "results.json"
+        if path.exists() and (result := json.loads(path.read_text()))["ended"]:
+            done[f"fold-{i}"] = result
+    names = sorted({name for result in done.values() for name in result["metrics"]})
+    metrics = {}
+    for name in names:
+        values = [result["metrics"][name] for result in done.values() if name in result["metrics"]]
+        metrics[name] = {
+            "mean": round(statistics.mean(values), 3),
+            "std": round(statistics.stdev(values), 3) if len(values) > 1 else None,
+            "folds": values,
+        }
+    return {
+        "folds": folds,
+        "ended": len(done),
+        "metrics": metrics,
+        "seconds": round(sum(result["seconds"] for result in done.values()), 1),
+        "best_steps": {name: result["best_step"] for name, result in done.items()},
+    }

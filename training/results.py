@@ -1,0 +1,127 @@
+"""What a run folder says about its run: `config.json` before it starts, `results.json` as it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoint import resolved_config
+from training.config import TrainConfig
+from training.distributed import world
+from training.sets import TrainingSets
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    best: float = -math.inf
+    """Best score on the held-out frames."""
+    best_step: int = 0
+    scorings_since: int = 0
+    """Scorings since that one."""
+    seconds: float = 0.0
+    """Spent in steps, over all starts of the run; scoring not counted."""
+    waited: float = 0.0
+    """Of them, seconds that the network waited for pictures."""
+    skipped: int = 0
+    """Batches passed over because their loss was no number."""
+    broken: int = 0
+    """Samples that a loader process could not read and passed over; each counts once a process and start."""
+
+
+def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None = None) -> dict[str, Any]:
+    """Config, commit and data of a run, for its folder and its checkpoints."""
+    resolved = resolved_config(config)
+    return {
+        "config": resolved,
+        "config_hash": hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16],
+        "init": str(init) if init is not None else None,
+        "commit": _commit(),
+        "data_hash": sets.data_hash() if sets else "synthetic",
+        "pictures": {subset.name: len(subset.indices) for subset in sets.train} if sets else {},
+        "held_out": {
+            task: len(subset.indices)
+            for task, subset in (("objects", sets.objects), ("road", sets.road))
+            if subset is not None
+        }
+        if sets
+        else {},
+        "torch": torch.__version__,
+    }
+
+
+def _commit() -> str:
+    """Commit of this code, with a plus where files differ from it; "unknown" outside a clone."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        try:
+            return subprocess.run(
+                ["git", *words], capture_output=True, text=True, cwd=here, check=False
+            ).stdout.strip()
+        except OSError:
+            return ""
+
+    commit = git("rev-parse", "HEAD")
+    changed = commit and git("status", "--porcelain", "--untracked-files=no", "--", ".")
+    return commit + ("+" if changed else "") or "unknown"
+
+
+def warn_of_other_data(run: Path, description: dict[str, Any]) -> None:
+    """Say so where a run goes on with other data than it began with."""
+    try:
+        before = json.loads((run / "config.json").read_text())["data_hash"]
+    except (OSError, ValueError, KeyError):
+        return
+    if before != description["data_hash"]:
+        print(
+            f"warning: the data has changed since this run began (hash {before}, now {description['data_hash']}):"
+            " it will not end as one that was never interrupted",
+            file=sys.stderr,
+        )
+
+
+def summary(
+    description: dict[str, Any], progress: Progress, scores: dict[str, float], config: TrainConfig, ended: bool
+) -> dict[str, Any]:
+    """A run in one dictionary; `scores` are those of the best checkpoint."""
+    thresholds = {
+        task: scores[name]
+        for task, name in (("car_score", "score_threshold"), ("road", "road_threshold"))
+        if name in scores
+    }
+    return {
+        "preset": config.preset,
+        "config_hash": description["config_hash"],
+        "commit": description["commit"],
+        "data_hash": description["data_hash"],
+        "ended": ended,
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "metrics": {name: round(value, 3) for name, value in scores.items() if name not in thresholds},
+        "thresholds": thresholds,
+        "seconds": round(progress.seconds, 1),
+        "pictures_per_s": round(progress.step * config.batch / progress.seconds, 2) if progress.seconds else None,
+        "waiting_share": round(progress.waited / progress.seconds, 3) if progress.seconds else None,
+        "skipped_batches": progress.skipped,
+        "broken_samples": progress.broken,
+        "processes": world(),
+        "checkpoint": "best.pt",
+    }
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write beside and rename."""
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    beside.replace(path)

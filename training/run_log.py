@@ -1,0 +1,147 @@
+"""A run's log: progress for the eye, `metrics.jsonl` and TensorBoard for later."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from training.config import TrainConfig
+from training.data import Batch
+from training.results import Progress
+
+EVERY = 50
+"""Steps whose mean makes one record."""
+
+ShowPicture = Callable[[str, np.ndarray], None]
+"""Takes the name of a frame and the frame with truth and prediction drawn in, (H, W, 3) BGR."""
+
+
+class RunLog:
+    """Written by the first process alone.
+
+    Args:
+        run: the run folder.
+        config: of the run.
+        first_step: where this start goes on; later records of an earlier start are taken back.
+    """
+
+    def __init__(self, run: Path, config: TrainConfig, first_step: int) -> None:
+        self.config, self.first_step = config, first_step
+        _take_back(run / "metrics.jsonl", first_step)
+        self.file = open(run / "metrics.jsonl", "a")  # noqa: SIM115 - open for the length of the run
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self.mark = time.monotonic()
+        self.sums: dict[str, float] = {}
+        self.count = self.done = self.broken = 0
+        self.seconds = self.waited = 0.0
+        self.scoring = 0.0
+
+    def batch_arrived(self, batch: Batch) -> float:
+        """Seconds that the network waited for this batch; tells of broken samples in it."""
+        for what in batch.broken:
+            print(f"passed over: {what}", file=sys.stderr)
+        self.broken += len(batch.broken)
+        return time.monotonic() - self.mark
+
+    def step(self, progress: Progress, losses: dict[str, float], norm: float, rate: float, waited: float) -> Progress:
+        """Note one step; write the mean of every fifty. Returns the progress with the time it took."""
+        for name, value in {**losses, "gradient": norm}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+        self.done += 1
+        now = time.monotonic()
+        spent, self.mark = now - self.mark, now
+        self.seconds += spent
+        self.waited += waited
+        broken, self.broken = self.broken, 0
+        progress = replace(
+            progress,
+            seconds=progress.seconds + spent,
+            waited=progress.waited + waited,
+            broken=progress.broken + broken,
+        )
+        if progress.step % EVERY == 0 or progress.step == self.config.steps:
+            self._record(progress, rate)
+        return progress
+
+    def _record(self, progress: Progress, rate: float) -> None:
+        means = {name: total / self.count for name, total in self.sums.items()}
+        record: dict[str, Any] = {
+            "step": progress.step,
+            **{name: round(value, 4) for name, value in means.items()},
+            "rate": rate,
+            "pictures_per_s": round(self.done * self.config.batch / self.seconds, 2),
+            "waiting_share": round(self.waited / self.seconds, 3),
+        }
+        if progress.broken or progress.skipped:
+            record |= {"broken_samples": progress.broken, "skipped_batches": progress.skipped}
+        self._write(record)
+        for name, value in record.items():
+            self.board.add_scalar(f"train/{name}", value, progress.step)
+        steps_left = self.config.steps - progress.step
+        # scoring takes its time too, once every so many steps
+        left = self.seconds / self.done * steps_left + self.scoring * (steps_left // self.config.evaluate_every)
+        text = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        print(
+            f"step {progress.step}/{self.config.steps}  {text}  {record['pictures_per_s']} pictures/s  "
+            f"waiting {record['waiting_share']:.0%}  left {_duration(left)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        self.sums, self.count = {}, 0
+
+    def scores(self, step: int, scores: dict[str, float]) -> None:
+        """Note the scores on the held-out frames."""
+        self._write({"step": step, **{name: round(value, 3) for name, value in scores.items()}})
+        for name, value in scores.items():
+            self.board.add_scalar(f"held_out/{name}", value, step)
+        text = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        print(f"step {step}: held-out frames: {text}", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        self.scoring, self.mark = now - self.mark, now
+
+    def picture_writer(self, step: int) -> ShowPicture:
+        """A function that puts pictures of this step on the board."""
+
+        def show(name: str, image_bgr: np.ndarray) -> None:
+            self.board.add_image(name, np.ascontiguousarray(image_bgr[..., ::-1]), step, dataformats="HWC")
+
+        return show
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        """Flush everything."""
+        self.file.close()
+        self.board.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _take_back(path: Path, step: int) -> None:
+    """Drop the records after a step, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue
+    beside = path.with_suffix(".tmp")
+    beside.write_text("".join(kept))
+    beside.replace(path)
