@@ -143,8 +143,14 @@ def _build(
         options.clear_flag(trt.BuilderFlag.TF32)
     if config.version_compatible:
         options.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if config.hardware in _HARDWARE:
-        options.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE[config.hardware])
+    if level := _HARDWARE.get(config.hardware):
+        if not hasattr(trt.HardwareCompatibilityLevel, level):  # the first releases of TensorRT 10 know fewer
+            raise UserError(
+                f"--hardware {config.hardware}: TensorRT {trt.__version__} does not know it",
+                "a later TensorRT 10 or 11",
+                "--hardware ampere-plus, or pip install -U tensorrt",
+            )
+        options.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
     profile = builder.create_optimization_profile()
     profile.set_shape(input_name, *((batch, *image_shape) for batch in key.batch_profile))
     options.add_optimization_profile(profile)
@@ -152,13 +158,14 @@ def _build(
     cache = options.create_timing_cache(cache_path.read_bytes() if cache_path.exists() else b"")
     # a cache of another machine is refused by TensorRT itself; then the build starts from nothing
     if not options.set_timing_cache(cache, False):
-        options.set_timing_cache(options.create_timing_cache(b""), False)
+        cache = options.create_timing_cache(b"")
+        options.set_timing_cache(cache, False)
     options.progress_monitor = monitor = _monitor(trt, say)
     plan = builder.build_serialized_network(network, options)
-    del monitor  # must outlive the build
+    del monitor, cache  # both must outlive the build
     if plan is None:
         raise UserError(
-            f"{onnx_path}: TensorRT could not build an engine", "see its messages above", "--workspace-gb"
+            f"{onnx_path}: TensorRT could not build an engine", "see its messages above", "--batch-profile 1 1 1"
         )
     if (timing := options.get_timing_cache()) is not None:
         _write_bytes(cache_path, bytes(timing.serialize()))

@@ -38,13 +38,15 @@ class Model(NamedTuple):
     spec: ModelSpec
 
 
-def load_model(path: Path | str, device: Device = "auto", threads: int = 0) -> Model:
+def load_model(path: Path | str, device: Device = "auto", threads: int = 0, cuda_graph: bool = False) -> Model:
     """Load a model file: `.onnx` with ONNX Runtime, `.engine` with TensorRT.
 
     Args:
         path: a file that `perception export` wrote.
         device: auto, cpu, cuda or tensorrt. Anything but auto is used or refused, never replaced.
         threads: CPU threads for one operator, 0 for one a core.
+        cuda_graph: ONNX Runtime on a GPU: capture the kernels of each batch size once and replay them. An engine does
+            so anyway.
 
     Raises:
         UserError: missing or broken file, or the device cannot be used.
@@ -53,11 +55,13 @@ def load_model(path: Path | str, device: Device = "auto", threads: int = 0) -> M
     if path.suffix == ".engine":
         from perception.backends.tensorrt import TensorRTBackend
 
+        if device == "cpu":
+            raise UserError(f"{path} on the CPU", "a GPU: it is a TensorRT engine", "--device auto, or an .onnx file")
         backend: Backend = TensorRTBackend(path)
     elif path.suffix == ".onnx" or not path.exists():
         from perception.backends.onnxruntime import OnnxRuntimeBackend
 
-        backend = OnnxRuntimeBackend(path, device, threads)
+        backend = OnnxRuntimeBackend(path, device, threads, cuda_graph)
     else:
         raise UserError(f"{path}: not a model file", "an .onnx or .engine file", "perception export CHECKPOINT")
     return Model(backend, ModelSpec.from_metadata(backend.metadata, path))

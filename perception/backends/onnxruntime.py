@@ -20,6 +20,10 @@ _PROVIDERS = {
 }
 
 
+_OPTIONS = {
+    # fp32 is fp32: by default products round their factors to ten bits on GPUs from Ampere on
+    "CUDAExecutionProvider": {"use_tf32": "0"},
+}
 _CUDA_GRAPH = {
     "CUDAExecutionProvider": {"enable_cuda_graph": "1"},
     "TensorrtExecutionProvider": {"trt_cuda_graph_enable": "1"},
@@ -31,14 +35,23 @@ _TYPES = {
 }
 
 
+def provider_options(device: str, cuda_graph: bool) -> list[tuple[str, dict[str, str]]]:
+    """Execution providers of a device, best first, each with its options.
+
+    Only the first captures a graph: what is left over for the others may not be part of one.
+    """
+    names = _PROVIDERS[device]
+    graph = _CUDA_GRAPH.get(names[0], {}) if cuda_graph else {}
+    return [(name, {**_OPTIONS.get(name, {}), **(graph if name == names[0] else {})}) for name in names]
+
+
 def _session(path: Path, device: str, threads: int, cuda_graph: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # its warnings about providers are replaced by our own check below
     options.intra_op_num_threads = threads
     # spinning threads steal the cores that decode the next frame: measured twofold slower with a second thread pool
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = [(name, _CUDA_GRAPH.get(name, {}) if cuda_graph else {}) for name in _PROVIDERS[device]]
-    return ort.InferenceSession(str(path), options, providers=providers)
+    return ort.InferenceSession(str(path), options, providers=provider_options(device, cuda_graph))
 
 
 class BoundRuns:
@@ -51,7 +64,8 @@ class BoundRuns:
         """Args:
         session: whose inputs and outputs have the batch as their only free dimension.
         device_type: where the buffers lie, "cuda" or "cpu".
-        graph_ids: capture a CUDA graph of its own for each batch size.
+        graph_ids: capture a CUDA graph of its own for each batch size, which needs what is done here anyway: bound
+            buffers that never move, and shapes that never change under one number (ONNX Runtime, CUDA provider).
         """
         self._session, self._device_type, self._graph_ids = session, device_type, graph_ids
         self._bound: dict[int, tuple[Any, dict[str, Any], dict[str, Any]]] = {}
@@ -69,8 +83,9 @@ class BoundRuns:
             options.add_run_config_entry("gpu_graph_id", str(batch))
         self._session.run_with_iobinding(binding, options)
         binding.synchronize_outputs()
-        # on a CPU `numpy` would show the buffer itself, which the next run overwrites
-        return {name: np.array(value.numpy()) for name, value in results.items()}
+        # from a GPU `numpy` copies; on a CPU it would show the buffer itself, which the next run overwrites
+        on_cpu = self._device_type == "cpu"
+        return {name: np.array(value.numpy()) if on_cpu else value.numpy() for name, value in results.items()}
 
     def _bind(self, batch: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         binding = self._session.io_binding()
@@ -101,29 +116,35 @@ class OnnxRuntimeBackend:
             path: an ONNX file.
             device: "auto" takes CUDA where it really loads, else the CPU.
             threads: CPU threads for one operator, 0 for one a core.
-            cuda_graph: capture the kernels once and replay them; on a GPU, for files of a fixed batch.
+            cuda_graph: capture the kernels of each batch size once and replay them from then on. Needs a GPU, and
+                with the TensorRT provider a file of a fixed batch. Where `auto` finds no GPU it has no meaning.
 
         Raises:
-            UserError: missing or broken file, or the device cannot be used.
+            UserError: missing or broken file, or the device or the graph cannot be had.
         """
         path = Path(path)
         if not path.is_file():
             raise UserError(
                 f"{path}: no such model file", "an ONNX file that `perception export` wrote", "--model FILE"
             )
+        if cuda_graph and device == "cpu":
+            raise UserError("a CUDA graph on the CPU", "a GPU", "--device cuda, or leave out --cuda-graph")
         wanted = device
         if device == "auto":
             wanted = "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() and _cuda_present() else "cpu"
+        cuda_graph = cuda_graph and wanted != "cpu"
         try:
             self.session = _session(path, wanted, threads, cuda_graph)
         except Exception as error:
-            if device == "auto" and wanted != "cpu":
+            if device == "auto" and wanted != "cpu" and not cuda_graph:
                 self.session = _session(path, "cpu", threads)
             else:
+                with_graph = " with a CUDA graph" if cuda_graph else ""
+                reason = str(error).strip().splitlines()[0][:200]
                 raise UserError(
-                    f"{path}: ONNX Runtime cannot load it on '{wanted}' ({str(error).strip().splitlines()[0][:200]})",
+                    f"{path}: ONNX Runtime cannot load it on '{wanted}'{with_graph} ({reason})",
                     "a whole ONNX file and a working device",
-                    "perception doctor   (or --device cpu)",
+                    "perception doctor   (or " + ("without --cuda-graph)" if cuda_graph else "--device cpu)"),
                 ) from None
         self.provider = self.session.get_providers()[0]
         if device != "auto" and self.provider != _PROVIDERS[device][0]:
@@ -136,6 +157,9 @@ class OnnxRuntimeBackend:
         self.inputs = {i.name: tuple(i.shape) for i in self.session.get_inputs()}
         self.outputs = {o.name: tuple(o.shape) for o in self.session.get_outputs()}
         self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+        cuda_graph = cuda_graph and self.provider != "CPUExecutionProvider"
+        if cuda_graph and (reason := why_no_graph(self.session, self.provider)):
+            raise UserError(f"{path}: {reason}, so no CUDA graph", "fixed shapes", "perception export … --batch 1")
         on_gpu = self.provider != "CPUExecutionProvider" and _free_batch_only(self.session)
         self._runs = BoundRuns(self.session, "cuda", cuda_graph) if on_gpu else None
 
@@ -144,6 +168,20 @@ class OnnxRuntimeBackend:
         if self._runs is not None:
             return self._runs.run(inputs)
         return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
+
+
+def why_no_graph(session: ort.InferenceSession, provider: str) -> str:
+    """Why a CUDA graph cannot be captured, in a few words; empty where it can.
+
+    A graph holds for one set of shapes. ONNX Runtime's CUDA provider keeps one for each number that a run names; its
+    TensorRT provider builds another engine when shapes change, and a graph of the old one would be wrong.
+    """
+    if not _free_batch_only(session):
+        return "its shapes depend on more than the batch"
+    free = not all(isinstance(tensor.shape[0], int) for tensor in session.get_inputs())
+    if free and provider == "TensorrtExecutionProvider":
+        return "its batch is free, and the TensorRT provider builds anew for each"
+    return ""
 
 
 def _free_batch_only(session: ort.InferenceSession) -> bool:

@@ -1,7 +1,9 @@
 """TensorRT (10 and 11): named arrays in, named arrays out, through an engine that was built for this machine.
 
 Pinned host buffers and device buffers are allocated once, for the largest batch. All work goes through one stream;
-for each batch size the copies and kernels are captured once as a CUDA graph and replayed from then on.
+for each batch size the copies and kernels are captured once as a CUDA graph and replayed from then on. Each batch
+size has an execution context of its own: a graph holds on to its context's shapes and scratch memory, so the context
+must not serve other shapes in between (TensorRT's guide to CUDA graphs asks for one context a graph).
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class _Buffer:
 
 
 class TensorRTBackend:
-    """One engine, one execution context, one stream. Not for two threads at once."""
+    """One engine, one stream, one execution context for each batch size seen. Not for two threads at once."""
 
     provider = "TensorRT"
 
@@ -117,7 +119,6 @@ class TensorRTBackend:
         self._engine = self._runtime.deserialize_cuda_engine(self.path.read_bytes())
         if self._engine is None:
             raise UserError(f"{path}: TensorRT cannot load it", "an engine of this TensorRT", "export it again")
-        self._context = self._engine.create_execution_context()
         self.largest_batch = sidecar.key.batch_profile[2]
         self.smallest_batch = sidecar.key.batch_profile[0]
         self._stream = self._ok(self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking))
@@ -127,8 +128,8 @@ class TensorRTBackend:
         for index in range(self._engine.num_io_tensors):
             self._add_tensor(self._engine.get_tensor_name(index))
         self._cuda_graph = cuda_graph
+        self._contexts: dict[int, Any] = {}
         self._graphs: dict[int, Any] = {}
-        self._batch = 0
 
     def _add_tensor(self, name: str) -> None:
         is_input = self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
@@ -141,7 +142,6 @@ class TensorRTBackend:
         host = np.frombuffer(memory, dtype=dtype).reshape(full)
         device_address = int(self._ok(self._cuda.cudaMalloc(size)))
         self._buffers[name] = _Buffer(host, host_address, device_address, is_input)
-        self._context.set_tensor_address(name, device_address)
         fixed = tuple("N" if side < 0 else side for side in shape)
         (self.inputs if is_input else self.outputs)[name] = fixed
 
@@ -168,8 +168,8 @@ class TensorRTBackend:
                     f"{name}: found {array.shape} {array.dtype}, expected (N, …){host.shape[1:]} {host.dtype}"
                 )
             np.copyto(host[:batch], array)
-        if batch != self._batch:
-            self._set_batch(batch)
+        if batch not in self._contexts:
+            self._contexts[batch] = self._new_context(batch)
         if graph := self._graphs.get(batch):
             self._ok(self._cuda.cudaGraphLaunch(graph, self._stream))
         else:
@@ -180,12 +180,19 @@ class TensorRTBackend:
             self._graphs[batch] = self._capture(batch)
         return {name: self._buffers[name].host[:batch].copy() for name in self.outputs}
 
-    def _set_batch(self, batch: int) -> None:
+    def _new_context(self, batch: int) -> Any:
+        """A context whose tensors are our buffers and whose input shapes are final."""
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise RuntimeError(f"{self.path}: TensorRT has no memory for a batch of {batch}")
+        for name, buffer in self._buffers.items():
+            if not context.set_tensor_address(name, buffer.device_address):
+                raise RuntimeError(f"{self.path}: TensorRT refuses the buffer of {name}")
         for name in self.inputs:
             shape = (batch, *self._buffers[name].host.shape[1:])
-            if not self._context.set_input_shape(name, shape):
+            if not context.set_input_shape(name, shape):
                 raise UserError(f"{self.path}: TensorRT refuses the input {name} {shape}")
-        self._batch = batch
+        return context
 
     def _enqueue(self, batch: int) -> None:
         """Copies in, kernels, copies out, all on the stream."""
@@ -193,7 +200,7 @@ class TensorRTBackend:
         for buffer in self._buffers.values():
             if buffer.is_input:
                 self._copy(buffer.device_address, buffer.host_address, buffer, batch, kinds.cudaMemcpyHostToDevice)
-        if not self._context.execute_async_v3(int(self._stream)):
+        if not self._contexts[batch].execute_async_v3(int(self._stream)):
             raise RuntimeError(f"{self.path}: TensorRT could not start the network")
         for buffer in self._buffers.values():
             if not buffer.is_input:
@@ -215,8 +222,11 @@ class TensorRTBackend:
         if failed or int(status) != 0:
             log.info("no CUDA graph for a batch of %d (%s): running kernel by kernel", batch, failed or status)
             return None
-        executable = self._ok(self._cuda.cudaGraphInstantiate(graph, 0))
+        status, executable = _pair(self._cuda.cudaGraphInstantiate(graph, 0))
         self._ok(self._cuda.cudaGraphDestroy(graph))
+        if int(status) != 0:
+            log.info("no CUDA graph for a batch of %d (%s): running kernel by kernel", batch, status)
+            return None
         return executable
 
     def _ok(self, result: Any) -> Any:
@@ -232,6 +242,7 @@ class TensorRTBackend:
             if graph is not None:
                 self._cuda.cudaGraphExecDestroy(graph)
         self._graphs.clear()
+        self._contexts.clear()  # before the memory that they use
         for buffer in self._buffers.values():
             self._cuda.cudaFree(buffer.device_address)
             self._cuda.cudaFreeHost(buffer.host_address)

@@ -149,6 +149,46 @@ def test_engines_that_may_travel(file: Path) -> None:
     assert read_sidecar(engine).key.version_compatible
 
 
+def test_a_cache_of_another_machine_is_left_aside(file: Path) -> None:
+    """TensorRT refuses it; a fresh one takes its place, and must live until the build is over."""
+    alive: list[bytes] = []
+
+    class Cache:
+        def __init__(self, data: bytes) -> None:
+            self.data = data
+            alive.append(data)
+
+        def __del__(self) -> None:
+            alive.remove(self.data)
+
+        def serialize(self) -> bytes:
+            return b"new timings"
+
+    class Picky(FakeTensorRT):
+        def _config(self) -> Any:
+            config = super()._config()
+            config.create_timing_cache = Cache
+            config.set_timing_cache = lambda cache, ignore: cache.data == b""
+            return config
+
+        def _build(self, network: Any, config: Any) -> bytes | None:
+            assert alive == [b""]
+            return super()._build(network, config)
+
+    (file.parent / "tensorrt-11.4.0.106-nvidia-h200.timing").write_bytes(b"strange")
+    trt = Picky()
+    build_engine(file, None, None, modules=(trt, None))
+    assert trt.builds == 1
+
+
+def test_a_compatibility_that_this_tensorrt_lacks_is_a_sentence(file: Path) -> None:
+    """SAME_COMPUTE_CAPABILITY is not in TensorRT 10.3."""
+    old = FakeTensorRT("10.3.0")
+    old.HardwareCompatibilityLevel = types.SimpleNamespace(AMPERE_PLUS="ampere")  # type: ignore[misc]
+    with pytest.raises(UserError, match="10.3.0 does not know it"):
+        build_engine(file, None, EngineConfig(hardware="same-compute-capability"), modules=(old, None))
+
+
 def test_failures_are_sentences_and_leave_nothing_behind(file: Path) -> None:
     with pytest.raises(UserError, match="no kernel"):
         build_engine(file, None, None, modules=(FakeTensorRT(reads=False), None))

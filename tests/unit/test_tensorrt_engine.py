@@ -143,6 +143,7 @@ class FakeCuda:
 
     def __init__(self, host: Host = HOST) -> None:
         self.host, self.calls, self.memory, self.capturing, self.captured = host, [], {}, False, []
+        self.contexts: list[FakeContext] = []
 
     def cudaGetDeviceProperties(self, device: int):
         major, minor = self.host.compute_capability.split(".")
@@ -220,7 +221,8 @@ class FakeContext:
     """A network whose scores are the sum of the image's first row."""
 
     def __init__(self, cuda: FakeCuda) -> None:
-        self.cuda, self.addresses, self.batch = cuda, {}, 0
+        self.cuda, self.addresses, self.batch, self.batches = cuda, {}, 0, []
+        cuda.contexts.append(self)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -228,12 +230,12 @@ class FakeContext:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.batch = shape[0]
+        self.batches.append(self.batch)
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        batch = self.batch
-
         def work() -> None:
+            batch = self.batch  # when it runs, not when it was captured: a context that changes spoils its graph
             images = self.cuda.memory[self.addresses["images"]].reshape(4, 32, 64, 3)[:batch]
             scores = self.cuda.memory[self.addresses["scores"]].view(np.float32).reshape(4, 5)
             scores[:batch] = images[:, 0].sum((1, 2))[:, None]
@@ -286,9 +288,27 @@ def test_a_batch_goes_through_and_comes_back(engine: Path, cuda: FakeCuda) -> No
     assert cuda.calls.count("graph") == 2, "one plain run, then the captured graph"
     first = backend.run({"images": images[:1]})
     assert first["scores"].shape == (1, 5) and np.array_equal(first["scores"][0], out["scores"][0])
+    again = backend.run({"images": images})
+    assert np.array_equal(again["scores"], out["scores"]) and cuda.calls.count("graph") == 3
+    assert [c.batches for c in cuda.contexts] == [[3], [1]], "a context for each batch size, never told another"
     backend.close()
     backend.close()
     assert not cuda.memory
+
+
+def test_a_network_that_cannot_be_captured_runs_kernel_by_kernel(engine: Path, cuda: FakeCuda) -> None:
+    for name in ("cudaStreamEndCapture", "cudaGraphInstantiate"):
+        cuda.calls.clear()
+        broken = type(
+            "Broken", (FakeCuda,), {name: lambda self, *args: (setattr(self, "capturing", False), (901, None))[1]}
+        )
+        backend = TensorRTBackend(engine, modules=(fake_tensorrt(other := broken()), other))
+        images = np.full((2, 32, 64, 3), 3, np.uint8)
+        for _ in range(3):
+            assert np.array_equal(backend.run({"images": images})["scores"], np.full((2, 5), 3 * 64 * 3, np.float32))
+        assert "graph" not in other.calls and other.calls.count("execute") == 4, "three runs and the attempt"
+        backend.close()
+        assert not other.memory
 
 
 def test_results_are_not_overwritten_by_the_next_batch(engine: Path, cuda: FakeCuda) -> None:
@@ -317,6 +337,11 @@ def test_a_stranger_is_refused_before_anything_is_loaded(engine: Path, cuda: Fak
     engine.write_bytes(PLAN + b"!")
     with pytest.raises(UserError, match="not the engine that"):
         TensorRTBackend(engine, modules=(fake_tensorrt(cuda), cuda))
+
+
+def test_an_engine_on_the_cpu_is_refused(engine: Path) -> None:
+    with pytest.raises(UserError, match="on the CPU"):
+        load_model(engine, "cpu")
 
 
 def test_without_tensorrt_the_sentence_says_what_to_install(engine: Path) -> None:
