@@ -64,6 +64,10 @@ class RangingConfig:
     """A time to collision is told where the closing speed is above 0 by this many standard deviations."""
     closing_min_mps: float = 0.5
     """And above this."""
+    closing_keep: float = 0.5
+    """Once told, it goes on being told down to this share of both: a warning that flickers is none."""
+    speed_told_std_mps: float = 5.0
+    """A speed is told where its standard deviation, towards us, is below this, or where it surely closes."""
     drift: Drift = field(default_factory=Drift)
     """How the world moves between frames."""
     forget_s: float = 3.0
@@ -136,6 +140,8 @@ class Ranger:
         self._seen_ns: I64 = np.zeros(0, np.int64)
         self._placed = np.zeros(0, bool)
         self._half_depth_var: F64 = np.zeros(0)
+        self._least: F64 = np.zeros(0)
+        """(N,) share of what a closing speed must exceed to be told: 1, or `closing_keep` where the last one was."""
 
     @property
     def pitch_rad(self) -> float:
@@ -195,9 +201,10 @@ class Ranger:
         if self._ids:
             self._seen_ns, self._placed = self._seen_ns[order], self._placed[order] & known
             self._half_depth_var = self._half_depth_var[order]
+            self._least = np.where(known, self._least[order], 1.0)
         else:
             self._seen_ns, self._placed = np.zeros(len(order), np.int64), known & False
-            self._half_depth_var = np.zeros(len(order))
+            self._half_depth_var, self._least = np.zeros(len(order)), np.ones(len(order))
         self._ids = ids + absent
 
     # ------------------------------------------------------------ what boxes tell
@@ -384,15 +391,19 @@ class Ranger:
 
     def _report(self, tracks: tuple[Track, ...]) -> tuple[Track, ...]:
         config, count, joint = self.config, len(tracks), self._filter
-        told = np.empty((9, count))
+        told = np.empty((10, count))
         place_m, distance_m, std_m, speed, closing = told[:2], told[2], told[3:5], told[5:7], told[7]
+        approaching, known = told[8:]
         np.subtract(joint.mean[X : Z + 1 : 2, :count], self._origin, out=place_m)
         np.hypot(place_m[0], place_m[1], out=distance_m)
         speed[:] = joint.mean[VX : VZ + 1 : 2, :count]
         towards = place_m / -np.maximum(distance_m, 1e-6)
         closing[:], closing_var = joint.speed_along(towards[0], towards[1])
-        least = np.sqrt(np.maximum(closing_var, 0)) * config.closing_sigmas
-        np.greater(closing, np.maximum(least, config.closing_min_mps), out=told[8])
+        closing_std = np.sqrt(np.maximum(closing_var, 0))
+        least = np.maximum(closing_std * config.closing_sigmas, config.closing_min_mps) * self._least[:count]
+        np.greater(closing, least, out=approaching)
+        np.less(closing_std * (1 - approaching), config.speed_told_std_mps, out=known)
+        np.subtract(1, approaching * (1 - config.closing_keep), out=self._least[:count])
         # where the centre of a footprint is: never surer than the size of the object
         variance = joint.place_variance(count) + _DEPTH_SHARE * self._half_depth_var[:count]
         np.sqrt(np.maximum(variance, 1e-4), out=std_m)
@@ -411,6 +422,7 @@ def _ranged(
     vz: float,
     closing: float,
     approaching: float,
+    known: float,
 ) -> Track:
     """The track with its metric fields; field by field through `Track(…)` it takes three times as long."""
     ranged = object.__new__(Track)
@@ -419,7 +431,7 @@ def _ranged(
         position_m=(x, z),
         position_std_m=(x_std, z_std),
         distance_m=distance,
-        velocity_mps=(vx, vz),
+        velocity_mps=(vx, vz) if known else None,
         ttc_s=distance / closing if approaching else None,
     )
     return ranged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -81,6 +82,34 @@ def test_speed_and_time_to_collision():
     still = drive(Ranger(CAMERA, ("Post",), POST), lambda t: {1: box_at(0, 20)}, 3)[1]
     assert away.velocity_mps[1] == pytest.approx(5, abs=0.4)
     assert away.ttc_s is None and still.ttc_s is None
+
+
+def test_no_speed_is_told_before_it_is_known():
+    ranger, told = Ranger(CAMERA, ("Car",)), []
+    for frame in range(20):
+        box = box_at(0, 30 - 0.2 * frame, half_width_m=0.8, half_depth_m=1.95)
+        (found,) = ranger.update((track(box),), frame * 10**8, SIZE_HW)
+        told.append(found.velocity_mps)
+    assert told[0] is None  # one picture shows no speed, and 0 would be invented
+    first = next(i for i, speed in enumerate(told) if speed is not None)
+    assert 1 < first < 12 and None not in told[first:]
+    assert told[first][1] == pytest.approx(-2, abs=3) and told[-1][1] == pytest.approx(-2, abs=0.7)
+
+
+def test_a_warning_does_not_flicker():
+    # closes at about what is needed to be told, now a little more, now a little less
+    def boxes(t):
+        return {1: box_at(0, 45 - 3.5 * t + 0.8 * math.sin(4 * t), half_width_m=0.8, half_depth_m=1.95)}
+
+    def changes(config):
+        ranger, told = Ranger(CAMERA, ("Car",), config), []
+        for frame in range(80):
+            (found,) = ranger.update((track(boxes(frame / 10)[1]),), frame * 10**8, SIZE_HW)
+            told.append(found.ttc_s is not None)
+        return sum(a != b for a, b in itertools.pairwise(told))
+
+    assert changes(RangingConfig(closing_keep=1.0)) > 2
+    assert changes(RangingConfig()) == 1
 
 
 @pytest.mark.parametrize(("hertz", "skip"), [(30, ()), (10, (11, 12, 13, 24)), (7, ())])
@@ -327,7 +356,7 @@ def test_no_input_gives_a_wild_value(frames):
                 continue
             assert one.distance_m == pytest.approx(math.hypot(*one.position_m))
             assert 0 < one.distance_m < 2 * FARTHEST_M
-            assert all(abs(speed) <= FASTEST_MPS for speed in one.velocity_mps)
+            assert all(abs(speed) <= FASTEST_MPS for speed in one.velocity_mps or ())
             assert all(0 < std < 1e4 for std in one.position_std_m)
             assert one.ttc_s is None or 0 < one.ttc_s < 1000
 
