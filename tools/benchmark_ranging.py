@@ -1,10 +1,11 @@
 """How true the metres and seconds are, against KITTI's 3-D labels: `python -m tools.benchmark_ranging`.
 
 All 21 training sequences of the tracking set, Car and Pedestrian, every labelled object in every frame with nothing
-left out: cut, hidden and distant ones count. Boxes are the labels' own (`truth`) or RRC's detections that overlap a
-label by 0.5 (`detections`), or the labels' boxes ended where a nearer object hides the foot, as a detector of visible
-parts would (`visible`); ids come from the labels, so that the tracker's errors stay out of it. The distance of a
-label is the length of (x, z) of its location, the middle of the footprint. Frames are 0.1 s apart.
+left out: cut, hidden and distant ones count. Boxes are the labels' own (`truth`), RRC's detections that overlap a
+label by 0.5 (`detections`), the labels' boxes ended where a nearer object hides the foot, as a detector of visible
+parts would (`visible`), or what our own network finds where there are pictures (`network`); ids come from the labels,
+so that the tracker's errors stay out of it. The distance of a label is the length of (x, z) of its location, the
+middle of the footprint. Frames are 0.1 s apart.
 
 Parameters were chosen on even-numbered sequences; both halves are shown apart.
 """
@@ -29,7 +30,15 @@ from perception.ranging import Ranger, RangingConfig
 from perception.ranging_filter import Drift
 from perception.size_priors import SIZE_PRIORS, UNKNOWN_SIZE
 from perception.types import CLASS_NAMES, F64, I64, Track
-from tools.ranging_kitti import MEASURED, STEP_NS, Sequence3D, load_sequences, measured_sizes, true_closing
+from tools.ranging_kitti import (
+    MEASURED,
+    STEP_NS,
+    Sequence3D,
+    add_network_boxes,
+    load_sequences,
+    measured_sizes,
+    true_closing,
+)
 
 BINS_M = ((0, 10), (10, 20), (20, 30), (30, 40), (40, 50), (50, 60), (0, 40), (0, 60))
 SIMPLE = ("median_percent", "p90_percent", "off_by_half_percent")
@@ -46,6 +55,8 @@ class Options:
     """Only print the sizes of the classes, measured on the object set's training split."""
     ablation: bool = True
     """Also switch each ingredient off in turn, and try wrong calibrations."""
+    network: bool = True
+    """Also run the shipped network on the sequences that have pictures."""
     json: bool = False
     """Print JSON instead of Markdown."""
 
@@ -250,11 +261,11 @@ def _number(value: object, digits: int = 1) -> str:
     return "∞" if np.isinf(value) else "" if np.isnan(value) else f"{value:.{digits}f}"
 
 
-def accuracy(sequences: Sequence[Sequence3D], closing: Sequence[F64]) -> list[dict[str, Any]]:
+def accuracy(sequences: Sequence[Sequence3D], closing: Sequence[F64], kinds: Sequence[str]) -> list[dict[str, Any]]:
     """One record for each boxes × half × class × bin, with the simple methods beside ours."""
     methods: dict[str, Method] = {"ours": by_ranger, "plane": by_plane, "height": by_height}
     records: list[dict[str, Any]] = []
-    for boxes in ("truth", "detections", "visible"):
+    for boxes in kinds:
         found = {name: estimate(sequences, closing, boxes, method) for name, method in methods.items()}
         if boxes == "visible":
             found = {name: only_cut(part, sequences) for name, part in found.items()}
@@ -270,7 +281,7 @@ def accuracy(sequences: Sequence[Sequence3D], closing: Sequence[F64]) -> list[di
                         simple = measure(found[name], class_name, even, low, high) or {}
                         record |= {f"{name}_{key}": simple[key] for key in SIMPLE}
                     records.append(record)
-        for even in (True, False) if boxes != "visible" else ():
+        for even in (True, False) if boxes in ("truth", "detections") else ():
             ttc = measure_ttc(found["ours"], even)
             records.append({"boxes": boxes, "class": "ttc", "half": _half(even), **ttc})
     return records
@@ -326,10 +337,12 @@ def as_markdown(
 ) -> str:
     """Everything as tables."""
     parts = []
-    for boxes in ("truth", "detections", "visible"):
+    for boxes in dict.fromkeys(r["boxes"] for r in records):
         for class_name in MEASURED:
             rows = [r for r in records if r["boxes"] == boxes and r["class"] == class_name]
             lines = [[r["half"], f"{r['low_m']}–{r['high_m']}", *(_number(r[key]) for key in _COLUMNS)] for r in rows]
+            if not rows:
+                continue
             header = ["half", "metres", *_COLUMNS.values()]
             parts.append(f"### {class_name}, boxes: {boxes}\n\n" + _table(header, lines))
     header = ["boxes", "half", "objects", "told %", "median error s", "median %", "p90 s", "alarms < 5 s"]
@@ -379,10 +392,13 @@ def main(argv: list[str]) -> int:
     sequences = load_sequences(options.data)
     closing = [true_closing(sequence) for sequence in sequences]
     print(f"{len(sequences)} sequences, {sum(len(s.frame_ids) for s in sequences)} objects", file=sys.stderr)
-    records = accuracy(sequences, closing)
+    records = accuracy(sequences, closing, ("truth", "detections", "visible"))
+    if options.network:
+        pictured = add_network_boxes(sequences, options.data)
+        records += accuracy(pictured, [true_closing(sequence) for sequence in pictured], ("network",))
     switched = ablation(sequences, closing) if options.ablation else []
     wrong = miscalibration(sequences, closing) if options.ablation else []
-    costs = {objects: cost_us(objects) for objects in (1, 20, 100)}
+    costs = {objects: cost_us(objects) for objects in (1, 10, 20, 100)}
     if options.json:
         print(json.dumps({"accuracy": records, "ablation": switched, "miscalibration": wrong, "cost_us": costs}))
     else:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from perception.backends import load_model
 from perception.boxes import iou
-from perception.camera import PinholeCamera
+from perception.camera import PinholeCamera, fit_frame
 from perception.errors import UserError
 from perception.formats.kitti import parse_objects, read_calibration, read_tracking
+from perception.model import default_model, read_outputs
 from perception.size_priors import SIZE_PRIORS
 from perception.types import CLASS_NAMES, F64, I64, Track
 
@@ -37,7 +41,7 @@ class Sequence3D:
     location: F64
     """(N, 2) x right and z ahead."""
     boxes: dict[str, F64]
-    """'truth', 'detections' and 'visible' → (N, 4), NaN where not detected."""
+    """'truth', 'detections', 'visible', and where there are pictures 'network' → (N, 4), NaN where not detected."""
     cut_by_others: np.ndarray
     """(N,) whose lower edge in 'visible' is the upper edge of something in front."""
 
@@ -85,11 +89,7 @@ def load_sequence(root: Path, name: str, archive: zipfile.ZipFile) -> Sequence3D
         table = _detections(archive, class_name, name)
         for frame in np.unique(rows.frame_ids):
             mine = np.flatnonzero((rows.frame_ids == frame) & (class_ids == CLASS_NAMES.index(class_name)))
-            theirs = table[table[:, 0] == frame, 1:5]
-            overlap = iou(rows.objects.boxes_xyxy[mine], theirs)
-            for i, j in zip(*linear_sum_assignment(-overlap), strict=True):
-                if overlap[i, j] >= 0.5:
-                    found[mine[i]] = theirs[j]
+            found[mine] = _matched(rows.objects.boxes_xyxy[mine], table[table[:, 0] == frame, 1:5])
     visible, cut = visible_parts(rows.frame_ids, rows.objects.boxes_xyxy)
     return Sequence3D(
         name=name,
@@ -102,6 +102,37 @@ def load_sequence(root: Path, name: str, archive: zipfile.ZipFile) -> Sequence3D
         boxes={"truth": rows.objects.boxes_xyxy, "detections": found, "visible": visible},
         cut_by_others=cut,
     )
+
+
+def _matched(labelled: F64, detected: F64) -> F64:
+    """For each labelled box (N, 4) the detected one (M, 4) that is it, by an overlap of 0.5; else NaN."""
+    result, overlap = np.full(labelled.shape, np.nan), iou(labelled, detected)
+    for i, j in zip(*linear_sum_assignment(-overlap), strict=True):
+        if overlap[i, j] >= 0.5:
+            result[i] = detected[j]
+    return result
+
+
+def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Sequence3D]:
+    """Those sequences that have pictures, with the boxes that the shipped wide network finds in them."""
+    folder, result = data / "kitti" / "tracking" / "training" / "image_02", []
+    model = load_model(default_model((375, 1242)), "cpu")
+    for sequence in sequences:
+        found = np.full_like(sequence.boxes["truth"], np.nan)
+        for path in sorted(folder.glob(f"{sequence.name}/*")):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is None:
+                continue
+            fitted, fit = fit_frame(np.asarray(image, np.uint8), model.spec.size_hw)
+            outputs = model.backend.run({next(iter(model.backend.inputs)): fitted[None]})
+            detections, _ = read_outputs(outputs, 0, fit, minimum_score=0.3)
+            for class_id in range(len(CLASS_NAMES)):
+                mine = np.flatnonzero((sequence.frame_ids == int(path.stem)) & (sequence.class_ids == class_id))
+                theirs = detections.boxes_xyxy[detections.class_ids == class_id]
+                found[mine] = _matched(sequence.boxes["truth"][mine], theirs.astype(np.float64))
+        if np.isfinite(found).any():
+            result.append(replace(sequence, boxes={**sequence.boxes, "network": found}))
+    return result
 
 
 def _detections(archive: zipfile.ZipFile, class_name: str, sequence: str) -> F64:
