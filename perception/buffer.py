@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Condition
 from typing import Generic, Literal, TypeVar
@@ -32,6 +34,8 @@ class _Lane:
     dropped_since: int = 0
     """Frames dropped since the last one that was accepted (drop-newest) or taken (drop-oldest)."""
     dropped_total: int = 0
+    refused: int = 0
+    """Frames that came after the stop."""
     ended: bool = False
 
 
@@ -58,6 +62,7 @@ class FrameBuffer:
             if lane.when_late == "wait":
                 self._changed.wait_for(lambda: len(lane.waiting) < lane.capacity or self._stopped)
             if self._stopped:
+                lane.refused += 1
                 return False
             if len(lane.waiting) >= lane.capacity:
                 lane.dropped_total += 1
@@ -117,6 +122,14 @@ class FrameBuffer:
         with self._changed:
             return {name: lane.dropped_total for name, lane in self._lanes.items()}
 
+    def left_behind(self) -> dict[str, int]:
+        """Frames that no result will tell of, by source: still waiting, or dropped after the last one taken."""
+        with self._changed:
+            return {
+                name: lane.dropped_since + lane.refused + sum(1 + i.frame.dropped_before for i in lane.waiting)
+                for name, lane in self._lanes.items()
+            }
+
     def _ready(self) -> bool:
         return any(lane.waiting for lane in self._lanes.values())
 
@@ -129,18 +142,21 @@ def _with_drops(item: Waiting, count: int) -> Waiting:
 
 
 class Channel(Generic[T]):
-    """A bounded queue between two threads that either end can close."""
+    """A bounded queue between two threads that either end can close, at once or at a moment set beforehand."""
 
     def __init__(self, capacity: int) -> None:
         self._items: deque[T] = deque()
         self._capacity = capacity
         self._changed = Condition()
         self._closed = False
+        self._expires_s = math.inf
+        self.expired: list[T] = []
+        """What was inside when its time was over."""
 
     def put(self, item: T, timeout_s: float | None = None) -> bool:
         """Wait for room, then add; False where the channel is closed or no room came up in time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity, timeout_s)
+            self._wait_for(lambda: len(self._items) < self._capacity, timeout_s)
             if self._closed or len(self._items) >= self._capacity:
                 return False
             self._items.append(item)
@@ -167,15 +183,39 @@ class Channel(Generic[T]):
                 self._items.clear()
             self._changed.notify_all()
 
+    def expire(self, at_s: float) -> None:
+        """From this moment (`time.monotonic()`) on it is closed, nobody waits, and what is inside goes to `expired`."""
+        with self._changed:
+            self._expires_s = min(self._expires_s, at_s)
+            self._changed.notify_all()
+
+    @property
+    def has_expired(self) -> bool:
+        return time.monotonic() >= self._expires_s
+
     def __iter__(self) -> Channel[T]:
         return self
 
     def __next__(self) -> T:
         """Wait for the next item; stops when the channel is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
+            self._wait_for(lambda: bool(self._items), None)
             if not self._items:
                 raise StopIteration
             item = self._items.popleft()
             self._changed.notify_all()
             return item
+
+    def _wait_for(self, ready: Callable[[], bool], timeout_s: float | None) -> None:
+        """Until it is ready, closed, or one of the two times is over. The lock is held."""
+        give_up_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not (ready() or self._closed):
+            left_s = min(give_up_s, self._expires_s) - time.monotonic()
+            if left_s <= 0:
+                break
+            self._changed.wait(None if left_s == math.inf else left_s)
+        if self.has_expired:
+            self._closed = True
+            self.expired += self._items
+            self._items.clear()
+            self._changed.notify_all()

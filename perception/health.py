@@ -6,6 +6,7 @@ over. Judged on a few whole rows of pixels, a fraction of a millisecond a frame.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -97,7 +98,8 @@ class HealthMonitor:
             still = bool(np.count_nonzero(rows != self._last) < rows.size * config.still_share)
         black, overexposed = dark > 0.99, bright > config.overexposed_share
 
-        sharpness = float(cv2.meanStdDev(cv2.Sobel(rows, cv2.CV_16S, 2, 0, ksize=1))[1].item())
+        # root mean square of the second derivative along the rows; its mean is as good as nothing
+        sharpness = cv2.norm(cv2.Sobel(rows, cv2.CV_16S, 2, 0, ksize=1), cv2.NORM_L2) / math.sqrt(rows.size)
         usable = not black and not overexposed
         blurred = usable and sharpness < config.blur_ratio * self._usual_sharpness
         if usable and not still:

@@ -58,8 +58,9 @@ class PipelineConfig:
     """A live source without a frame for this long is reported as stalled."""
     anonymize: bool = False
     """Blur people and vehicles in all that sinks and callers see."""
-    drain_s: float = 1.5
-    """After a stop, sinks get this long to write what they have."""
+    drain_s: float = 1.2
+    """After a stop: a quarter of it for the frame that the network has, a quarter for what waits before the sinks,
+    half for closing them. What is not done by then is dropped and counted."""
 
     def __post_init__(self) -> None:
         if self.queue < 1 or self.batch < 1:
@@ -78,6 +79,9 @@ class RunStats:
     frames: dict[str, int] = field(default_factory=dict)
     """Results by source."""
     dropped: dict[str, int] = field(default_factory=dict)
+    """Frames lost before one that came out, by source."""
+    left_behind: dict[str, int] = field(default_factory=dict)
+    """Frames that were read and had no result when the run ended: stopped on their way, or dropped after the last."""
     tracks: dict[str, int] = field(default_factory=dict)
     """Confirmed tracks so far by source."""
     events: int = 0
@@ -159,7 +163,8 @@ class Pipeline:
         self.sources, self.config = list(sources), config or PipelineConfig()
         self.backend, self.spec = model
         self.cameras = cameras or {}
-        self.stats = RunStats(frames=dict.fromkeys(names, 0), dropped=dict.fromkeys(names, 0))
+        nothing = dict.fromkeys(names, 0)
+        self.stats = RunStats(frames=dict(nothing), dropped=dict(nothing), left_behind=dict(nothing))
         self.errors: dict[str, str] = {}
         """Sources that broke, with the reason."""
         self._user_on_event = on_event
@@ -168,9 +173,11 @@ class Pipeline:
         self._rangers: dict[str, Any] = {}
         self._buffer = FrameBuffer({s.name: self._rule(s) for s in sources}, self.config.queue)
         self._found: Channel[tuple[Waiting, Detections, RoadMask | None]] = Channel(max(2, len(sources)))
+        self._under_way: list[Waiting] = []
         self._network_error: BaseException | None = None
         self._last_frame_s = {s.name: time.monotonic() for s in sources}
         self._stopping = Event()
+        self._deadline_s: float | None = None
         self._closed = Event()
         self._threads: list[Thread] = []
         self._event_lock = Lock()
@@ -195,7 +202,17 @@ class Pipeline:
             self.close()
 
     def stop(self) -> None:
-        """End the run soon: what is computed is still written. Safe from any thread and from signal handlers."""
+        """End the run within `drain_s`: what is computed by then is written. Safe from any thread."""
+        if self._deadline_s is None:
+            now_s, drain_s = time.monotonic(), self.config.drain_s
+            self._deadline_s = now_s + drain_s
+            self._found.expire(now_s + drain_s / 4)
+            for sink in self.sinks:
+                sink.hurry(now_s + drain_s / 2)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """No more frames."""
         self._stopping.set()
         for source in self.sources:
             source.stop()
@@ -205,15 +222,19 @@ class Pipeline:
         """Stop all threads and close the sinks. Called by the iteration itself."""
         if self._closed.is_set():
             return
-        interrupted = self._stopping.is_set()
-        self.stop()
+        self._let_go()
         self._closed.set()
-        self._found.close(discard=True)
-        deadline = time.monotonic() + self.config.drain_s
+        self._found.close()
+        found = [waiting for waiting, _, _ in [*self._found, *self._found.expired]]
         for sink in self.sinks:
-            sink.finish(max(0.1, deadline - time.monotonic()) if interrupted else sink.patience_s)
+            left_s = sink.patience_s if self._deadline_s is None else self._deadline_s - time.monotonic()
+            sink.finish(max(0.25, left_s))
+        until_s = time.monotonic() + 0.2 if self._deadline_s is None else self._deadline_s
         for thread in self._threads:
-            thread.join(0.2)
+            thread.join(max(0.0, until_s - time.monotonic()))
+        self.stats.left_behind = self._buffer.left_behind()
+        for waiting in found + self._under_way:
+            self.stats.left_behind[waiting.frame.source] += 1 + waiting.frame.dropped_before
 
     # ------------------------------------------------------------ the stages
 
@@ -262,9 +283,10 @@ class Pipeline:
                 batch = self._buffer.take(self._batch_limit)
                 if batch is None:
                     break
-                for found in self._run_network(batch):
-                    if not self._found.put(found):
-                        return
+                self._under_way = batch
+                self._under_way = [found[0] for found in self._run_network(batch) if not self._found.put(found)]
+                if self._under_way:
+                    return
         except Exception as error:
             self._network_error = error
         finally:

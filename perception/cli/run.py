@@ -125,7 +125,7 @@ def main(argv: list[str]) -> int:
     if not options.quiet:
         print(_opening(pipeline), file=sys.stderr)
 
-    _stop_on_signals(pipeline)
+    interrupted = _stop_on_signals(pipeline)
     progress = Progress(sources, options)
     for result in pipeline:
         progress.update(result.frame.timestamp_ns, pipeline.stats)
@@ -134,7 +134,10 @@ def main(argv: list[str]) -> int:
     _write_json(out / "summary.json", summary)
     print(json.dumps(summary) if options.json else as_text(summary))
     good = summary["frames"] > 0 and not pipeline.errors and not any(sink.error for sink in pipeline.sinks)
-    return 0 if good else 1
+    code = 0 if good else 1
+    if interrupted.is_set():
+        _leave(code)
+    return code
 
 
 # ---------------------------------------------------------------- setting up
@@ -227,17 +230,31 @@ def _sinks(options: RunOptions, out: Path) -> list[Sink]:
     return sinks
 
 
-def _stop_on_signals(pipeline: Pipeline) -> None:
-    """SIGINT and SIGTERM end the run in order; a second one ends it at once."""
+def _stop_on_signals(pipeline: Pipeline) -> threading.Event:
+    """SIGINT and SIGTERM end the run in order; a second one ends it at once. Set once one has come."""
+    interrupted = threading.Event()
+
+    def stop() -> None:
+        interrupted.set()
+        pipeline.stop()
 
     def handle(number: int, _: Any) -> None:
         signal.signal(number, signal.SIG_DFL)
         # not in the handler itself: it may interrupt a thread that holds a lock which `stop` needs
-        threading.Thread(target=pipeline.stop, daemon=True).start()
+        threading.Thread(target=stop, daemon=True).start()
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, handle)
         signal.signal(signal.SIGTERM, handle)
+    return interrupted
+
+
+def _leave(code: int) -> None:
+    """End the process now that all is written. A thread may still be inside the network or waiting for a camera:
+    Python's own way out would tear the libraries down under it, which aborts, or takes seconds on a busy machine."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -360,6 +377,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float) -> dict[str, 
         "stages_ms": stats.clock.summary(),
         "tracks": sum(stats.tracks.values()),
         "dropped": sum(stats.dropped.values()),
+        "left_behind": sum(stats.left_behind.values()),
         "corrupt": sum(source.corrupt for source in pipeline.sources),
         "events": stats.events,
         "provider": getattr(pipeline.backend, "provider", ""),
@@ -368,6 +386,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float) -> dict[str, 
             source.name: {
                 "frames": stats.frames.get(source.name, 0),
                 "dropped": stats.dropped.get(source.name, 0),
+                "left_behind": stats.left_behind.get(source.name, 0),
                 "tracks": stats.tracks.get(source.name, 0),
                 "corrupt": source.corrupt,
                 "reconnects": source.reconnects if isinstance(source, Video) or source.live else 0,
@@ -398,7 +417,9 @@ def as_text(summary: dict[str, Any]) -> str:
     lines.append(f"network   {summary['network_share']:.0%} of that time, {summary['provider']}, {summary['model']}")
     lines.append("stages    " + ", ".join(f"{n} {s['p50_ms']:.2f}" for n, s in stages.items()) + " (median ms)")
     lines.append(f"tracks    {summary['tracks']}")
-    lines.append(f"lost      {summary['dropped']} frames dropped, {summary['corrupt']} unreadable")
+    lost = f"{summary['dropped']} frames dropped, {summary['corrupt']} unreadable"
+    behind = f", {summary['left_behind']} under way when the run ended" if summary["left_behind"] else ""
+    lines.append(f"lost      {lost}{behind}")
     for name, source in summary["sources"].items():
         lines += [f"note      {name}: {note}" for note in source["notes"]]
         if source["error"]:

@@ -123,14 +123,22 @@ class SinkRunner:
             return
         if self.sink.lossless:
             if not self._queue.put(item, self.patience_s) and not self.error:
-                self._fail(f"took nothing for {self.patience_s:g} s")
+                if self._queue.has_expired:
+                    self.dropped += isinstance(item, Result)
+                else:
+                    self._fail(f"took nothing for {self.patience_s:g} s")
             return
         self.dropped += sum(isinstance(lost, Result) for lost in self._queue.put_newest(item))
 
+    def hurry(self, until_s: float) -> None:
+        """From this moment (`time.monotonic()`) on nothing more is written; what waits then is dropped and counted."""
+        self._queue.expire(until_s)
+
     def finish(self, timeout_s: float | None) -> None:
-        """Drain the queue and close; what is not done in time is left behind."""
+        """Drain the queue and close; one that hangs is left behind."""
         self._queue.close()
         self._thread.join(timeout_s)
+        self.dropped += sum(isinstance(item, Result) for item in self._queue.expired)
         if self._thread.is_alive() and not self.error:
             self._fail("did not finish in time")
 

@@ -7,6 +7,7 @@ valid.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from perception.types import Result, RoadMask, Track
 SCHEMA = "perception.record/1"
 """Name and version. A new field keeps it; a changed or removed one raises it."""
 FILE_NAME = "tracks.jsonl"
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 class JsonLinesSink(Sink):
@@ -54,7 +56,7 @@ class JsonLinesSink(Sink):
 
     def _write(self, record: dict[str, Any]) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(record, separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n")
+        self._file.write(_ENCODER.encode(record) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -119,7 +121,7 @@ def _track_record(track: Track, class_names: tuple[str, ...]) -> dict[str, Any]:
     return {
         "track_id": track.track_id,
         "class": class_names[track.class_id] if known else str(track.class_id),
-        "box_xyxy": [round(float(v), 2) for v in track.box_xyxy],
+        "box_xyxy": [round(v, 2) for v in track.box_xyxy.tolist()],
         "score": round(float(track.score), 4),
         "state": track.state,
         "age_frames": track.age_frames,
@@ -132,9 +134,14 @@ def _track_record(track: Track, class_names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+# plain floats and `math` here: numpy takes some microseconds for each number, and a frame has hundreds
+
+
 def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(float(value), digits)
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
 
 
 def _pair(value: tuple[float, float] | None) -> list[float] | None:
-    return None if value is None or not np.isfinite(value).all() else [round(float(v), 3) for v in value]
+    if value is None or not (math.isfinite(value[0]) and math.isfinite(value[1])):
+        return None
+    return [round(float(value[0]), 3), round(float(value[1]), 3)]

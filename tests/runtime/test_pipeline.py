@@ -200,6 +200,50 @@ def test_stop_from_another_thread_ends_the_run_and_keeps_what_is_done() -> None:
     assert len(sink.results) == len(results)
 
 
+def test_a_stop_waits_for_no_network_and_counts_what_it_leaves() -> None:
+    sink = Keep()
+    run = pipeline(Script(list(range(100))), sinks=(sink,), drain_s=0.3)
+    original, stuck, released = run.backend.run, threading.Event(), threading.Event()
+
+    def third_time_stuck(inputs: object) -> dict:
+        if run.backend.played >= 3:  # type: ignore[attr-defined]
+            stuck.set()
+            released.wait(60)
+        return original(inputs)  # type: ignore[arg-type]
+
+    def stop() -> None:
+        stuck.wait(60)
+        while run._buffer.left_behind() != {"a": 2}:
+            time.sleep(0.01)
+        run.stop()
+
+    run.backend.run = third_time_stuck  # type: ignore[method-assign]
+    threading.Thread(target=stop).start()
+    results = list(run)  # returns although the network does not
+    released.set()
+    assert len(sink.results) == len(results) == 3
+    assert sink.closed == 1
+    # one in the network, two before it, perhaps one whose reader was told that no more are wanted
+    assert run.stats.left_behind["a"] in (3, 4)
+
+
+def test_after_a_stop_a_slow_lossless_sink_loses_what_it_has_no_time_for_and_says_how_much() -> None:
+    slow, quick = Keep(delay_s=0.15), Keep()
+    run = pipeline(Script(list(range(1000))), sinks=(slow, quick), drain_s=0.6)
+    threading.Timer(0.4, run.stop).start()
+    list(run)
+    assert (slow.closed, run.sinks[0].error) == (1, "")
+    assert run.sinks[0].dropped > 0
+    assert run.sinks[0].dropped + len(slow.results) == sum(run.stats.frames.values())
+    assert run.sinks[0].dropped + len(slow.results) == run.sinks[1].dropped + len(quick.results)
+
+
+def test_drops_after_the_last_result_are_counted_too() -> None:
+    run = pipeline(Script(list(range(40)), gap_s=0.002), delay_ms=20, when_late="drop-newest")
+    count = len(list(run))
+    assert count + sum(run.stats.dropped.values()) + sum(run.stats.left_behind.values()) == 40
+
+
 # ---------------------------------------------------------------- sinks behind their fences
 
 

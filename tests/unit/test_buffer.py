@@ -1,6 +1,7 @@
 """Drops by rule: which frame ids come out, and what the counts say."""
 
 import threading
+import time
 
 import numpy as np
 
@@ -106,3 +107,29 @@ def test_channel_newest_pushes_the_oldest_out() -> None:
     assert not channel.put(9, timeout_s=0.01)
     channel.close(discard=True)
     assert list(channel) == []
+
+
+def test_channel_that_expires_lets_everyone_go_and_keeps_what_was_inside() -> None:
+    channel: Channel[int] = Channel(2)
+    channel.put(1)
+    channel.put(2)
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(channel.put(3)))  # waits for room
+    thread.start()
+    channel.expire(time.monotonic() + 0.05)
+    thread.join(5)
+    assert answers == [False]
+    assert list(channel) == []
+    assert channel.expired == [1, 2]
+    assert channel.has_expired
+
+
+def test_what_is_left_behind_is_counted() -> None:
+    buffer = FrameBuffer({"a": "wait", "b": "drop-newest"}, 2)
+    buffer.put("a", frame(0))
+    buffer.put("a", frame(5, dropped=4))
+    for i in range(4):
+        buffer.put("b", frame(i, "b"))
+    buffer.stop()
+    assert not buffer.put("a", frame(6))
+    assert buffer.left_behind() == {"a": 1 + 5 + 1, "b": 2 + 2}
