@@ -184,7 +184,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def expire(self, at_s: float) -> None:
-        """From this moment (`time.monotonic()`) on it is closed, nobody waits, and what is inside goes to `expired`."""
+        """From this moment (`time.monotonic()`) on it is closed, nobody waits; what is inside goes to `expired`."""
         with self._changed:
             self._expires_s = min(self._expires_s, at_s)
             self._changed.notify_all()

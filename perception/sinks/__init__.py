@@ -131,7 +131,7 @@ class SinkRunner:
         self.dropped += sum(isinstance(lost, Result) for lost in self._queue.put_newest(item))
 
     def hurry(self, until_s: float) -> None:
-        """From this moment (`time.monotonic()`) on nothing more is written; what waits then is dropped and counted."""
+        """From this moment (`time.monotonic()`) on nothing more is written; what waits is dropped and counted."""
         self._queue.expire(until_s)
 
     def finish(self, timeout_s: float | None) -> None:
