@@ -148,7 +148,10 @@ def _warm_up() -> None:
     import av  # noqa: F401
     import cv2  # noqa: F401
     import onnxruntime  # noqa: F401
-    import scipy.optimize  # noqa: F401
+
+    from perception.lsap import solver
+
+    solver()
 
 
 def _expand_serve(argv: list[str]) -> list[str]:
