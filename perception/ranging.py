@@ -57,7 +57,9 @@ class RangingConfig:
     hidden_std_share: float = 0.05
     """Further noise of an edge that another box covers, as a share of the box's size."""
     border_px: float = 3.0
-    """An edge this close to the border of the picture is cut by it."""
+    """An edge this close to the border of the picture is cut by it …"""
+    border_share: float = 0.05
+    """… or this close as a share of the box's size: detectors end cut boxes a little before the border."""
     speed_std_mps: float = 20.0
     """Of an object never seen before, relative to us."""
     closing_sigmas: float = 1.5
@@ -129,7 +131,6 @@ class Ranger:
         self._rays_from_box = _rays_from_box(camera)
         # P2's fourth column: our origin is camera 2, KITTI's labels count from camera 0
         self._origin = np.linalg.solve(camera.K_cam2, camera.P_cam2[:, 3])[[0, 2], None]  # (2, 1) right, ahead
-        self._size_hw, self._border = (0, 0), np.zeros((4, 1))
         self.reset()
 
     def reset(self) -> None:
@@ -234,7 +235,7 @@ class Ranger:
         config = self.config
         rays = self._rays_from_box @ edges  # (12, N)
         tangents = rays[:6] / np.maximum(rays[6:], 1e-3)
-        width, height = edges[2:4] - edges[:2]
+        width, height = extent = edges[2:4] - edges[:2]
         focal_x, focal_y = self.camera.P_cam2[0, 0], self.camera.P_cam2[1, 1]
         _, _, half_width, usual_depth, half_depth_var, edge_share, start, scale, side_depth = self._sizes.take(
             class_ids, axis=1
@@ -251,10 +252,8 @@ class Ranger:
 
         turned = np.minimum(np.maximum(width / height * scale - start, 0.0), 1.0)
         half_depth = usual_depth + turned * side_depth
-        if size_hw != self._size_hw:
-            self._size_hw, border = size_hw, config.border_px
-            self._border = np.array([[-border], [-border], [size_hw[1] - border], [size_hw[0] - border]])
-        cut = edges[:4] * _OUTWARD >= self._border
+        near = np.maximum(extent * config.border_share, config.border_px)  # (2, N)
+        cut = edges[:4] * _OUTWARD + np.concatenate([near, near]) >= ((0,), (0,), (size_hw[1],), (size_hw[0],))
         any_cut, cut_foot = bool(cut.any()), resting
         if any_cut:
             cut_side = cut[0] | cut[2]
