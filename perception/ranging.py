@@ -52,6 +52,8 @@ class RangingConfig:
     """Size of each class by name; a class that is not here counts as unknown."""
     edge_std_px: float = 0.6
     """Noise of a box edge, pixels; a share of the box's height comes on top, see `SizePrior`."""
+    large_box_px: float = 150.0
+    """That share grows with the box: by 1.4 at this height. What fills the picture is boxed coarsely."""
     edge_time_s: float = 0.15
     """Errors of one box's edges in neighbouring frames are alike for about this long."""
     hidden_std_share: float = 0.05
@@ -240,7 +242,7 @@ class Ranger:
         _, _, half_width, usual_depth, half_depth_var, edge_share, start, scale, side_depth = self._sizes.take(
             class_ids, axis=1
         )
-        edge_var = (edge_share * height) ** 2 + config.edge_std_px**2
+        edge_var = (edge_share * height) ** 2 * (1 + (height / config.large_box_px) ** 2) + config.edge_std_px**2
         top_var = foot_var = edge_var * (1 / focal_y**2)
         side_var = edge_var * (1 / focal_x**2)
         hidden, resting = _hidden_feet(edges, width, height, usable)
