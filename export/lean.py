@@ -27,12 +27,13 @@ class LeanNetwork(nn.Module):
     Args:
         network: in evaluation mode; left as it is.
         size_hw: height and width of the input.
+        one_to_one: which head's boxes leave the graph, see `Network.deployed_head`.
 
     Raises:
         UserError: a size that the strides do not divide.
     """
 
-    def __init__(self, network: Network, size_hw: tuple[int, int]) -> None:
+    def __init__(self, network: Network, size_hw: tuple[int, int], one_to_one: bool | None = None) -> None:
         super().__init__()
         check_size(size_hw)
         pairs = network.detection.class_count * sum((size_hw[0] // s) * (size_hw[1] // s) for s in STRIDES)
@@ -43,14 +44,19 @@ class LeanNetwork(nn.Module):
                 "64x64 or larger",
             )
         self.network, self.size_hw = copy.deepcopy(network).eval().to("cpu"), size_hw
+        self.head = self.network.deployed_head(one_to_one)
         fold_pixels(self.network)
         keep_road_alone(self.network)
         self.register_buffer("mean", self.network.mean.clone(), persistent=False)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, H, W, 3) uint8 BGR → boxes_xyxy (B, K, 4), scores (B, K), class_ids (B, K), road (B, H/4, W/4)."""
-        network, head = self.network, self.network.detection
-        x = images.permute(0, 3, 1, 2).float() - self.mean
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, H, W, 3) uint8 BGR → boxes_xyxy (B, K, 4), scores (B, K), class_ids (B, K), road (B, H/4, W/4).
+
+        With a distance head also distances (B, K, 2).
+        """
+        network, head = self.network, self.head
+        # cast first: TensorRT takes bytes into a cast alone (NVIDIA/TensorRT#3985), and here it is no slower
+        x = images.float().permute(0, 3, 1, 2) - self.mean
         c2, c3, c4, c5 = network.backbone(x)
         features = network.neck([c3, c4, c5])
 
@@ -62,9 +68,18 @@ class LeanNetwork(nn.Module):
         scores, class_ids, point_ids = head.best(torch.cat(logits, 2).transpose(1, 2))
         points = torch.cat(box_features, 2)  # (B, F, A)
         chosen = points.gather(2, point_ids[:, None].expand(-1, points.shape[1], -1))  # (B, F, K)
-        bins = F.linear(chosen.transpose(1, 2), head.box_out.weight.flatten(1), head.box_out.bias)  # (B, K, 4·bins)
-        boxes, scores, class_ids = head.decode_best(scores, class_ids, point_ids, bins, self.size_hw)
-        return boxes, scores, class_ids, network.segmentation.decode(network.segmentation(c2, features))
+        bins = _at_points(head.box_out, chosen)  # (B, K, 4·bins)
+        depths = _at_points(head.depth_out, chosen) if head.depth_out is not None else None  # (B, K, 2)
+        boxes, scores, class_ids, *distances = head.decode_best(
+            scores, class_ids, point_ids, bins, self.size_hw, depths
+        )
+        road = network.segmentation.decode(network.segmentation(c2, features))
+        return boxes, scores, class_ids, road, *distances
+
+
+def _at_points(out: nn.Conv2d, chosen: Tensor) -> Tensor:
+    """A 1×1 convolution at chosen points: features (B, F, K) → (B, K, O)."""
+    return F.linear(chosen.transpose(1, 2), out.weight.flatten(1), out.bias)
 
 
 def fold_pixels(network: Network) -> None:

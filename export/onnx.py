@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ import torch
 from export.lean import LeanNetwork
 from perception.errors import UserError
 from perception.model import METADATA_KEY, ModelSpec
-from training.models.network import Network, check_size
+from training.models.network import OUTPUTS, Network, check_size
 
 OPSET = 18
 """Old enough for TensorRT 10 and OpenVINO, new enough for everything in the graph."""
 INPUT = "images"
-OUTPUTS = ("boxes_xyxy", "scores", "class_ids", "road")
+
+__all__ = ["INPUT", "OPSET", "OUTPUTS", "OnnxConfig", "example_images", "export_onnx", "simplify", "write_model"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class OnnxConfig:
     """Height and width of the input, multiples of 32."""
     batch: int | None = None
     """Fixed number of images, None for any."""
+    one_to_one: bool | None = None
+    """Which head's boxes leave the graph: the one-to-one head, which needs no suppression, or the main head. None:
+    the one-to-one head where it was trained."""
 
 
 def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfig) -> onnx.ModelProto:
@@ -49,9 +53,10 @@ def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfi
         The model as written.
 
     Raises:
-        UserError: a size the network cannot take, or a file that cannot be written.
+        UserError: a size the network cannot take, a head that it lacks, or a file that cannot be written.
     """
     check_size(config.size_hw)
+    spec = replace(spec, suppression=network.deployed_head(config.one_to_one).config.nms_rounds > 0)
     model = simplify(_trace(network, config))
     _name_batch(model, config.batch)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -62,10 +67,11 @@ def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfi
 
 
 def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
-    lean = LeanNetwork(network, config.size_hw).eval()
+    lean = LeanNetwork(network, config.size_hw, config.one_to_one).eval()
     # two images: a batch of one would let the exporter bake the one in
     example = torch.zeros((config.batch or 2, *config.size_hw, 3), dtype=torch.uint8)
-    dynamic = None if config.batch else {name: {0: "N"} for name in (INPUT, *OUTPUTS)}
+    outputs = network.output_names
+    dynamic = None if config.batch else {name: {0: "N"} for name in (INPUT, *outputs)}
     buffer = io.BytesIO()
     with _quiet(), torch.inference_mode():
         torch.onnx.export(
@@ -73,7 +79,7 @@ def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
             (example,),
             buffer,
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=list(outputs),
             opset_version=OPSET,
             dynamo=False,  # traces the batch through top-k and gather; the other exporter specialises it
             dynamic_axes=dynamic,

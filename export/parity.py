@@ -6,7 +6,7 @@ by the code that it runs with in practice: a checkpoint as training scores it, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from perception.backends import Device, load_model
 from perception.boxes import iou
 from perception.camera import Fit, fit_frame
 from perception.errors import UserError
-from perception.evaluation.object import ObjectEvaluator
-from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED
-from perception.evaluation.road import RoadEvaluator
+from perception.evaluation.bootstrap import Score, paired_draws
+from perception.evaluation.object import ObjectEvaluator, score_curve
+from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectEvaluation, RoadImage
+from perception.evaluation.road import RoadEvaluator, pr_curve
 from perception.formats.kitti import ObjectRows
 from perception.model import ModelSpec, read_outputs
 from perception.types import U8, Detections, RoadMask
@@ -32,6 +33,10 @@ PAIR_IOU = 0.5
 SAME_IOU = 0.99
 ENOUGH_TRUTH = 40
 """Ground truths from which an average precision is judged: its recall has 40 steps, with fewer one flip is points."""
+DRAWS = 200
+"""Of the bootstrap that says how far a loss may be chance."""
+NEIGHBOURS = 10
+"""Consecutive frames of one recording that are drawn together: they look alike."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,18 @@ class Difference:
         return self.total / self.count if self.count else 0.0
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What B scores less than A, percentage points."""
+
+    points: float
+    error: float
+    """Its standard error over the choice of frames, by a paired bootstrap: chance alone moves it by so much."""
+
+    def __str__(self) -> str:
+        return f"{self.points:+.2f} ± {self.error:.2f} points"
+
+
 @dataclass
 class ParityReport:
     """What a comparison found."""
@@ -116,6 +133,8 @@ class ParityReport:
     same: int = 0
     """Of those, with IoU > 0.99."""
     box_px: Difference = field(default_factory=Difference)
+    overlap: Difference = field(default_factory=Difference)
+    """What partners lack of IoU 1."""
     score: Difference = field(default_factory=Difference)
     road_levels: Difference = field(default_factory=Difference)
     shift_px: tuple[float, float] = (0.0, 0.0)
@@ -124,7 +143,10 @@ class ParityReport:
     """Standard error of it: what chance alone would move it by."""
     ap: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     """AP R40 moderate of a and b in per cent, and the number of ground truths, by class."""
+    ap_loss: Loss | None = None
+    """Mean over the classes with enough ground truths; None where none has."""
     road_max_f: tuple[float, float] | None = None
+    road_loss: Loss | None = None
     failures: list[str] = field(default_factory=list)
     """Why the verdict is no; empty for yes."""
 
@@ -135,7 +157,7 @@ class ParityReport:
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values."""
         values = asdict(self)
-        for name in ("box_px", "score", "road_levels"):
+        for name in ("box_px", "overlap", "score", "road_levels"):
             difference: Difference = getattr(self, name)
             values[name] = {"largest": difference.largest, "mean": difference.mean, "count": difference.count}
         return {"passed": self.passed, **values}
@@ -151,8 +173,8 @@ class ParityReport:
             f"{'boxes, px':16}{self.box_px.largest:12.2e}{self.box_px.mean:12.2e}",
             f"{'scores':16}{self.score.largest:12.2e}{self.score.mean:12.2e}",
             f"{'road, of 255':16}{self.road_levels.largest:12.2e}{self.road_levels.mean:12.2e}",
-            f"{self.same} of {self.boxes} boxes matched at IoU > {SAME_IOU} ({share:.2f} %);"
-            f" mean shift {self.shift_px[0]:+.4f}, {self.shift_px[1]:+.4f} px",
+            f"{self.same} of {self.boxes} boxes matched at IoU > {SAME_IOU} ({share:.2f} %), {self.matched} at IoU >"
+            f" {PAIR_IOU}; mean shift {self.shift_px[0]:+.4f}, {self.shift_px[1]:+.4f} px",
         ]
         if self.ap or self.road_max_f:
             lines.append(f"{'':24}{'A':>8}{'B':>8}{'loss':>8}")
@@ -162,6 +184,12 @@ class ParityReport:
         if self.road_max_f:
             a, b = self.road_max_f
             lines.append(f"{'road MaxF':24}{a:8.2f}{b:8.2f}{a - b:8.2f}")
+        for what, loss in (("AP", self.ap_loss), ("road MaxF", self.road_loss)):
+            if loss is None:
+                continue
+            allowed = TOLERANCES[self.precision].points
+            unsure = f"; {allowed:g} cannot be told from chance, take more frames" if 2 * loss.error > allowed else ""
+            lines.append(f"loss of {what}: {loss} (standard error over the frames{unsure})")
         lines.append("verdict: the same" if self.passed else "verdict: NOT the same")
         return "\n".join([*lines, *(f"  {reason}" for reason in self.failures)])
 
@@ -179,6 +207,8 @@ def open_candidate(
     """
     if path.suffix == ".pt":
         return _checkpoint(path, size_hw or ModelSpec(("Car",), (384, 1248)).size_hw)
+    if path.suffix == ".engine":
+        device = "tensorrt"  # it knows no other
     backend, spec = load_model(path, device, threads)
     return Candidate(f"{path} ({spec.precision}, {device})", spec, lambda images: backend.run({"images": images}))
 
@@ -186,7 +216,6 @@ def open_candidate(
 def _checkpoint(path: Path, size_hw: tuple[int, int]) -> Candidate:
     import torch
 
-    from export.onnx import OUTPUTS
     from training.checkpoint import load_network
     from training.models.network import DeployedNetwork
 
@@ -196,7 +225,7 @@ def _checkpoint(path: Path, size_hw: tuple[int, int]) -> Candidate:
     def run(images: U8) -> dict[str, np.ndarray]:
         with torch.inference_mode():
             outputs = deployed(torch.from_numpy(images))
-        return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+        return {name: value.numpy() for name, value in zip(network.output_names, outputs, strict=True)}
 
     spec = ModelSpec(network.config.class_names, size_hw, name=path.stem)
     return Candidate(f"{path} (torch, {size_hw[0]}x{size_hw[1]})", spec, run)
@@ -244,7 +273,7 @@ def compare(
         report.shift_px = (float(offsets[:, 0].mean()), float(offsets[:, 1].mean()))
         error = offsets.std(axis=0, ddof=min(1, len(offsets) - 1)) / np.sqrt(len(offsets))
         report.shift_error_px = (float(error[0]), float(error[1]))
-    report.ap, report.road_max_f = scores.result()
+    scores.fill(report)
     report.failures = judge(report, TOLERANCES[precision])
     return report
 
@@ -262,6 +291,7 @@ def _compare_boxes(report: ParityReport, a: Detections, b: Detections, minimum: 
     pair_a, pair_b = pair_a[measured], pair_b[measured]
     difference = b.boxes_xyxy[pair_b].astype(np.float64) - a.boxes_xyxy[pair_a]  # (P, 4)
     report.box_px.add(difference)
+    report.overlap.add(1.0 - overlap[measured])
     report.score.add(b.scores[pair_b] - a.scores[pair_a])
     return (difference[:, :2] + difference[:, 2:]) / 2
 
@@ -310,21 +340,61 @@ class _Scores:
         self.object_frames += frame.objects is not None
         self.road_frames += frame.road is not None and sides[0][1] is not None
 
-    def result(self) -> tuple[dict[str, tuple[float, float, int]], tuple[float, float] | None]:
-        """AP by class with ground truths, and MaxF, in per cent, of both sides; empty and None without truth."""
-        ap: dict[str, tuple[float, float, int]] = {}
+    def fill(self, report: ParityReport) -> None:
+        """Write AP by class with ground truths, MaxF, and what was lost; nothing where there is no truth."""
         if self.object_frames:
-            a, b = (evaluator.evaluate().scores for evaluator in self.objects)
+            a, b = (evaluator.evaluate() for evaluator in self.objects)
             for name in OBJECT_CLASSES_SCORED:
                 key = (name, LEVELS[1])
-                if n_gt := max((scores[key].n_gt for scores in (a, b) if key in scores), default=0):
-                    values = [scores[key].ap_r40 if key in scores else 0.0 for scores in (a, b)]
-                    ap[name] = (values[0], values[1], n_gt)
-        if not self.road_frames:
-            return ap, None
-        pooled = [evaluator.evaluate().scores for evaluator in self.roads]
-        max_f = [100 * (s["URBAN"] if "URBAN" in s else next(iter(s.values()))).max_f for s in pooled]
-        return ap, (max_f[0], max_f[1])
+                if n_gt := max((side.scores[key].n_gt for side in (a, b) if key in side.scores), default=0):
+                    values = [side.scores[key].ap_r40 if key in side.scores else 0.0 for side in (a, b)]
+                    report.ap[name] = (values[0], values[1], n_gt)
+            judged = [name for name, (_, _, n_gt) in report.ap.items() if n_gt >= ENOUGH_TRUTH]
+            if judged:
+                points = float(np.mean([report.ap[name][0] - report.ap[name][1] for name in judged]))
+                sides = (_ap_of(a, judged), _ap_of(b, judged))
+                report.ap_loss = Loss(points, _error(*sides, alike(a.gt.frame_names)))
+        if self.road_frames:
+            images = [evaluator.evaluate().images for evaluator in self.roads]
+            max_f = [100 * pr_curve(side, "").max_f for side in images]
+            report.road_max_f = (max_f[0], max_f[1])
+            sides = (_max_f_of(images[0]), _max_f_of(images[1]))
+            names = [image.name for image in images[0]]
+            report.road_loss = Loss(max_f[0] - max_f[1], _error(*sides, alike(names)))
+
+
+def _ap_of(evaluation: ObjectEvaluation, names: Sequence[str]) -> Score:
+    """Frame weights (R, F) → mean AP of some classes (R, 1)."""
+    curves = [evaluation.curves.get((name, LEVELS[1])) for name in names]
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        found = [[score_curve(curve, False, w).ap_r40 if curve else 0.0 for curve in curves] for w in weights]
+        return np.mean(found, axis=1, keepdims=True)
+
+    return score
+
+
+def _max_f_of(images: Sequence[RoadImage]) -> Score:
+    """Frame weights (R, F) → MaxF in per cent (R, 1)."""
+    return lambda weights: np.array([[100 * pr_curve(images, "", w).max_f] for w in weights])
+
+
+def _error(a: Score, b: Score, units: np.ndarray) -> float:
+    """Standard error of the difference of two scores over the choice of frames."""
+    draws_a, draws_b = paired_draws(a, b, units, DRAWS)
+    difference = draws_a - draws_b
+    return float(difference[np.isfinite(difference)].std())
+
+
+def alike(frame_names: Sequence[str]) -> np.ndarray:
+    """(F,) the unit that each frame is drawn with: `0005/000012` with `0005/000010` to `…19`, plain names alone."""
+    units: dict[tuple[str, int], int] = {}
+    found = []
+    for i, name in enumerate(frame_names):
+        folder, slash, number = name.rpartition("/")
+        key = (folder, int(number) // NEIGHBOURS) if slash and number.isdecimal() else ("", -1 - i)
+        found.append(units.setdefault(key, len(units)))
+    return np.array(found, np.int64)
 
 
 @dataclass(frozen=True)
@@ -361,12 +431,10 @@ def checks(report: ParityReport, tolerance: Tolerance) -> list[Check]:
             f"boxes without a partner at IoU > {SAME_IOU if strict else PAIR_IOU}", 100 * alone, tolerance.alone, " %"
         ),
     ]
-    judged = [a - b for a, b, n_gt in report.ap.values() if n_gt >= ENOUGH_TRUTH]
-    if judged:
-        found.append(Check("AP moderate, mean loss", float(np.mean(judged)), tolerance.points, " points"))
-    if report.road_max_f:
-        a, b = report.road_max_f
-        found.append(Check("road MaxF, loss", a - b, tolerance.points, " points"))
+    if report.ap_loss:
+        found.append(Check("AP moderate, mean loss", report.ap_loss.points, tolerance.points, " points"))
+    if report.road_loss:
+        found.append(Check("road MaxF, loss", report.road_loss.points, tolerance.points, " points"))
     return [check for check in found if check.allowed]
 
 

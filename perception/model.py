@@ -46,6 +46,9 @@ class ModelSpec:
     """Folder name, date and commit of the run that made the weights."""
     data_hash: str = ""
     """Hash of the list of training files."""
+    suppression: bool = True
+    """Whether duplicates are suppressed in the graph; False for a one-to-one head, which makes none. Nothing is left to
+    do outside the graph in either case."""
     contract: int = CONTRACT_VERSION
     """Version of inputs and outputs."""
 

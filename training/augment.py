@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.sample import Sample
 from perception.camera import Fit, fit_frame
-from perception.types import U8
+from perception.types import F32, U8
 from training.config import AugmentConfig
 from training.copy_paste import CutoutBank, horizon_of, paste
 from training.geometry import crop_sample, mirror, rotate
@@ -148,7 +148,16 @@ def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture:
         ignore_class_ids=np.concatenate([sample.ignore_class_ids, sample.class_ids[tiny]]),
         labelled=sample.labelled_classes,
         masks=masks,
+        depths=_depths(sample, fit)[~tiny],
     )
+
+
+def _depths(sample: Sample, fit: Fit) -> F32:
+    """(N,) metres ahead over the focal length that the camera seems to have in the network's input, NaN unknown."""
+    assert sample.boxes_xyxy is not None
+    if sample.camera is None or sample.distances_m is None:
+        return np.full(len(sample.boxes_xyxy), np.nan, np.float32)
+    return (sample.distances_m / (sample.camera.P_cam2[1, 1] * fit.scale_xy[1])).astype(np.float32)
 
 
 def _mask_to_stride(mask: U8, fit: Fit) -> U8:

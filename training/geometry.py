@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
 from datasets.sample import ROAD_IGNORE, Sample
-from perception.camera import PAD_VALUE
+from perception.camera import PAD_VALUE, PinholeCamera
 from perception.types import F32, U8
 from training.picture import SMALLEST_VISIBLE, TrainingPicture
 
@@ -63,7 +63,16 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
         labelled_classes=sample.labelled_classes if sample.boxes_xyxy is not None else (False,) * 3,
         road=picture(sample.road),
         semantic=picture(sample.semantic),
+        camera=_moved(sample.camera, left, top),
     )
+
+
+def _moved(camera: PinholeCamera | None, left: int, top: int) -> PinholeCamera | None:
+    """The camera of a picture without its first columns and rows."""
+    if camera is None:
+        return None
+    move = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]], np.float64)
+    return replace(camera, P_cam2=move @ camera.P_cam2)
 
 
 def mirror(picture: TrainingPicture) -> TrainingPicture:
@@ -121,6 +130,7 @@ def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -
         class_ids=picture.class_ids[keep],
         ignore_xyxy=np.concatenate([ignore[present], boxes[seen & ~keep]]),
         ignore_class_ids=np.concatenate([picture.ignore_class_ids[present], picture.class_ids[seen & ~keep]]),
+        depths=picture.depths[keep],
         masks=np.ascontiguousarray(transform.center_crop(masks, [side // stride for side in size_hw])),
     )
 

@@ -66,6 +66,7 @@ def mosaic(
         ignore_class_ids=np.concatenate(ignore_ids),
         labelled=labelled,
         masks=masks,
+        depths=np.concatenate([part.depths for part in parts]),
     )
 
 

@@ -30,3 +30,5 @@ class TrainingPicture:
     """For each class: does this picture's set label it."""
     masks: U8
     """(3, h/4, w/4) road, vehicle, person: 1 yes, 0 no, 255 not judged."""
+    depths: F32
+    """(G,) metres ahead over the focal length in network pixels, NaN where unknown."""

@@ -10,6 +10,7 @@ from training.models.heads.detection import (  # noqa: E402
     DetectionConfig,
     DetectionHead,
     DetectionTargets,
+    RawDetections,
     assign,
     class_loss_weight,
     complete_iou,
@@ -26,6 +27,7 @@ def targets(
     ignore: list[list[float]] | None = None,
     ignore_classes: list[int] | None = None,
     labelled: tuple[bool, ...] = (True, True, True),
+    depths: list[float] | None = None,
 ) -> DetectionTargets:
     return DetectionTargets(
         boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(1, -1, 4),
@@ -33,6 +35,7 @@ def targets(
         ignore_xyxy=torch.tensor(ignore or [], dtype=torch.float32).reshape(1, -1, 4),
         ignore_class_ids=torch.tensor(ignore_classes or [], dtype=torch.long).reshape(1, -1),
         labelled=torch.tensor([labelled]),
+        depths=torch.tensor(depths or [float("nan")] * len(boxes), dtype=torch.float32).reshape(1, -1),
     )
 
 
@@ -114,7 +117,7 @@ def test_a_class_that_is_not_labelled_adds_nothing_to_the_loss() -> None:
     head = DetectionHead(8, 3, DetectionConfig())
     logits = torch.randn(1, point_count(), 3, requires_grad=True)
     bins = torch.randn(1, point_count(), 64, requires_grad=True)
-    losses = head.loss(logits, bins, targets([], [], labelled=(False, True, False)), SIZE)
+    losses = head.loss(RawDetections(logits, bins, None), targets([], [], labelled=(False, True, False)), SIZE)
     sum(losses.values()).backward()  # type: ignore[union-attr]
     assert (logits.grad[..., 0] == 0).all() and (logits.grad[..., 2] == 0).all()
     assert (logits.grad[..., 1] != 0).all()
@@ -123,8 +126,7 @@ def test_a_class_that_is_not_labelled_adds_nothing_to_the_loss() -> None:
 def test_an_image_without_object_labels_adds_exactly_nothing() -> None:
     head = DetectionHead(8, 3, DetectionConfig())
     losses = head.loss(
-        torch.randn(1, point_count(), 3),
-        torch.randn(1, point_count(), 64),
+        RawDetections(torch.randn(1, point_count(), 3), torch.randn(1, point_count(), 64), None),
         targets([], [], labelled=(False,) * 3),
         SIZE,
     )
@@ -142,7 +144,7 @@ def test_decode_returns_the_planted_box_once_and_sorted() -> None:
         shift = (points[i] - torch.tensor([44.0, 28.0])) / 8
         for side, distance in enumerate([2 + shift[0], 1 + shift[1], 2 - shift[0], 1 - shift[1]]):
             bins[0, i, side, int(distance)] = 50.0
-    boxes, scores, class_ids = head.decode(logits, bins.flatten(2), SIZE)
+    boxes, scores, class_ids = head.decode(RawDetections(logits, bins.flatten(2), None), SIZE)
     assert torch.allclose(boxes[0, 0], torch.tensor([28.0, 20.0, 60.0, 36.0]), atol=1e-3)
     assert class_ids[0, 0] == 1 and scores[0, 0] == pytest.approx(0.9526, abs=1e-3)
     assert scores[0, 1] < 0.01, "the duplicate was not suppressed"
@@ -156,7 +158,7 @@ def test_parallel_suppression_equals_the_greedy_one() -> None:
     config = DetectionConfig(top_k=40, nms_iou=0.5, nms_rounds=12)
     head = DetectionHead(8, 1, config)
     logits, bins = torch.randn(1, point_count(), 1) * 3, torch.randn(1, point_count(), 64) * 4
-    boxes, scores, _ = head.decode(logits, bins, SIZE)
+    boxes, scores, _ = head.decode(RawDetections(logits, bins, None), SIZE)
     points, strides = grid_points(SIZE, torch.device("cpu"))
     top = logits[0, :, 0].topk(40)
     raw = head.boxes(bins[0, top.indices], points[top.indices], strides[top.indices])

@@ -1,14 +1,16 @@
 """Anchor-free decoupled detection head: module, assignment of targets, loss and in-graph decode together.
 
-Sources: task-aligned assignment, TOOD (Feng et al. 2021); distribution focal loss, GFL (Li et al. 2020); complete
-IoU, Zheng et al. 2020; parallel non-maximum suppression as in YOLACT's Fast NMS (Bolya et al. 2019), iterated until
-it equals the greedy one.
+Sources: task-aligned assignment, TOOD (Feng et al. 2021), whose class target is the overlap that the point reached;
+distribution focal loss, GFL (Li et al. 2020); complete IoU, Zheng et al. 2020; generalised IoU, Rezatofighi et al.
+2019; parallel non-maximum suppression as in YOLACT's Fast NMS (Bolya et al. 2019), iterated until it equals the
+greedy one.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,8 @@ class DetectionConfig:
     """Of the classification loss."""
     box_weight: float = 5.0
     """Of the IoU loss."""
+    box_loss: Literal["ciou", "giou"] = "ciou"
+    """Complete IoU (overlap, centre, shape) or generalised IoU (overlap, empty part of the hull)."""
     bins_weight: float = 1.0
     """Of the distribution focal loss."""
     top_k: int = 100
@@ -43,7 +47,15 @@ class DetectionConfig:
     nms_iou: float = 0.6
     """A box that overlaps a better one of its class by more is dropped."""
     nms_rounds: int = 4
-    """Rounds of parallel suppression: chains of up to that many boxes are resolved exactly."""
+    """Rounds of parallel suppression: chains of up to that many boxes are resolved exactly. 0: no suppression."""
+    distance: bool = False
+    """Say also how far each object is; taught where KITTI's 3-D labels and a calibration are there."""
+    distance_weight: float = 0.5
+    """Of its loss."""
+
+    def __post_init__(self) -> None:
+        if self.box_loss not in ("ciou", "giou"):
+            raise ValueError(f"box_loss {self.box_loss!r}: expected 'ciou' or 'giou'")
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,24 @@ class DetectionTargets:
     """(B, M) int64: class that is ignored, -1 all classes, -2 padding."""
     labelled: Tensor
     """(B, C) bool: which classes this image labels at all; all False for a road image."""
+    depths: Tensor
+    """(B, G) metres ahead over the focal length in network pixels, NaN where unknown.
+
+    Scaling a picture by s scales its focal length by s, so this number is what the object's apparent size tells,
+    whatever the camera and the crop. The runtime multiplies by its own focal length.
+    """
+
+
+@dataclass(frozen=True)
+class RawDetections:
+    """What the head says before decode, A points of all levels."""
+
+    class_logits: Tensor
+    """(B, A, C)."""
+    bin_logits: Tensor
+    """(B, A, 4·bins)."""
+    depth_logits: Tensor | None
+    """(B, A, 2), see `DetectionHead.depths`; None without a distance head."""
 
 
 class DetectionHead(nn.Module):
@@ -73,18 +103,23 @@ class DetectionHead(nn.Module):
         self.box_branch = separable_block(channels, channels)
         self.class_out = nn.Conv2d(channels, class_count, 1)
         self.box_out = nn.Conv2d(channels, 4 * config.bins, 1)
+        self.depth_out = nn.Conv2d(channels, 2, 1) if config.distance else None
         # start from one object in a hundred points, so that the first steps are not spent on unlearning
         nn.init.constant_(self.class_out.bias, -math.log(99.0))  # type: ignore[arg-type]
         self.register_buffer("bin_values", torch.arange(config.bins, dtype=torch.float32), persistent=False)
 
-    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Three maps → class logits (B, A, C) and bin logits (B, A, 4·bins), A points of all levels."""
-        classes, boxes = [], []
+    def forward(self, features: list[Tensor]) -> RawDetections:
+        """Three maps → logits of all points."""
+        classes, boxes, depths = [], [], []
         for feature in features:
             x = self.stem(feature)
+            box = self.box_branch(x)
             classes.append(self.class_out(self.class_branch(x)).flatten(2).transpose(1, 2))  # (B, HW, C)
-            boxes.append(self.box_out(self.box_branch(x)).flatten(2).transpose(1, 2))  # (B, HW, 4·bins)
-        return torch.cat(classes, 1), torch.cat(boxes, 1)
+            boxes.append(self.box_out(box).flatten(2).transpose(1, 2))  # (B, HW, 4·bins)
+            if self.depth_out is not None:
+                depths.append(self.depth_out(box).flatten(2).transpose(1, 2))  # (B, HW, 2)
+        all_depths = torch.cat(depths, 1).float() if depths else None
+        return RawDetections(torch.cat(classes, 1).float(), torch.cat(boxes, 1).float(), all_depths)
 
     def boxes(self, bin_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
         """Bin logits (…, A, 4·bins), points (…, A, 2) and strides (…, A, 1) in pixels → boxes (…, A, 4)."""
@@ -92,16 +127,30 @@ class DetectionHead(nn.Module):
         sides = (bins * self.bin_values).sum(-1) * strides  # (…, A, 4) left, top, right, bottom
         return torch.cat([points - sides[..., :2], points + sides[..., 2:]], -1)
 
-    def decode(self, class_logits: Tensor, bin_logits: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, ...]:
+    def depths(self, depth_logits: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth logits (…, A, 2) and strides (…, A, 1) → log depth over focal length, log of its spread, (…, A) each.
+
+        Relative to the stride, as boxes are: what is shared over the levels then need not know the level. The spread
+        is that of a Laplace distribution of the logarithm, so it is relative too.
+        """
+        return depth_logits[..., 0] - strides[..., 0].log(), depth_logits[..., 1].clamp(-4.0, 2.0)
+
+    def decode(self, raw: RawDetections, size_hw: tuple[int, int]) -> tuple[Tensor, ...]:
         """In-graph decode: logits → boxes_xyxy (B, K, 4), scores (B, K) sorted, class_ids (B, K) int64.
+
+        With a distance head also distances (B, K, 2): depth over focal length, and its relative standard deviation.
 
         The best K point-class pairs first, then boxes for those alone; duplicates are removed by parallel
         suppression on a K×K matrix, which has a fixed shape and needs no operator that a runtime may lack. A
         suppressed place has score 0.
         """
-        scores, class_ids, point_ids = self.best(class_logits)
-        chosen = bin_logits.gather(1, point_ids[..., None].expand(-1, -1, bin_logits.shape[2]))  # (B, K, 4·bins)
-        return self.decode_best(scores, class_ids, point_ids, chosen, size_hw)
+        scores, class_ids, point_ids = self.best(raw.class_logits)
+
+        def chosen(values: Tensor) -> Tensor:
+            return values.gather(1, point_ids[..., None].expand(-1, -1, values.shape[2]))  # (B, K, …)
+
+        depths = chosen(raw.depth_logits) if raw.depth_logits is not None else None
+        return self.decode_best(scores, class_ids, point_ids, chosen(raw.bin_logits), size_hw, depths)
 
     def best(self, class_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits (B, A, C) → scores, class ids and point ids (B, K) of the best pairs, sorted by score."""
@@ -109,15 +158,27 @@ class DetectionHead(nn.Module):
         return scores.sigmoid(), index % self.class_count, index // self.class_count
 
     def decode_best(
-        self, scores: Tensor, class_ids: Tensor, point_ids: Tensor, chosen: Tensor, size_hw: tuple[int, int]
+        self,
+        scores: Tensor,
+        class_ids: Tensor,
+        point_ids: Tensor,
+        chosen: Tensor,
+        size_hw: tuple[int, int],
+        chosen_depths: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """The second half of `decode`, from the bin logits of the chosen points alone, (B, K, 4·bins)."""
+        """The second half of `decode`, from the logits of the chosen points alone, (B, K, 4·bins) and (B, K, 2)."""
         config = self.config
         points, strides = grid_points(size_hw, scores.device)
         boxes = self.boxes(chosen, points[point_ids], strides[point_ids])
         height, width = size_hw
         limits = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
         boxes = torch.minimum(boxes.clamp(min=0), limits)
+        distances: tuple[Tensor, ...] = ()
+        if chosen_depths is not None:
+            middle, spread = self.depths(chosen_depths, strides[point_ids])
+            distances = (torch.stack([middle.exp(), math.sqrt(2) * spread.exp()], -1),)  # (B, K, 2)
+        if config.nms_rounds == 0:
+            return boxes, scores, class_ids, *distances
         overlap = pairwise_iou(boxes, boxes)  # (B, K, K)
         same = class_ids[:, :, None] == class_ids[:, None, :]
         better = torch.ones(config.top_k, config.top_k, device=boxes.device).triu(1)  # [i, j]: i before j
@@ -127,16 +188,16 @@ class DetectionHead(nn.Module):
             keep = 1.0 - (keep[:, :, None] * suppresses).amax(1)
         scores, order = (scores * keep).topk(config.top_k, dim=1)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        return boxes, scores, class_ids.gather(1, order)
+        distances = tuple(d.gather(1, order[..., None].expand(-1, -1, 2)) for d in distances)
+        return boxes, scores, class_ids.gather(1, order), *distances
 
-    def loss(
-        self, class_logits: Tensor, bin_logits: Tensor, targets: DetectionTargets, size_hw: tuple[int, int]
-    ) -> dict[str, Tensor]:
-        """Losses `class`, `box` and `bins`, each already weighted and normalised by the batch's assigned quality.
+    def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: tuple[int, int]) -> dict[str, Tensor]:
+        """Losses `class`, `box`, `bins` and, with a distance head, `distance`, each already weighted and normalised
+        by the batch's assigned quality.
 
         The batch is that of all processes: sums go through `sum_over_ranks` before they are divided.
         """
-        config = self.config
+        config, class_logits, bin_logits = self.config, raw.class_logits, raw.bin_logits
         points, strides = grid_points(size_hw, class_logits.device)
         boxes = self.boxes(bin_logits, points, strides)  # (B, A, 4)
         assigned, quality = assign(class_logits.detach().sigmoid(), boxes.detach(), points, strides, targets, config)
@@ -152,7 +213,8 @@ class DetectionHead(nn.Module):
         losses = {"class": config.class_weight * sum_over_ranks(class_loss) / normaliser}
         weights = quality[batch, point]
         wanted, got = targets.boxes_xyxy[batch, target_ids], boxes[batch, point]
-        box_loss = ((1 - complete_iou(got, wanted)) * weights).sum()
+        overlap = complete_iou if config.box_loss == "ciou" else generalised_iou
+        box_loss = ((1 - overlap(got, wanted)) * weights).sum()
         losses["box"] = config.box_weight * sum_over_ranks(box_loss) / normaliser
         sides = torch.cat([points[point] - wanted[:, :2], wanted[:, 2:] - points[point]], -1) / strides[point]
         sides = sides.clamp(0, config.bins - 1.01)  # (P, 4)
@@ -164,7 +226,28 @@ class DetectionHead(nn.Module):
         bins_loss = bins_loss + F.cross_entropy(logits, low_index + 1, reduction="none") * high_share.flatten()
         bins_loss = bins_loss.unflatten(0, (-1, 4)).mean(-1)
         losses["bins"] = config.bins_weight * sum_over_ranks((bins_loss * weights).sum()) / normaliser
+        if raw.depth_logits is not None:
+            losses["distance"] = self._distance_loss(
+                raw.depth_logits[batch, point], strides[point], targets.depths[batch, target_ids], weights
+            )
         return losses
+
+    def _distance_loss(self, logits: Tensor, strides: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+        """Negative log likelihood of the log depth under a Laplace distribution whose spread is learnt too.
+
+        Args:
+            logits: (P, 2) of the points that learn an object.
+            strides: (P, 1).
+            wanted: (P,) depth over focal length, NaN where unknown.
+            weights: (P,) quality of each point.
+        """
+        known = torch.isfinite(wanted) & (wanted > 0)
+        middle, spread = self.depths(logits, strides)
+        error = (middle - torch.where(known, wanted, torch.ones_like(wanted)).log()).abs()
+        weights = weights * known
+        sums = torch.stack([((error * (-spread).exp() + spread) * weights).sum(), weights.sum()])
+        loss, normaliser = sum_over_ranks(sums)
+        return self.config.distance_weight * loss / normaliser.clamp(min=1.0)
 
 
 def grid_points(size_hw: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -204,6 +287,15 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     with torch.no_grad():
         shape_weight = shape / (1 - iou + shape).clamp(min=1e-6)
     return iou - distance / hull.square().sum(-1).clamp(min=1e-6) - shape_weight * shape
+
+
+def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(P, 4), (P, 4) → generalised IoU (P,): overlap less the share of the common hull that neither covers."""
+    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = (a[:, 2:] - a[:, :2]).prod(-1) + (b[:, 2:] - b[:, :2]).prod(-1) - shared
+    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(-1).clamp(min=1e-6)
+    return shared / union.clamp(min=1e-6) - (hull - union) / hull
 
 
 @torch.no_grad()

@@ -1,0 +1,276 @@
+"""What each ingredient of training brings: variants × seeds, one after the other, resumable; a table at the end.
+
+    python -m tools.ablation --root ../shared/data --out runs/ablation [--init CHECKPOINT] [--steps 300]
+
+Every run is a `perception train` with the same small budget. Seeds are the outer loop, so that a study that is
+stopped early still compares all variants at the seeds that it reached; started again, it goes on where it was. Few
+held-out frames make the official AP noisy, so AP at IoU 0.5 over the object and the tracking frames of held-out
+drives is counted too, and every variant is compared with the base run of the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from datasets.kitti_object import KittiObject
+from datasets.kitti_tracking import DRIVES, KittiTracking
+from datasets.sample import Sample
+from perception.boxes import intersection_over_area, iou
+from perception.types import CLASS_NAMES, Detections
+
+SMALLEST_PX = 25.0
+"""Truth lower than that is neither found nor missed, as in KITTI's moderate level."""
+MEASURES = ("car_moderate", "car_ap50", "car_f1_50", "pedestrian_ap50", "cyclist_ap50", "road_max_f")
+TITLES = ("Car AP R40 mod.", "Car AP@0.5", "Car F1@0.5", "Ped. AP@0.5", "Cyc. AP@0.5", "Road MaxF")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing changed."""
+
+    options: tuple[str, ...] = ()
+    """Of `perception train`."""
+    without: tuple[str, ...] = ()
+    """Folders of the data that it does not see."""
+
+
+VARIANTS = {
+    "base": Variant(),
+    "no copy-paste": Variant(("--augment.copy-paste", "0")),
+    "no mosaic": Variant(("--augment.mosaic", "0")),
+    "no synthetic street": Variant(("--data.synthetic-share", "0")),
+    "no EMA": Variant(("--ema-decay", "0")),
+    "no mask sets": Variant(without=("camvid", "extra/idd_lite")),
+    "no class-balanced crops": Variant(("--augment.no-balance-classes",)),
+    "no rotation, rain, night": Variant(("--augment.rotation", "0", "--augment.rain", "0", "--augment.night", "0")),
+    "one-to-one head": Variant(("--model.one-to-one",)),
+    "uncertainty weights": Variant(("--model.task-weights", "uncertainty")),
+    "GIoU for CIoU": Variant(("--model.detection.box-loss", "giou")),
+    "distance head": Variant(("--model.detection.distance",)),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run an ablation study, or go on with one."""
+
+    root: Path = Path("../shared/data")
+    """The data, laid out as `perception train` expects it."""
+    out: Path = Path("runs/ablation")
+    """Folder of all runs and of the table."""
+    init: Path | None = None
+    """Checkpoint that every run starts from: differences show only where something is found at all."""
+    preset: str = "nano"
+    steps: int = 300
+    """Of every run."""
+    batch: int = 8
+    crop_hw: tuple[int, int] = (192, 384)
+    learning_rate: float = 1e-3
+    seeds: tuple[int, ...] = (1, 2, 3)
+    variants: tuple[str, ...] = ()
+    """Names as in the table; all without it."""
+    table: bool = False
+    """Only draw the table of what is there."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, draw the table."""
+    import tyro
+
+    options = tyro.cli(Options, args=argv, prog="python -m tools.ablation", description=__doc__)
+    unknown = set(options.variants) - set(VARIANTS)
+    if unknown:
+        print(f"unknown variant {sorted(unknown)[0]!r}; one of {', '.join(VARIANTS)}", file=sys.stderr)
+        return 2
+    names = options.variants or tuple(VARIANTS)
+    options = replace(options, root=options.root.resolve(), out=options.out.resolve())
+    options.out.mkdir(parents=True, exist_ok=True)
+    for seed in () if options.table else options.seeds:
+        for name in names:
+            if not result_path(options.out, name, seed).exists():
+                print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
+                _run(options, name, seed)
+                _write(options.out / "table.md", table(read_results(options.out)))
+    print(table(read_results(options.out)))
+    return 0
+
+
+def result_path(out: Path, name: str, seed: int) -> Path:
+    """Where the scores of a run are kept."""
+    return out / f"{name.replace(' ', '-').replace(',', '')}-{seed}" / "scores.json"
+
+
+def _run(options: Options, name: str, seed: int) -> None:
+    """Train one variant with one seed, score it, keep the scores."""
+    variant, path = VARIANTS[name], result_path(options.out, name, seed)
+    command = [sys.executable, "-m", "perception.cli.main", "train"]
+    if (path.parent / "last.pt").exists():
+        command += ["--resume", str(path.parent)]
+    else:
+        command += [
+            "--preset", options.preset, "--out", str(path.parent), "--seed", str(seed),
+            "--data.root", str(root_without(options, variant.without)), "--data.workers", "0", "--threads", "1",
+            "--steps", str(options.steps), "--batch", str(options.batch),
+            "--data.crop-hw", *map(str, options.crop_hw),
+            "--learning-rate", str(options.learning_rate), "--warmup-steps", str(max(1, options.steps // 10)),
+            "--evaluate-every", str(options.steps + 1), "--checkpoint-every", "100",
+            *variant.options,
+        ]  # fmt: skip
+        if options.init is not None:
+            command += ["--init", str(options.init.resolve())]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
+
+
+def root_without(options: Options, folders: tuple[str, ...]) -> Path:
+    """The data without some of its folders: a tree of links to the rest."""
+    if not folders:
+        return options.root
+    made = options.out / ("data-without-" + "-".join(folder.replace("/", "_") for folder in folders))
+
+    def link(source: Path, target: Path) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        for child in sorted(source.iterdir()):
+            inside = str(child.relative_to(options.root))
+            if inside in folders or (target / child.name).is_symlink():
+                continue
+            if any(folder.startswith(inside + "/") for folder in folders):
+                link(child, target / child.name)
+            else:
+                (target / child.name).symlink_to(child)
+
+    link(options.root, made)
+    return made
+
+
+def scores(checkpoint: Path, root: Path) -> dict[str, float]:
+    """All measures of a checkpoint's averaged weights on held-out drives, in per cent."""
+    import torch
+
+    from training.checkpoint import load_network
+    from training.config import DataConfig
+    from training.evaluate import object_scores, predictor, road_scores
+    from training.sets import find_sets
+
+    network, _ = load_network(checkpoint)
+    data = DataConfig(root=root)
+    sets = find_sets(data)
+    predict = predictor(network, data.validation_hw, torch.device("cpu"))
+    found: dict[str, float] = {}
+    if sets.objects is not None:
+        found |= object_scores(predict, sets.objects, network.config.class_names)
+        pairs = [(sample, predict(sample.image_bgr)[0]) for sample in held_out_frames(root, sets.objects.indices)]
+        for class_id, name in enumerate(CLASS_NAMES):
+            ap, f1 = ap_and_f1(pairs, class_id)
+            found |= {f"{name.lower()}_ap50": 100 * ap, f"{name.lower()}_f1_50": 100 * f1}
+    if sets.road is not None:
+        found |= road_scores(predict, sets.road)
+    return found
+
+
+def held_out_frames(root: Path, objects: Iterable[int]) -> Iterable[Sample]:
+    """Held-out object frames, then the tracking frames of the same drives."""
+    source = KittiObject(root / "kitti/object")
+    drives = set()
+    for i in objects:
+        sample = source[i]
+        drives.add(sample.drive)
+        yield sample
+    if (root / "kitti/tracking/training/image_02").is_dir():
+        tracking = KittiTracking(root / "kitti/tracking")
+        for i, name in enumerate(tracking.names):
+            if DRIVES.get(name.split("/")[0]) in drives:
+                yield tracking[i]
+
+
+def ap_and_f1(pairs: Sequence[tuple[Sample, Detections]], class_id: int, overlap: float = 0.5) -> tuple[float, float]:
+    """Area under the precision-recall curve and best F1 of one class.
+
+    Greedy by score; a detection takes the free object that it overlaps most. Detections on objects lower than
+    `SMALLEST_PX`, or mostly inside an ignore region of the class, count as nothing.
+
+    Args:
+        pairs: truth and detections of each frame.
+        class_id: which class.
+        overlap: IoU from which a detection is one of an object.
+    """
+    scored: list[tuple[float, bool]] = []
+    objects = 0
+    for sample, detections in pairs:
+        assert sample.boxes_xyxy is not None and sample.class_ids is not None
+        assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
+        truth = sample.boxes_xyxy[sample.class_ids == class_id]
+        counted = truth[:, 3] - truth[:, 1] >= SMALLEST_PX
+        objects += int(counted.sum())
+        regions = sample.ignore_boxes_xyxy[np.isin(sample.ignore_class_ids, (class_id, -1))]
+        mine = detections[detections.class_ids == class_id]
+        shared = iou(mine.boxes_xyxy, truth)  # (N, M)
+        inside = intersection_over_area(mine.boxes_xyxy, regions)  # (N, R)
+        free = np.ones(len(truth), bool)
+        for k in np.argsort(-mine.scores, kind="stable"):
+            candidates = np.where(free, shared[k], 0)
+            best = int(candidates.argmax()) if len(truth) else -1
+            if best >= 0 and candidates[best] >= overlap:
+                free[best] = False
+                if counted[best]:
+                    scored.append((float(mine.scores[k]), True))
+            elif not (inside[k] > 0.5).any():
+                scored.append((float(mine.scores[k]), False))
+    if not objects or not scored:
+        return 0.0, 0.0
+    right = np.array([hit for _, hit in sorted(scored, key=lambda pair: -pair[0])])
+    hits = np.cumsum(right)
+    precision, recall = hits / np.arange(1, len(hits) + 1), hits / objects
+    best_after = np.maximum.accumulate(precision[::-1])[::-1]
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    return float((best_after * right).sum() / objects), float(f1.max())
+
+
+Results = dict[str, dict[int, dict[str, float]]]
+"""Variant → seed → measure → value."""
+
+
+def read_results(out: Path) -> Results:
+    """All scores that are there."""
+    results: Results = {}
+    for name in VARIANTS:
+        for path in sorted(out.glob("*/scores.json")):
+            seed = path.parent.name.rsplit("-", 1)[-1]
+            if seed.isdecimal() and path == result_path(out, name, int(seed)):
+                results.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
+    return results
+
+
+def table(results: Results) -> str:
+    """Markdown: mean ± standard deviation over the seeds, and the mean difference from base at the same seeds."""
+    base = results.get("base", {})
+    lines = ["| variant | seeds | " + " | ".join(TITLES) + " |", "|---|---|" + "---|" * len(TITLES)]
+    for name, runs in results.items():
+        cells = []
+        for measure in MEASURES:
+            values = [run.get(measure, 0.0) for run in runs.values()]
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            pairs = [
+                run.get(measure, 0.0) - base[seed].get(measure, 0.0) for seed, run in runs.items() if seed in base
+            ]
+            change = f" ({np.mean(pairs):+.1f})" if pairs and name != "base" else ""
+            cells.append(f"{np.mean(values):.1f}{spread}{change}")
+        lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_suffix(".tmp")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
