@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,7 +115,8 @@ class CachedSource:
                     file.write(part)
             os.replace(beside, path)
         except OSError as error:  # a cache that cannot be written is slow, not wrong
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
             self._stop(str(error))
 
     def _room(self) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from perception.errors import UserError
 from training.models.heads.detection import DetectionConfig
 from training.models.heads.segmentation import SegmentationConfig
 from training.models.network import ModelConfig, check_size
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ class TrainConfig:
     """Steps between checkpoints."""
     threads: int = 0
     """CPU threads of the network; 0 leaves it to torch."""
-    device: str = "auto"
-    """"auto", "cpu" or "cuda"."""
-    precision: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; "auto" takes CUDA where it works."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """"fp32", "bf16" or, on CUDA, "fp16" with scaled gradients. "auto": fp32 on a CPU, on CUDA bf16 where the GPU has
     it and fp16 elsewhere."""
     skip_nonfinite: int = 0
@@ -139,8 +138,6 @@ class TrainConfig:
             raise UserError(f"batch {self.batch} in {self.accumulate} parts", "equal parts", "another --accumulate")
         if not 0 <= self.data.synthetic_share <= 1:
             raise UserError(f"synthetic_share {self.data.synthetic_share}", "0..1")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"--precision {self.precision}", "one of " + ", ".join(PRECISIONS))
         if self.data.fold >= self.data.folds or self.data.folds < 2:
             raise UserError(f"fold {self.data.fold} of {self.data.folds}", "a fold from 0, of at least 2")
 

@@ -5,7 +5,7 @@ Several processes: `torchrun --nproc-per-node 2 -m perception.cli.main train …
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,10 +121,11 @@ def _from_toml(config: Any, argv: list[str]) -> Any:
 def overlay(config: Any, values: dict[str, Any], where: str) -> Any:
     """A config with some fields replaced; an unknown name is an error that names the nearest one."""
     import difflib
+    from typing import get_type_hints
 
     from perception.errors import UserError
 
-    known = {f.name: f.type for f in fields(config)}
+    known = get_type_hints(type(config))
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
@@ -134,26 +135,33 @@ def overlay(config: Any, values: dict[str, Any], where: str) -> Any:
         changes[name] = (
             overlay(current, value, f"{where} [{name}]")
             if is_dataclass(current) and isinstance(value, dict)
-            else _value(value, str(known[name]), f"{where}: {name}")
+            else _value(value, known[name], f"{where}: {name}")
         )
     return replace(config, **changes)
 
 
-def _value(value: Any, kind: str, where: str) -> Any:
-    """A value of JSON or TOML as the field wants it; `kind` is the field's annotation."""
+def _value(value: Any, kind: Any, where: str) -> Any:
+    """A value of JSON or TOML as a field of this type wants it."""
+    from types import UnionType
+    from typing import Literal, get_args, get_origin
+
     from perception.errors import UserError
 
-    if value is None and "None" in kind:
+    kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    if value is None and type(None) in kinds:
         return None
-    if isinstance(value, list) and kind.startswith("tuple"):
+    if isinstance(value, list) and any(get_origin(k) is tuple for k in kinds):
         return tuple(value)
-    if isinstance(value, str) and "Path" in kind:
+    if isinstance(value, str) and Path in kinds:
         return Path(value)
-    if isinstance(value, int) and not isinstance(value, bool) and kind.startswith("float"):
+    if type(value) is int and float in kinds:
         return float(value)
-    if type(value).__name__ != kind.split(" ")[0]:
-        raise UserError(f"{where} is {value!r}", f"a value of type {kind}")
-    return value
+    if any(value in get_args(k) if get_origin(k) is Literal else type(value) is k for k in kinds):
+        return value
+    expected = " or ".join(
+        " or ".join(get_args(k)) if get_origin(k) is Literal else getattr(k, "__name__", str(k)) for k in kinds
+    )
+    raise UserError(f"{where} is {value!r}", expected)
 
 
 def stored_run(run: Path) -> tuple[Any, Path | None, int]:

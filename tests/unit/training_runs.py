@@ -37,7 +37,7 @@ def kitti(root: Path, frames: int = 12, held_out: int = 5, road: int = 0, size_h
     height, width = size_hw
     for i, name in enumerate(names):
         image = street(i, size_hw)
-        w, h = rng.integers(width // 8, width // 3), rng.integers(height // 4, height // 2)
+        w, h = rng.integers(width // 8, width // 3), rng.integers(height // 2, 3 * height // 4)
         x, y = rng.integers(2, width - w - 2), rng.integers(2, height - h - 2)
         image[y : y + h, x : x + w] = (40, 40, 230) if i % 3 == 0 else (230, 120, 30)
         write_picture(base / f"training/image_2/{name}.png", image)
