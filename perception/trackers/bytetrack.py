@@ -10,19 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perception.boxes import Floats, cxcywh_to_xyxy, iou, xyxy_to_cxcywh
+from perception.boxes import Floats, iou
 from perception.trackers.assignment import assign
-from perception.trackers.base import (
-    CONFIRMED,
-    LOST,
-    MAX_TRACKS,
-    TENTATIVE,
-    Clock,
-    TrackTable,
-    clean,
-)
-from perception.trackers.kalman import Noise, box_size, correct, predict
-from perception.types import F64, I64, Detections, Track
+from perception.trackers.base import TrackTable, clean
+from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
+from perception.types import I64, Detections, Track
 
 
 @dataclass(frozen=True)
@@ -58,69 +50,45 @@ class ByteTrackTracker:
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
-        self._clock = Clock()
-        self._next_id = 1
-        self._table = self._born(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+        self._table = TrackTable(self.config.noise)
 
     def update(
         self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None
     ) -> tuple[Track, ...]:
         """Take one frame's detections; returns the confirmed tracks seen in it, in order of birth."""
         config, table = self.config, self._table
-        boxes, scores, class_ids = clean(detections)
-        dt_s = self._clock.tick(timestamp_ns)
-        table.expire(self._clock.now_s, config.lost_s)
-        predict(table.states, dt_s, config.noise)
-        table.grow_older()
+        boxes, scores, class_ids = clean(detections, config.low_score)
+        predict(table.states, table.begin(timestamp_ns, config.lost_s), config.noise)
 
-        gain = iou(cxcywh_to_xyxy(table.states.position), boxes)  # (N, M)
-        gain[table.class_ids[:, None] != class_ids[None, :]] = 0.0
-        free = np.ones(len(scores), bool)
-        high, low = scores >= config.high_score, (scores >= config.low_score) & (scores < config.high_score)
-        # a good box of certain score is worth more than one of doubtful score
-        self._match(table.life != TENTATIVE, high, free, gain * scores, config.high_iou, boxes, scores)
-        self._match(table.life == CONFIRMED, low, free, gain, config.low_iou, boxes, scores)
-        self._match(table.life == TENTATIVE, high, free, gain * scores, config.birth_iou, boxes, scores)
-        self._age()
+        expected = XYXY_FROM_CXCYWH @ table.states.position
+        overlap = iou(expected.T, boxes.T)  # (N, M)
+        overlap[table.class_ids[:, None] != class_ids] = 0.0
+        known, high = table.track_ids > 0, scores >= config.high_score
+        followed = known & (table.seen_frame == table.frame - 1)
+        weighted = overlap * scores  # a good box of certain score is worth more than one of doubtful score
+        match = np.full(len(table), -1, np.int64)
+        _match(match, known, high, weighted - config.high_iou)
+        _match(match, followed, ~high, overlap - config.low_iou)
+        _match(match, ~known, high, weighted - config.birth_iou)
+        measured = CXCYWH_FROM_XYXY @ boxes
+        seen = table.see(match, measured, np.square(config.noise.measurement * box_size(measured)), scores)
 
-        starts = np.flatnonzero(free & (scores >= max(config.birth_score, config.high_score)))
-        starts = starts[: MAX_TRACKS - len(table)]
-        if len(starts):
-            table.append(self._born(boxes[starts], scores[starts], class_ids[starts]))
-        shown = np.flatnonzero((table.life == CONFIRMED) & (table.unseen_frames == 0))
-        return table.tracks(shown, table.boxes_xyxy[shown])
+        table.confirm(seen & (table.hits >= config.confirm_hits))
+        found = match[seen & (table.track_ids > 0)]
+        table.forget(~seen & (table.track_ids == 0))
+        free = scores >= max(config.birth_score, config.high_score)
+        free[match[seen]] = False
+        table.start(boxes[:, free], scores[free], class_ids[free])
+        told = ((table.track_ids > 0) & (table.seen_frame == table.frame)).nonzero()[0]
+        return table.tell(told, measured[:, found])
 
-    def _match(
-        self,
-        seeking: np.ndarray,
-        offered: np.ndarray,
-        free: np.ndarray,
-        gain: Floats,
-        least: float,
-        boxes: F64,
-        scores: F64,
-    ) -> None:
-        """One stage: pair unseen tracks with free detections, and correct the tracks."""
-        table = self._table
-        rows, columns = np.flatnonzero(seeking & (table.unseen_frames > 0)), np.flatnonzero(offered & free)
-        if not len(rows) or not len(columns):
-            return
-        i, j = assign(gain[np.ix_(rows, columns)] - least)
-        rows, columns = rows[i], columns[j]
-        measured = xyxy_to_cxcywh(boxes[columns])
-        correct(table.states, rows, measured, (self.config.noise.measurement * box_size(measured)) ** 2)
-        table.see(rows, boxes[columns], scores[columns], self._clock.now_s)
-        free[columns] = False
 
-    def _age(self) -> None:
-        """Promote, mark as lost, and end young tracks that were missed."""
-        table = self._table
-        seen = table.unseen_frames == 0
-        table.life[seen & ((table.hits >= self.config.confirm_hits) | (table.life == LOST))] = CONFIRMED
-        table.life[~seen & (table.life == CONFIRMED)] = LOST
-        table.forget(~seen & (table.life == TENTATIVE))
-
-    def _born(self, boxes: F64, scores: F64, class_ids: I64) -> TrackTable:
-        born = TrackTable.born(self._next_id, boxes, scores, class_ids, self._clock.now_s, self.config.noise)
-        self._next_id += len(scores)
-        return born
+def _match(match: I64, seeking: np.ndarray, offered: np.ndarray, gain: Floats) -> None:
+    """One stage: pair tracks that seek and have no detection yet with free detections on offer; `match` in place."""
+    free = offered.copy()
+    free[match[match >= 0]] = False
+    rows, columns = (seeking & (match < 0)).nonzero()[0], free.nonzero()[0]
+    if len(rows) and len(columns):
+        chosen = assign(gain[np.ix_(rows, columns)])
+        made = chosen >= 0
+        match[rows[made]] = columns[chosen[made]]

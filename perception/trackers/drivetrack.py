@@ -34,21 +34,13 @@ from math import log, pi
 
 import numpy as np
 
-from perception.boxes import Floats, cxcywh_to_xyxy, intersection_over_area, iou, xyxy_to_cxcywh
+from perception.boxes import intersection
 from perception.trackers.assignment import assign
-from perception.trackers.base import (
-    CLOCK_TOLERANCE_S,
-    CONFIRMED,
-    LOST,
-    MAX_TRACKS,
-    TENTATIVE,
-    Clock,
-    TrackTable,
-    clean,
-)
-from perception.trackers.kalman import Noise, box_size, correct, predict
+from perception.trackers.base import CLOCK_TOLERANCE_S, TrackTable, clean
+from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
 from perception.types import F64, I64, Detections, Track
 
+NOBODY = np.zeros(0, np.int64)
 SURE_SCORE = 0.999
 """No detection counts as surer than this, none as less sure than its complement."""
 
@@ -99,14 +91,6 @@ class DriveConfig:
             raise ValueError(f"even_scores: found {self.even_scores}, expected one or more numbers between 0 and 1")
 
 
-@dataclass(eq=False)
-class DriveTable(TrackTable):
-    """Tracks with the evidence for their existence."""
-
-    nats: F64
-    """(N,) log odds that the track is an object, from its scores so far."""
-
-
 FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
 """What steady objects are taken to score before any were seen, and the least that is believed."""
 TYPICAL_QUANTILE, TYPICAL_STEP, STEADY_HITS = 0.75, 0.02, 5
@@ -128,18 +112,19 @@ class DriveTracker:
 
     def __init__(self, config: DriveConfig = DriveConfig()) -> None:
         self.config = config
+        # what the settings come to in the formulas below
+        self._deviation = config.noise.measurement * (1 + config.doubt), config.noise.measurement * config.doubt
+        self._slip, self._far_slip = config.slip**2, (2 * config.slip) ** 2
+        self._log_shares = log(1 - config.slip_share) - 2 * log(2 * pi), log(config.slip_share) - 2 * log(2 * pi)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
-        self._clock = Clock()
-        self._next_id = 1
-        self._typical = np.full(
-            len(self.config.even_scores), FIRST_TYPICAL_SCORE if self.config.learn_scores else 1.0
-        )
-        self._even_nats = self._odds_of_even()
-        nothing = np.zeros(0)
-        self._table = self._born(np.zeros((0, 4)), nothing, nothing.astype(np.int64))
+        first = FIRST_TYPICAL_SCORE if self.config.learn_scores else 1.0
+        self._typical, self._even_nats = np.zeros((2, len(self.config.even_scores)))
+        for kind in range(len(self._typical)):
+            self._believe(kind, first)
+        self._table = TrackTable(self.config.noise)
 
     def update(
         self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None
@@ -150,150 +135,164 @@ class DriveTracker:
             In order of birth, the confirmed tracks seen in this frame, and as "lost" those believed hidden.
         """
         config, table = self.config, self._table
-        boxes, scores, class_ids = clean(detections)
-        usable = scores >= config.low_score
-        if not usable.all():
-            boxes, scores, class_ids = boxes[usable], scores[usable], class_ids[usable]
-
-        dt_s = self._clock.tick(timestamp_ns)
-        table.expire(self._clock.now_s, config.lost_s)
+        boxes, scores, class_ids = clean(detections, config.low_score)
+        dt_s = table.begin(timestamp_ns, config.lost_s)
         predict(table.states, dt_s, config.noise, projective=config.projective)
-        table.grow_older()
+        if not len(scores):
+            self._judge_young(np.full(len(table), -1))
+            return ()
 
-        free = np.ones(len(scores), bool)
-        if len(table) and len(scores):
-            measured = xyxy_to_cxcywh(boxes)
-            surety = np.minimum(scores / self._typical[self._kind(class_ids)], 1.0)
-            deviation = config.noise.measurement * (1 + config.doubt * (1 - surety))
-            variance = (deviation[:, None] * box_size(measured)) ** 2
-            gain = self._gain(measured, variance, surety, class_ids)
-            known = table.life != TENTATIVE
-            for stage in (known, ~known):
-                rows, columns = stage.nonzero()[0], free.nonzero()[0]
-                if len(rows) and len(columns):
-                    i, j = assign(gain[rows[:, None], columns])
-                    rows, columns = rows[i], columns[j]
-                    correct(table.states, rows, measured[columns], variance[columns])
-                    table.see(rows, boxes[columns], scores[columns], self._clock.now_s)
-                    table.nats[rows] += self._log_odds(scores[columns], class_ids[columns])
-                    free[columns] = False
+        measured = np.dot(CXCYWH_FROM_XYXY, boxes)
+        nats = self._log_odds(scores, class_ids)
+        match = NOBODY
+        if len(table):
+            sizes = box_size(measured)
+            surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), 1.0)
+            variance = np.square((self._deviation[0] - self._deviation[1] * surety) * sizes)
+            match = self._pair(measured, sizes, variance, surety, class_ids)
+            seen = table.see(match, measured, variance, scores)
+            np.add(table.nats, nats.take(match), out=table.nats, where=seen)
+            if config.learn_scores:
+                self._learn(seen)
+        if np.count_nonzero(match >= 0) < len(scores):
+            match = self._start(match, boxes, scores, class_ids, nats)
+        match = self._judge_young(match)
+        return self._tell(match, measured, boxes)
 
-        if config.learn_scores:
-            self._learn()
-        self._age()
-        if free.any():
-            self._start(boxes[free], scores[free], class_ids[free])
-        return self._told()
-
-    def _gain(self, measured: Floats, variance: Floats, surety: F64, class_ids: I64) -> F64:
-        """What pairing every track with every detection gains, in nats, (N, M); -1 where they are far apart."""
+    def _pair(self, measured: F64, sizes: F64, variance: F64, surety: F64, class_ids: I64) -> I64:
+        """The detection of each track, (N,), -1 for none: the pairing that gains most, known tracks first."""
         config, table = self.config, self._table
-        states, sizes = table.states, box_size(measured)
-        gain = np.full((len(table), len(surety)), -1.0)
+        position, spread = table.states.position, table.states.var_pp
         # almost all pairs are far apart: look across first, in full only at the rest
-        across = states.position[:, :1] - measured[:, 0]  # (N, M)
-        reach = states.var_pp[:, :1] + (variance[:, 0] + (2 * config.slip * sizes[:, 0]) ** 2)
-        near = (across * across < FAR_SIGMAS_SQUARED * reach) & (table.class_ids[:, None] == class_ids)
-        rows, columns = np.nonzero(near)
-        if not len(rows):
-            return gain
-        unit = box_size(states.position)[rows] * sizes[columns]  # (K, 4) squared size of the pair's boxes
-        spread = (states.var_pp[rows] + variance[columns]) / unit  # in squared box sizes
-        error = (measured[columns] - states.position[rows]) ** 2 / unit
-        exact, slipped = _log_density(error, spread), _log_density(error, spread + config.slip**2)
-        density = np.logaddexp(log(1 - config.slip_share) + exact, log(config.slip_share) + slipped)
-        unseen_s = self._clock.now_s - table.seen_s[rows]
-        missed = table.unseen_frames[rows] > 1
-        gain[rows, columns] = (
-            density + config.score_nats * surety[columns] - config.unseen_nats_per_s * unseen_s * missed
+        across = position[0][:, None] - measured[0]  # (N, M)
+        across *= across
+        reach = variance[0] + self._far_slip * np.square(sizes[0])
+        near = across < FAR_SIGMAS_SQUARED * (spread[0][:, None] + reach)
+        near &= table.class_ids[:, None] == class_ids
+        rows, columns = near.nonzero()
+        unit = box_size(position).take(rows, axis=1)
+        unit *= sizes.take(columns, axis=1)  # (4, K) squared size of the pair's boxes, in which the rest is told
+        error = measured.take(columns, axis=1) - position.take(rows, axis=1)
+        error *= error
+        error /= unit
+        spread = spread.take(rows, axis=1) + variance.take(columns, axis=1)
+        spread /= unit
+        exact, slipped = self._log_shares
+        gain = np.logaddexp(exact + _log_density(error, spread), slipped + _log_density(error, spread + self._slip))
+        gain += config.score_nats * surety.take(columns)
+        missed = table.seen_frame < table.frame - 1
+        if np.count_nonzero(missed):
+            unseen_s = (table.clock.now_s - table.seen_s) * missed
+            gain -= config.unseen_nats_per_s * unseen_s.take(rows)
+        gains = np.zeros(near.shape)
+        gains[near] = gain
+        return assign(gains, table.track_ids > 0)
+
+    def _start(self, match: I64, boxes: F64, scores: F64, class_ids: I64, nats: F64) -> I64:
+        """New tracks from detections that nobody claimed; `match` with theirs."""
+        config, table = self.config, self._table
+        free = np.ones(len(scores), bool)
+        seen = match >= 0
+        taken = match[seen]
+        free[taken] = False
+        new = free.nonzero()[0]
+        if len(taken):
+            ours, theirs = boxes.take(new, axis=1), boxes.take(taken, axis=1)
+            shared = intersection(ours.T, theirs.T)  # (K, F)
+            both = _area(ours)[:, None] + _area(theirs)
+            same = shared > config.duplicate_iou * (both - shared)
+            same &= class_ids[new][:, None] == class_ids[taken]
+            new = new[~np.logical_or.reduce(same, axis=1)]
+        if not len(new):
+            return match
+        count = table.start(boxes.take(new, axis=1), scores[new], class_ids[new])
+        new = new[:count]
+        table.nats[len(match) :] = nats[new]
+        if config.shared_motion:
+            steady = seen & (table.hits[: len(match)] >= SHARED_MOTION_TRACKS)
+            if np.count_nonzero(steady) >= SHARED_MOTION_TRACKS:
+                velocity = table.states.velocity[0]
+                velocity[len(match) :] = _median(velocity[: len(match)][steady])
+        return np.concatenate([match, new])
+
+    def _judge_young(self, match: I64) -> I64:
+        """Tentative tracks with evidence become known, those missed for too long end; `match` without these."""
+        config, table = self.config, self._table
+        young = table.track_ids == 0
+        if not np.count_nonzero(young):
+            return match
+        seen = match >= 0
+        table.confirm(seen & (table.nats >= config.confirm_nats))
+        dead = young & ~seen & (table.seen_s < table.clock.now_s - config.tentative_s - CLOCK_TOLERANCE_S)
+        if not np.count_nonzero(dead):
+            return match
+        table.forget(dead)
+        return match[~dead]
+
+    def _tell(self, match: I64, measured: F64, boxes: F64) -> tuple[Track, ...]:
+        """The tracks to tell and their boxes."""
+        config, table = self.config, self._table
+        known = table.track_ids > 0
+        columns = ((match >= 0) & known).nonzero()[0]
+        filtered = table.states.position.take(columns, axis=1)
+        shown = config.smoothing * filtered + (1 - config.smoothing) * measured.take(match.take(columns), axis=1)
+        hidden = self._hidden(match, boxes)
+        if len(hidden):
+            columns = np.concatenate([columns, hidden])
+            order = columns.argsort()
+            shown = np.concatenate([shown, table.states.position.take(hidden, axis=1)], axis=1).take(order, axis=1)
+            columns = columns[order]
+        return table.tell(columns, shown)
+
+    def _hidden(self, match: I64, boxes: F64) -> I64:
+        """Known tracks (K,) that were told in the last frame and that a nearer box covers in this one."""
+        config, table = self.config, self._table
+        missing = (match < 0) & (table.told_frame == table.frame - 1)
+        if not np.count_nonzero(missing) or config.hidden_s <= 0:
+            return NOBODY
+        missing &= (table.hits >= HIDDEN_AFTER_HITS) & (
+            table.seen_s >= table.clock.now_s - config.hidden_s - CLOCK_TOLERANCE_S
         )
-        return gain
+        columns = missing.nonzero()[0]
+        expected = np.dot(XYXY_FROM_CXCYWH, table.states.position.take(columns, axis=1))
+        front = boxes[:, match[match >= 0]]
+        level = GROUND_TOLERANCE * (expected[3] - expected[1])
+        cover = front[3] >= (expected[3] - level)[:, None]  # (K, F)
+        cover &= intersection(expected.T, front.T) > (config.hidden_cover * _area(expected))[:, None]
+        return columns[np.logical_or.reduce(cover, axis=1)]
+
+    # ------------------------------------------------------------ what a score is worth
+
+    def _believe(self, kind: int, typical: float) -> None:
+        """Take a score to be typical for a class; so the score that is as likely right as wrong is known too."""
+        even = min(self.config.even_scores[kind], EVEN_SHARE * typical)
+        self._typical[kind], self._even_nats[kind] = typical, log(even / (1 - even))
 
     def _log_odds(self, scores: F64, class_ids: I64) -> F64:
         """How much a detection of such a score speaks for an object, in nats, (N,)."""
         scores = np.minimum(np.maximum(scores, 1 - SURE_SCORE), SURE_SCORE)
-        return np.log(scores / (1 - scores)) - self._even_nats[self._kind(class_ids)]
+        return np.log(scores / (1 - scores)) - self._even_nats.take(class_ids, mode="clip")
 
-    def _kind(self, class_ids: I64) -> I64:
-        """Which of `even_scores` serves each class, (N,)."""
-        last = len(self._typical) - 1
-        return np.minimum(np.where(class_ids < 0, last, class_ids), last)
-
-    def _odds_of_even(self) -> F64:
-        even = np.minimum(self.config.even_scores, EVEN_SHARE * self._typical)
-        return np.log(even / (1 - even))
-
-    def _learn(self) -> None:
+    def _learn(self, seen: np.ndarray) -> None:
         """Move the typical score of each class by what its steady tracks scored in this frame."""
         table = self._table
-        steady = (table.unseen_frames == 0) & (table.hits >= STEADY_HITS)
-        if steady.any():
-            kind = self._kind(table.class_ids[steady])
-            below = table.scores[steady] < self._typical[kind]
-            move = np.bincount(kind, TYPICAL_QUANTILE - below, len(self._typical))
-            moved = self._typical + TYPICAL_STEP * move
-            self._typical = np.minimum(np.maximum(moved, LEAST_TYPICAL_SCORE), 1.0)
-            self._even_nats = self._odds_of_even()
+        typical = self._typical.tolist()
+        moves = [0.0] * len(typical)
+        for is_seen, hits, score, class_id in zip(
+            seen.tolist(), table.hits.tolist(), table.scores.tolist(), table.class_ids.tolist(), strict=True
+        ):
+            if is_seen and hits >= STEADY_HITS:
+                kind = min(max(class_id, 0), len(typical) - 1)
+                moves[kind] += TYPICAL_QUANTILE - (score < typical[kind])
+        for kind, move in enumerate(moves):
+            if move:
+                moved = typical[kind] + TYPICAL_STEP * move
+                self._believe(kind, min(max(moved, LEAST_TYPICAL_SCORE), 1.0))
 
-    def _age(self) -> None:
-        """Promote tracks with evidence, mark as lost, end young tracks that were missed for too long."""
-        table, now_s = self._table, self._clock.now_s
-        seen = table.unseen_frames == 0
-        table.life[seen & ((table.nats >= self.config.confirm_nats) | (table.life == LOST))] = CONFIRMED
-        table.life[~seen & (table.life == CONFIRMED)] = LOST
-        missed_s = now_s - table.seen_s - CLOCK_TOLERANCE_S
-        table.forget(~seen & (table.life == TENTATIVE) & (missed_s > self.config.tentative_s))
 
-    def _start(self, boxes: F64, scores: F64, class_ids: I64) -> None:
-        """New tracks from detections that nobody claimed."""
-        config, table = self.config, self._table
-        taken = table.unseen_frames == 0
-        if taken.any():
-            overlap = iou(boxes, table.boxes_xyxy[taken])
-            overlap[class_ids[:, None] != table.class_ids[taken]] = 0.0
-            new = (overlap <= config.duplicate_iou).all(axis=1)
-            boxes, scores, class_ids = boxes[new], scores[new], class_ids[new]
-        room = MAX_TRACKS - len(table)
-        if not len(scores) or not room:
-            return
-        born = self._born(boxes[:room], scores[:room], class_ids[:room])
-        steady = taken & (table.hits >= SHARED_MOTION_TRACKS)
-        if config.shared_motion and np.count_nonzero(steady) >= SHARED_MOTION_TRACKS:
-            born.states.velocity[:, 0] = _median(table.states.velocity[steady, 0])
-        born.life[born.nats >= config.confirm_nats] = CONFIRMED
-        table.append(born)
-
-    def _born(self, boxes: F64, scores: F64, class_ids: I64) -> DriveTable:
-        now_s, noise = self._clock.now_s, self.config.noise
-        nats = self._log_odds(scores, class_ids)
-        born = DriveTable.born(self._next_id, boxes, scores, class_ids, now_s, noise, nats=nats)
-        self._next_id += len(scores)
-        return born
-
-    def _told(self) -> tuple[Track, ...]:
-        """The tracks to tell and their boxes."""
-        config, table = self.config, self._table
-        seen = (table.life == CONFIRMED) & (table.unseen_frames == 0)
-        told = seen | self._hidden() if config.hidden_s > 0 else seen
-        rows = np.flatnonzero(told)
-        filtered = cxcywh_to_xyxy(table.states.position[rows])
-        weight = np.where(seen[rows, None], config.smoothing, 1.0)
-        return table.tracks(rows, weight * filtered + (1 - weight) * table.boxes_xyxy[rows])
-
-    def _hidden(self) -> np.ndarray:
-        """(N,) True for known tracks, lately unseen, that a nearer box of this frame covers."""
-        config, table = self.config, self._table
-        hidden = (table.life == LOST) & (table.hits >= HIDDEN_AFTER_HITS)
-        hidden &= table.seen_s >= self._clock.now_s - config.hidden_s - CLOCK_TOLERANCE_S
-        rows = np.flatnonzero(hidden)
-        if len(rows):
-            expected = cxcywh_to_xyxy(table.states.position[rows])
-            front = table.boxes_xyxy[table.unseen_frames == 0]
-            level = GROUND_TOLERANCE * (expected[:, 3] - expected[:, 1])
-            nearer = front[:, 3] >= (expected[:, 3] - level)[:, None]  # (K, F)
-            cover = intersection_over_area(expected, front) * nearer
-            hidden[rows] = (cover > config.hidden_cover).any(axis=1)
-        return hidden
+def _area(boxes: F64) -> F64:
+    """Of boxes in columns (4, N), (N,)."""
+    return (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
 
 
 def _median(values: F64) -> float:
@@ -302,5 +301,12 @@ def _median(values: F64) -> float:
 
 
 def _log_density(error: F64, spread: F64) -> F64:
-    """Of a normal distribution of four independent coordinates, from squared errors and variances (K, 4); (K,)."""
-    return -0.5 * ((error / spread).sum(axis=1) + np.log(spread.prod(axis=1))) - 2 * log(2 * pi)
+    """Of a normal distribution of four independent coordinates, but for the constant, (K,).
+
+    Args:
+        error: (4, K) squared.
+        spread: (4, K) variances.
+    """
+    terms = error / spread
+    terms += np.log(spread)
+    return -0.5 * np.add.reduce(terms, axis=0)

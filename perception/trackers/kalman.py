@@ -2,7 +2,10 @@
 
 The state of a box is its centre and size and their rates: (cx, cy, w, h) and (cx', cy', w', h'), pixels and pixels
 a second. The four coordinates are filtered independently, so the 8×8 covariance is four 2×2 blocks, and a block is
-three numbers. Every step is then a handful of array operations over (N, 4), whatever N.
+three numbers. No matrix is inverted; every step is a handful of array operations over (4, N), whatever N.
+
+Boxes are columns here, (4, N): with few objects a frame's time goes into calls, and a call on two arrays of one shape
+takes a third of one that must broadcast.
 
 Noise is told in box sizes: in widths for cx and w, in heights for cy and h. A near object moves and errs in
 proportion to its size, and a wide car more sideways than a slim pedestrian; one set of numbers serves both.
@@ -14,18 +17,21 @@ Tracking and Navigation", 2001, section 6.2.2; noise in proportion to the box: W
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from perception.boxes import Floats
-from perception.types import F64, I64
+from perception.types import F64
 
 MIN_SIZE_PX = 1.0
 """Predicted boxes never get smaller than this."""
 MAX_APPROACH = 0.5
 """Share of the time to contact that one prediction may use up: at most a doubling of the box."""
-_SIZE_COLUMNS = np.array([2, 3, 2, 3])
+CXCYWH_FROM_XYXY = np.array([[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5], [-1, 0, 1, 0], [0, -1, 0, 1]])
+XYXY_FROM_CXCYWH = np.array([[1, 0, -0.5, 0], [0, 1, 0, -0.5], [1, 0, 0.5, 0], [0, 1, 0, 0.5]])
+"""Left factors for boxes in columns."""
+_SIZE_ROWS = np.array([2, 3, 2, 3])
+_SAME_ROW = np.zeros(4, np.int64)
 
 
 @dataclass(frozen=True)
@@ -39,79 +45,69 @@ class Noise:
     birth_velocity: tuple[float, float, float, float] = (3.0, 0.5, 0.5, 0.5)
     """Of the velocity of a new track, box sizes a second."""
 
-
-class Columns:
-    """A dataclass of arrays with a common first axis, or of further such classes."""
-
-    def keep(self, mask: np.ndarray) -> None:
-        """Forget the rows where `mask` is False."""
-        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
-            column = getattr(self, name)
-            if isinstance(column, Columns):
-                column.keep(mask)
-            else:
-                setattr(self, name, column[mask])
-
-    def append(self, other: Self) -> None:
-        """Add the rows of `other` at the end."""
-        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if isinstance(mine, Columns):
-                mine.append(theirs)
-            else:
-                setattr(self, name, np.concatenate([mine, theirs]))
+    @cached_property
+    def acceleration_column(self) -> F64:
+        """`acceleration` as (4, 1)."""
+        return np.array(self.acceleration)[:, None]
 
 
-@dataclass(eq=False)
-class BoxStates(Columns):
-    """The filtered state of N boxes, in the order cx, cy, w, h."""
+class BoxStates:
+    """The filtered state of N boxes, rows in the order cx, cy, w, h."""
 
-    data: F64
-    """(N, 5, 4): position, velocity, variance of the position, covariance of the two, variance of the velocity.
-    One array, since most of the time goes into calls, not into numbers."""
+    def __init__(self, data: F64) -> None:
+        self.data = data
+        """(5, 4, N): position, velocity, variance of the position, their covariance, variance of the velocity."""
 
     def __len__(self) -> int:
-        return len(self.data)
+        return self.data.shape[2]
 
     @property
     def position(self) -> F64:
-        """(N, 4) view, pixels."""
-        return self.data[:, 0]
+        """(4, N) view, pixels."""
+        return self.data[0]
 
     @property
     def velocity(self) -> F64:
-        """(N, 4) view, pixels a second."""
-        return self.data[:, 1]
+        """(4, N) view, pixels a second."""
+        return self.data[1]
 
     @property
     def var_pp(self) -> F64:
-        """(N, 4) view, variance of the position."""
-        return self.data[:, 2]
+        """(4, N) view, variance of the position."""
+        return self.data[2]
 
     @property
     def var_pv(self) -> F64:
-        """(N, 4) view, covariance of position and velocity."""
-        return self.data[:, 3]
+        """(4, N) view, covariance of position and velocity."""
+        return self.data[3]
 
     @property
     def var_vv(self) -> F64:
-        """(N, 4) view, variance of the velocity."""
-        return self.data[:, 4]
+        """(4, N) view, variance of the velocity."""
+        return self.data[4]
 
     @staticmethod
-    def born(boxes_cxcywh: Floats, noise: Noise) -> BoxStates:
-        """New states, at rest where they were first seen."""
+    def born(boxes_cxcywh: F64, noise: Noise) -> BoxStates:
+        """New states at rest where they were first seen, from boxes in columns (4, N)."""
         size = box_size(boxes_cxcywh)
-        data = np.zeros((len(boxes_cxcywh), 5, 4))
-        data[:, 0] = boxes_cxcywh
-        data[:, 2] = (noise.measurement * size) ** 2
-        data[:, 4] = (np.array(noise.birth_velocity) * size) ** 2
+        data = np.zeros((5, *boxes_cxcywh.shape))
+        data[0] = boxes_cxcywh
+        data[2] = np.square(noise.measurement * size)
+        data[4] = np.square(np.array(noise.birth_velocity)[:, None] * size)
         return BoxStates(data)
 
+    def keep(self, mask: np.ndarray) -> None:
+        """Forget the boxes where `mask` (N,) is False."""
+        self.data = self.data[:, :, mask]
 
-def box_size(boxes_cxcywh: Floats) -> Floats:
-    """The unit of each coordinate's noise, (N, 4): width, height, width, height."""
-    return boxes_cxcywh.take(_SIZE_COLUMNS, axis=1)
+    def append(self, other: BoxStates) -> None:
+        """Add the boxes of `other` at the end."""
+        self.data = np.concatenate([self.data, other.data], axis=2)
+
+
+def box_size(boxes_cxcywh: F64) -> F64:
+    """The unit of each coordinate's noise, (4, N): width, height, width, height."""
+    return boxes_cxcywh.take(_SIZE_ROWS, axis=0)
 
 
 def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = False) -> None:
@@ -125,35 +121,59 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
     if dt_s <= 0 or not len(states):
         return
     data = states.data
-    position, velocity, var_pp, var_pv, var_vv = (data[:, i] for i in range(5))
-    push = (np.array(noise.acceleration) * box_size(position)) ** 2
-    step: float | F64 = dt_s
+    push = noise.acceleration_column * box_size(data[0])
+    push *= push
     if projective:
-        # an uncertain rate of growth is trusted less: shrunk by its own signal-to-noise ratio
-        height, grown = position[:, 3:], velocity[:, 3:]
-        square = grown * grown
-        used_up = dt_s * grown * square / ((square + var_vv[:, 3:] + 1e-12) * height)
-        stretch = 1 / (1 - np.minimum(np.maximum(used_up, -1.0), MAX_APPROACH))  # (N, 1)
-        step = dt_s * stretch
-    position += velocity * step
-    np.maximum(position[:, 2:], MIN_SIZE_PX, out=position[:, 2:])
-    pushed = step * push
-    var_pp += step * (2 * var_pv + step * (var_vv + step / 3 * push))
-    var_pv += step * (var_vv + 0.5 * pushed)
-    var_vv += pushed
+        # a step of stretched time is a plain step at a stretched rate; after it the rate has stretched once more
+        stretch = _stretch(states, dt_s)
+        stretch_squared = stretch * stretch
+        data[1] *= stretch
+        data[3] *= stretch
+        data[4] *= stretch_squared
+        push *= stretch_squared * stretch
+    move, grow = _step(dt_s)
+    data = np.dot(move, data.reshape(5, -1)).reshape(data.shape)
+    data[2:] += grow * push
     if projective:
-        square = stretch * stretch
-        data[:, [1, 3]] *= square[:, :, None]
-        var_vv *= square * square
+        data[1] *= stretch
+        data[3] *= stretch
+        data[4] *= stretch_squared
+    np.maximum(data[0, 2:], MIN_SIZE_PX, out=data[0, 2:])
+    states.data = data
 
 
-def correct(states: BoxStates, rows: I64, boxes_cxcywh: Floats, variance: Floats) -> None:
-    """Blend measured boxes (K, 4) of variance (K, 4) or (K, 1) into K of the states, in place."""
-    data = states.data[rows]
-    covariance = data[:, 2:4]
-    gain = covariance / (data[:, 2] + variance)[:, None]  # (K, 2, 4) of position and velocity
-    data[:, :2] += gain * (boxes_cxcywh - data[:, 0])[:, None]
-    np.maximum(data[:, 0, 2:], MIN_SIZE_PX, out=data[:, 0, 2:])
-    data[:, 4] -= gain[:, 1] * data[:, 3]
-    covariance -= gain[:, :1] * covariance
-    states.data[rows] = data
+@lru_cache(maxsize=64)
+def _step(dt_s: float) -> tuple[F64, F64]:
+    """What time does to a state: (5, 5) that multiplies it, and (3, 1, 1) that multiplies the noise added to it."""
+    move = np.eye(5)
+    move[0, 1] = move[3, 4] = dt_s
+    move[2, 3], move[2, 4] = 2 * dt_s, dt_s**2
+    return move, np.array([dt_s**3 / 3, dt_s**2 / 2, dt_s]).reshape(3, 1, 1)
+
+
+def _stretch(states: BoxStates, dt_s: float) -> F64:
+    """τ / t of `predict`, (4, N), the same in all rows."""
+    height, growth, variance = states.data[0, 3], states.data[1, 3], states.data[4, 3]
+    # an uncertain rate of growth is trusted less: shrunk by its own signal-to-noise ratio
+    square = growth * growth
+    used_up = square * growth / ((square + variance) * height)
+    used_up *= dt_s
+    stretch = np.reciprocal(1 - np.minimum(np.maximum(used_up, -1.0), MAX_APPROACH))
+    return stretch[None].take(_SAME_ROW, axis=0)
+
+
+def correct(states: BoxStates, boxes_cxcywh: F64, variance: F64) -> None:
+    """Blend measured boxes (4, N) of variance (4, N) into the states, in place.
+
+    Where the variance is infinite, nothing happens; so unseen tracks need no arrays of their own.
+    """
+    position, velocity, var_pp, var_pv, var_vv = states.data
+    total = var_pp + variance
+    gain, velocity_gain = var_pp / total, var_pv / total
+    residual = boxes_cxcywh - position
+    position += gain * residual
+    velocity += velocity_gain * residual
+    np.maximum(position[2:], MIN_SIZE_PX, out=position[2:])
+    var_vv -= velocity_gain * var_pv
+    var_pv -= gain * var_pv
+    var_pp -= gain * var_pp

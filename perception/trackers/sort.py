@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perception.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
+from perception.boxes import iou
 from perception.trackers.assignment import assign
-from perception.trackers.base import CONFIRMED, LOST, MAX_TRACKS, TENTATIVE, Clock, TrackTable, clean
-from perception.trackers.kalman import Noise, box_size, correct, predict
-from perception.types import F64, I64, Detections, Track
+from perception.trackers.base import TrackTable, clean
+from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
+from perception.types import Detections, Track
 
 
 @dataclass(frozen=True)
@@ -42,41 +42,27 @@ class SortTracker:
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
-        self._clock = Clock()
-        self._next_id = 1
-        self._table = self._born(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+        self._table = TrackTable(self.config.noise)
 
     def update(
         self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None
     ) -> tuple[Track, ...]:
         """Take one frame's detections; returns the confirmed tracks seen in it, in order of birth."""
         config, table = self.config, self._table
-        boxes, scores, class_ids = clean(detections)
-        usable = scores >= config.low_score
-        boxes, scores, class_ids = boxes[usable], scores[usable], class_ids[usable]
-        dt_s = self._clock.tick(timestamp_ns)
-        table.expire(self._clock.now_s, config.lost_s)
-        predict(table.states, dt_s, config.noise)
-        table.grow_older()
+        boxes, scores, class_ids = clean(detections, config.low_score)
+        predict(table.states, table.begin(timestamp_ns, config.lost_s), config.noise)
 
-        overlap = iou(cxcywh_to_xyxy(table.states.position), boxes)  # (N, M)
+        expected = XYXY_FROM_CXCYWH @ table.states.position
+        overlap = iou(expected.T, boxes.T)  # (N, M)
         overlap[table.class_ids[:, None] != class_ids] = 0.0
-        rows, columns = assign(overlap - config.least_iou)
-        measured = xyxy_to_cxcywh(boxes[columns])
-        correct(table.states, rows, measured, (config.noise.measurement * box_size(measured)) ** 2)
-        table.see(rows, boxes[columns], scores[columns], self._clock.now_s)
+        match = assign(overlap - config.least_iou)
+        measured = CXCYWH_FROM_XYXY @ boxes
+        seen = table.see(match, measured, np.square(config.noise.measurement * box_size(measured)), scores)
 
-        seen = table.unseen_frames == 0
-        table.life[seen & ((table.hits >= config.confirm_hits) | (table.life == LOST))] = CONFIRMED
-        table.life[~seen & (table.life == CONFIRMED)] = LOST
-        table.forget(~seen & (table.life == TENTATIVE))
-        starts = np.setdiff1d(np.arange(len(scores)), columns)[: MAX_TRACKS - len(table)]
-        if len(starts):
-            table.append(self._born(boxes[starts], scores[starts], class_ids[starts]))
-        told = np.flatnonzero((table.life == CONFIRMED) & (table.unseen_frames == 0))
-        return table.tracks(told, cxcywh_to_xyxy(table.states.position[told]))
-
-    def _born(self, boxes: F64, scores: F64, class_ids: I64) -> TrackTable:
-        born = TrackTable.born(self._next_id, boxes, scores, class_ids, self._clock.now_s, self.config.noise)
-        self._next_id += len(scores)
-        return born
+        table.confirm(seen & (table.hits >= config.confirm_hits))
+        table.forget(~seen & (table.track_ids == 0))
+        free = np.ones(len(scores), bool)
+        free[match[seen]] = False
+        table.start(boxes[:, free], scores[free], class_ids[free])
+        told = ((table.track_ids > 0) & (table.seen_frame == table.frame)).nonzero()[0]
+        return table.tell(told, table.states.position[:, told])

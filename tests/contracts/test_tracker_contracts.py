@@ -67,3 +67,15 @@ def test_gaps_and_odd_times_are_survived(name: str) -> None:
     for timestamp_ns in (0, 10**8, 10**8, 5 * 10**9, 5 * 10**9 + 1, 3600 * 10**9):
         tracks = tracker.update(cars(100), timestamp_ns)
         assert all(isinstance(t, Track) and np.isfinite(t.box_xyxy).all() for t in tracks)
+
+
+def test_ids_are_given_when_a_track_is_first_told_so_none_is_missing(name: str) -> None:
+    rng = np.random.default_rng(4)
+    tracker, told = create_tracker(name), []
+    for i in range(120):
+        false = rng.uniform([0, 0], [900, 300], (4, 2))  # seen once, never told by most
+        boxes = np.concatenate([np.concatenate([false, false + 40], axis=1), [[100 + 3 * i, 200, 180 + 3 * i, 260]]])
+        scores = np.concatenate([rng.uniform(0.1, 0.75, 4), [0.95]])
+        found = Detections(boxes.astype(np.float32), scores.astype(np.float32), np.zeros(5, np.int64))
+        told += [t.track_id for t in tracker.update(found, i * STEP_NS) if t.track_id not in told]
+    assert told == list(range(1, len(told) + 1))

@@ -3,28 +3,28 @@
 import numpy as np
 import pytest
 
-from perception.trackers.kalman import BoxStates, Noise, correct, predict
+from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, BoxStates, Noise, correct, predict
 
-BOX = np.array([[100.0, 50.0, 40.0, 20.0]])
+BOX = np.array([[100.0], [50.0], [40.0], [20.0]])  # one box in columns
 
 
 def moving(velocity: list[float]) -> BoxStates:
     states = BoxStates.born(BOX, Noise())
-    states.velocity[:] = velocity
+    states.velocity[:, 0] = velocity
     states.var_vv[:] = 1e-9  # known for certain
     return states
 
 
 def test_noise_is_told_in_box_sizes() -> None:
     states = BoxStates.born(BOX, Noise(measurement=0.1, birth_velocity=(1.0, 1.0, 1.0, 0.5)))
-    assert np.sqrt(states.var_pp) == pytest.approx(np.array([[4, 2, 4, 2]]))
-    assert np.sqrt(states.var_vv) == pytest.approx(np.array([[40, 20, 40, 10]]))
+    assert np.sqrt(states.var_pp) == pytest.approx(np.array([[4], [2], [4], [2]]))
+    assert np.sqrt(states.var_vv) == pytest.approx(np.array([[40], [20], [40], [10]]))
 
 
 def test_constant_velocity() -> None:
     states = moving([10, 0, 4, 2])
     predict(states, 0.5, Noise())
-    assert states.position == pytest.approx(np.array([[105, 50, 42, 21]]))
+    assert states.position == pytest.approx(np.array([[105], [50], [42], [21]]))
 
 
 def test_two_half_steps_are_one_step() -> None:
@@ -46,12 +46,12 @@ def test_projective_motion_is_a_straight_line_in_the_world(axis_x: float) -> Non
         x, y, z = 3.0 + 1.0 * t, 2.0, 30.0 - 10.0 * t
         return np.array([axis_x + 700 * x / z, 700 * y / z, 700 * 4 / z, 700 * 1 / z])
 
-    states = BoxStates.born(seen(0)[None], Noise())
-    states.velocity[:] = (seen(1e-6) - seen(-1e-6)) / 2e-6
+    states = BoxStates.born(seen(0)[:, None], Noise())
+    states.velocity[:, 0] = (seen(1e-6) - seen(-1e-6)) / 2e-6
     states.var_vv[:] = 1e-12
     predict(states, 1.0, Noise(), projective=True)
-    assert states.position[0] == pytest.approx(seen(1.0), rel=1e-5)
-    assert states.velocity[0] == pytest.approx((seen(1 + 1e-6) - seen(1 - 1e-6)) / 2e-6, rel=1e-4)
+    assert states.position[:, 0] == pytest.approx(seen(1.0), rel=1e-5)
+    assert states.velocity[:, 0] == pytest.approx((seen(1 + 1e-6) - seen(1 - 1e-6)) / 2e-6, rel=1e-4)
 
 
 def test_growth_that_is_only_noise_does_not_bend_the_path() -> None:
@@ -72,8 +72,8 @@ def test_no_time_no_change() -> None:
 def test_equals_the_full_filter() -> None:
     rng, noise, dt_s = np.random.default_rng(3), Noise(), 0.1
     states = BoxStates.born(BOX, noise)
-    mean = np.concatenate([BOX[0], np.zeros(4)])
-    cov = np.diag(np.concatenate([states.var_pp[0], states.var_vv[0]]))
+    mean = np.concatenate([BOX[:, 0], np.zeros(4)])
+    cov = np.diag(np.concatenate([states.var_pp[:, 0], states.var_vv[:, 0]]))
     eye, zero = np.eye(4), np.zeros((4, 4))
     F, H = np.block([[eye, dt_s * eye], [zero, eye]]), np.block([[eye, zero]])
     for _ in range(6):
@@ -83,18 +83,26 @@ def test_equals_the_full_filter() -> None:
         )
         mean, cov = F @ mean, F @ cov @ F.T + Q
         predict(states, dt_s, noise)
-        measured = BOX + rng.normal(0, 2, (1, 4))
+        measured = BOX + rng.normal(0, 2, (4, 1))
         K = cov @ H.T @ np.linalg.inv(H @ cov @ H.T + np.diag([4.0] * 4))
-        mean, cov = mean + K @ (measured[0] - H @ mean), (np.eye(8) - K @ H) @ cov
-        correct(states, np.array([0]), measured, np.full((1, 4), 4.0))
-        assert states.position[0] == pytest.approx(mean[:4])
-        assert states.velocity[0] == pytest.approx(mean[4:])
-        assert states.var_pp[0] == pytest.approx(np.diag(cov)[:4])
-        assert states.var_pv[0] == pytest.approx(np.diag(cov[:4, 4:]))
+        mean, cov = mean + K @ (measured[:, 0] - H @ mean), (np.eye(8) - K @ H) @ cov
+        correct(states, measured, np.full((4, 1), 4.0))
+        assert states.position[:, 0] == pytest.approx(mean[:4])
+        assert states.velocity[:, 0] == pytest.approx(mean[4:])
+        assert states.var_pp[:, 0] == pytest.approx(np.diag(cov)[:4])
+        assert states.var_pv[:, 0] == pytest.approx(np.diag(cov[:4, 4:]))
 
 
-def test_only_the_named_rows_are_corrected() -> None:
-    states = BoxStates.born(np.repeat(BOX, 3, axis=0), Noise())
-    correct(states, np.array([1]), BOX + 3, np.full((1, 4), 1.0))
-    assert (states.position[[0, 2]] == BOX).all()
-    assert (states.position[1] > BOX[0]).all()
+def test_a_box_of_infinite_variance_changes_nothing() -> None:
+    states, untouched = (BoxStates.born(np.repeat(BOX, 3, axis=1), Noise()) for _ in range(2))
+    variance = np.full((4, 3), np.inf)
+    variance[:, 1] = 1.0
+    correct(states, np.repeat(BOX + 3, 3, axis=1), variance)
+    assert (states.data[:, :, [0, 2]] == untouched.data[:, :, [0, 2]]).all()
+    assert (states.position[:, 1] > BOX[:, 0]).all()
+
+
+def test_the_two_forms_of_a_box_are_each_others_inverse() -> None:
+    corners = np.array([[80.0], [40.0], [120.0], [60.0]])
+    assert (CXCYWH_FROM_XYXY @ corners == BOX).all()
+    assert (XYXY_FROM_CXCYWH @ BOX == corners).all()

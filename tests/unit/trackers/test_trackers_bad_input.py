@@ -105,7 +105,7 @@ def test_clean_drops_cuts_and_keeps_the_best() -> None:
     good = (10, 10, 50, 60, 0.5, 0)
     bad = [(NAN, 0, 1, 1, 0.5, 0), (50, 10, 10, 60, 0.5, 0), (10, 10, 10, 60, 0.5, 0), (0, 0, 9, 9, NAN, 0)]
     boxes, kept, _ = clean(detections([good, *bad, (0, 0, 1e30, 10, 7.0, 0), (0, 0, 9, 9, -2.0, 0)]))
-    assert boxes.tolist() == [[10, 10, 50, 60], [0, 0, LIMIT_PX, 10], [0, 0, 9, 9]]
+    assert boxes.T.tolist() == [[10, 10, 50, 60], [0, 0, LIMIT_PX, 10], [0, 0, 9, 9]]
     assert kept.tolist() == [0.5, 1.0, 0.0]
     many = np.linspace(0, 1, 1500, dtype=np.float32)
     _, kept, _ = clean(Detections(np.tile(np.float32([0, 0, 5, 5]), (1500, 1)), many, np.zeros(1500, np.int64)))
