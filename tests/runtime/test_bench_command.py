@@ -13,8 +13,11 @@ def test_the_stages_of_a_short_clip(capsys: pytest.CaptureFixture[str], video_fi
     assert (report["frames"], report["sources"], report["dropped"]) == (40, 2, 0)
     assert {"decode", "fit", "network", "track", "range"} <= set(report["stages_ms"])
     assert len(report["rss_mb_after_each_round"]) == 2
+    assert "sink:jsonl" in report["stages_ms"]
     assert front_door(words) == 0
-    assert "all but the network" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "all but the network" in shown
+    assert "drive.mp4: h264 320x96, 20 frames" in shown
 
 
 def test_a_clip_is_made_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,8 +38,20 @@ def test_a_real_model_is_compared_with_itself(
     from perception.cli import bench
 
     monkeypatch.setattr(bench, "raw_fps", lambda pipeline: 100.0)
-    front_door(["bench", "pipeline", "--source", str(video_file), "--model", str(tiny_model)])
-    assert "network alone 100.0 a second" in capsys.readouterr().out
+    words = ["bench", "pipeline", "--source", str(video_file), "--model", str(tiny_model), "--sources", "1", "2"]
+    assert front_door(words) == 0
+    shown = capsys.readouterr().out
+    assert "network alone 100.0 a second (batch 2)" in shown
+    table = [line.split() for line in shown.splitlines() if line.startswith(" ")]
+    assert [line[0] for line in table] == ["sources", "1", "2"]
+
+
+def test_laps_leave_the_start_out() -> None:
+    from perception.cli.bench import LAP, lap_ms
+
+    walls = [10.0, 11.0, 12.0, 22.0]
+    assert lap_ms([(wall, 0.0) for wall in walls], 0) == pytest.approx(1000 / LAP)
+    assert lap_ms([(10.0, 0.0)], 0) is None
 
 
 def test_nonsense_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
