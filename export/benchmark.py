@@ -40,7 +40,9 @@ class BenchOptions:
     models: tuple[Path, ...]
     """Files that `perception export` wrote."""
     device: tuple[Device, ...] = ("cpu",)
-    """Where they run; several are compared."""
+    """Where they run; several are compared. An engine runs where it was built for."""
+    cuda_graph: bool = False
+    """On a GPU: replay a captured graph instead of launching kernel by kernel."""
     batch: tuple[int, ...] = (1,)
     """Images in one run; several are compared. A file of a fixed batch takes its own."""
     threads: int = 0
@@ -184,10 +186,12 @@ def bench(options: BenchOptions) -> BenchResult:
     Raises:
         UserError: a model or a device that cannot be used.
     """
+    if options.cuda_graph and set(options.device) == {"cpu"} and all(m.suffix != ".engine" for m in options.models):
+        raise UserError("--cuda-graph on the CPU", "a GPU", "--device cuda, or leave it out")
     cases = [
-        _load(model, device, batch, options.threads)
+        _load(model, device, batch, options)
         for model in options.models
-        for device in options.device
+        for device in (("tensorrt",) if model.suffix == ".engine" else options.device)
         for batch in _batches(model, options.batch)
     ]
     order = np.random.default_rng(0)
@@ -221,9 +225,9 @@ def _batches(model: Path, wanted: tuple[int, ...]) -> tuple[int, ...]:
     return (first.dim_value,) if first.dim_value else wanted
 
 
-def _load(model: Path, device: Device, batch: int, threads: int) -> _Case:
+def _load(model: Path, device: Device, batch: int, options: BenchOptions) -> _Case:
     before = _resident_mb()
-    backend, spec = load_model(model, device, threads)
+    backend, spec = load_model(model, device, options.threads, options.cuda_graph and device != "cpu")
     images = np.random.default_rng(0).integers(0, 256, (batch, *spec.size_hw, 3), np.uint8)
     backend.run({"images": images})
     counted = cost(onnx.load(str(model)), batch) if model.suffix == ".onnx" else None

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import KittiRoad, ground_truth_name, is_road_name
-from datasets.kitti_tracking import KittiTracking
+from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.sample import ROAD_IGNORE, Sample, image_stems
-from datasets.splits import read_split
+from datasets.splits import read_drives, read_split
 from datasets.synthetic_street import street_sample
 from perception.errors import UserError
 from perception.formats.kitti import ObjectRows, read_objects
@@ -48,6 +48,10 @@ class Frames(Protocol):
     def source(self) -> str: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[TestFrame]: ...
+
+
+Split = Literal["held-out", "seen", "all"]
+"""Frames that training did not see, those that it saw, or both."""
 
 
 class StreetFrames:
@@ -87,10 +91,13 @@ class PictureFrames:
             yield TestFrame(path.stem, image)
 
 
+KittiSet = KittiObject | KittiRoad | KittiTracking
+
+
 class KittiFrames:
     """Some frames of KITTI's object, road and tracking sets, by (set, index)."""
 
-    def __init__(self, chosen: Sequence[tuple[KittiObject | KittiRoad | KittiTracking, int]], source: str) -> None:
+    def __init__(self, chosen: Sequence[tuple[KittiSet, int]], source: str) -> None:
         self.chosen, self.source = list(chosen), source
 
     def __len__(self) -> int:
@@ -121,17 +128,23 @@ def label_rows(sample: Sample) -> ObjectRows | None:
 
 
 def open_frames(
-    data: Path | None, count: int, street_hw: tuple[int, int] = (375, 1242), held_out: bool = True
+    data: Path | None,
+    count: int,
+    split: Split = "held-out",
+    without: Frames | None = None,
+    street_hw: tuple[int, int] = (375, 1242),
 ) -> Frames:
     """Frames of a folder, evenly spread over it.
 
     Args:
-        data: a folder that holds `kitti/object` or `kitti/road`, a KITTI object, road or tracking folder, or any
+        data: a folder that holds `kitti/object`, `kitti/tracking` or `kitti/road`, one of these themselves, or any
             folder of pictures (else its first folder with pictures); None draws the synthetic street.
         count: how many frames, of each kind of label where the folder has several.
+        split: held-out takes the frames that training does not see (`ImageSets/val.txt`, and of the tracking set the
+            drives of those) where the folder names them, else the second half; seen takes the others, which is what
+            calibration may look at; all takes both.
+        without: frames that are not taken again.
         street_hw: size of the synthetic frames.
-        held_out: take the frames that training does not see (`ImageSets/val.txt`) where the folder names them, else
-            the second half; False takes the others, which is what calibration may look at.
 
     Raises:
         UserError: no such folder, or nothing in it.
@@ -139,12 +152,16 @@ def open_frames(
     if count < 1:
         raise UserError(f"--frames {count}", "at least one frame")
     if data is None:
-        return StreetFrames(count, street_hw, STREET_SEED if held_out else STREET_SEED + 100_000)
+        return StreetFrames(count, street_hw, STREET_SEED + (100_000 if split == "seen" else 0))
     if not data.is_dir():
         raise UserError(f"{data}: no such folder", "a folder of pictures or a KITTI data set", "leave out --data")
-    chosen: list[tuple[KittiObject | KittiRoad | KittiTracking, int]] = []
-    for root in (data / "kitti/object", data / "kitti/road", data):
-        chosen += _kitti(root, count, held_out)
+    taken = {(item[0].root, item[1]) for item in without.chosen} if isinstance(without, KittiFrames) else set()
+    held_drives = _held_drives(data / "kitti/object")
+    chosen: list[tuple[KittiSet, int]] = []
+    for root in (data / "kitti/object", data / "kitti/tracking", data / "kitti/road", data):
+        for dataset, held in _kitti(root, held_drives):
+            free = [i for i in range(len(dataset)) if _belongs(i in held, split) and (dataset.root, i) not in taken]
+            chosen += [(dataset, free[i]) for i in _spread(len(free), count)]
     if chosen:
         return KittiFrames(chosen, str(data))
     pictures = list_images(data) or [
@@ -152,39 +169,52 @@ def open_frames(
     ]
     if not pictures:
         raise UserError(f"{data}: no pictures", "PNG or JPEG files, or KITTI's training/image_2", "leave out --data")
-    pictures = [pictures[i] for i in _half(len(pictures), held_out)]
-    return PictureFrames([pictures[i] for i in _spread(len(pictures), count)], str(data))
+    held, known = _second_half(len(pictures)), set(without.paths) if isinstance(without, PictureFrames) else set()
+    # one picture alone is everything
+    fits = [p for i, p in enumerate(pictures) if _belongs(i in held, split) and p not in known] or pictures
+    return PictureFrames([fits[i] for i in _spread(len(fits), count)], str(data))
 
 
-def _kitti(root: Path, count: int, held_out: bool) -> list[tuple[KittiObject | KittiRoad | KittiTracking, int]]:
-    """Frames of one KITTI folder; none where it is no such folder."""
-    found: list[tuple[KittiObject | KittiRoad | KittiTracking, int]] = []
+def _belongs(held_out: bool, split: Split) -> bool:
+    return split == "all" or held_out == (split == "held-out")
+
+
+def _held_drives(object_root: Path) -> set[str]:
+    """Recordings that training does not see; empty where nothing names them."""
+    if not (object_root / "ImageSets/val.txt").exists():
+        return set()
+    drives = read_drives(object_root)
+    return {drives[name] for name in read_split(object_root, "val") if name in drives}
+
+
+def _kitti(root: Path, held_drives: set[str]) -> list[tuple[KittiSet, set[int]]]:
+    """KITTI's sets in one folder, each with the indices that training does not see; none in any other folder."""
+    found: list[tuple[KittiSet, set[int]]] = []
     training = root / "training"
     names = image_stems(training / "image_2")
     if (training / "label_2").is_dir() and names:
-        split = "val" if held_out else "train"
-        objects, wanted = KittiObject(root), None
-        if (root / "ImageSets" / f"{split}.txt").exists():
-            wanted = set(read_split(root, split))
-        indices = [i for i, name in enumerate(objects.names) if wanted is not None and name in wanted]
-        indices = indices if wanted is not None else _half(len(objects), held_out)
-        found += [(objects, indices[i]) for i in _spread(len(indices), count)]
-    if (training / "gt_image_2").is_dir() and any(map(is_road_name, names)):
-        road = KittiRoad(root)
-        held = set(road_fold_indices(road.names, 0))
-        indices = [i for i in range(len(road)) if (i in held) == held_out]
-        found += [(road, indices[i]) for i in _spread(len(indices), count)]
+        objects = KittiObject(root)
+        held = _second_half(len(objects))
+        if (root / "ImageSets/val.txt").exists():
+            wanted = set(read_split(root, "val"))
+            held = {i for i, name in enumerate(objects.names) if name in wanted}
+        found.append((objects, held))
     if (training / "image_02").is_dir() and (training / "label_02").is_dir():
         tracking = KittiTracking(root)
-        indices = _half(len(tracking), held_out)
-        found += [(tracking, indices[i]) for i in _spread(len(indices), count)]
+        held = _second_half(len(tracking))
+        if held_drives:
+            drives = [DRIVES.get(name.split("/")[0]) for name in tracking.names]
+            held = {i for i, drive in enumerate(drives) if drive in held_drives}
+        found.append((tracking, held))
+    if (training / "gt_image_2").is_dir() and any(map(is_road_name, names)):
+        road = KittiRoad(root)
+        found.append((road, set(road_fold_indices(road.names, 0))))
     return found
 
 
-def _half(total: int, held_out: bool) -> list[int]:
-    """The second half of all indices or the first: neighbours in a folder are near copies. One alone is both."""
-    middle = total // 2
-    return list(range(middle, total) if held_out or not middle else range(middle))
+def _second_half(total: int) -> set[int]:
+    """What is held out where nothing says it: neighbours in a folder are near copies."""
+    return set(range(total // 2, total))
 
 
 def _spread(total: int, count: int) -> list[int]:

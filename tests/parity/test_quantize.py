@@ -63,6 +63,16 @@ def full(model: onnx.ModelProto, chosen: list[str], frames: list) -> onnx.ModelP
     return _quantize_static(model, images, chosen, QuantizeConfig("minmax"))
 
 
+@pytest.fixture
+def calibrated(monkeypatch: pytest.MonkeyPatch, full: onnx.ModelProto) -> None:
+    """`quantize` takes the module's calibration instead of one of its own: what follows from it is tested here."""
+
+    def known(model: onnx.ModelProto, images: list, chosen: list, config: QuantizeConfig) -> onnx.ModelProto:
+        return onnx.ModelProto.FromString(full.SerializeToString())
+
+    monkeypatch.setattr("export.quantize._quantize_static", known)
+
+
 def _candidate(model: onnx.ModelProto, path: Path, precision: str = "int8") -> Candidate:
     write_spec(model, replace(read_spec(model), precision=precision))
     write_model(model, path)
@@ -125,6 +135,7 @@ def test_a_quantised_layer_gone_bad_is_caught(
     assert worst(bad, TOLERANCES["int8"]) > 2 * worst(good, TOLERANCES["int8"])
 
 
+@pytest.mark.usefixtures("calibrated")
 def test_quantise_says_what_it_left_and_why(
     model: onnx.ModelProto, frames: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +148,7 @@ def test_quantise_says_what_it_left_and_why(
     monkeypatch.setattr("export.quantize.block_of", part)
     monkeypatch.setitem(TOLERANCES, "int8", everything)
     with pytest.raises(UserError, match="whatever is left in fp32"):
-        quantize(model, frames[:2], frames[2:], QuantizeConfig("minmax"))
+        quantize(model, frames[:2], frames[2:3], QuantizeConfig("minmax"))
     # between what the rest costs and what both cost
     said: list[str] = []
     monkeypatch.setitem(TOLERANCES, "int8", replace(everything, mean_road_levels=255.0))
@@ -150,9 +161,12 @@ def test_quantise_says_what_it_left_and_why(
     assert [name for name, _ in report.blocks_in_fp32] in (["road head"], ["the rest"])
     assert report.after is not None and report.after.road_levels.mean < loose.before.road_levels.mean
     assert report.quantised < loose.quantised and read_spec(result).precision == "int8"
-    assert "left in fp32" in report.text() and any("alone" in line or "blocks in fp32" in line for line in said)
+    assert dict(report.tried)["road head"] > 0 and report.tried[0][0] == report.blocks_in_fp32[0][0]
+    assert "left in fp32" in report.text() and "everything in int8" in report.text()
+    assert any("block 2 of 2" in line for line in said) and any("1 of 2 blocks in fp32" in line for line in said)
 
 
+@pytest.mark.usefixtures("calibrated")
 def test_a_loose_budget_quantises_everything(model: onnx.ModelProto, frames: list, monkeypatch) -> None:
     loose = replace(TOLERANCES["int8"], mean_score=1.0, mean_road_levels=255.0, alone=100.0, shift_px=100.0)
     monkeypatch.setitem(TOLERANCES, "int8", loose)
@@ -164,6 +178,43 @@ def test_a_loose_budget_quantises_everything(model: onnx.ModelProto, frames: lis
         quantize(result, frames, frames)
     with pytest.raises(UserError, match="no calibration frames"):
         quantize(model, [], frames)
+
+
+def _two_convolutions() -> onnx.ModelProto:
+    """(N, 8, 8, 1) bytes → conv → ReLU → conv, all weights one: ranges follow from the pictures alone."""
+    value, one = onnx.helper.make_tensor_value_info, np.ones((1, 1, 1, 1), np.float32)
+    nodes = [
+        onnx.helper.make_node("Cast", ["images"], ["float"], "cast", to=1),
+        onnx.helper.make_node("Transpose", ["float"], ["x"], "turn", perm=[0, 3, 1, 2]),
+        onnx.helper.make_node("Conv", ["x", "w1"], ["a"], "first"),
+        onnx.helper.make_node("Relu", ["a"], ["b"], "relu"),
+        onnx.helper.make_node("Conv", ["b", "w2"], ["y"], "last"),
+    ]
+    tensors = [numpy_helper.from_array(one, "w1"), numpy_helper.from_array(one, "w2")]
+    ends = [value("images", onnx.TensorProto.UINT8, ("N", 8, 8, 1))], [value("y", 1, ("N", 1, 8, 8))]
+    graph = onnx.helper.make_graph(nodes, "two", *ends, tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_each_method_finds_its_own_range(symmetric: bool) -> None:
+    """Pictures of 0 to 99 with one pixel of 200: minmax keeps it, 99 per cent of the values do not."""
+    images = [np.random.default_rng(i).integers(0, 100, (8, 8, 1)).astype(np.uint8) for i in range(4)]
+    images[0][0, 0] = 200
+    ranges: dict[str, float] = {}
+    for method in ("minmax", "entropy", "percentile"):
+        config = QuantizeConfig(method, percentile=99.0, symmetric=symmetric)  # type: ignore[arg-type]
+        done = _quantize_static(_two_convolutions(), images, ["first", "relu", "last"], config)
+        values = {tensor.name: numpy_helper.to_array(tensor) for tensor in done.graph.initializer}
+        maker = {output: node for node in done.graph.node for output in node.output}
+        last = next(node for node in done.graph.node if node.name == "last")
+        into = maker[last.input[0]]
+        assert into.op_type == "DequantizeLinear"
+        zero = values[into.input[2]]
+        assert zero.dtype == (np.int8 if symmetric else np.uint8) and (not symmetric or zero == 0)
+        ranges[method] = float(values[into.input[1]]) * (127 if symmetric else 255)
+    assert ranges["minmax"] == pytest.approx(200, rel=0.02)
+    assert ranges["percentile"] < 120 < ranges["entropy"] <= ranges["minmax"] * 1.001
 
 
 @pytest.mark.parametrize("needed", [1, 2, 3, 5, 8, 9])

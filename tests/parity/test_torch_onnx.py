@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
-from export.onnx import OUTPUTS, OnnxConfig, example_images, export_onnx  # noqa: E402
+from export.onnx import OPSET, OUTPUTS, OnnxConfig, example_images, export_onnx  # noqa: E402
 from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from perception.model import METADATA_KEY, ModelSpec  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network  # noqa: E402
@@ -77,3 +77,20 @@ def test_colour_order_matters_and_is_inside(backend: OnnxRuntimeBackend) -> None
     images[..., 0] //= 4
     straight, swapped = (backend.run({"images": np.ascontiguousarray(x)}) for x in (images, images[..., ::-1]))
     assert np.abs(straight["scores"] - swapped["scores"]).max() > 1e-3
+
+
+def test_bytes_are_cast_first_and_last(backend: OnnxRuntimeBackend) -> None:
+    """TensorRT knows no bytes but in a cast: nothing else may read the picture or write the road."""
+    graph = onnx.load(str(backend.path)).graph
+    assert {node.op_type for node in graph.node if "images" in node.input} == {"Cast"}
+    assert {node.op_type for node in graph.node if "road" in node.output} == {"Cast"}
+
+
+def test_the_file_stands_alone(backend: OnnxRuntimeBackend) -> None:
+    """No weights beside it, nothing but standard operators, opset and names as promised."""
+    model = onnx.load(str(backend.path), load_external_data=False)
+    assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    assert [p.name for p in backend.path.parent.iterdir()] == [backend.path.name]
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"} and not model.functions
+    assert [(o.domain, o.version) for o in model.opset_import if o.domain == ""] == [("", OPSET)]
+    onnx.checker.check_model(model, full_check=True)

@@ -185,5 +185,5 @@ def test_kitti_folders_give_their_held_out_frames(data_root: Path) -> None:
     assert kinds.count((True, False)) == 3 and kinds.count((False, True)) == 3
     held = set((data_root / "kitti/object/ImageSets/val.txt").read_text().split())
     assert {frame.name for frame in found if frame.objects is not None} <= held
-    others = open_frames(data_root, 3, held_out=False)
+    others = open_frames(data_root, 3, "seen")
     assert not {frame.name for frame in found} & {frame.name for frame in others}

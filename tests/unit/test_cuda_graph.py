@@ -134,7 +134,7 @@ def test_a_graph_that_cannot_be_had_is_refused_rather_than_replaced(file: Path, 
     """Also with auto: who asks for a graph has a GPU, and must not land on the CPU without a word."""
     asked["session"] = RuntimeError("nodes have not been partitioned to the CUDAExecutionProvider")
     for device in ("cuda", "auto"):
-        with pytest.raises(UserError, match="with a CUDA graph .nodes have not been partitioned"):
+        with pytest.raises(UserError, match=r"with a CUDA graph .nodes have not been partitioned"):
             load_model(file, device, cuda_graph=True)  # type: ignore[arg-type]
     asked["session"] = FakeSession(width="W")
     with pytest.raises(UserError, match="more than the batch"):

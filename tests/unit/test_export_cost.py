@@ -149,6 +149,32 @@ def test_nonsense_is_refused(file: Path) -> None:
         benchmark.main([str(file), "--rounds", "0"])
     with pytest.raises(UserError, match="no such model file"):
         benchmark.main([str(file.with_name("none.onnx"))])
+    with pytest.raises(UserError, match="cuda-graph on the CPU"):
+        benchmark.main([str(file), "--cuda-graph"])
+
+
+def test_which_case_runs_where(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph is asked of GPUs alone, and an engine runs on one whatever the devices of the others."""
+    asked = []
+
+    class Backend:
+        provider = "fake"
+
+        def run(self, inputs: dict) -> dict:
+            return {}
+
+    def load(path: Path, device: str, threads: int, cuda_graph: bool) -> tuple[Backend, ModelSpec]:
+        asked.append((path.suffix, device, cuda_graph))
+        return Backend(), SPEC
+
+    engine = tmp_path / "x.engine"
+    engine.write_bytes(b"plan")
+    monkeypatch.setattr(benchmark, "load_model", load)
+    options = benchmark.BenchOptions((file, engine), ("cpu", "cuda"), True, rounds=1, warmup=0, floor=False)
+    result = benchmark.bench(options)
+    assert asked == [(".onnx", "cpu", False), (".onnx", "cuda", True), (".engine", "tensorrt", True)]
+    assert [m.device for m in result.measurements] == ["cpu", "cuda", "tensorrt"]
+    assert result.measurements[2].gflops != result.measurements[2].gflops, "nobody counts inside an engine"
 
 
 # ---------------------------------------------------------------- Triton

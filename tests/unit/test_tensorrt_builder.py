@@ -185,7 +185,7 @@ def test_a_compatibility_that_this_tensorrt_lacks_is_a_sentence(file: Path) -> N
     """SAME_COMPUTE_CAPABILITY is not in TensorRT 10.3."""
     old = FakeTensorRT("10.3.0")
     old.HardwareCompatibilityLevel = types.SimpleNamespace(AMPERE_PLUS="ampere")  # type: ignore[misc]
-    with pytest.raises(UserError, match="10.3.0 does not know it"):
+    with pytest.raises(UserError, match=r"10\.3\.0 does not know it"):
         build_engine(file, None, EngineConfig(hardware="same-compute-capability"), modules=(old, None))
 
 
