@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,7 @@ class CalibrateOptions:
     1. How strong is the lens?      --fov-deg or --focal-px
     2. How large are the pictures?  --video, --frame, or --width and --height
     3. How high is the lens?        --height-m, with a tape
-    4. Where does it look?          --horizon-y, two or more --lane-line, or --tracks of a straight drive
+    4. Where does it look?          --horizon-y, two or more --lane-line (--page to click them), or --tracks
     5. Is it right?                 --frame draws the horizon and rings at 10, 20, 30 and 50 m
     """
 
@@ -49,6 +50,8 @@ class CalibrateOptions:
     """Two points x1,y1,x2,y2 on a lane line or kerb; give two or more that run along the road."""
     tracks: Path | None = None
     """tracks.jsonl of a run over a straight drive."""
+    page: bool = False
+    """Only write a page, beside --out, to click the lane lines of --frame in; it shows what to type next."""
     centre: str | None = None
     """Optical centre x,y in pixels; by default the middle of the picture."""
     name: str = "camera"
@@ -65,6 +68,8 @@ def main(argv: list[str]) -> int:
     """Write the camera file; 0, or a `UserError`."""
     options = parse_options(CalibrateOptions, argv, "perception calibrate")
     image = _read_frame(options.frame)
+    if options.page:
+        return _write_page(options, image)
     file, findings = calibrate(options, image)
 
     from perception.camera_file import write_camera_file
@@ -202,15 +207,35 @@ def _size_hw(options: CalibrateOptions, image: U8 | None) -> tuple[int, int]:
 # ---------------------------------------------------------------- telling
 
 
+def _write_page(options: CalibrateOptions, image: U8 | None) -> int:
+    from perception.calibration_page import click_page
+
+    if image is None:
+        raise UserError("--page without --frame", "a picture to click in", "--frame road.png --page")
+    lens = f"--fov-deg {options.fov_deg:g}" if options.fov_deg is not None else "--fov-deg DEGREES"
+    if options.focal_px is not None:
+        lens = f"--focal-px {options.focal_px:g}"
+    tall = f"{options.height_m:g}" if options.height_m is not None else "METRES"
+    files = f"--frame {shlex.quote(str(options.frame))} --out {shlex.quote(str(options.out))}"
+    path = options.out.with_suffix(".html")
+    _write(path, click_page(image, f"perception calibrate {lens} --height-m {tall} {files}").encode())
+    print(json.dumps({"page": str(path)}) if options.json else f"wrote {path}\nopen it in a browser, and click")
+    return 0
+
+
 def _write_check(path: Path, image: U8, file: CameraFile) -> None:
     import cv2
 
     from perception.calibration import draw_check
 
-    encoded = cv2.imencode(".png", draw_check(image, file.camera()))[1]
+    _write(path, cv2.imencode(".png", draw_check(image, file.camera()))[1].tobytes())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write beside, then rename."""
     beside = path.with_name(path.name + f".{os.getpid()}.part")
     try:
-        beside.write_bytes(encoded.tobytes())
+        beside.write_bytes(data)
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import re
+import shlex
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -174,6 +178,21 @@ def test_a_picture_gives_size_and_check(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["camera.toml", "camera_check.png", "road.png"]
 
 
+def test_a_page_to_click_in(tmp_path, capsys):
+    frame = tmp_path / "it's a <b> road.png"
+    cv2.imwrite(str(frame), np.full((360, 640, 3), 90, np.uint8))
+    code, report, _ = run(["calibrate", "--fov-deg", "90", "--frame", str(frame), "--page"], tmp_path, capsys)
+    assert code == 0 and not (tmp_path / "camera.toml").exists()
+    page = Path(report["page"]).read_text(encoding="utf-8")
+    assert 'viewBox="0 0 640 360"' in page and "width = 640, height = 360" in page
+    command = json.loads(re.search(r"command = (\".*?\"), points", page)[1])
+    assert command.startswith("perception calibrate --fov-deg 90 --height-m METRES --frame")
+    assert shlex.split(command)[7] == str(frame)
+    assert "<b>" not in page and "@" not in page.split("base64,")[0]
+    shown = base64.b64decode(re.search(r"base64,([^\"]+)\"", page)[1])
+    assert cv2.imdecode(np.frombuffer(shown, np.uint8), cv2.IMREAD_COLOR).shape == (360, 640, 3)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -188,6 +207,7 @@ def test_a_picture_gives_size_and_check(tmp_path, capsys):
         (["--centre", "1"], "2 numbers"),
         (["--horizon-y", "90000"], "looks along the road|pitch_deg"),
         (["--height-m", "0"], "height_m"),
+        (["--page"], "--page without --frame"),
     ],
 )
 def test_mistakes_are_sentences_and_write_nothing(change, said, tmp_path, capsys):
