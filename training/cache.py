@@ -99,7 +99,7 @@ class CachedSource:
                 status = file.stat()
             except OSError:
                 continue
-            digest.update(f"\0{file.resolve()}\0{status.st_mtime_ns}\0{status.st_size}".encode())
+            digest.update(f"\0{os.path.abspath(file)}\0{status.st_mtime_ns}\0{status.st_size}".encode())
         key = digest.hexdigest()[:32]
         return self.folder / key[:2] / f"{key}.sample"
 

@@ -18,6 +18,9 @@ from training.config import TrainConfig
 from training.distributed import world
 from training.sets import TrainingSets
 
+THRESHOLDS = {"score_threshold": "car_score", "road_threshold": "road"}
+"""Scores that are operating points and not merits: their names in `results.json`."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -95,11 +98,6 @@ def summary(
     description: dict[str, Any], progress: Progress, scores: dict[str, float], config: TrainConfig, ended: bool
 ) -> dict[str, Any]:
     """A run in one dictionary; `scores` are those of the best checkpoint."""
-    thresholds = {
-        task: scores[name]
-        for task, name in (("car_score", "score_threshold"), ("road", "road_threshold"))
-        if name in scores
-    }
     return {
         "preset": config.preset,
         "config_hash": description["config_hash"],
@@ -108,8 +106,8 @@ def summary(
         "ended": ended,
         "steps": progress.step,
         "best_step": progress.best_step,
-        "metrics": {name: round(value, 3) for name, value in scores.items() if name not in thresholds},
-        "thresholds": thresholds,
+        "metrics": {name: round(value, 3) for name, value in scores.items() if name not in THRESHOLDS},
+        "thresholds": {task: scores[name] for name, task in THRESHOLDS.items() if name in scores},
         "seconds": round(progress.seconds, 1),
         "pictures_per_s": round(progress.step * config.batch / progress.seconds, 2) if progress.seconds else None,
         "waiting_share": round(progress.waited / progress.seconds, 3) if progress.seconds else None,

@@ -67,5 +67,7 @@ def soften(image: U8, rng: np.random.Generator) -> U8:
 
 def sensor_noise(image: U8, rng: np.random.Generator) -> U8:
     """Every pixel by itself."""
-    noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(2, 10)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    noise = np.empty((image.shape[0], image.shape[1] * image.shape[2]), np.int16)
+    cv2.setRNGSeed(int(rng.integers(2**31)))  # OpenCV's numbers come in half the time of NumPy's
+    cv2.randn(noise, 0, rng.uniform(2, 10))  # type: ignore[call-overload]
+    return np.asarray(cv2.add(image, noise.reshape(image.shape), dtype=cv2.CV_8U), np.uint8)
