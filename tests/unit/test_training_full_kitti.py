@@ -1,0 +1,58 @@
+"""The full-KITTI recipe on a made-up set: index, split, loader, a training step, a scoring of a shard."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tensorboard")
+
+from training_runs import tiny  # noqa: E402
+
+from tools.made_up_kitti import make  # noqa: E402
+from training import evaluate, loop  # noqa: E402
+from training.sets import find_sets  # noqa: E402
+
+ROW = "Car 0.00 0 -1.57 10.00 20.00 90.00 61.00 1.50 1.60 3.90 1.00 1.65 20.00 0.00\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A hundredth of KITTI, a sixth as large."""
+    names = [f"{i:06d}" for i in range(75)]
+    texts = {f"training/label_2/{name}.txt": ROW for name in names}
+    texts |= {"ImageSets/train.txt": "\n".join(names[::2]), "ImageSets/val.txt": "\n".join(names[1::2])}
+    make(tmp_path / "data", texts, {"um": 5, "umm": 5, "uu": 5}, size_hw=(63, 208))
+    return tmp_path / "data"
+
+
+def test_the_recipe_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "draw_curves", lambda run: run)
+    config = tiny(root, steps=2, evaluate_every=2)
+    sets = find_sets(config.data)
+    assert [(s.name, len(s.indices)) for s in sets.train] == [("kitti/object", 38), ("kitti/road", 12)]
+    assert sets.objects is not None and sets.road is not None
+    assert (len(sets.objects.indices), len(sets.road.indices)) == (37, 3)
+    config = replace(config, data=replace(config.data, cache=tmp_path / "cache", workers=1))
+    loop.train(config, tmp_path / "run")
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["steps"] == 2 and {"car_moderate", "road_max_f"} <= results["metrics"].keys()
+    assert list((tmp_path / "cache").rglob("*.sample"))
+
+
+def test_shards_are_disjoint_and_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subset = find_sets(tiny(root).data).objects
+    assert subset is not None
+    monkeypatch.setattr(evaluate, "world", lambda: 4)
+    places: list[int] = []
+    for number in range(4):
+        monkeypatch.setattr(evaluate, "rank", lambda number=number: number)
+        for readers in (0, 2):
+            shard = [(k, sample.name) for k, sample in evaluate.my_samples(subset, readers)]
+            assert [name for _, name in shard] == [subset.source.names[subset.indices[k]] for k, _ in shard]
+        places += [k for k, _ in shard]
+    assert sorted(places) == list(range(37))
