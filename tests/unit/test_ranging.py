@@ -172,6 +172,34 @@ def test_a_box_cut_by_the_side_is_not_drawn_to_the_middle():
     assert found.position_m[0] > 4.5
 
 
+def test_a_box_that_a_detector_ends_shortly_before_the_border_is_cut_all_the_same():
+    whole = box_at(7, 6, half_width_m=0.8, half_depth_m=1.95)
+
+    def aside(right_edge, share):
+        box = np.array([whole[0], whole[1], right_edge, whole[3]])
+        (found,) = Ranger(CAMERA, ("Car",), RangingConfig(border_share=share)).update((track(box),), 0, SIZE_HW)
+        return found.position_m[0], found.position_std_m[0]
+
+    shy = SIZE_HW[1] - 0.04 * (SIZE_HW[1] - whole[0])
+    assert shy < SIZE_HW[1] - 5
+    (x, std), (naive_x, naive_std) = aside(shy, 0.05), aside(shy, 1e-6)
+    assert (x, std) == pytest.approx(aside(SIZE_HW[1], 0.05), rel=0.01)
+    assert abs(x - 7) < 2 * std
+    assert abs(naive_x - 7) > 3 * naive_std  # taken for whole, it is surely elsewhere
+
+
+def test_what_fills_the_picture_is_boxed_coarsely():
+    near, far = box_at(0, 6, 1.76, 0.3), box_at(0, 30, 1.76, 0.3)
+    stds = {}
+    for large_px in (150.0, 1e6):
+        config = RangingConfig(large_box_px=large_px)
+        for name, box in (("near", near), ("far", far)):
+            found = Ranger(CAMERA, ("Pedestrian",), config).update((track(box),), 0, SIZE_HW)[0]
+            stds[name, large_px] = found.position_std_m[1]
+    assert stds["near", 150.0] > 1.15 * stds["near", 1e6]
+    assert stds["far", 150.0] < 1.15 * stds["far", 1e6]
+
+
 def test_a_hidden_foot_is_believed_less():
     far, near = box_at(0, 30, half_width_m=0.8), box_at(0.5, 12, half_width_m=0.8)
     alone = Ranger(CAMERA, ("Car",)).update((track(far),), 0, SIZE_HW)[0]
