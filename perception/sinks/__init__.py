@@ -107,6 +107,7 @@ class SinkRunner:
     """Why it ended early; empty while all is well."""
     written: int = 0
     dropped: int = 0
+    _finished: bool = False
     _queue: Channel[Result | HealthEvent] = field(init=False)
     _thread: Thread = field(init=False)
 
@@ -119,7 +120,7 @@ class SinkRunner:
 
     def publish(self, item: Result | HealthEvent) -> None:
         """Hand over a result or an event; waits only where the sink is lossless and behind."""
-        if self.error:
+        if self.error or self._finished:
             return
         if self.sink.lossless:
             if not self._queue.put(item, self.patience_s) and not self.error:
@@ -134,10 +135,20 @@ class SinkRunner:
         """From this moment (`time.monotonic()`) on nothing more is written; what waits is dropped and counted."""
         self._queue.expire(until_s)
 
-    def finish(self, timeout_s: float | None) -> None:
-        """Drain the queue and close; one that hangs is left behind."""
+    def finish(self, timeout_s: float) -> None:
+        """Drain the queue and close; one that hangs is left behind.
+
+        Args:
+            timeout_s: for all of it after `hurry`, else for each step: large pictures take their time.
+        """
+        self._finished = True
         self._queue.close()
-        self._thread.join(timeout_s)
+        done = -1
+        while self._thread.is_alive() and self.written != done:
+            done = self.written
+            self._thread.join(timeout_s)
+            if self._queue.has_expired:
+                break
         self.dropped += sum(isinstance(item, Result) for item in self._queue.expired)
         if self._thread.is_alive() and not self.error:
             self._fail("did not finish in time")

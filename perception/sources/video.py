@@ -247,3 +247,4 @@ class Video(Source):
 
     def close(self) -> None:
         self._container.close()
+        self._converter = PictureConverter()  # lets the old one's memory go

@@ -301,6 +301,28 @@ def test_a_sink_that_hangs_is_given_up() -> None:
     release.set()
 
 
+def test_a_sink_that_is_slow_to_finish_is_waited_for_as_long_as_it_gets_on() -> None:
+    slow = Keep(delay_s=0.12)
+    run = pipeline(Script(list(range(6))), sinks=(slow,))
+    run.sinks[0].patience_s = 0.4  # all six together take longer
+    list(run)
+    assert (len(slow.results), run.sinks[0].error) == (6, "")
+
+
+def test_a_sink_that_fails_at_the_end_harms_no_other() -> None:
+    class HangsAtTheEnd(Keep):
+        def close(self) -> None:
+            release.wait(30)
+
+    release = threading.Event()
+    first, hanging = Keep(), HangsAtTheEnd()
+    run = pipeline(Script([0, 1, 2]), sinks=(first, hanging))
+    run.sinks[1].patience_s = 0.2
+    list(run)
+    release.set()
+    assert [runner.error for runner in run.sinks] == ["", "did not finish in time"]
+
+
 # ---------------------------------------------------------------- the rest
 
 
