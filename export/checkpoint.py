@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from export.frames import Frames
-from export.graph import load_onnx
+from export.graph import load_onnx, read_spec
 from export.half import to_half
 from export.onnx import OnnxConfig, export_onnx, write_model
 from export.quantize import QuantizeConfig, QuantizeReport, quantize
+from perception.errors import UserError
 from perception.model import ModelSpec
 from training.checkpoint import load_network
 from training.models.network import check_size
@@ -65,7 +66,8 @@ def export_precision(
     """Export at any precision.
 
     Args:
-        checkpoint, out, size_hw, batch, licence: as for `export_checkpoint`.
+        checkpoint: as for `export_checkpoint`, or an fp32 ONNX file that it wrote: size, batch and licence stay.
+        out, size_hw, batch, licence: as for `export_checkpoint`.
         precision: fp32, fp16 or int8.
         calibration: int8: frames that give the ranges.
         judged: int8: other frames, on which the loss is measured.
@@ -73,18 +75,29 @@ def export_precision(
         say: told what is going on.
 
     Returns:
-        The file, named `<preset>-<height>x<width>-<precision>.onnx` for fp16 and int8, and int8's report.
+        The file, named `<preset>-<height>x<width>-<precision>.onnx` for fp16 and int8, and int8's report. An ONNX
+        file that stays fp32 is returned as it is.
+
+    Raises:
+        UserError: an ONNX file that is not fp32, a size that cannot be, an int8 that costs too much.
     """
+    is_onnx = checkpoint.suffix == ".onnx"
     if precision == "fp32":
-        return export_checkpoint(checkpoint, out, size_hw, batch, licence), None
+        return (checkpoint if is_onnx else export_checkpoint(checkpoint, out, size_hw, batch, licence)), None
     report = None
     with tempfile.TemporaryDirectory() as folder:
-        plain = export_checkpoint(checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence)
+        plain = checkpoint
+        if not is_onnx:
+            plain = export_checkpoint(checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence)
         model = load_onnx(plain)
-        if precision == "fp16":
-            model = to_half(model)
-        else:
-            model, report = quantize(model, calibration or (), list(judged or ()), config, say)
+    if (found := read_spec(model).precision) != "fp32":
+        raise UserError(
+            f"{checkpoint}: already {found}", "a checkpoint or an fp32 file", "export that with fp32 first"
+        )
+    if precision == "fp16":
+        model = to_half(model)
+    else:
+        model, report = quantize(model, calibration or (), list(judged or ()), config, say)
     spec = ModelSpec.from_metadata({p.key: p.value for p in model.metadata_props}, checkpoint)
     path = out or checkpoint.parent / f"{spec.name}-{precision}.onnx"
     write_model(model, path)

@@ -416,8 +416,8 @@ class Check:
         return f"{self.what}: found {self.found:.3g}{self.unit}, at most {self.allowed:g}{self.unit} allowed"
 
 
-def checks(report: ParityReport, tolerance: Tolerance) -> list[Check]:
-    """Every quantity of a report that the tolerance limits."""
+def checks(report: ParityReport, tolerance: Tolerance, cautious: bool = False) -> list[Check]:
+    """Every quantity of a report that the tolerance limits; cautiously, losses count with their standard errors."""
     strict = tolerance.box_px is not None
     alone = 1.0 - (report.same if strict else report.matched) / report.boxes if report.boxes else 0.0
     found = [
@@ -431,10 +431,10 @@ def checks(report: ParityReport, tolerance: Tolerance) -> list[Check]:
             f"boxes without a partner at IoU > {SAME_IOU if strict else PAIR_IOU}", 100 * alone, tolerance.alone, " %"
         ),
     ]
-    if report.ap_loss:
-        found.append(Check("AP moderate, mean loss", report.ap_loss.points, tolerance.points, " points"))
-    if report.road_loss:
-        found.append(Check("road MaxF, loss", report.road_loss.points, tolerance.points, " points"))
+    for what, loss in (("AP moderate, mean loss", report.ap_loss), ("road MaxF, loss", report.road_loss)):
+        if loss:
+            points = loss.points + (loss.error if cautious else 0.0)
+            found.append(Check(what + (" and its error" if cautious else ""), points, tolerance.points, " points"))
     return [check for check in found if check.allowed]
 
 

@@ -19,11 +19,11 @@ class ExportOptions:
     """Turn a checkpoint into one self-contained model file, and compare the two."""
 
     checkpoint: Path
-    """best.pt of a run folder."""
+    """best.pt of a run folder, or an fp32 ONNX file to make another precision, an engine or a repository from."""
     out: Path | None = None
     """File to write (a folder for triton); beside the checkpoint without it."""
-    size_hw: str = "384x1248"
-    """Height x width of the input, multiples of 32."""
+    size_hw: str = ""
+    """Height x width of the input, multiples of 32; 384x1248 without it. An ONNX file keeps its own."""
     batch: str = "dynamic"
     """"dynamic", or a fixed number of images."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     from export.frames import open_frames
     from export.quantize import QuantizeConfig
 
-    size_hw = parse_size(options.size_hw)
+    size_hw = _size_of(options)
     calibration = None
     if options.precision == "int8":
         folder, count = options.calibration or options.data, options.calibration_frames
@@ -130,6 +130,32 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _size_of(options: ExportOptions) -> tuple[int, int]:
+    """Input size: as asked for, or the ONNX file's own, which cannot be changed any more."""
+    from perception.errors import UserError
+
+    if options.checkpoint.suffix != ".onnx":
+        return parse_size(options.size_hw or "384x1248")
+    from export.graph import load_onnx, read_spec
+
+    model = load_onnx(options.checkpoint)
+    first, size_hw = model.graph.input[0].type.tensor_type.shape.dim[0], read_spec(model).size_hw
+    if options.precision == "fp32" and options.format == "onnx":
+        raise UserError(
+            f"{options.checkpoint}: an ONNX file already",
+            "a checkpoint, or another precision or format",
+            "--precision fp16, or --format engine",
+        )
+    size_differs = options.size_hw and parse_size(options.size_hw) != size_hw
+    if size_differs or (options.batch != "dynamic" and _batch(options.batch) != first.dim_value):
+        raise UserError(
+            f"{options.checkpoint}: made for {size_hw[0]}x{size_hw[1]}, batch {first.dim_value or 'dynamic'}",
+            "the same, for they are part of the graph",
+            "export the checkpoint with --size-hw and --batch",
+        )
+    return size_hw
+
+
 def _finish(path: Path, options: ExportOptions) -> Path:
     """The ONNX file in the format that was asked for."""
     if options.format == "triton":
@@ -162,9 +188,11 @@ def _int8_speed(path: Path, options: ExportOptions, size_hw: tuple[int, int]) ->
     from export.checkpoint import export_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
-        plain = export_checkpoint(
-            options.checkpoint, Path(folder) / "fp32.onnx", size_hw, _batch(options.batch), options.licence
-        )
+        plain = options.checkpoint
+        if plain.suffix != ".onnx":
+            plain = export_checkpoint(
+                plain, Path(folder) / "fp32.onnx", size_hw, _batch(options.batch), options.licence
+            )
         result = bench(BenchOptions((plain, path), rounds=10, warmup=2, floor=False))
     return "\n".join(slower_than_fp32(result.measurements))
 

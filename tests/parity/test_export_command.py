@@ -46,6 +46,26 @@ def test_fp16_into_a_triton_repository(
     assert (tmp_path / "models/nano-96x160/config.pbtxt").is_file()
 
 
+def test_an_onnx_file_becomes_another_precision(
+    fp32_file: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who has only the shipped file can still make fp16, int8 or an engine of it."""
+    call = [str(fp32_file), "--data", str(pictures), "--frames", "2"]
+    assert main([*call, "--precision", "fp16", "--out", str(tmp_path / "half.onnx")]) == 0
+    assert f"A  {fp32_file}" in capsys.readouterr().out
+    assert load_model(tmp_path / "half.onnx", "cpu", 1).spec.precision == "fp16"
+    assert main([*call, "--format", "triton", "--out", str(tmp_path / "models")]) == 0
+    assert (tmp_path / "models/nano-96x160/1/model.onnx").read_bytes() == fp32_file.read_bytes()
+    for wrong, word in (
+        ([str(tmp_path / "half.onnx"), "--precision", "int8"], "already fp16"),
+        ([str(fp32_file)], "an ONNX file already"),
+        ([*call, "--precision", "fp16", "--size-hw", "64x64"], "made for 96x160, batch dynamic"),
+        ([*call, "--precision", "fp16", "--batch", "2"], "made for 96x160"),
+    ):
+        with pytest.raises(UserError, match=word):
+            main([*wrong, "--no-verify"])
+
+
 @pytest.mark.parametrize("size", ["64x64", "32x224", "160x96"])
 def test_any_size_that_the_strides_allow(checkpoint: Path, tmp_path: Path, size: str) -> None:
     out = tmp_path / "m.onnx"
