@@ -84,7 +84,12 @@ def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
             dynamo=False,  # traces the batch through top-k and gather; the other exporter specialises it
             dynamic_axes=dynamic,
         )
-    return onnx.load_from_string(buffer.getvalue())
+        shapes = [output.shape[1:] for output in lean(example)]
+    model = onnx.load_from_string(buffer.getvalue())
+    for value, shape in zip(model.graph.output, shapes, strict=True):  # the exporter loses count after a gather
+        for dimension, side in zip(list(value.type.tensor_type.shape.dim)[1:], shape, strict=True):
+            dimension.dim_value = side
+    return model
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -47,8 +47,8 @@ class ModelSpec:
     data_hash: str = ""
     """Hash of the list of training files."""
     suppression: bool = True
-    """Whether duplicates are suppressed in the graph; False for a one-to-one head, which makes none. Nothing is left to
-    do outside the graph in either case."""
+    """Whether duplicates are suppressed in the graph; False for a one-to-one head, which makes none. Either way nothing
+    is left to do outside the graph."""
     contract: int = CONTRACT_VERSION
     """Version of inputs and outputs."""
 
@@ -128,10 +128,15 @@ def read_outputs(
     count = (
         int(np.searchsorted(-scores, -minimum_score, side="right")) if minimum_score > 0 else int((scores > 0).sum())
     )
+    depths = None
+    if "distances" in outputs:
+        # the network sees a focal length `scale` times the camera's
+        depths = outputs["distances"][index, :count] * np.array([fit.scale_xy[1], 1], np.float32)
     detections = Detections(
         boxes_xyxy=fit.boxes_to_frame(outputs["boxes_xyxy"][index, :count]),
         scores=scores[:count].astype(np.float32),
         class_ids=outputs["class_ids"][index, :count].astype(np.int64),
+        depths=depths,
     )
     road = RoadMask(outputs["road"][index], fit) if "road" in outputs else None
     return detections, road

@@ -31,7 +31,7 @@ from perception.sinks import RunInfo, Sink, SinkRunner, SourceInfo
 from perception.sources import Source, SourceOptions, open_source
 from perception.timing import Durations, StageClock, timed
 from perception.trackers import Tracker, create_tracker
-from perception.types import U8, Detections, Result, RoadMask
+from perception.types import F32, U8, Detections, Result, RoadMask, Track
 
 log = logging.getLogger("perception.pipeline")
 
@@ -321,7 +321,9 @@ class Pipeline:
             tracks = tracker.update(detections, frame.timestamp_ns, frame.image_bgr)
         if frame.camera is not None:
             with timed(timings_ms, "range"):
-                tracks = self._ranger(frame.source, frame.camera).update(tracks, frame.timestamp_ns, frame.size_hw)
+                ranger = self._ranger(frame.source, frame.camera)
+                depths = self._depths(tracks, detections)
+                tracks = ranger.update(tracks, frame.timestamp_ns, frame.size_hw, depths)
         if self.config.anonymize:
             from perception.anonymize import anonymized
 
@@ -380,6 +382,15 @@ class Pipeline:
             )
         fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
         return min(len(self.sources), self.config.batch, fixed or self.config.batch)
+
+    @staticmethod
+    def _depths(tracks: tuple[Track, ...], detections: Detections) -> F32 | None:
+        """What the network says of the tracks' distances, where it has a distance head."""
+        if detections.depths is None:
+            return None
+        from perception.ranging import depths_of_tracks
+
+        return depths_of_tracks(tracks, detections)
 
     def _ranger(self, name: str, camera: PinholeCamera) -> Any:
         """The source's ranger; a new one where the calibration changed."""

@@ -25,10 +25,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from perception.boxes import iou
 from perception.camera import PinholeCamera
 from perception.ranging_filter import LOG_HEIGHT, SLOPE, VX, VZ, Drift, RangingFilter, X, Z
 from perception.size_priors import SIZE_PRIORS, UNKNOWN_SIZE, SizePrior
-from perception.types import F64, I64, Track
+from perception.types import F32, F64, I64, Detections, Track
 
 NEAREST_M, FARTHEST_M, FASTEST_MPS = 0.5, 250.0, 80.0
 """Limits of what is reported."""
@@ -68,6 +69,9 @@ class RangingConfig:
     """A time to collision is told where the closing speed is above 0 by this many standard deviations."""
     closing_min_mps: float = 0.5
     """And above this."""
+    network_std_factor: float = 1.5
+    """The network's own distance, where the model gives one, is believed so much less than it says: it looks at the
+    same box."""
     closing_keep: float = 0.5
     """Once told, it goes on being told down to this share of both: a warning that flickers is none."""
     speed_told_std_mps: float = 5.0
@@ -151,7 +155,13 @@ class Ranger:
         """The camera's pitch at this moment, with what was found on line; positive where it looks down."""
         return self.camera.pitch_rad + float(self._filter.tilt[0])
 
-    def update(self, tracks: tuple[Track, ...], timestamp_ns: int, size_hw: tuple[int, int]) -> tuple[Track, ...]:
+    def update(
+        self,
+        tracks: tuple[Track, ...],
+        timestamp_ns: int,
+        size_hw: tuple[int, int],
+        depths: F32 | None = None,
+    ) -> tuple[Track, ...]:
         """The same tracks with place, speed and time to collision.
 
         A track that was never seen with a usable box, or not for `forget_s`, keeps None. Time that stands still adds
@@ -161,6 +171,7 @@ class Ranger:
             tracks: of this frame.
             timestamp_ns: moment of capture.
             size_hw: of the frame, to know which boxes its border cuts.
+            depths: (N, 2) what the network says of each track's distance, see `depths_of_tracks`; None: nothing.
         """
         self._advance(timestamp_ns)
         self._arrange([track.track_id for track in tracks], timestamp_ns)
@@ -172,7 +183,7 @@ class Ranger:
         fresh = usable & ~self._placed[:count]
         for row in np.flatnonzero(fresh).tolist():
             self._place(row, view, int(class_ids[row]))
-        self._learn(view, self._repetition(usable, fresh, timestamp_ns))
+        self._learn(view, self._repetition(usable, fresh, timestamp_ns), depths)
         return self._report(tracks)
 
     # ------------------------------------------------------------ time and identity
@@ -321,8 +332,8 @@ class Ranger:
         joint.begin(row, (across_m, 0.0, ahead_m, 0.0, log_height, 0.0), variance)
         self._placed[row] = True
 
-    def _learn(self, view: _View, repetition: F64) -> None:
-        """All edges of all boxes of this frame."""
+    def _learn(self, view: _View, repetition: F64, depths: F32 | None) -> None:
+        """All edges of all boxes of this frame, and the network's own distances."""
         joint, camera_m = self._filter, self.camera.height_m
         mean = joint.mean[:, : len(repetition)]
         ends = view.ends - joint.tilt @ view.tilt
@@ -353,6 +364,11 @@ class Ranger:
 
         across_m, bearing, variance = self._across(view, np.maximum(mean[Z], 0.7))
         joint.observe(across_m - mean[X], X, ((Z, bearing),), None, variance * repetition)
+        if depths is not None:
+            ahead_m = np.where(np.isfinite(depths[:, 0]), depths[:, 0] * self.camera.P_cam2[1, 1], np.inf)
+            known = (ahead_m > NEAREST_M) & (ahead_m < FARTHEST_M) & (depths[:, 1] > 0)
+            std_m = np.where(known, self.config.network_std_factor * depths[:, 1] * ahead_m, np.inf)
+            joint.observe(np.where(known, ahead_m - mean[Z], 0.0), Z, (), None, std_m * std_m * repetition)
         joint.settle()
         self._keep_sane()
 
@@ -453,6 +469,26 @@ def _rays_from_box(camera: PinholeCamera) -> F64:
     return np.stack(
         [left[0], right[0], top[1], foot[1], one, top[0], left[2], right[2], top[2], foot[2], one, top[2]]
     )
+
+
+def depths_of_tracks(tracks: tuple[Track, ...], detections: Detections) -> F32 | None:
+    """What the network says of each track's distance: that of the detection in the same place.
+
+    Returns:
+        (N, 2) as `Detections.depths`, NaN for a track that no detection of its class overlaps by half; None where the
+        network does not say.
+    """
+    if detections.depths is None or not tracks:
+        return None
+    found = np.full((len(tracks), 2), np.nan, np.float32)
+    if not len(detections):
+        return found
+    overlap = iou(np.array([track.box_xyxy for track in tracks], np.float32), detections.boxes_xyxy)  # (N, M)
+    overlap[np.array([track.class_id for track in tracks])[:, None] != detections.class_ids] = 0.0
+    best = overlap.argmax(axis=1)
+    good = overlap[np.arange(len(tracks)), best] >= 0.5
+    found[good] = detections.depths[best[good]]
+    return found
 
 
 def _hidden_feet(edges: F64, width: F64, height: F64, usable: np.ndarray) -> tuple[F64 | None, np.ndarray | None]:

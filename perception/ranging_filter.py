@@ -176,13 +176,13 @@ class RangingFilter:
         Args:
             residual: (N,) measured less expected.
             row: the state that it grows with.
-            falls: one or more further states, and by how much it falls with each (N,).
+            falls: further states, and by how much it falls with each (N,).
             tilt: (2, N) its derivative by the shared tilt; None where it does not depend on it.
             var: (N,) variance; infinite where this object was not measured.
         """
         state = self._heard
         # (9, N): room for the residual; how the measurement leans on the tilt; its covariance with the states
-        with_all: F64 = state[row]
+        with_all: F64 = state[row] if falls else state[row].copy()
         for other, fall in falls:
             with_all = with_all - state[other] * fall
         share = with_all[1:3]

@@ -67,18 +67,24 @@ class Detections:
     """(N,) float32 in 0..1."""
     class_ids: I64
     """(N,) int64, index into the model's class names."""
+    depths: F32 | None = None
+    """(N, 2) float32: metres ahead over the focal length in pixels of the original image, and the relative standard
+    deviation; None where the network does not say."""
 
     def __post_init__(self) -> None:
         _require_shape("Detections.boxes_xyxy", self.boxes_xyxy, (None, 4))
         _require_shape("Detections.scores", self.scores, (len(self.boxes_xyxy),))
         _require_shape("Detections.class_ids", self.class_ids, (len(self.boxes_xyxy),))
+        if self.depths is not None:
+            _require_shape("Detections.depths", self.depths, (len(self.boxes_xyxy), 2))
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: np.ndarray | slice) -> Detections:
         """A subset by boolean mask, integer array or slice."""
-        return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index])
+        depths = None if self.depths is None else self.depths[index]
+        return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index], depths)
 
     @staticmethod
     def empty() -> Detections:

@@ -153,12 +153,12 @@ def small() -> TrainConfig:
 
 
 def medium() -> TrainConfig:
-    """About 25 GFLOPs."""
-    return TrainConfig(preset="medium", model=_model("regnet_x_1_6gf", 128), learning_rate=1e-3)
+    """About 19 GFLOPs."""
+    return TrainConfig(preset="medium", model=_model("regnet_y_800mf", 128), learning_rate=1e-3)
 
 
 def large() -> TrainConfig:
-    """About 70 GFLOPs."""
+    """About 90 GFLOPs."""
     return TrainConfig(preset="large", model=_model("convnext_tiny", 192), learning_rate=5e-4)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,6 +16,7 @@ from training.models.heads.detection import (  # noqa: E402
     assign,
     class_loss_weight,
     complete_iou,
+    generalised_iou,
     grid_points,
     pairwise_iou,
 )
@@ -168,3 +171,113 @@ def test_parallel_suppression_equals_the_greedy_one() -> None:
     kept = torchvision.ops.nms(raw, top.values.sigmoid(), 0.5)
     assert torch.allclose(boxes[0, : len(kept)], raw[kept], atol=1e-4)
     assert (scores[0, len(kept) :] == 0).all()
+
+
+# ---------------------------------------------------------------- box losses, one-to-one, distance
+
+
+def test_generalised_iou_by_hand() -> None:
+    """Two unit squares with a gap of one: hull 3, union 2, so 0 − 1/3. Equal boxes: 1. The same as GIoU's paper."""
+    a = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 2, 1]])
+    b = torch.tensor([[2.0, 0, 3, 1], [0, 0, 2, 2], [1, 0, 3, 1]])
+    assert torch.allclose(generalised_iou(a, b), torch.tensor([-1 / 3, 1.0, 1 / 3]), atol=1e-6)
+
+
+def test_an_unknown_box_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected 'ciou' or 'giou'"):
+        DetectionConfig(box_loss="iou")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["ciou", "giou"])
+def test_box_loss_is_zero_for_right_boxes_and_moves_wrong_ones(kind: str) -> None:
+    head = DetectionHead(8, 3, DetectionConfig(box_loss=kind, assign_top=1))  # type: ignore[arg-type]
+    bins = torch.full((1, point_count(), 4, 16), -50.0)
+    bins[..., 2] = 50.0  # every point says: two strides to each side
+    points, _ = grid_points(SIZE, torch.device("cpu"))
+    x, y = points[30].tolist()  # of stride 8
+    logits = torch.full((1, point_count(), 3), -5.0)
+    right = targets([[x - 16, y - 16, x + 16, y + 16]], [0])
+    raw = RawDetections(logits, bins.flatten(2), None)
+    assert float(head.loss(raw, right, SIZE)["box"]) == pytest.approx(0, abs=1e-3)
+    wrong = targets([[x - 16, y - 16, x + 24, y + 16]], [0])
+    bins = bins.clone().requires_grad_()
+    head.loss(RawDetections(logits, bins.flatten(2) / 20, None), wrong, SIZE)["box"].backward()
+    assert bins.grad is not None and bins.grad.abs().sum() > 0
+
+
+def test_a_one_to_one_head_teaches_one_point_an_object() -> None:
+    points, strides = grid_points(SIZE, torch.device("cpu"))
+    wanted = targets([[8, 8, 40, 40], [48, 8, 90, 50], [50, 10, 54, 14]], [0, 1, 1])
+    scores = torch.rand(1, len(points), 3, generator=torch.Generator().manual_seed(0)) * 0.1
+    boxes = torch.cat([points - 16, points + 16], -1)[None]
+    assigned, _ = assign(scores, boxes, points, strides, wanted, DetectionConfig(assign_top=1))
+    assert [int((assigned == g).sum()) for g in range(3)] == [1, 1, 1]
+
+
+def test_without_suppression_duplicates_stay_and_order_holds() -> None:
+    head = DetectionHead(8, 1, DetectionConfig(top_k=20, nms_rounds=0))
+    torch.manual_seed(1)
+    raw = RawDetections(torch.randn(1, point_count(), 1), torch.zeros(1, point_count(), 64), None)
+    boxes, scores, class_ids = head.decode(raw, SIZE)
+    assert boxes.shape == (1, 20, 4) and class_ids.dtype == torch.int64
+    best = raw.class_logits[0, :, 0].sigmoid().topk(20).values
+    assert torch.equal(scores[0], best), "nothing is dropped and nothing is moved"
+
+
+def distance_head() -> DetectionHead:
+    return DetectionHead(8, 3, DetectionConfig(distance=True, top_k=20))
+
+
+def test_depth_of_a_point_is_relative_to_its_stride() -> None:
+    """A car 1.5 m tall and 12 px high under a focal length of 720 px is 90 m away: 0.125 over the focal length."""
+    strides = torch.tensor([[8.0], [16.0]])
+    middle, spread = distance_head().depths(torch.tensor([[0.0, 9.0], [0.0, -1.0]]), strides)
+    assert torch.allclose(middle.exp(), torch.tensor([0.125, 0.0625])) and spread.tolist() == [2.0, -1.0]
+    assert 0.125 * 720 == 90 and 1.5 * 720 / 12 == 90
+
+
+def test_distance_is_taught_where_it_is_known_alone() -> None:
+    torch.manual_seed(0)
+    head = distance_head()
+    raw = RawDetections(
+        torch.randn(1, point_count(), 3),
+        torch.randn(1, point_count(), 64),
+        torch.zeros(1, point_count(), 2, requires_grad=True),
+    )
+    boxes, classes = [[8.0, 8.0, 40.0, 40.0], [56.0, 8.0, 88.0, 40.0]], [0, 1]
+    unknown = head.loss(raw, targets(boxes, classes), SIZE)["distance"]
+    assert unknown.item() == 0.0
+    head.loss(raw, targets(boxes, classes, depths=[0.05, float("nan")]), SIZE)["distance"].backward()
+    points, _ = grid_points(SIZE, torch.device("cpu"))
+    taught = points[raw.depth_logits.grad[0].abs().sum(-1) > 0]  # type: ignore[union-attr]
+    assert len(taught) > 0 and (taught[:, 0] < 48).all()
+
+
+def test_distance_loss_by_hand() -> None:
+    """One point, spread e^0: loss is the error of the logarithm, times the weight of 0.5 and the quality over 1."""
+    head = distance_head()
+    logits, strides = torch.tensor([[math.log(2.0), 0.0]]), torch.tensor([[8.0]])
+    loss = head._distance_loss(logits, strides, torch.tensor([0.125]), torch.ones(1))
+    assert float(loss) == pytest.approx(0.5 * math.log(2.0))
+    sure = head._distance_loss(torch.tensor([[0.0, -2.0]]), strides, torch.tensor([0.125]), torch.ones(1))
+    assert float(sure) == pytest.approx(0.5 * -2.0), "right and sure is better than right and unsure"
+
+
+def test_decoded_distances_follow_their_boxes_through_suppression() -> None:
+    torch.manual_seed(2)
+    head = distance_head()
+    small = (torch.randn(2, point_count(), 4, 16) - torch.arange(16)).flatten(2)  # no two of them cut alike
+    raw = RawDetections(torch.randn(2, point_count(), 3) * 3, small, torch.randn(2, point_count(), 2))
+    boxes, scores, _, distances = head.decode(raw, SIZE)
+    assert distances.shape == (2, 20, 2) and (distances > 0).all()
+    points, strides = grid_points(SIZE, torch.device("cpu"))
+    every = head.boxes(raw.bin_logits, points, strides)
+    limits = torch.tensor([96.0, 64, 96, 64])
+    every = torch.minimum(every.clamp(min=0), limits)
+    for b in range(2):
+        for k in range(5):
+            point = int((every[b] - boxes[b, k]).abs().sum(-1).argmin())
+            middle, spread = head.depths(raw.depth_logits[b, point], strides[point])  # type: ignore[index]
+            assert distances[b, k, 0] == pytest.approx(float(middle.exp()), rel=1e-4)
+            assert distances[b, k, 1] == pytest.approx(math.sqrt(2) * float(spread.exp()), rel=1e-4)
+    assert (scores[:, :-1] >= scores[:, 1:]).all()

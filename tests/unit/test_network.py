@@ -1,0 +1,216 @@
+"""The whole network: any backbone fits, presets cost what they say, options do what they say and add nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import Tensor  # noqa: E402
+
+from perception.errors import UserError  # noqa: E402
+from training.config import PRESETS  # noqa: E402
+from training.data import collate  # noqa: E402
+from training.loop import _parameter_groups  # noqa: E402
+from training.models import backbone as backbones  # noqa: E402
+from training.models.backbone import Backbone  # noqa: E402
+from training.models.heads.detection import DetectionConfig  # noqa: E402
+from training.models.network import DeployedNetwork, ModelConfig, Network, weigh  # noqa: E402
+from training.picture import TrainingPicture  # noqa: E402
+
+SIZE = (64, 96)
+TINY = ModelConfig(channels=16, detection=DetectionConfig(top_k=20))
+
+
+def pictures() -> list[TrainingPicture]:
+    """One with a car 20 m away, one with road alone."""
+    image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
+    nothing, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    masks = np.full((3, 16, 24), 255, np.uint8)
+    road = masks.copy()
+    road[0] = 1
+    box, far = np.array([[20, 10, 60, 40]], np.float32), np.array([20 / 720], np.float32)
+    car = TrainingPicture(image, box, np.array([0]), nothing, none, (True,) * 3, masks, far)
+    bare = TrainingPicture(image, nothing, none, nothing, none, (False,) * 3, road, np.zeros(0, np.float32))
+    return [car, bare]
+
+
+def losses(config: ModelConfig) -> tuple[Network, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    network, batch = Network(config), collate(pictures())
+    return network, network.loss(network(batch.images), batch.targets, batch.masks, SIZE)
+
+
+# ---------------------------------------------------------------- backbones and presets
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "mobilenet_v3_large", "regnet_y_400mf", "resnet18", "resnet34", "resnet50",
+             "convnext_tiny", "vgg16_bn", "efficientnet_b0"],
+)  # fmt: skip
+def test_backbones_by_torchvisions_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for init in ("kaiming_normal_", "normal_", "trunc_normal_"):  # random numbers for 130 M weights take seconds
+        monkeypatch.setattr(torch.nn.init, init, lambda tensor, *_, **__: tensor)
+    backbone = Backbone(name).eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 96))
+    assert [tuple(m.shape) for m in maps] == [
+        (1, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (4, 8, 16, 32), strict=True)
+    ]
+
+
+def test_an_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="resnet") as error:
+        Backbone("resnet19")
+    assert "resnet" in error.value.do
+    with pytest.raises(UserError, match="no layout"):
+        Backbone("vit_b_16")
+
+
+def test_weights_that_cannot_be_downloaded_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(backbones.models, "get_model", offline)
+    with pytest.raises(UserError, match="cannot be downloaded") as error:
+        Backbone("resnet18", pretrained=True)
+    assert "--model.no-pretrained" in error.value.do
+
+
+@pytest.mark.parametrize(
+    ("preset", "low", "high"), [("nano", 1, 2), ("small", 4, 6), ("medium", 15, 25), ("large", 60, 100)]
+)
+def test_presets_cost_what_they_promise(preset: str, low: float, high: float) -> None:
+    """Billions of operations at 1248×384, two for a multiply-add, without the few of decode and activation."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = Network(replace(PRESETS[preset]().model, pretrained=False)).eval().to("meta")
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 384, 1248, 3, dtype=torch.uint8, device="meta"))
+    # the exported graph computes boxes for the chosen points alone and one of three masks
+    outputs = network.detection.box_out
+    spared = 2 * outputs.in_channels * outputs.out_channels * 9828
+    assert low <= (counter.get_total_flops() - spared) / 1e9 <= high
+
+
+def test_the_cost_tool_agrees() -> None:
+    pytest.importorskip("onnx")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from export.cost import cost
+    from export.onnx import OnnxConfig, _trace
+
+    network = Network(TINY).eval()
+    counted = cost(_trace(network, OnnxConfig((64, 96)))).conv_flops
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
+    points = 96 + 24 + 6
+    spared = 2 * 16 * 64 * (points - 20) + 2 * 24 * 2 * 16 * 24
+    assert counted == pytest.approx(counter.get_total_flops() - spared, rel=0.01)
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_the_one_to_one_head_learns_beside_and_shapes_nothing() -> None:
+    network, found = losses(replace(TINY, one_to_one=True))
+    assert {"class", "box", "bins", "one_class", "one_box", "one_bins", "road"} <= set(found)
+    alone = [value for name, value in found.items() if name.startswith("one_")]
+    torch.stack(alone).sum().backward()
+    assert network.single is not None
+    assert all(p.grad is not None for p in network.single.parameters())
+    assert all(p.grad is None for p in network.neck.parameters()), "its gradient stops before the neck"
+    assert all(p.grad is None for p in network.detection.parameters())
+
+
+def test_which_head_is_deployed() -> None:
+    network = Network(replace(TINY, one_to_one=True)).eval()
+    assert network.deployed_head() is network.single and network.deployed_head(False) is network.detection
+    assert network.single is not None and network.single.config.nms_rounds == 0
+    images = torch.randint(0, 255, (1, *SIZE, 3), dtype=torch.uint8)
+    one, many = (DeployedNetwork(network, SIZE, choice)(images) for choice in (None, False))
+    assert one[0].shape == many[0].shape and not torch.equal(one[1], many[1])
+    with pytest.raises(UserError, match="no one-to-one head"):
+        Network(TINY).deployed_head(True)
+
+
+def test_an_old_checkpoint_still_fits() -> None:
+    """Options that are off add no weight: names of weights are those of the weights that ship."""
+    plain = set(Network(TINY).state_dict())
+    assert not any("single" in name or "depth" in name or "variances" in name for name in plain)
+    assert plain < set(Network(replace(TINY, one_to_one=True, task_weights="uncertainty")).state_dict())
+
+
+def test_learnt_weights_by_hand() -> None:
+    """L·e^-s + s: with s = ln 2 a loss of 4 counts as 2, and costs ln 2."""
+    four, zero = torch.tensor(4.0), torch.tensor(0.0)
+    s = torch.tensor([math_log2 := float(np.log(2)), 0.3, math_log2, 0.0], requires_grad=True)
+    found = weigh({"class": four, "one_box": four, "road": zero, "semantic": four}, s)
+    assert found["class"].item() == pytest.approx(2) == found["one_box"].item()
+    assert found["semantic"].item() == 4
+    assert found["task_weights"].item() == pytest.approx(np.log(2)), "road and distance had no label in this batch"
+    torch.stack(list(found.values())).sum().backward()
+    assert s.grad is not None and s.grad.tolist() == pytest.approx([-2 - 2 + 1, 0, 0, -4 + 1])
+
+
+def test_learnt_weights_train_without_decay() -> None:
+    from training.config import TrainConfig
+
+    network, found = losses(replace(TINY, task_weights="uncertainty"))
+    torch.stack(list(found.values())).sum().backward()
+    assert network.log_variances is not None and network.log_variances.grad is not None
+    decayed, free = _parameter_groups(network, TrainConfig())
+    assert any(p is network.log_variances for p in free["params"]) and free["weight_decay"] == 0
+    assert {id(p) for p in decayed["params"]} == {
+        id(m.weight) for m in network.modules() if isinstance(m, torch.nn.Conv2d)
+    }
+
+
+def test_scales_of_channels_are_not_decayed() -> None:
+    from types import SimpleNamespace
+
+    layers = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(4, 8, 3, groups=4), "norm": torch.nn.LayerNorm(8)})
+    layers.register_parameter("layer_scale", torch.nn.Parameter(torch.ones(8, 1, 1)))
+    decayed, free = _parameter_groups(layers, SimpleNamespace(weight_decay=0.1))  # type: ignore[arg-type]
+    assert [p.shape for p in decayed["params"]] == [(8, 1, 3, 3)] and len(free["params"]) == 4
+
+
+def test_dropout_blanks_channels_in_training_alone() -> None:
+    network = Network(replace(TINY, dropout=0.5))
+    images = torch.randint(0, 255, (1, *SIZE, 3), dtype=torch.uint8)
+    batch_norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+    def logits(training: bool, seed: int) -> Tensor:
+        network.train(training)
+        for norm in batch_norms:
+            norm.eval()  # so that what differs is dropout
+        torch.manual_seed(seed)
+        return network(images).detections.class_logits
+
+    assert torch.equal(logits(False, 0), logits(False, 1))
+    assert torch.equal(logits(True, 0), logits(True, 0)) and not torch.equal(logits(True, 0), logits(True, 1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda: ModelConfig(dropout=1.0), lambda: ModelConfig(task_weights="equal")],  # type: ignore[arg-type]
+)
+def test_nonsense_is_refused(wrong: Callable[[], ModelConfig]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        wrong()
+
+
+# ---------------------------------------------------------------- distance
+
+
+def test_distance_is_an_optional_output_and_needs_no_other() -> None:
+    network, found = losses(replace(TINY, detection=replace(TINY.detection, distance=True), one_to_one=True))
+    assert found["distance"].isfinite() and found["one_distance"].isfinite() and found["distance"] != 0
+    assert network.output_names == ("boxes_xyxy", "scores", "class_ids", "road", "distances")
+    assert Network(TINY).output_names == ("boxes_xyxy", "scores", "class_ids", "road")
+    outputs = DeployedNetwork(network.eval(), SIZE)(torch.zeros(2, *SIZE, 3, dtype=torch.uint8))
+    assert [tuple(o.shape) for o in outputs] == [(2, 20, 4), (2, 20), (2, 20), (2, 16, 24), (2, 20, 2)]
