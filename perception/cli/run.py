@@ -267,6 +267,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
         beside.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
         os.replace(beside, path)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         print(f"warning: {path}: {error.strerror}", file=sys.stderr)
 
 

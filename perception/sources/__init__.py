@@ -179,6 +179,8 @@ def open_source(location: str | Path, options: SourceOptions | None = None, name
 
 def default_name(location: str) -> str:
     """A short name for files and records: the stem of the path, without anything secret."""
+    if location == "-":
+        return "stdin"
     text = redact(location).split("?")[0].rstrip("/")
     name = re.sub(r"[^\w-]+", "-", Path(text.split("://")[-1]).stem).strip("-")
     return name[:48] or "source"

@@ -159,6 +159,12 @@ class Video(Source):
             self.decode_ms += (time.perf_counter() - start) * 1e3
             yield Frame(image, timestamp_ns, frame_id, self.name, self.camera, corrupt)
             delivered, frame_id = delivered + 1, frame_id + 1
+        if self.location == "-" and not delivered and not self.stopped.is_set():
+            raise UserError(
+                "standard input: nothing can be decoded",
+                "a video that can be read from front to end; an MP4 with its index at the end cannot",
+                "perception run FILE   (or ffmpeg -i FILE -c copy -movflags +faststart OUT.mp4)",
+            )
         if gone_back:
             self.notes.append(f"{gone_back} time stamps went back or stood still; mended")
         if self.frame_count and frame_id < self.frame_count and not self.stopped.is_set():

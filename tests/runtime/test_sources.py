@@ -1,5 +1,7 @@
 """What comes out of files and folders: frame ids, times, losses, and sentences instead of tracebacks."""
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -259,3 +261,20 @@ def test_names(tmp_path: Path) -> None:
 def test_impossible_options_are_refused(bad: dict) -> None:
     with pytest.raises(UserError):
         SourceOptions(**bad)
+
+
+def test_an_mp4_with_its_index_at_the_end_is_a_sentence_on_standard_input(tmp_path: Path) -> None:
+    path = tmp_path / "index-at-the-end.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "5", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 640, 384, "yuv420p"
+        for number in range(12):  # longer than what FFmpeg holds in memory
+            noise = np.random.default_rng(number).integers(0, 255, (384, 640, 3)).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "bgr24")))
+        container.mux(stream.encode(None))
+    process = subprocess.run(
+        [sys.executable, "-c", "from perception.sources import open_source; print(len(list(open_source('-'))))"],
+        input=path.read_bytes(), capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert b"UserError" in process.stderr
+    assert b"front to end" in process.stderr
