@@ -20,9 +20,17 @@ from training.models.network import check_size
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path | None, size_hw: tuple[int, int], batch: int | None, licence: str
+    checkpoint: Path,
+    out: Path | None,
+    size_hw: tuple[int, int],
+    batch: int | None,
+    licence: str,
+    one_to_one: bool | None = None,
 ) -> Path:
     """Export the averaged weights of a checkpoint; thresholds chosen on the held-out frames go with them.
+
+    Args:
+        one_to_one: which head's boxes leave the graph, see `OnnxConfig`.
 
     Returns:
         The file written, `<preset>-<height>x<width>.onnx` beside the checkpoint unless `out` names another.
@@ -44,7 +52,7 @@ def export_checkpoint(
         training_run=f"{checkpoint.parent.name}, step {state['step']}, commit {description['commit'][:12]}",
         data_hash=description["data_hash"],
     )
-    export_onnx(network, spec, path, OnnxConfig(size_hw, batch))
+    export_onnx(network, spec, path, OnnxConfig(size_hw, batch, one_to_one))
     return path
 
 
@@ -62,6 +70,7 @@ def export_precision(
     judged: Frames | None = None,
     config: QuantizeConfig | None = None,
     say: Callable[[str], None] = lambda text: None,
+    one_to_one: bool | None = None,
 ) -> tuple[Path, QuantizeReport | None]:
     """Export at any precision.
 
@@ -73,6 +82,7 @@ def export_precision(
         judged: int8: other frames, on which the loss is measured.
         config: int8: method and budget.
         say: told what is going on.
+        one_to_one: as for `export_checkpoint`.
 
     Returns:
         The file, named `<preset>-<height>x<width>-<precision>.onnx` for fp16 and int8, and int8's report. An ONNX
@@ -83,12 +93,14 @@ def export_precision(
     """
     is_onnx = checkpoint.suffix == ".onnx"
     if precision == "fp32":
-        return (checkpoint if is_onnx else export_checkpoint(checkpoint, out, size_hw, batch, licence)), None
+        return (
+            checkpoint if is_onnx else export_checkpoint(checkpoint, out, size_hw, batch, licence, one_to_one)
+        ), None
     report = None
     with tempfile.TemporaryDirectory() as folder:
         plain = checkpoint
         if not is_onnx:
-            plain = export_checkpoint(checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence)
+            plain = export_checkpoint(checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence, one_to_one)
         model = load_onnx(plain)
     if (found := read_spec(model).precision) != "fp32":
         raise UserError(

@@ -195,7 +195,11 @@ class ParityReport:
 
 
 def open_candidate(
-    path: Path, size_hw: tuple[int, int] | None = None, device: Device = "cpu", threads: int = 0
+    path: Path,
+    size_hw: tuple[int, int] | None = None,
+    device: Device = "cpu",
+    threads: int = 0,
+    one_to_one: bool | None = None,
 ) -> Candidate:
     """A checkpoint (`.pt`, run by torch) or a model file as one side of a comparison.
 
@@ -204,23 +208,24 @@ def open_candidate(
         size_hw: input of a checkpoint; a model file knows its own.
         device: where a model file runs.
         threads: CPU threads, 0 for one a core.
+        one_to_one: whose boxes of a checkpoint with two heads; None: the one-to-one head's.
     """
     if path.suffix == ".pt":
-        return _checkpoint(path, size_hw or ModelSpec(("Car",), (384, 1248)).size_hw)
+        return _checkpoint(path, size_hw or ModelSpec(("Car",), (384, 1248)).size_hw, one_to_one)
     if path.suffix == ".engine":
         device = "tensorrt"  # it knows no other
     backend, spec = load_model(path, device, threads)
     return Candidate(f"{path} ({spec.precision}, {device})", spec, lambda images: backend.run({"images": images}))
 
 
-def _checkpoint(path: Path, size_hw: tuple[int, int]) -> Candidate:
+def _checkpoint(path: Path, size_hw: tuple[int, int], one_to_one: bool | None) -> Candidate:
     import torch
 
     from training.checkpoint import load_network
     from training.models.network import DeployedNetwork
 
     network, _ = load_network(path)
-    deployed = DeployedNetwork(network, size_hw).eval()
+    deployed = DeployedNetwork(network, size_hw, one_to_one).eval()
 
     def run(images: U8) -> dict[str, np.ndarray]:
         with torch.inference_mode():

@@ -32,6 +32,9 @@ class ExportOptions:
     """An ONNX file, a Triton model repository, or a TensorRT engine for this machine's GPU."""
     licence: str = "CC BY-NC-SA 3.0 (trained on KITTI and research data)"
     """Terms of the weights, written into the file."""
+    head: Literal["auto", "one-to-one", "one-to-many"] = "auto"
+    """Whose boxes leave the graph: the one-to-one head's, which need no suppression, or the main head's; auto takes
+    the one-to-one head where the run trained one (--model.one-to-one)."""
     verify: bool = True
     """Run frames through checkpoint and file, and say no (exit code 1) where they differ by more than allowed."""
     data: Path | None = None
@@ -112,6 +115,7 @@ def main(argv: Sequence[str]) -> int:
             options.method, symmetric=options.symmetric or options.format == "engine", budget=options.budget
         ),
         _say,
+        {"auto": None, "one-to-one": True, "one-to-many": False}[options.head],
     )
     print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if report:
@@ -122,7 +126,8 @@ def main(argv: Sequence[str]) -> int:
         from export.parity import open_candidate
 
         b = open_candidate(made if options.format == "engine" else path)
-        parity = _compare(open_candidate(options.checkpoint, size_hw), b, frames)
+        a = open_candidate(options.checkpoint, size_hw, one_to_one=not b.spec.suppression)
+        parity = _compare(a, b, frames)
         print(parity.text())
         if not parity.passed:
             return 1

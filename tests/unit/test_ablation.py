@@ -1,0 +1,130 @@
+"""The ablation tool: its own AP by hand, its table, what a variant sees, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from datasets.sample import Sample
+from perception.types import Detections
+from tools import ablation
+
+
+def frame(boxes: list[list[float]], ignore: list[list[float]] | None = None) -> Sample:
+    """Cars."""
+    regions = np.array(ignore or [], np.float32).reshape(-1, 4)
+    return Sample(
+        np.zeros((100, 200, 3), np.uint8),
+        "frame",
+        boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        class_ids=np.zeros(len(boxes), np.int64),
+        ignore_boxes_xyxy=regions,
+        ignore_class_ids=np.full(len(regions), -1),
+    )
+
+
+def found(boxes: list[list[float]], scores: list[float]) -> Detections:
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.zeros(len(boxes), np.int64)
+    )
+
+
+A, B, FAR = [0.0, 0.0, 40.0, 30.0], [100.0, 0.0, 140.0, 30.0], [150.0, 50.0, 190.0, 80.0]
+
+
+def test_ap_of_one_hit_one_miss_and_one_false_alarm() -> None:
+    """Hit at 0.9, false alarm at 0.8, hit at 0.7: precision 1, ½, ⅔ at recall ½, ½, 1: AP ½·1 + ½·⅔ = ⅚, F1 0.8."""
+    ap, f1 = ablation.ap_and_f1([(frame([A, B]), found([A, FAR, B], [0.9, 0.8, 0.7]))], 0)
+    assert ap == pytest.approx(5 / 6) and f1 == pytest.approx(0.8)
+
+
+def test_every_object_counts_once() -> None:
+    ap, f1 = ablation.ap_and_f1([(frame([A]), found([A, A], [0.9, 0.8]))], 0)
+    assert ap == 1 and f1 == 1
+    assert ablation.ap_and_f1([(frame([A, B]), found([A, A], [0.9, 0.8]))], 0)[0] == pytest.approx(0.5)
+
+
+def test_low_objects_and_ignore_regions_neither_help_nor_harm() -> None:
+    low = [0.0, 50.0, 40.0, 70.0]
+    truth = frame([A, low], [[100, 0, 200, 100]])
+    assert ablation.ap_and_f1([(truth, found([low, B, A], [0.9, 0.8, 0.7]))], 0) == (1.0, 1.0)
+    assert ablation.ap_and_f1([(truth, found([], []))], 0) == (0.0, 0.0)
+
+
+def test_the_table_compares_at_the_same_seeds() -> None:
+    results = {
+        "base": {1: {"car_moderate": 10.0}, 2: {"car_moderate": 20.0}},
+        "no EMA": {2: {"car_moderate": 16.0}},
+    }
+    lines = ablation.table(results).splitlines()
+    assert lines[2].startswith("| base | 2 | 15.0 ± 7.1 |") and lines[3].startswith("| no EMA | 1 | 16.0 (-4.0) |")
+
+
+def test_a_variant_without_a_set_sees_the_rest(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for folder in ("kitti/object", "camvid/train", "extra/idd_lite", "extra/dawn_fog"):
+        (root / folder).mkdir(parents=True)
+    options = ablation.Options(root=root, out=tmp_path / "out")
+    for _ in range(2):  # a study that goes on finds the links there
+        seen = ablation.root_without(options, ("camvid", "extra/idd_lite"))
+        assert sorted(p.name for p in seen.iterdir()) == ["extra", "kitti"]
+        assert [p.name for p in (seen / "extra").iterdir()] == ["dawn_fog"] and (seen / "kitti/object").is_dir()
+    assert ablation.root_without(options, ()) == root
+
+
+def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def trained(command: list[str], **_: object) -> None:
+        commands.append(command)
+        if "--out" in command:
+            Path(command[command.index("--out") + 1]).mkdir(parents=True)
+
+    monkeypatch.setattr(ablation.subprocess, "run", trained)
+    monkeypatch.setattr(ablation, "scores", lambda checkpoint, root: {"car_moderate": 5.0})
+    call = [
+        "--root",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--seeds",
+        "1",
+        "2",
+        "--variants",
+        "base",
+        "no EMA",
+    ]
+    done = ablation.result_path(tmp_path / "out", "base", 1)
+    done.parent.mkdir(parents=True)
+    done.write_text(json.dumps({"car_moderate": 7.0}))
+    half = ablation.result_path(tmp_path / "out", "no EMA", 1).parent
+    half.mkdir()
+    (half / "last.pt").touch()
+    assert ablation.main(call) == 0
+    assert len(commands) == 3, "base with seed 1 was done"
+    assert commands[0][-2:] == ["--resume", str(half)]
+    assert "--ema-decay" not in commands[1] and commands[2][-2:] == ["--ema-decay", "0"]
+    assert "| base | 2 | 6.0" in (tmp_path / "out/table.md").read_text()
+    assert ablation.main(call) == 0 and len(commands) == 3
+
+
+def test_every_variant_is_a_legal_command_line() -> None:
+    """A renamed option must not be found out after an hour."""
+    from typing import Annotated
+
+    import tyro
+
+    from training.config import TrainConfig
+
+    for variant in ablation.VARIANTS.values():
+        tyro.cli(Annotated[TrainConfig, tyro.conf.arg(name="")], args=list(variant.options))
+
+
+def test_an_unknown_variant_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ablation.main(["--out", str(tmp_path), "--variants", "no wheels"]) == 2
+    assert "no EMA" in capsys.readouterr().err
