@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -104,7 +105,7 @@ class CachedSource:
         return self.folder / key[:2] / f"{key}.sample"
 
     def _write(self, path: Path, sample: Sample) -> None:
-        beside = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+        beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._written % LOOK_EVERY == 0 and not self._room():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -21,20 +23,27 @@ FORMAT = 1
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write beside, flush to the disk, rename: a kill at any moment leaves the old file or the new one."""
+    content = io.BytesIO()  # torch.save into a file turns a full disk into a riddle
+    torch.save({"format": FORMAT, **state}, content)
     beside = path.with_suffix(".tmp")
     try:
         with open(beside, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
+            _write(file, content.getbuffer())
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-        beside.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
         raise UserError(
-            f"{path}: the checkpoint could not be written ({error})",
+            f"{path}: the checkpoint could not be written ({error.strerror or error})",
             "space and permission in the run folder; the previous checkpoint is untouched",
             f"free some space, then perception train --resume {path.parent}",
         ) from None
+
+
+def _write(file: BinaryIO, content: memoryview) -> None:
+    file.write(content)
+    file.flush()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

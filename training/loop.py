@@ -131,6 +131,8 @@ def _train(config: TrainConfig, run: Path, resume: bool, init: Path | None, devi
                     write_json(run / "results.json", summary(description, progress, scores, config, ended))
         if log and (ended or progress.step % config.checkpoint_every == 0):
             save_checkpoint(run / "last.pt", _state(learner, config, description, progress, {}))
+        if log:
+            log.go_on()
         if ended:
             break
     if log:
