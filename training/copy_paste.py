@@ -22,8 +22,11 @@ from perception.camera import resize
 from perception.types import F32, F64, U8
 from training.picture import SMALLEST_VISIBLE
 
-HEIGHT_M = np.array([1.53, 1.75, 1.74])
-"""Usual height of each class, metres."""
+HEIGHT_M = np.array([1.6, 2.0, 1.9])
+"""Height of each class that its pixels imply on a flat road: medians over 16,789 whole, unhidden objects of KITTI's
+tracking labels. More than people are tall, because kerbs and slopes lift their feet."""
+HEIGHT_SPREAD = (0.85, 1.25)
+"""Of the same, as factors; 10th to 90th percentile there: 0.82 to 1.42 (cars), 0.86 to 1.34 (pedestrians)."""
 CAMERA_HEIGHT_M = 1.65
 """Where no camera is given."""
 WANTED = (100, 250, 200)
@@ -237,7 +240,7 @@ def _place(
         return None
     tall = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
     camera_m = sample.camera.height_m if sample.camera is not None else CAMERA_HEIGHT_M
-    below_horizon = tall * camera_m / (HEIGHT_M[cutout.class_id] * rng.uniform(0.95, 1.05))
+    below_horizon = tall * camera_m / (HEIGHT_M[cutout.class_id] * rng.uniform(*HEIGHT_SPREAD))
     foot = horizon_y + below_horizon
     aside = rng.uniform(-1, 1) * ASIDE_M[cutout.class_id] * below_horizon / camera_m
     wide = tall * source[0] / source[1]
