@@ -2,53 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Iterable
+
 import numpy as np
 
 from perception.boxes import Floats
 from perception.lsap import solver
-from perception.types import I64
+
+Pair = tuple[int, int, float]
+"""Row, column, and what pairing them gains."""
 
 
-def assign(gain: Floats, first: np.ndarray | None = None) -> I64:
-    """Pair rows with columns so that the summed gain is largest.
+def assign(gain: Floats) -> dict[int, int]:
+    """Pair rows with columns so that the summed gain (N, M) is largest; the column of each row that gets one.
 
     Leaving a row or a column alone gains nothing, so a pair is made only where its gain is positive.
+    """
+    rows, columns = (gain > 0).nonzero()
+    return assign_pairs(zip(rows.tolist(), columns.tolist(), gain[rows, columns].tolist(), strict=True))
+
+
+def assign_pairs(pairs: Iterable[Pair], later: Collection[int] = ()) -> dict[int, int]:
+    """`assign` where only some pairs are possible at all, each given once.
 
     Args:
-        gain: (N, M) finite numbers.
-        first: (N,) mask of rows that choose before the others do, who get what is left; None: all at once.
-
-    Returns:
-        The column of each row (N,), -1 for none.
+        pairs: those that are possible.
+        later: rows that choose after the others, from what is left.
     """
-    match = np.empty(len(gain), np.int64)
-    match.fill(-1)
-    if not gain.size:
-        return match
-    rows = (np.maximum.reduce(gain, axis=1) > 0).nonzero()[0]
-    best = gain.argmax(axis=1).take(rows)
+    pairs = list(pairs)
+    best_gain: dict[int, float] = {}
+    match: dict[int, int] = {}
+    for row, column, gain in pairs:
+        if gain > best_gain.get(row, 0.0):
+            best_gain[row], match[row] = gain, column
     # streets are mostly clear: where no two rows like one column best, each gets its best
-    if len(set(best.tolist())) == len(best):
-        match[rows] = best
-    elif first is None or all(first[rows].tolist()):
-        match[rows] = _solve(gain.take(rows, axis=0), best)
-    else:
-        match[first] = assign(gain[first])
-        left = gain[~first]
-        left[:, match[match >= 0]] = 0.0
-        match[~first] = assign(left)
+    if len(set(match.values())) == len(match):
+        return match
+    if later:
+        match = assign_pairs(pair for pair in pairs if pair[0] not in later)
+        taken = set(match.values())
+        return match | assign_pairs(pair for pair in pairs if pair[0] in later and pair[1] not in taken)
+
+    # who alone wants what it likes best gets it; the rest is solved together
+    wanted = Counter(column for _, column, gain in pairs if gain > 0)
+    match = {row: column for row, column in match.items() if wanted[column] == 1}
+    open_pairs = [pair for pair in pairs if pair[2] > 0 and pair[0] not in match]
+    rows, columns = sorted({pair[0] for pair in open_pairs}), sorted({pair[1] for pair in open_pairs})
+    row_at, column_at = ({value: i for i, value in enumerate(values)} for values in (rows, columns))
+    block = np.zeros((len(rows), len(columns)))
+    for row, column, gain in open_pairs:
+        block[row_at[row], column_at[column]] = gain
+    for i, j in zip(*(index.tolist() for index in solver()(block, True)), strict=True):  # True: maximise
+        if block[i, j] > 0:
+            match[rows[i]] = columns[j]
     return match
-
-
-def _solve(gain: Floats, best: I64) -> I64:
-    """`assign` where rows compete; each has a positive gain somewhere, and the largest in the column `best`."""
-    wanted = gain > 0
-    # who alone wants what it likes best gets it; the solver sees the rest
-    competing = (wanted.sum(axis=0).take(best) > 1).nonzero()[0]
-    columns = np.logical_or.reduce(wanted.take(competing, axis=0), axis=0).nonzero()[0]
-    block = np.maximum(gain.take(competing, axis=0).take(columns, axis=1), 0.0)
-    i, j = solver()(block, True)  # True: maximise
-    made = block[i, j] > 0
-    best[competing] = -1
-    best[competing[i[made]]] = columns[j[made]]
-    return best

@@ -18,6 +18,10 @@ A track is tentative until its tracker believes in it. Then it is known and gets
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isnan
+
 import numpy as np
 
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, BoxStates, Noise, correct
@@ -39,19 +43,26 @@ def clean(detections: Detections, low_score: float = 0.0) -> tuple[F64, F64, I64
     boxes = detections.boxes_xyxy.T.astype(np.float64, order="C")
     scores = detections.scores.astype(np.float64)
     class_ids = detections.class_ids
-    if not len(scores):
+    if len(scores) <= MAX_DETECTIONS and _all_usable(detections, low_score):
         return boxes, scores, class_ids
     boxes = np.minimum(np.maximum(boxes, -LIMIT_PX), LIMIT_PX)  # NaN stays
-    size = boxes[2:] - boxes[:2]
-    usable = (np.minimum(size[0], size[1]) >= MIN_BOX_PX) & np.isfinite(scores)
+    usable = (boxes[2:] - boxes[:2] >= MIN_BOX_PX).all(axis=0) & np.isfinite(scores)
     scores = np.minimum(np.maximum(scores, 0.0), 1.0)
     usable &= scores >= low_score
-    if not all(usable.tolist()):
-        boxes, scores, class_ids = boxes[:, usable], scores[usable], class_ids[usable]
-    if len(scores) > MAX_DETECTIONS:
-        best = np.sort(np.argsort(-scores, kind="stable")[:MAX_DETECTIONS])
-        boxes, scores, class_ids = boxes[:, best], scores[best], class_ids[best]
-    return boxes, scores, class_ids
+    boxes, scores, class_ids = boxes[:, usable], scores[usable], class_ids[usable]
+    best = np.sort(np.argsort(-scores, kind="stable")[:MAX_DETECTIONS])
+    return boxes[:, best], scores[best], class_ids[best]
+
+
+def _all_usable(detections: Detections, low_score: float) -> bool:
+    """Whether `clean` has nothing to do, as almost always. What is not a number fails every comparison."""
+    for left, top, right, bottom in detections.boxes_xyxy.tolist():
+        if not -LIMIT_PX <= left <= right - MIN_BOX_PX <= LIMIT_PX:
+            return False
+        if not -LIMIT_PX <= top <= bottom - MIN_BOX_PX <= LIMIT_PX:
+            return False
+    scores = detections.scores.tolist()
+    return not scores or (low_score <= min(scores) and max(scores) <= 1 and not any(map(isnan, scores)))
 
 
 class Clock:
@@ -69,68 +80,46 @@ class Clock:
         return step_s
 
 
+@dataclass(slots=True, eq=False)
+class Life:
+    """What is known of one track but for its place. Frames are the tracker's own count of updates."""
+
+    class_id: int
+    score: float
+    """Of the latest match."""
+    born_frame: int
+    seen_frame: int
+    """Of the latest match."""
+    seen_s: float
+    """Clock at the latest match."""
+    told_frame: int = -1
+    """When it was told last."""
+    track_id: int = 0
+    """0 while it is tentative."""
+    hits: int = 1
+    """Matches so far, the first detection included."""
+    nats: float = 0.0
+    """Log odds that it is an object, for trackers that count them."""
+
+
 class TrackTable:
-    """All living tracks of a tracker, N columns in order of birth."""
+    """All living tracks of a tracker in order of birth: numbers in arrays, lives in a list, one row for each."""
 
     def __init__(self, noise: Noise) -> None:
         self.noise = noise
         self.clock = Clock()
         self.frame = -1
         """Number of the latest frame."""
+        self.lives: list[Life] = []
+        self.class_ids: I64 = np.zeros(0, np.int64)
+        """(N,)"""
         self.states = BoxStates.born(np.zeros((4, 0)), noise)
-        self._counts: I64 = np.zeros((6, 0), np.int64)
-        self._facts: F64 = np.zeros((3, 0))
         self._last_id = 0
         self._check_s, self._check_frame = 0.0, 0
         """Before this time and frame nobody can have been unseen for too long."""
 
     def __len__(self) -> int:
-        return self._facts.shape[1]
-
-    @property
-    def track_ids(self) -> I64:
-        """(N,) view, 0 for tentative tracks."""
-        return self._counts[0]
-
-    @property
-    def class_ids(self) -> I64:
-        """(N,) view."""
-        return self._counts[1]
-
-    @property
-    def hits(self) -> I64:
-        """(N,) view, matches so far, the first detection included."""
-        return self._counts[2]
-
-    @property
-    def seen_frame(self) -> I64:
-        """(N,) view, frame of the latest match."""
-        return self._counts[3]
-
-    @property
-    def born_frame(self) -> I64:
-        """(N,) view."""
-        return self._counts[4]
-
-    @property
-    def told_frame(self) -> I64:
-        """(N,) view, frame in which the track was told last; -1 for never."""
-        return self._counts[5]
-
-    @property
-    def scores(self) -> F64:
-        """(N,) view, of the latest match."""
-        return self._facts[0]
-
-    @property
-    def seen_s(self) -> F64:
-        """(N,) view, clock at the latest match."""
-        return self._facts[1]
-
-    @property
-    def nats(self) -> F64:
-        """(N,) view, log odds that the track is an object, for trackers that count them."""
-        return self._facts[2]
+        return len(self.lives)
 
     def begin(self, timestamp_ns: int, lost_s: float) -> float:
         """A new frame: the step in seconds. Tracks unseen for longer than `lost_s`, or for too many frames, end."""
@@ -139,85 +128,87 @@ class TrackTable:
         now_s, frame = self.clock.now_s, self.frame
         if now_s > self._check_s or frame > self._check_frame:
             patience_s = lost_s + CLOCK_TOLERANCE_S
-            self.forget((self.seen_s < now_s - patience_s) | (self.seen_frame < frame - MAX_UNSEEN_FRAMES))
-            self._check_s = min(self.seen_s.tolist(), default=now_s) + patience_s
-            self._check_frame = min(self.seen_frame.tolist(), default=frame) + MAX_UNSEEN_FRAMES
+            self.keep(
+                [
+                    now_s - life.seen_s <= patience_s and frame - life.seen_frame <= MAX_UNSEEN_FRAMES
+                    for life in self.lives
+                ]
+            )
+            self._check_s = min((life.seen_s for life in self.lives), default=now_s) + patience_s
+            self._check_frame = min((life.seen_frame for life in self.lives), default=frame) + MAX_UNSEEN_FRAMES
         return step_s
 
-    def see(self, match: I64, boxes_cxcywh: F64, variance: F64, scores: F64) -> np.ndarray:
-        """Correct the tracks by their detections and note that they were seen.
+    def see(self, match: dict[int, int], boxes_cxcywh: F64, variance: F64, scores: Sequence[float]) -> None:
+        """Correct tracks by their detections and note that they were seen.
 
         Args:
-            match: (N,) column of each track's detection, -1 for none.
+            match: detection of each track that was seen.
             boxes_cxcywh: (4, M) of all detections.
             variance: (4, M) of all detections.
             scores: (M,)
-
-        Returns:
-            (N,) True for tracks that were seen.
         """
-        seen = match >= 0
-        if not np.count_nonzero(seen):
-            return seen
-        spread = variance.take(match, axis=1)
-        if not all(seen.tolist()):
-            spread[:, ~seen] = np.inf
-        correct(self.states, boxes_cxcywh.take(match, axis=1), spread)
-        hits = self.hits
-        hits += seen
-        np.copyto(self.seen_frame, self.frame, where=seen)
-        np.copyto(self.seen_s, self.clock.now_s, where=seen)
-        np.copyto(self.scores, scores.take(match), where=seen)
-        return seen
+        if not match:
+            return
+        columns = np.zeros(len(self), np.int64)
+        seen = list(match)
+        columns[seen] = list(match.values())
+        spread = variance.take(columns, axis=1)
+        if len(seen) < len(self):
+            unseen = np.ones(len(self), bool)
+            unseen[seen] = False
+            spread[:, unseen] = np.inf
+        correct(self.states, boxes_cxcywh.take(columns, axis=1), spread)
+        lives, frame, now_s = self.lives, self.frame, self.clock.now_s
+        for row, column in match.items():
+            life = lives[row]
+            life.score, life.seen_frame, life.seen_s = scores[column], frame, now_s
+            life.hits += 1
 
-    def start(self, boxes_xyxy: F64, scores: F64, class_ids: I64) -> int:
-        """One tentative track for each detection, as far as there is room; how many. They are the last columns."""
+    def start(self, boxes_xyxy: F64, scores: Sequence[float], class_ids: I64) -> list[Life]:
+        """One tentative track for each detection, as far as there is room; they come last in the table."""
         count = min(len(scores), MAX_TRACKS - len(self))
         if count <= 0:
-            return 0
+            return []
         self.states.append(BoxStates.born(CXCYWH_FROM_XYXY @ boxes_xyxy[:, :count], self.noise))
-        counts, facts = np.zeros((6, count), np.int64), np.zeros((3, count))
-        counts[1], counts[2], counts[3:5], counts[5] = class_ids[:count], 1, self.frame, -1
-        facts[0], facts[1] = scores[:count], self.clock.now_s
-        self._counts = np.concatenate([self._counts, counts], axis=1)
-        self._facts = np.concatenate([self._facts, facts], axis=1)
-        return count
+        self.class_ids = np.concatenate([self.class_ids, class_ids[:count]])
+        born = [
+            Life(class_id, score, self.frame, self.frame, self.clock.now_s)
+            for class_id, score in zip(class_ids[:count].tolist(), scores[:count], strict=True)
+        ]
+        self.lives += born
+        return born
 
-    def confirm(self, ready: np.ndarray) -> None:
-        """Give ids to those tentative tracks where the mask (N,) is True, in order of birth."""
-        ids = self.track_ids
-        new = (ready & (ids == 0)).nonzero()[0]
-        if len(new):
-            ids[new] = range(self._last_id + 1, self._last_id + 1 + len(new))
-            self._last_id += len(new)
+    def confirm(self, life: Life) -> None:
+        """Give a tentative track the next id."""
+        self._last_id += 1
+        life.track_id = self._last_id
 
-    def forget(self, dead: np.ndarray) -> None:
-        """End the tracks where the mask (N,) is True."""
-        if np.count_nonzero(dead):
-            kept = ~dead
+    def keep(self, wanted: list[bool]) -> None:
+        """End the tracks whose entry of N is False."""
+        if not all(wanted):
+            self.lives = [life for life, is_wanted in zip(self.lives, wanted, strict=True) if is_wanted]
+            kept = np.array(wanted)
             self.states.keep(kept)
-            self._counts, self._facts = self._counts[:, kept], self._facts[:, kept]
+            self.class_ids = self.class_ids[kept]
 
-    def tell(self, columns: I64, boxes_cxcywh: F64) -> tuple[Track, ...]:
+    def tell(self, rows: Iterable[int], boxes_cxcywh: F64) -> tuple[Track, ...]:
         """Some tracks as the values that leave the tracker, with the boxes (4, K) to show."""
         shown = np.dot(boxes_cxcywh.T, XYXY_FROM_CXCYWH.T).astype(np.float32)
-        track_ids, class_ids, _, seen_frame, born_frame, _ = self._counts.take(columns, axis=1).tolist()
-        self.told_frame[columns] = self.frame
-        scores, frame = self.scores.take(columns).tolist(), self.frame
+        lives, frame = self.lives, self.frame
         tracks = []
-        for box, track_id, class_id, score, seen, born in zip(
-            shown, track_ids, class_ids, scores, seen_frame, born_frame, strict=True
-        ):
+        for row, box in zip(rows, shown, strict=True):
+            life = lives[row]
+            life.told_frame = frame
             # a frozen dataclass takes 12 slow steps to make; fields that keep their default need none
             track = _NEW_TRACK(Track)
             track.__dict__.update(
-                track_id=track_id,
-                class_id=class_id,
+                track_id=life.track_id,
+                class_id=life.class_id,
                 box_xyxy=box,
-                score=score,
-                state="confirmed" if seen == frame else "lost",
-                age_frames=frame - born + 1,
-                frames_since_seen=frame - seen,
+                score=life.score,
+                state="confirmed" if life.seen_frame == frame else "lost",
+                age_frames=frame - life.born_frame + 1,
+                frames_since_seen=frame - life.seen_frame,
             )
             tracks.append(track)
         return tuple(tracks)

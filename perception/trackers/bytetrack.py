@@ -14,7 +14,7 @@ from perception.boxes import Floats, iou
 from perception.trackers.assignment import assign
 from perception.trackers.base import TrackTable, clean
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
-from perception.types import I64, Detections, Track
+from perception.types import Detections, Track
 
 
 @dataclass(frozen=True)
@@ -63,32 +63,35 @@ class ByteTrackTracker:
         expected = XYXY_FROM_CXCYWH @ table.states.position
         overlap = iou(expected.T, boxes.T)  # (N, M)
         overlap[table.class_ids[:, None] != class_ids] = 0.0
-        known, high = table.track_ids > 0, scores >= config.high_score
-        followed = known & (table.seen_frame == table.frame - 1)
+        high = scores >= config.high_score
         weighted = overlap * scores  # a good box of certain score is worth more than one of doubtful score
-        match = np.full(len(table), -1, np.int64)
-        _match(match, known, high, weighted - config.high_iou)
-        _match(match, followed, ~high, overlap - config.low_iou)
-        _match(match, ~known, high, weighted - config.birth_iou)
+        known = [i for i, life in enumerate(table.lives) if life.track_id]
+        young = [i for i, life in enumerate(table.lives) if not life.track_id]
+        match = _match({}, known, high, weighted - config.high_iou)
+        followed = [i for i in known if table.lives[i].seen_frame == table.frame - 1]
+        match |= _match(match, followed, ~high, overlap - config.low_iou)
+        match |= _match(match, young, high, weighted - config.birth_iou)
         measured = CXCYWH_FROM_XYXY @ boxes
-        seen = table.see(match, measured, np.square(config.noise.measurement * box_size(measured)), scores)
+        variance = np.square(config.noise.measurement * box_size(measured))
+        table.see(match, measured, variance, scores.tolist())
 
-        table.confirm(seen & (table.hits >= config.confirm_hits))
-        found = match[seen & (table.track_ids > 0)]
-        table.forget(~seen & (table.track_ids == 0))
+        for life in table.lives:
+            if not life.track_id and life.hits >= config.confirm_hits:
+                table.confirm(life)
+        told = [match[i] for i, life in enumerate(table.lives) if life.track_id and i in match]
+        table.keep([life.track_id > 0 or life.seen_frame == table.frame for life in table.lives])
+        rows = [i for i, life in enumerate(table.lives) if life.track_id and life.seen_frame == table.frame]
         free = scores >= max(config.birth_score, config.high_score)
-        free[match[seen]] = False
-        table.start(boxes[:, free], scores[free], class_ids[free])
-        told = ((table.track_ids > 0) & (table.seen_frame == table.frame)).nonzero()[0]
-        return table.tell(told, measured[:, found])
+        free[list(match.values())] = False
+        table.start(boxes[:, free], scores[free].tolist(), class_ids[free])
+        return table.tell(rows, measured[:, told])
 
 
-def _match(match: I64, seeking: np.ndarray, offered: np.ndarray, gain: Floats) -> None:
-    """One stage: pair tracks that seek and have no detection yet with free detections on offer; `match` in place."""
+def _match(match: dict[int, int], seeking: list[int], offered: np.ndarray, gain: Floats) -> dict[int, int]:
+    """One stage: pair tracks that seek and have no detection yet with free detections on offer."""
+    rows = [row for row in seeking if row not in match]
     free = offered.copy()
-    free[match[match >= 0]] = False
-    rows, columns = (seeking & (match < 0)).nonzero()[0], free.nonzero()[0]
-    if len(rows) and len(columns):
-        chosen = assign(gain[np.ix_(rows, columns)])
-        made = chosen >= 0
-        match[rows[made]] = columns[chosen[made]]
+    free[list(match.values())] = False
+    columns = free.nonzero()[0].tolist()
+    chosen = assign(gain[np.ix_(rows, columns)])
+    return {rows[i]: columns[j] for i, j in chosen.items()}

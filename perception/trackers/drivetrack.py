@@ -35,12 +35,11 @@ from math import log, pi
 import numpy as np
 
 from perception.boxes import intersection
-from perception.trackers.assignment import assign
-from perception.trackers.base import CLOCK_TOLERANCE_S, TrackTable, clean
+from perception.trackers.assignment import assign_pairs
+from perception.trackers.base import CLOCK_TOLERANCE_S, Life, TrackTable, clean
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
 from perception.types import F64, I64, Detections, Track
 
-NOBODY = np.zeros(0, np.int64)
 SURE_SCORE = 0.999
 """No detection counts as surer than this, none as less sure than its complement."""
 
@@ -114,15 +113,16 @@ class DriveTracker:
         self.config = config
         # what the settings come to in the formulas below
         self._deviation = config.noise.measurement * (1 + config.doubt), config.noise.measurement * config.doubt
-        self._slip, self._far_slip = config.slip**2, (2 * config.slip) ** 2
-        self._log_shares = log(1 - config.slip_share) - 2 * log(2 * pi), log(config.slip_share) - 2 * log(2 * pi)
+        self._far_slip = (2 * config.slip) ** 2
+        self._log_shares = np.log([[1 - config.slip_share], [config.slip_share]]) - 2 * log(2 * pi)  # (2, 1)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
         first = FIRST_TYPICAL_SCORE if self.config.learn_scores else 1.0
-        self._typical, self._even_nats = np.zeros((2, len(self.config.even_scores)))
-        for kind in range(len(self._typical)):
+        kinds = len(self.config.even_scores)
+        self._typical, self._even_nats = np.zeros(kinds), [0.0] * kinds
+        for kind in range(kinds):
             self._believe(kind, first)
         self._table = TrackTable(self.config.noise)
 
@@ -138,128 +138,111 @@ class DriveTracker:
         boxes, scores, class_ids = clean(detections, config.low_score)
         dt_s = table.begin(timestamp_ns, config.lost_s)
         predict(table.states, dt_s, config.noise, projective=config.projective)
-        if not len(scores):
-            self._judge_young(np.full(len(table), -1))
-            return ()
-
         measured = np.dot(CXCYWH_FROM_XYXY, boxes)
-        nats = self._log_odds(scores, class_ids)
-        match = NOBODY
-        if len(table):
+        told_scores, match = scores.tolist(), {}
+        if len(table) and len(scores):
             sizes = box_size(measured)
             surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), 1.0)
             variance = np.square((self._deviation[0] - self._deviation[1] * surety) * sizes)
             match = self._pair(measured, sizes, variance, surety, class_ids)
-            seen = table.see(match, measured, variance, scores)
-            np.add(table.nats, nats.take(match), out=table.nats, where=seen)
-            if config.learn_scores:
-                self._learn(seen)
-        if np.count_nonzero(match >= 0) < len(scores):
-            match = self._start(match, boxes, scores, class_ids, nats)
-        match = self._judge_young(match)
+            table.see(match, measured, variance, told_scores)
+            self._weigh([table.lives[row] for row in match], config.learn_scores)
+        if len(match) < len(told_scores):
+            self._start(match, boxes, told_scores, class_ids)
         return self._tell(match, measured, boxes)
 
-    def _pair(self, measured: F64, sizes: F64, variance: F64, surety: F64, class_ids: I64) -> I64:
-        """The detection of each track, (N,), -1 for none: the pairing that gains most, known tracks first."""
+    def _pair(self, measured: F64, sizes: F64, variance: F64, surety: F64, class_ids: I64) -> dict[int, int]:
+        """The detection of each track that has one: the pairing that gains most, known tracks first."""
         config, table = self.config, self._table
         position, spread = table.states.position, table.states.var_pp
         # almost all pairs are far apart: look across first, in full only at the rest
-        across = position[0][:, None] - measured[0]  # (N, M)
-        across *= across
+        across = np.square(position[0][:, None] - measured[0])  # (N, M)
         reach = variance[0] + self._far_slip * np.square(sizes[0])
         near = across < FAR_SIGMAS_SQUARED * (spread[0][:, None] + reach)
         near &= table.class_ids[:, None] == class_ids
         rows, columns = near.nonzero()
-        unit = box_size(position).take(rows, axis=1)
-        unit *= sizes.take(columns, axis=1)  # (4, K) squared size of the pair's boxes, in which the rest is told
-        error = measured.take(columns, axis=1) - position.take(rows, axis=1)
-        error *= error
-        error /= unit
-        spread = spread.take(rows, axis=1) + variance.take(columns, axis=1)
-        spread /= unit
-        exact, slipped = self._log_shares
-        gain = np.logaddexp(exact + _log_density(error, spread), slipped + _log_density(error, spread + self._slip))
-        gain += config.score_nats * surety.take(columns)
-        missed = table.seen_frame < table.frame - 1
-        if np.count_nonzero(missed):
-            unseen_s = (table.clock.now_s - table.seen_s) * missed
-            gain -= config.unseen_nats_per_s * unseen_s.take(rows)
-        gains = np.zeros(near.shape)
-        gains[near] = gain
-        return assign(gains, table.track_ids > 0)
+        # (4, K) squared size of the pair's boxes, in which the rest is told
+        unit = box_size(position).take(rows, axis=1) * sizes.take(columns, axis=1)
+        error = np.square(measured.take(columns, axis=1) - position.take(rows, axis=1)) / unit
+        # the variance of an exact box and of a slipped one, side by side
+        either = np.empty((2, *unit.shape))  # (2, 4, K)
+        np.divide(spread.take(rows, axis=1) + variance.take(columns, axis=1), unit, out=either[0])
+        np.add(either[0], config.slip**2, out=either[1])
+        density = np.add.reduce(error / either + np.log(either), axis=1)  # of four independent coordinates, (2, K)
+        density *= -0.5
+        density += self._log_shares
+        gain = np.logaddexp(density[0], density[1]) + (config.score_nats * surety).take(columns)
+        now_s, last = table.clock.now_s, table.frame - 1
+        unseen_s = [0.0 if life.seen_frame == last else now_s - life.seen_s for life in table.lives]
+        if any(unseen_s):
+            gain -= config.unseen_nats_per_s * np.array(unseen_s).take(rows)
+        good = gain > 0
+        young = {row for row, life in enumerate(table.lives) if not life.track_id}
+        return assign_pairs(zip(rows[good].tolist(), columns[good].tolist(), gain[good].tolist(), strict=True), young)
 
-    def _start(self, match: I64, boxes: F64, scores: F64, class_ids: I64, nats: F64) -> I64:
-        """New tracks from detections that nobody claimed; `match` with theirs."""
+    def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
+        """New tracks from detections that nobody claimed; they join the match."""
         config, table = self.config, self._table
-        free = np.ones(len(scores), bool)
-        seen = match >= 0
-        taken = match[seen]
-        free[taken] = False
-        new = free.nonzero()[0]
-        if len(taken):
+        taken = list(match.values())
+        new = sorted(set(range(len(scores))) - set(taken))
+        if taken:
             ours, theirs = boxes.take(new, axis=1), boxes.take(taken, axis=1)
             shared = intersection(ours.T, theirs.T)  # (K, F)
             both = _area(ours)[:, None] + _area(theirs)
             same = shared > config.duplicate_iou * (both - shared)
             same &= class_ids[new][:, None] == class_ids[taken]
-            new = new[~np.logical_or.reduce(same, axis=1)]
-        if not len(new):
-            return match
-        count = table.start(boxes.take(new, axis=1), scores[new], class_ids[new])
-        new = new[:count]
-        table.nats[len(match) :] = nats[new]
+            doubled = np.logical_or.reduce(same, axis=1).tolist()
+            new = [column for column, is_double in zip(new, doubled, strict=True) if not is_double]
+        if not new:
+            return
+        count = len(table)
+        born = table.start(boxes.take(new, axis=1), [scores[column] for column in new], class_ids.take(new))
+        self._weigh(born, learn=False)
+        match |= zip(range(count, count + len(born)), new, strict=False)
         if config.shared_motion:
-            steady = seen & (table.hits[: len(match)] >= SHARED_MOTION_TRACKS)
-            if np.count_nonzero(steady) >= SHARED_MOTION_TRACKS:
+            steady = [row for row in match if row < count and table.lives[row].hits >= SHARED_MOTION_TRACKS]
+            if len(steady) >= SHARED_MOTION_TRACKS:
                 velocity = table.states.velocity[0]
-                velocity[len(match) :] = _median(velocity[: len(match)][steady])
-        return np.concatenate([match, new])
+                velocity[count:] = sorted(velocity[steady].tolist())[len(steady) // 2]
 
-    def _judge_young(self, match: I64) -> I64:
-        """Tentative tracks with evidence become known, those missed for too long end; `match` without these."""
+    def _tell(self, match: dict[int, int], measured: F64, boxes: F64) -> tuple[Track, ...]:
+        """The tracks to tell and their boxes. Young tracks with evidence become known, those missed for long end."""
         config, table = self.config, self._table
-        young = table.track_ids == 0
-        if not np.count_nonzero(young):
-            return match
-        seen = match >= 0
-        table.confirm(seen & (table.nats >= config.confirm_nats))
-        dead = young & ~seen & (table.seen_s < table.clock.now_s - config.tentative_s - CLOCK_TOLERANCE_S)
-        if not np.count_nonzero(dead):
-            return match
-        table.forget(dead)
-        return match[~dead]
+        frame, now_s = table.frame, table.clock.now_s
+        earliest_s = now_s - config.tentative_s - CLOCK_TOLERANCE_S
+        earliest_hidden_s = now_s - config.hidden_s - CLOCK_TOLERANCE_S
+        told, missing, dead = [], [], False
+        for row, life in enumerate(table.lives):
+            if life.seen_frame == frame:
+                if life.track_id:
+                    told.append(row)
+                elif life.nats >= config.confirm_nats:
+                    table.confirm(life)
+                    told.append(row)
+            elif not life.track_id:
+                dead = dead or life.seen_s < earliest_s
+            elif life.told_frame == frame - 1 and life.seen_s >= earliest_hidden_s and life.hits >= HIDDEN_AFTER_HITS:
+                missing.append(row)
+        found = np.array([match[row] for row in told], np.int64)
+        shown = config.smoothing * table.states.position.take(np.array(told, np.int64), axis=1)
+        shown += (1 - config.smoothing) * measured.take(found, axis=1)
+        if missing and match and config.hidden_s > 0:
+            hidden = self._hidden(missing, boxes.take(list(match.values()), axis=1))
+            shown = np.concatenate([shown, table.states.position[:, hidden]], axis=1)
+            order = sorted(range(len(told) + len(hidden)), key=(told + hidden).__getitem__)
+            told, shown = sorted(told + hidden), shown[:, order]
+        tracks = table.tell(told, shown)
+        if dead:
+            table.keep([life.track_id > 0 or life.seen_s >= earliest_s for life in table.lives])
+        return tracks
 
-    def _tell(self, match: I64, measured: F64, boxes: F64) -> tuple[Track, ...]:
-        """The tracks to tell and their boxes."""
-        config, table = self.config, self._table
-        known = table.track_ids > 0
-        columns = ((match >= 0) & known).nonzero()[0]
-        filtered = table.states.position.take(columns, axis=1)
-        shown = config.smoothing * filtered + (1 - config.smoothing) * measured.take(match.take(columns), axis=1)
-        hidden = self._hidden(match, boxes)
-        if len(hidden):
-            columns = np.concatenate([columns, hidden])
-            order = columns.argsort()
-            shown = np.concatenate([shown, table.states.position.take(hidden, axis=1)], axis=1).take(order, axis=1)
-            columns = columns[order]
-        return table.tell(columns, shown)
-
-    def _hidden(self, match: I64, boxes: F64) -> I64:
-        """Known tracks (K,) that were told in the last frame and that a nearer box covers in this one."""
-        config, table = self.config, self._table
-        missing = (match < 0) & (table.told_frame == table.frame - 1)
-        if not np.count_nonzero(missing) or config.hidden_s <= 0:
-            return NOBODY
-        missing &= (table.hits >= HIDDEN_AFTER_HITS) & (
-            table.seen_s >= table.clock.now_s - config.hidden_s - CLOCK_TOLERANCE_S
-        )
-        columns = missing.nonzero()[0]
-        expected = np.dot(XYXY_FROM_CXCYWH, table.states.position.take(columns, axis=1))
-        front = boxes[:, match[match >= 0]]
+    def _hidden(self, rows: list[int], front: F64) -> list[int]:
+        """Those of the tracks that a nearer box of this frame (4, F) covers."""
+        expected = np.dot(XYXY_FROM_CXCYWH, self._table.states.position.take(rows, axis=1))
         level = GROUND_TOLERANCE * (expected[3] - expected[1])
         cover = front[3] >= (expected[3] - level)[:, None]  # (K, F)
-        cover &= intersection(expected.T, front.T) > (config.hidden_cover * _area(expected))[:, None]
-        return columns[np.logical_or.reduce(cover, axis=1)]
+        cover &= intersection(expected.T, front.T) > (self.config.hidden_cover * _area(expected))[:, None]
+        return [row for row, covered in zip(rows, cover.any(axis=1).tolist(), strict=True) if covered]
 
     # ------------------------------------------------------------ what a score is worth
 
@@ -268,45 +251,23 @@ class DriveTracker:
         even = min(self.config.even_scores[kind], EVEN_SHARE * typical)
         self._typical[kind], self._even_nats[kind] = typical, log(even / (1 - even))
 
-    def _log_odds(self, scores: F64, class_ids: I64) -> F64:
-        """How much a detection of such a score speaks for an object, in nats, (N,)."""
-        scores = np.minimum(np.maximum(scores, 1 - SURE_SCORE), SURE_SCORE)
-        return np.log(scores / (1 - scores)) - self._even_nats.take(class_ids, mode="clip")
-
-    def _learn(self, seen: np.ndarray) -> None:
-        """Move the typical score of each class by what its steady tracks scored in this frame."""
-        table = self._table
-        typical = self._typical.tolist()
-        moves = [0.0] * len(typical)
-        for is_seen, hits, score, class_id in zip(
-            seen.tolist(), table.hits.tolist(), table.scores.tolist(), table.class_ids.tolist(), strict=True
-        ):
-            if is_seen and hits >= STEADY_HITS:
-                kind = min(max(class_id, 0), len(typical) - 1)
+    def _weigh(self, seen: list[Life], learn: bool) -> None:
+        """Add what their latest scores speak for these tracks; learn from steady ones what is typical of a class."""
+        last = len(self._even_nats) - 1
+        typical, moves = self._typical.tolist(), [0.0] * (last + 1)
+        for life in seen:
+            kind, score = min(max(life.class_id, 0), last), life.score
+            sure = min(max(score, 1 - SURE_SCORE), SURE_SCORE)
+            life.nats += log(sure / (1 - sure)) - self._even_nats[kind]
+            if life.hits >= STEADY_HITS:
                 moves[kind] += TYPICAL_QUANTILE - (score < typical[kind])
-        for kind, move in enumerate(moves):
-            if move:
-                moved = typical[kind] + TYPICAL_STEP * move
-                self._believe(kind, min(max(moved, LEAST_TYPICAL_SCORE), 1.0))
+        if learn:
+            for kind, move in enumerate(moves):
+                if move:
+                    moved = typical[kind] + TYPICAL_STEP * move
+                    self._believe(kind, min(max(moved, LEAST_TYPICAL_SCORE), 1.0))
 
 
 def _area(boxes: F64) -> F64:
     """Of boxes in columns (4, N), (N,)."""
     return (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
-
-
-def _median(values: F64) -> float:
-    """The upper median; NumPy's takes longer than all else that a new track costs."""
-    return float(np.sort(values)[len(values) // 2])
-
-
-def _log_density(error: F64, spread: F64) -> F64:
-    """Of a normal distribution of four independent coordinates, but for the constant, (K,).
-
-    Args:
-        error: (4, K) squared.
-        spread: (4, K) variances.
-    """
-    terms = error / spread
-    terms += np.log(spread)
-    return -0.5 * np.add.reduce(terms, axis=0)

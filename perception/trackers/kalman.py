@@ -121,25 +121,27 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
     if dt_s <= 0 or not len(states):
         return
     data = states.data
-    push = noise.acceleration_column * box_size(data[0])
+    position, velocity, _, var_pv, var_vv = data
+    push = noise.acceleration_column * box_size(position)
     push *= push
     if projective:
         # a step of stretched time is a plain step at a stretched rate; after it the rate has stretched once more
-        stretch = _stretch(states, dt_s)
+        stretch = _stretch(position[3], velocity[3], var_vv[3], dt_s)
         stretch_squared = stretch * stretch
-        data[1] *= stretch
-        data[3] *= stretch
-        data[4] *= stretch_squared
+        velocity *= stretch
+        var_pv *= stretch
+        var_vv *= stretch_squared
         push *= stretch_squared * stretch
     move, grow = _step(dt_s)
-    data = np.dot(move, data.reshape(5, -1)).reshape(data.shape)
-    data[2:] += grow * push
+    states.data = data = np.dot(move, data.reshape(5, -1)).reshape(data.shape)
+    variances = data[2:]
+    variances += grow * push
+    position, velocity, _, var_pv, var_vv = data
     if projective:
-        data[1] *= stretch
-        data[3] *= stretch
-        data[4] *= stretch_squared
-    np.maximum(data[0, 2:], MIN_SIZE_PX, out=data[0, 2:])
-    states.data = data
+        velocity *= stretch
+        var_pv *= stretch
+        var_vv *= stretch_squared
+    np.maximum(position[2:], MIN_SIZE_PX, out=position[2:])
 
 
 @lru_cache(maxsize=64)
@@ -151,9 +153,8 @@ def _step(dt_s: float) -> tuple[F64, F64]:
     return move, np.array([dt_s**3 / 3, dt_s**2 / 2, dt_s]).reshape(3, 1, 1)
 
 
-def _stretch(states: BoxStates, dt_s: float) -> F64:
-    """τ / t of `predict`, (4, N), the same in all rows."""
-    height, growth, variance = states.data[0, 3], states.data[1, 3], states.data[4, 3]
+def _stretch(height: F64, growth: F64, variance: F64, dt_s: float) -> F64:
+    """τ / t of `predict`, (4, N), the same in all rows; from heights, their rates and variances of these, (N,)."""
     # an uncertain rate of growth is trusted less: shrunk by its own signal-to-noise ratio
     square = growth * growth
     used_up = square * growth / ((square + variance) * height)

@@ -57,12 +57,15 @@ class SortTracker:
         overlap[table.class_ids[:, None] != class_ids] = 0.0
         match = assign(overlap - config.least_iou)
         measured = CXCYWH_FROM_XYXY @ boxes
-        seen = table.see(match, measured, np.square(config.noise.measurement * box_size(measured)), scores)
+        variance = np.square(config.noise.measurement * box_size(measured))
+        table.see(match, measured, variance, scores.tolist())
 
-        table.confirm(seen & (table.hits >= config.confirm_hits))
-        table.forget(~seen & (table.track_ids == 0))
+        for life in table.lives:
+            if not life.track_id and life.hits >= config.confirm_hits:
+                table.confirm(life)
+        table.keep([life.track_id > 0 or life.seen_frame == table.frame for life in table.lives])
         free = np.ones(len(scores), bool)
-        free[match[seen]] = False
-        table.start(boxes[:, free], scores[free], class_ids[free])
-        told = ((table.track_ids > 0) & (table.seen_frame == table.frame)).nonzero()[0]
+        free[list(match.values())] = False
+        table.start(boxes[:, free], scores[free].tolist(), class_ids[free])
+        told = [i for i, life in enumerate(table.lives) if life.track_id and life.seen_frame == table.frame]
         return table.tell(told, table.states.position[:, told])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from perception.trackers.assignment import assign
+from perception.trackers.assignment import assign, assign_pairs
 
 
 def best_total(gain: np.ndarray) -> float:
@@ -24,16 +24,11 @@ gains = st.tuples(st.integers(1, 4), st.integers(1, 5)).flatmap(
 )
 
 
-def pairs(match: np.ndarray) -> list[tuple[int, int]]:
-    """Of row and column, checked to be one to one."""
-    made = [(i, j) for i, j in enumerate(match.tolist()) if j >= 0]
-    assert len({j for _, j in made}) == len(made)
-    return made
-
-
-def total(gain: np.ndarray, match: np.ndarray) -> float:
-    assert all(gain[i, j] > 0 for i, j in pairs(match))
-    return sum(gain[i, j] for i, j in pairs(match))
+def total(gain: np.ndarray, match: dict[int, int]) -> float:
+    """What a match gains, checked to be one to one and worth making."""
+    assert len(set(match.values())) == len(match)
+    assert all(gain[i, j] > 0 for i, j in match.items())
+    return sum(gain[i, j] for i, j in match.items())
 
 
 @settings(deadline=None)
@@ -43,26 +38,26 @@ def test_no_other_pairing_gains_more(gain: np.ndarray) -> None:
 
 
 @settings(deadline=None)
-@given(gains, st.lists(st.booleans(), min_size=4, max_size=4))
-def test_the_first_choose_as_if_alone_the_others_from_what_is_left(gain: np.ndarray, order: list[bool]) -> None:
-    first = np.array(order[: len(gain)])
-    match = assign(gain, first)
-    taken = [j for i, j in pairs(match) if first[i]]
-    assert total(gain, np.where(first, match, -1)) == (best_total(gain[first]) if first.any() else 0)
-    left = np.delete(gain, taken, axis=1)[~first]
-    assert total(gain, np.where(first, -1, match)) == (best_total(left) if left.size else 0)
+@given(gains, st.sets(st.integers(0, 3)))
+def test_who_comes_later_gets_what_is_left(gain: np.ndarray, later: set[int]) -> None:
+    every = [(i, j, gain[i, j]) for i, j in np.ndindex(gain.shape)]
+    match = assign_pairs(every, later)
+    first = [i for i in range(len(gain)) if i not in later]
+    others = [i for i in range(len(gain)) if i in later]
+    assert total(gain, {i: j for i, j in match.items() if i in first}) == (best_total(gain[first]) if first else 0)
+    left = np.delete(gain[others], [match[i] for i in first if i in match], axis=1)
+    assert total(gain, {i: j for i, j in match.items() if i in later}) == (best_total(left) if left.size else 0)
 
 
 def test_one_poor_pair_does_not_cost_a_good_one() -> None:
-    assert assign(np.array([[0.9, 0.2], [0.3, -1.0]])).tolist() == [0, -1]
+    assert assign(np.array([[0.9, 0.2], [0.3, -1.0]])) == {0: 0}
 
 
 def test_who_competes_is_solved_together() -> None:
     """Both rows like the first column best; the third row is not in their way."""
-    assert assign(np.array([[5.0, 4.0, 0.0], [5.0, 1.0, 0.0], [0.0, 2.0, 3.0]])).tolist() == [1, 0, 2]
+    assert assign(np.array([[5.0, 4.0, 0.0], [5.0, 1.0, 0.0], [0.0, 2.0, 3.0]])) == {0: 1, 1: 0, 2: 2}
 
 
 def test_nothing_to_pair() -> None:
-    for shape in ((0, 0), (0, 3), (3, 0)):
-        assert assign(np.zeros(shape)).tolist() == [-1] * shape[0]
-    assert assign(np.full((2, 2), -1.0), np.array([True, False])).tolist() == [-1, -1]
+    for shape in ((0, 0), (0, 3), (3, 0), (2, 2)):
+        assert assign(np.zeros(shape)) == {}

@@ -105,4 +105,4 @@ def test_a_box_of_infinite_variance_changes_nothing() -> None:
 def test_the_two_forms_of_a_box_are_each_others_inverse() -> None:
     corners = np.array([[80.0], [40.0], [120.0], [60.0]])
     assert (CXCYWH_FROM_XYXY @ corners == BOX).all()
-    assert (XYXY_FROM_CXCYWH @ BOX == corners).all()
+    assert (corners == XYXY_FROM_CXCYWH @ BOX).all()
