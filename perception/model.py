@@ -47,8 +47,8 @@ class ModelSpec:
     data_hash: str = ""
     """Hash of the list of training files."""
     suppression: bool = True
-    """Whether duplicates are suppressed in the graph; False for a one-to-one head, which makes none. Either way nothing
-    is left to do outside the graph."""
+    """Whether duplicates are suppressed in the graph; False for a one-to-one head, which makes none. Either way
+    nothing is left to do outside the graph."""
     contract: int = CONTRACT_VERSION
     """Version of inputs and outputs."""
 
