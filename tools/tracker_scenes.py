@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +138,25 @@ def crowd(count: int, frames: int, seed: int = 0) -> list[Detections]:
             )
         )
     return found
+
+
+def scored(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Detections], Detections]:
+    """Detections whose scores are changed."""
+    return lambda found: replace(found, scores=change(found.scores).astype(np.float32))
+
+
+HABITS: dict[str, Callable[[Detections], Detections]] = {
+    "s, as they are": lambda found: found,
+    "all 1": scored(np.ones_like),
+    "all 1, from 0.5 on": lambda found: scored(np.ones_like)(found[found.scores > 0.5]),
+    "all 0.5": scored(lambda s: np.full_like(s, 0.5)),
+    "0.3 + 0.3 s": scored(lambda s: 0.3 + 0.3 * s),
+    "s / 2": scored(lambda s: s / 2),
+    "s cubed": scored(lambda s: s**3),
+    "cube root of s": scored(np.cbrt),
+    "100 s": scored(lambda s: 100 * s),
+}
+"""What other detectors might say of the same boxes."""
 
 
 def draw_curves(curves: dict[str, dict[str, list[float]]], path: Path) -> None:

@@ -24,13 +24,13 @@ def assign(gain: Floats) -> dict[int, int]:
 
 
 def assign_pairs(pairs: Iterable[Pair], later: Collection[int] = ()) -> dict[int, int]:
-    """`assign` where only some pairs are possible at all, each given once.
+    """`assign` where only some pairs are possible at all.
 
     Args:
-        pairs: those that are possible.
+        pairs: those that are possible, each once; those that gain nothing are not made.
         later: rows that choose after the others, from what is left.
     """
-    pairs = list(pairs)
+    pairs = [pair for pair in pairs if pair[2] > 0]
     best_gain: dict[int, float] = {}
     match: dict[int, int] = {}
     for row, column, gain in pairs:
@@ -39,21 +39,39 @@ def assign_pairs(pairs: Iterable[Pair], later: Collection[int] = ()) -> dict[int
     # streets are mostly clear: where no two rows like one column best, each gets its best
     if len(set(match.values())) == len(match):
         return match
-    if later:
-        match = assign_pairs(pair for pair in pairs if pair[0] not in later)
-        taken = set(match.values())
-        return match | assign_pairs(pair for pair in pairs if pair[0] in later and pair[1] not in taken)
+
+    # mostly those that compete have nothing else to choose: the strongest gets it
+    choices = Counter([pair[0] for pair in pairs])
+    rivals: dict[int, list[int]] = {}
+    for row, column in match.items():
+        rivals.setdefault(column, []).append(row)
+    contests = [rows for rows in rivals.values() if len(rows) > 1]
+    if all(choices[row] == 1 for rows in contests for row in rows):
+        for rows in contests:
+            winner = max(rows, key=lambda row: (row not in later, best_gain[row]))
+            for row in rows:
+                if row != winner:
+                    del match[row]
+        return match
 
     # who alone wants what it likes best gets it; the rest is solved together
-    wanted = Counter(column for _, column, gain in pairs if gain > 0)
+    wanted = Counter([pair[1] for pair in pairs])
     match = {row: column for row, column in match.items() if wanted[column] == 1}
-    open_pairs = [pair for pair in pairs if pair[2] > 0 and pair[0] not in match]
-    rows, columns = sorted({pair[0] for pair in open_pairs}), sorted({pair[1] for pair in open_pairs})
+    pairs = [pair for pair in pairs if pair[0] not in match]
+    if later:
+        match |= _solve([pair for pair in pairs if pair[0] not in later])
+        taken = set(match.values())
+        return match | _solve([pair for pair in pairs if pair[0] in later and pair[1] not in taken])
+    return match | _solve(pairs)
+
+
+def _solve(pairs: list[Pair]) -> dict[int, int]:
+    """The pairing of largest gain by the general method."""
+    rows, columns = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     row_at, column_at = ({value: i for i, value in enumerate(values)} for values in (rows, columns))
     block = np.zeros((len(rows), len(columns)))
-    for row, column, gain in open_pairs:
+    for row, column, gain in pairs:
         block[row_at[row], column_at[column]] = gain
-    for i, j in zip(*(index.tolist() for index in solver()(block, True)), strict=True):  # True: maximise
-        if block[i, j] > 0:
-            match[rows[i]] = columns[j]
-    return match
+    i, j = solver()(block, True)  # True: maximise
+    made = zip(i.tolist(), j.tolist(), block[i, j].tolist(), strict=True)
+    return {rows[row]: columns[column] for row, column, gain in made if gain > 0}

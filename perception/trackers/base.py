@@ -149,15 +149,12 @@ class TrackTable:
         """
         if not match:
             return
-        columns = np.zeros(len(self), np.int64)
-        seen = list(match)
-        columns[seen] = list(match.values())
-        spread = variance.take(columns, axis=1)
-        if len(seen) < len(self):
-            unseen = np.ones(len(self), bool)
-            unseen[seen] = False
-            spread[:, unseen] = np.inf
-        correct(self.states, boxes_cxcywh.take(columns, axis=1), spread)
+        columns = [match.get(row, -1) for row in range(len(self))]
+        index = np.array(columns)
+        spread = variance.take(index, axis=1)
+        if len(match) < len(columns):
+            spread[:, index < 0] = np.inf
+        correct(self.states, boxes_cxcywh.take(index, axis=1), spread)
         lives, frame, now_s = self.lives, self.frame, self.clock.now_s
         for row, column in match.items():
             life = lives[row]

@@ -34,7 +34,6 @@ from math import log, pi
 
 import numpy as np
 
-from perception.boxes import intersection
 from perception.trackers.assignment import assign_pairs
 from perception.trackers.base import CLOCK_TOLERANCE_S, Life, TrackTable, clean
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
@@ -90,6 +89,8 @@ class DriveConfig:
             raise ValueError(f"even_scores: found {self.even_scores}, expected one or more numbers between 0 and 1")
 
 
+Corners = list[float]
+"""Left, top, right, bottom of a box."""
 FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
 """What steady objects are taken to score before any were seen, and the least that is believed."""
 TYPICAL_QUANTILE, TYPICAL_STEP, STEADY_HITS = 0.75, 0.02, 5
@@ -113,6 +114,8 @@ class DriveTracker:
         self.config = config
         # what the settings come to in the formulas below
         self._deviation = config.noise.measurement * (1 + config.doubt), config.noise.measurement * config.doubt
+        # overlap above t means shared area above t / (1 + t) of both areas together
+        self._double = config.duplicate_iou / (1 + config.duplicate_iou)
         self._far_slip = (2 * config.slip) ** 2
         self._log_shares = np.log([[1 - config.slip_share], [config.slip_share]]) - 2 * log(2 * pi)  # (2, 1)
         self.reset()
@@ -183,16 +186,16 @@ class DriveTracker:
     def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
         """New tracks from detections that nobody claimed; they join the match."""
         config, table = self.config, self._table
-        taken = list(match.values())
-        new = sorted(set(range(len(scores))) - set(taken))
-        if taken:
-            ours, theirs = boxes.take(new, axis=1), boxes.take(taken, axis=1)
-            shared = intersection(ours.T, theirs.T)  # (K, F)
-            both = _area(ours)[:, None] + _area(theirs)
-            same = shared > config.duplicate_iou * (both - shared)
-            same &= class_ids[new][:, None] == class_ids[taken]
-            doubled = np.logical_or.reduce(same, axis=1).tolist()
-            new = [column for column, is_double in zip(new, doubled, strict=True) if not is_double]
+        corners, kinds = boxes.T.tolist(), class_ids.tolist()
+        taken = [(corners[column], kinds[column]) for column in match.values()]
+        new = []
+        for column in sorted(set(range(len(scores))) - set(match.values())):
+            box, kind = corners[column], kinds[column]
+            for other, other_kind in taken:
+                if kind == other_kind and _shared(box, other) > self._double * (_area(box) + _area(other)):
+                    break
+            else:
+                new.append(column)
         if not new:
             return
         count = len(table)
@@ -227,7 +230,7 @@ class DriveTracker:
         shown = config.smoothing * table.states.position.take(np.array(told, np.int64), axis=1)
         shown += (1 - config.smoothing) * measured.take(found, axis=1)
         if missing and match and config.hidden_s > 0:
-            hidden = self._hidden(missing, boxes.take(list(match.values()), axis=1))
+            hidden = self._hidden(missing, boxes.take(list(match.values()), axis=1).T.tolist())
             shown = np.concatenate([shown, table.states.position[:, hidden]], axis=1)
             order = sorted(range(len(told) + len(hidden)), key=(told + hidden).__getitem__)
             told, shown = sorted(told + hidden), shown[:, order]
@@ -236,13 +239,15 @@ class DriveTracker:
             table.keep([life.track_id > 0 or life.seen_s >= earliest_s for life in table.lives])
         return tracks
 
-    def _hidden(self, rows: list[int], front: F64) -> list[int]:
-        """Those of the tracks that a nearer box of this frame (4, F) covers."""
-        expected = np.dot(XYXY_FROM_CXCYWH, self._table.states.position.take(rows, axis=1))
-        level = GROUND_TOLERANCE * (expected[3] - expected[1])
-        cover = front[3] >= (expected[3] - level)[:, None]  # (K, F)
-        cover &= intersection(expected.T, front.T) > (self.config.hidden_cover * _area(expected))[:, None]
-        return [row for row, covered in zip(rows, cover.any(axis=1).tolist(), strict=True) if covered]
+    def _hidden(self, rows: list[int], front: list[Corners]) -> list[int]:
+        """Those of the tracks that a nearer box of this frame covers."""
+        hidden = []
+        for row, box in zip(rows, (XYXY_FROM_CXCYWH @ self._table.states.position[:, rows]).T.tolist(), strict=True):
+            foot = box[3] - GROUND_TOLERANCE * (box[3] - box[1])
+            least = self.config.hidden_cover * _area(box)
+            if any(other[3] >= foot and _shared(box, other) > least for other in front):
+                hidden.append(row)
+        return hidden
 
     # ------------------------------------------------------------ what a score is worth
 
@@ -268,6 +273,13 @@ class DriveTracker:
                     self._believe(kind, min(max(moved, LEAST_TYPICAL_SCORE), 1.0))
 
 
-def _area(boxes: F64) -> F64:
-    """Of boxes in columns (4, N), (N,)."""
-    return (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
+def _area(box: Corners) -> float:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
+
+def _shared(a: Corners, b: Corners) -> float:
+    """Area that two boxes share; most share none, and of few boxes numbers are quicker than arrays."""
+    if a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]:
+        return 0.0
+    return (min(a[2], b[2]) - max(a[0], b[0])) * (min(a[3], b[3]) - max(a[1], b[1]))
