@@ -194,13 +194,17 @@ def score_object_folders(
 
 
 def find_split(split: Path, gt: Path, labels: Path) -> Path:
-    """A file, or the name of one among KITTI's ImageSets, such as `val`."""
+    """A file, or the name of one among KITTI's ImageSets, such as `val` or `val.txt`."""
     if split.is_file():
         return split
     for root in (gt, *list(labels.parents)[:3]):
-        if (named := root / "ImageSets" / f"{split.name}.txt").is_file():
+        if (named := root / "ImageSets" / f"{split.name.removesuffix('.txt')}.txt").is_file():
             return named
-    raise UserError(f"{split}: no such file", "a file with one frame name on a line", "--split ImageSets/val.txt")
+    raise UserError(
+        f"{split}: no such file",
+        "a file with one frame name on a line, or the name of one in ImageSets/",
+        "--split val",
+    )
 
 
 # ---------------------------------------------------------------- road
