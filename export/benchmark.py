@@ -436,9 +436,13 @@ def plot(measurements: Sequence[Measurement], path: Path) -> None:
         places, middle, xerr=[[0.0] * len(names), upper], color="#4878a8", ecolor="#303030", height=0.6, capsize=3
     )
     axes.plot([m.floor_ms for m in measurements], places, "|", color="#d05030", markersize=18, markeredgewidth=2)
+    for m, place in zip(measurements, places, strict=True):
+        axes.annotate(
+            f"{m.p50_ms:.1f}", (m.p90_ms, place), (6, 0), textcoords="offset points", va="center", fontsize=8
+        )
     axes.set_yticks(places, names, fontsize=8)
     axes.set_xlabel("milliseconds a run: median, whisker to p90; red: floor of the machine")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.1 * max(m.p90_ms for m in measurements))  # room for the last number
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -180,10 +180,16 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
 
 
 def test_kitti_folders_give_their_held_out_frames(data_root: Path) -> None:
+    """Three each of objects, tracking and road; of the tracking set only sequences of the drives that are held out."""
     found = open_frames(data_root, 3)
     kinds = [(frame.objects is not None, frame.road is not None) for frame in found]
-    assert kinds.count((True, False)) == 3 and kinds.count((False, True)) == 3
+    assert kinds.count((True, False)) == 6 and kinds.count((False, True)) == 3
     held = set((data_root / "kitti/object/ImageSets/val.txt").read_text().split())
-    assert {frame.name for frame in found if frame.objects is not None} <= held
+    labelled = [frame.name for frame in found if frame.objects is not None]
+    assert {name for name in labelled if "/" not in name} <= held
+    assert [name.split("/")[0] for name in labelled if "/" in name] == ["0005"] * 3, "the one of drive 0015"
     others = open_frames(data_root, 3, "seen")
     assert not {frame.name for frame in found} & {frame.name for frame in others}
+    rest = open_frames(data_root, 1000, "all", others)
+    assert not {frame.name for frame in others} & {frame.name for frame in rest}
+    assert {frame.name for frame in found} <= {frame.name for frame in rest}
