@@ -19,7 +19,7 @@ Around that:
   a few, and one that stays below even odds never. One missed frame does not end a young track.
 - Detectors differ in what they call a high score. What the steady objects of a class score is learned on the way:
   a score counts in proportion to it, and if it is low, so is the score of even odds.
-- A box that overlaps a track already seen in this frame does not start another.
+- What is more likely wrong than right starts no track, nor does a box that overlaps a track seen in this frame.
 - What starts while the whole picture moves (the camera turns) starts with that motion.
 - A known object that vanishes where a nearer one covers it is taken to be hidden. It is told for a while longer,
   as "lost", where it must be.
@@ -95,6 +95,8 @@ FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
 """What steady objects are taken to score before any were seen, and the least that is believed."""
 TYPICAL_QUANTILE, TYPICAL_STEP, STEADY_HITS = 0.75, 0.02, 5
 """The typical score is this quantile over tracks with so many matches; each moves it by about one step."""
+STRANGE_SCORES = 50
+"""Before so many scores of steady objects of a class were seen, detections below even odds start tracks as well."""
 EVEN_SHARE = 0.75
 """The score of even odds is at most this share of the typical one."""
 SHARED_MOTION_TRACKS = 3
@@ -124,7 +126,8 @@ class DriveTracker:
         """Forget everything; ids start at 1 again."""
         first = FIRST_TYPICAL_SCORE if self.config.learn_scores else 1.0
         kinds = len(self.config.even_scores)
-        self._typical, self._even_nats = np.zeros(kinds), [0.0] * kinds
+        self._typical, self._even, self._even_nats = np.zeros(kinds), [0.0] * kinds, [0.0] * kinds
+        self._strange = [STRANGE_SCORES if self.config.learn_scores else 0] * kinds
         for kind in range(kinds):
             self._believe(kind, first)
         self._table = TrackTable(self.config.noise)
@@ -179,9 +182,10 @@ class DriveTracker:
         unseen_s = [0.0 if life.seen_frame == last else now_s - life.seen_s for life in table.lives]
         if any(unseen_s):
             gain -= config.unseen_nats_per_s * np.array(unseen_s).take(rows)
-        good = gain > 0
+        good = (gain > 0).nonzero()[0]
         young = {row for row, life in enumerate(table.lives) if not life.track_id}
-        return assign_pairs(zip(rows[good].tolist(), columns[good].tolist(), gain[good].tolist(), strict=True), young)
+        pairs = zip(*(values.take(good).tolist() for values in (rows, columns, gain)), strict=True)
+        return assign_pairs(pairs, young)
 
     def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
         """New tracks from detections that nobody claimed; they join the match."""
@@ -189,8 +193,12 @@ class DriveTracker:
         corners, kinds = boxes.T.tolist(), class_ids.tolist()
         taken = [(corners[column], kinds[column]) for column in match.values()]
         new = []
+        last = len(self._even) - 1
         for column in sorted(set(range(len(scores))) - set(match.values())):
             box, kind = corners[column], kinds[column]
+            known_kind = min(max(kind, 0), last)
+            if scores[column] <= self._even[known_kind] and not self._strange[known_kind]:
+                continue
             for other, other_kind in taken:
                 if kind == other_kind and _shared(box, other) > self._double * (_area(box) + _area(other)):
                     break
@@ -253,8 +261,9 @@ class DriveTracker:
 
     def _believe(self, kind: int, typical: float) -> None:
         """Take a score to be typical for a class; so the score that is as likely right as wrong is known too."""
-        even = min(self.config.even_scores[kind], EVEN_SHARE * typical)
-        self._typical[kind], self._even_nats[kind] = typical, log(even / (1 - even))
+        self._typical[kind] = typical
+        self._even[kind] = even = min(self.config.even_scores[kind], EVEN_SHARE * typical)
+        self._even_nats[kind] = log(even / (1 - even))
 
     def _weigh(self, seen: list[Life], learn: bool) -> None:
         """Add what their latest scores speak for these tracks; learn from steady ones what is typical of a class."""
@@ -266,6 +275,7 @@ class DriveTracker:
             life.nats += log(sure / (1 - sure)) - self._even_nats[kind]
             if life.hits >= STEADY_HITS:
                 moves[kind] += TYPICAL_QUANTILE - (score < typical[kind])
+                self._strange[kind] = max(self._strange[kind] - 1, 0)
         if learn:
             for kind, move in enumerate(moves):
                 if move:
