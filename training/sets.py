@@ -116,7 +116,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
     if (root / "extra/idd_lite/train").is_dir():
         idd = IddLite(root / "extra/idd_lite", "train")
         train.append(Subset("idd_lite", idd, tuple(range(len(idd))), 0.10))
-    for name, weight in (("dawn_fog", 0.12), ("citypersons_sample", 0.06), ("carla_danielhfnr", 0.04)):
+    for name, weight in (("dawn_fog", 0.13), ("citypersons_sample", 0.10), ("carla_danielhfnr", 0.04)):
         if (root / "extra" / name).is_dir():
             boxes = PartialBoxes(root / "extra" / name, KNOWN[name])
             train.append(Subset(name, boxes, tuple(range(len(boxes))), weight))
