@@ -87,6 +87,8 @@ class DriveConfig:
     def __post_init__(self) -> None:
         if not self.even_scores or not all(0 < score < 1 for score in self.even_scores):
             raise ValueError(f"even_scores: found {self.even_scores}, expected one or more numbers between 0 and 1")
+        if not 0 < self.slip_share < 1:
+            raise ValueError(f"slip_share: found {self.slip_share}, expected a number between 0 and 1")
 
 
 Corners = list[float]

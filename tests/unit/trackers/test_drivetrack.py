@@ -1,5 +1,7 @@
 """What DriveTrack promises, on scenes small enough to follow by eye."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,35 @@ def test_a_detector_that_scores_everything_low_is_learned() -> None:
     assert told[0] == 0 and told[-1] == 6
     stubborn = DriveTracker(DriveConfig(learn_scores=False))
     assert not any(play(stubborn, [seen(*people)] * 40))
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [np.ones_like, lambda s: np.full_like(s, 0.5), lambda s: 0.3 + 0.3 * s, lambda s: s / 2, lambda s: 100 * s],
+)
+def test_whatever_a_detector_calls_a_high_score_cars_keep_their_ids(
+    habit: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    rng = np.random.default_rng(5)
+    scores = habit(rng.uniform(0.7, 1, (60, 3)))
+    frames = [seen(*(car(100 + 300 * k + 4 * i, scores[i, k]) for k in range(3))) for i in range(60)]
+    told = play(DriveTracker(), frames)
+    assert {track.track_id for tracks in told for track in tracks} == {1, 2, 3}
+    assert all(len(tracks) == 3 for tracks in told[30:])
+
+
+def test_what_is_more_likely_wrong_than_right_starts_no_track_once_scores_are_known() -> None:
+    tracker = DriveTracker()
+    play(tracker, [seen(car(100))] * 60)
+    play(tracker, [seen(car(100), car(400, 0.25))] * 5, first=60)
+    assert len(tracker._table) == 1
+    play(tracker, [seen(car(100), car(400, 0.45))], first=65)
+    assert len(tracker._table) == 2
+
+
+def test_a_score_of_nothing_is_no_trouble_where_it_is_let_in() -> None:
+    tracker = DriveTracker(DriveConfig(low_score=0.0))
+    assert not any(play(tracker, [seen(car(100, 0.0))] * 5))
 
 
 def test_what_was_learned_is_forgotten_by_reset() -> None:
@@ -161,3 +192,5 @@ def test_a_minute_without_frames_ends_everything() -> None:
 def test_config_refuses_scores_that_are_no_odds() -> None:
     with pytest.raises(ValueError, match="even_scores"):
         DriveConfig(even_scores=(0.0, 0.5))
+    with pytest.raises(ValueError, match="slip_share"):
+        DriveConfig(slip_share=0.0)

@@ -92,6 +92,15 @@ def test_a_clock_that_runs_back_is_a_clock_that_stands_still(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", tracker_names())
+def test_after_a_gap_of_a_minute_nobody_is_the_same(name: str) -> None:
+    tracker, box = create_tracker(name), [(100, 100, 160, 140, 0.95, 0)]
+    before = {t.track_id for i in range(5) for t in tracker.update(detections(box), i * 10**8)}
+    after = {t.track_id for i in range(5) for t in tracker.update(detections(box), 60 * 10**9 + i * 10**8)}
+    assert (before, after) == ({1}, {2})
+    assert len(tracker._table) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", tracker_names())
 def test_another_frame_size_is_no_event(name: str) -> None:
     tracker = create_tracker(name)
     for i in range(5):
