@@ -180,7 +180,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
 
 
 def test_kitti_folders_give_their_held_out_frames(data_root: Path) -> None:
-    """Three each of objects, tracking and road; of the tracking set only sequences of the drives that are held out."""
+    """Three each of objects, tracking and road; of the tracking set only sequences of held-out drives."""
     found = open_frames(data_root, 3)
     kinds = [(frame.objects is not None, frame.road is not None) for frame in found]
     assert kinds.count((True, False)) == 6 and kinds.count((False, True)) == 3
