@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isnan
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def _all_usable(detections: Detections, low_score: float) -> bool:
         if not -LIMIT_PX <= top <= bottom - MIN_BOX_PX <= LIMIT_PX:
             return False
     scores = detections.scores.tolist()
-    return not scores or (low_score <= min(scores) and max(scores) <= 1 and not any(map(isnan, scores)))
+    return not scores or (low_score <= min(scores) and max(scores) <= 1 and sum(scores) <= len(scores))
 
 
 class Clock:
