@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -23,14 +23,14 @@ def assign(gain: Floats) -> dict[int, int]:
     return assign_pairs(zip(rows.tolist(), columns.tolist(), gain[rows, columns].tolist(), strict=True))
 
 
-def assign_pairs(pairs: Iterable[Pair], later: Collection[int] = ()) -> dict[int, int]:
+def assign_pairs(pairs: Iterable[Pair], is_later: Callable[[int], bool] | None = None) -> dict[int, int]:
     """`assign` where only some pairs are possible at all.
 
     Args:
         pairs: those that are possible, each once; those that gain nothing are not made.
-        later: rows that choose after the others, from what is left.
+        is_later: whether a row chooses after the others, from what is left.
     """
-    pairs = [pair for pair in pairs if pair[2] > 0]
+    pairs = list(pairs)
     best_gain: dict[int, float] = {}
     match: dict[int, int] = {}
     for row, column, gain in pairs:
@@ -40,6 +40,8 @@ def assign_pairs(pairs: Iterable[Pair], later: Collection[int] = ()) -> dict[int
     if len(set(match.values())) == len(match):
         return match
 
+    pairs = [pair for pair in pairs if pair[2] > 0]
+    later = {row for row in match if is_later(row)} if is_later else set()
     # mostly those that compete have nothing else to choose: the strongest gets it
     choices = Counter([pair[0] for pair in pairs])
     rivals: dict[int, list[int]] = {}

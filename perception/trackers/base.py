@@ -197,14 +197,9 @@ class TrackTable:
             life.told_frame = frame
             # a frozen dataclass takes 12 slow steps to make; fields that keep their default need none
             track = _NEW_TRACK(Track)
-            track.__dict__.update(
-                track_id=life.track_id,
-                class_id=life.class_id,
-                box_xyxy=box,
-                score=life.score,
-                state="confirmed" if life.seen_frame == frame else "lost",
-                age_frames=frame - life.born_frame + 1,
-                frames_since_seen=frame - life.seen_frame,
-            )
+            fields = track.__dict__
+            fields["track_id"], fields["class_id"], fields["box_xyxy"] = life.track_id, life.class_id, box
+            fields["score"], fields["state"] = life.score, "confirmed" if life.seen_frame == frame else "lost"
+            fields["age_frames"], fields["frames_since_seen"] = frame - life.born_frame + 1, frame - life.seen_frame
             tracks.append(track)
         return tuple(tracks)

@@ -185,9 +185,8 @@ class DriveTracker:
         if any(unseen_s):
             gain -= config.unseen_nats_per_s * np.array(unseen_s).take(rows)
         good = (gain > 0).nonzero()[0]
-        young = {row for row, life in enumerate(table.lives) if not life.track_id}
-        pairs = zip(*(values.take(good).tolist() for values in (rows, columns, gain)), strict=True)
-        return assign_pairs(pairs, young)
+        pairs = zip(rows.take(good).tolist(), columns.take(good).tolist(), gain.take(good).tolist(), strict=True)
+        return assign_pairs(pairs, is_later=lambda row: not table.lives[row].track_id)
 
     def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
         """New tracks from detections that nobody claimed; they join the match."""

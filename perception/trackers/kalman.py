@@ -46,9 +46,9 @@ class Noise:
     """Of the velocity of a new track, box sizes a second."""
 
     @cached_property
-    def acceleration_column(self) -> F64:
-        """`acceleration` as (4, 1)."""
-        return np.array(self.acceleration)[:, None]
+    def acceleration_from_box(self) -> F64:
+        """Left factor (4, 4) that makes `acceleration` in pixels of boxes (4, N)."""
+        return np.diag(self.acceleration) @ np.eye(4)[_SIZE_ROWS]
 
 
 class BoxStates:
@@ -122,8 +122,7 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
         return
     data = states.data
     position, velocity, _, var_pv, var_vv = data
-    push = noise.acceleration_column * box_size(position)
-    push *= push
+    push = np.square(np.dot(noise.acceleration_from_box, position))
     if projective:
         # a step of stretched time is a plain step at a stretched rate; after it the rate has stretched once more
         stretch = _stretch(position[3], velocity[3], var_vv[3], dt_s)
@@ -135,7 +134,7 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
     move, grow = _step(dt_s)
     states.data = data = np.dot(move, data.reshape(5, -1)).reshape(data.shape)
     variances = data[2:]
-    variances += grow * push
+    variances += np.dot(grow, push.reshape(1, -1)).reshape(variances.shape)
     position, velocity, _, var_pv, var_vv = data
     if projective:
         velocity *= stretch
@@ -146,11 +145,11 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
 
 @lru_cache(maxsize=64)
 def _step(dt_s: float) -> tuple[F64, F64]:
-    """What time does to a state: (5, 5) that multiplies it, and (3, 1, 1) that multiplies the noise added to it."""
+    """What time does to a state: (5, 5) that multiplies it, and (3, 1) that multiplies the noise added to it."""
     move = np.eye(5)
     move[0, 1] = move[3, 4] = dt_s
     move[2, 3], move[2, 4] = 2 * dt_s, dt_s**2
-    return move, np.array([dt_s**3 / 3, dt_s**2 / 2, dt_s]).reshape(3, 1, 1)
+    return move, np.array([dt_s**3 / 3, dt_s**2 / 2, dt_s]).reshape(3, 1)
 
 
 def _stretch(height: F64, growth: F64, variance: F64, dt_s: float) -> F64:
