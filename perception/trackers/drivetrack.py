@@ -164,8 +164,8 @@ class DriveTracker:
         config, table = self.config, self._table
         position, spread = table.states.position, table.states.var_pp
         # almost all pairs are far apart: look across first, in full only at the rest
-        across = np.square(position[0][:, None] - measured[0])  # (N, M)
         reach = variance[0] + self._far_slip * np.square(sizes[0])
+        across = np.square(position[0][:, None] - measured[0])  # (N, M)
         near = across < FAR_SIGMAS_SQUARED * (spread[0][:, None] + reach)
         near &= table.class_ids[:, None] == class_ids
         rows, columns = near.nonzero()

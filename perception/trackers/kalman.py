@@ -173,7 +173,6 @@ def correct(states: BoxStates, boxes_cxcywh: F64, variance: F64) -> None:
     residual = boxes_cxcywh - position
     position += gain * residual
     velocity += velocity_gain * residual
-    np.maximum(position[2:], MIN_SIZE_PX, out=position[2:])
     var_vv -= velocity_gain * var_pv
     var_pv -= gain * var_pv
     var_pp -= gain * var_pp
