@@ -26,11 +26,13 @@ def export_checkpoint(
     batch: int | None,
     licence: str,
     one_to_one: bool | None = None,
+    even_scores: tuple[float, ...] = (),
 ) -> Path:
     """Export the averaged weights of a checkpoint; thresholds chosen on the held-out frames go with them.
 
     Args:
         one_to_one: which head's boxes leave the graph, see `OnnxConfig`.
+        even_scores: see `ModelSpec`.
 
     Returns:
         The file written, `<preset>-<height>x<width>.onnx` beside the checkpoint unless `out` names another.
@@ -46,6 +48,7 @@ def export_checkpoint(
         size_hw=size_hw,
         score_threshold=round(scores.get("score_threshold", ModelSpec.score_threshold), 3),
         track_threshold=ModelSpec.track_threshold,
+        even_scores=even_scores,
         road_threshold=int(scores.get("road_threshold", ModelSpec.road_threshold)),
         name=name,
         licence=licence,
@@ -71,6 +74,7 @@ def export_precision(
     config: QuantizeConfig | None = None,
     say: Callable[[str], None] = lambda text: None,
     one_to_one: bool | None = None,
+    even_scores: tuple[float, ...] = (),
 ) -> tuple[Path, QuantizeReport | None]:
     """Export at any precision.
 
@@ -82,7 +86,7 @@ def export_precision(
         judged: int8: other frames, on which the loss is measured.
         config: int8: method and budget.
         say: told what is going on.
-        one_to_one: as for `export_checkpoint`.
+        one_to_one, even_scores: as for `export_checkpoint`.
 
     Returns:
         The file, named `<preset>-<height>x<width>-<precision>.onnx` for fp16 and int8, and int8's report. An ONNX
@@ -94,13 +98,17 @@ def export_precision(
     is_onnx = checkpoint.suffix == ".onnx"
     if precision == "fp32":
         return (
-            checkpoint if is_onnx else export_checkpoint(checkpoint, out, size_hw, batch, licence, one_to_one)
+            checkpoint
+            if is_onnx
+            else export_checkpoint(checkpoint, out, size_hw, batch, licence, one_to_one, even_scores)
         ), None
     report = None
     with tempfile.TemporaryDirectory() as folder:
         plain = checkpoint
         if not is_onnx:
-            plain = export_checkpoint(checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence, one_to_one)
+            plain = export_checkpoint(
+                checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence, one_to_one, even_scores
+            )
         model = load_onnx(plain)
     if (found := read_spec(model).precision) != "fp32":
         raise UserError(

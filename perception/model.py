@@ -35,6 +35,9 @@ class ModelSpec:
     """Detections below it are not shown by default; the tracker still sees them down to `track_threshold`."""
     track_threshold: float = 0.1
     """Lowest score that is worth giving to a tracker."""
+    even_scores: tuple[float, ...] = ()
+    """For each class the score from which the tracker believes a detection, as `DriveConfig.even_scores`; empty
+    leaves it its own."""
     road_threshold: int = 128
     """Road confidence (0..255) from which a pixel counts as road: the MaxF point on the held-out frames."""
     name: str = ""
@@ -55,6 +58,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.class_names:
             raise ValueError("class_names is empty")
+        if not all(0 < score < 1 for score in self.even_scores):
+            raise UserError(f"even scores {list(self.even_scores)}", "numbers between 0 and 1, one for each class")
         if len(self.size_hw) != 2 or min(self.size_hw) < 32:
             raise ValueError(f"size_hw: found {self.size_hw}, expected height and width of at least 32 pixels")
 

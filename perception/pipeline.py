@@ -30,7 +30,7 @@ from perception.redact import redact
 from perception.sinks import RunInfo, Sink, SinkRunner, SourceInfo
 from perception.sources import Source, SourceOptions, open_source
 from perception.timing import Durations, StageClock, timed
-from perception.trackers import Tracker, create_tracker
+from perception.trackers import Tracker, tracker_for_model
 from perception.types import F32, U8, Detections, Result, RoadMask, Track
 
 log = logging.getLogger("perception.pipeline")
@@ -153,7 +153,8 @@ class Pipeline:
             config: how the stages are joined.
             cameras: calibration by source name, where the source itself knows none.
             on_event: called for each health event, from any thread.
-            tracker_factory: makes a source's tracker; by default `create_tracker(config.tracker)`.
+            tracker_factory: makes a source's tracker; by default the one `config` names, told what
+                the model's scores mean.
         """
         if not sources:
             raise UserError("no source", "at least one video, folder, camera or stream")
@@ -168,7 +169,9 @@ class Pipeline:
         self.errors: dict[str, str] = {}
         """Sources that broke, with the reason."""
         self._user_on_event = on_event
-        self._make_tracker = tracker_factory or (lambda: create_tracker(self.config.tracker))
+        self._make_tracker = tracker_factory or (
+            lambda: tracker_for_model(self.config.tracker, self.spec.even_scores)
+        )
         self._trackers: dict[str, Tracker] = {}
         self._rangers: dict[str, Any] = {}
         self._buffer = FrameBuffer({s.name: self._rule(s) for s in sources}, self.config.queue)

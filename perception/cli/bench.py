@@ -19,6 +19,7 @@ from perception.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from perception.backends import Model
     from perception.model import ModelSpec
     from perception.pipeline import Pipeline
     from perception.sources import Source
@@ -70,12 +71,15 @@ def main(argv: list[str]) -> int:
 
 def bench_pipeline(options: BenchPipelineOptions) -> int:
     """Play, measure, print a table."""
+    from perception.backends import load_model
+
     if min(options.frames, options.objects + 1, options.repeat, *options.sources) < 1 or not options.sources:
         raise UserError("a count below one", "frames, sources and repeat from 1, objects from 0")
     with tempfile.TemporaryDirectory() as folder:
         location = options.source or str(make_clip(Path(folder) / "clip.mp4", options.frames))
+        network = load_model(options.model, options.device) if options.model else None  # type: ignore[arg-type]
         reports = [
-            summed_up([measure(options, location, count, Path(folder)) for _ in range(options.repeat)])
+            summed_up([measure(options, location, count, Path(folder), network) for _ in range(options.repeat)])
             for count in options.sources
         ]
         clip = describe_clip(location)
@@ -89,9 +93,10 @@ def bench_pipeline(options: BenchPipelineOptions) -> int:
     return 0
 
 
-def measure(options: BenchPipelineOptions, location: str, count: int, folder: Path) -> dict[str, Any]:
+def measure(
+    options: BenchPipelineOptions, location: str, count: int, folder: Path, network: Model | None
+) -> dict[str, Any]:
     """One pass over `count` copies of the source, records written as `perception run --no-video` does."""
-    from perception.backends import load_model
     from perception.pipeline import Pipeline
     from perception.sinks.jsonl import JsonLinesSink
     from perception.sources import SourceOptions, open_source
@@ -99,7 +104,7 @@ def measure(options: BenchPipelineOptions, location: str, count: int, folder: Pa
     how = SourceOptions(realtime=options.realtime, duration_s=options.duration)
     sources = [open_source(location, how, f"s{i}") for i in range(count)]
     cameras = {source.name: kitti_camera(source) for source in sources} if options.calibrated else {}
-    model = load_model(options.model, options.device) if options.model else replay(options, sources[0])  # type: ignore[arg-type]
+    model = network or replay(options, sources[0])
     pipeline = Pipeline(sources, model, [JsonLinesSink.in_folder(folder)], cameras=cameras)
     alone = [raw_fps(pipeline)] if options.model else []
     first_s, wall_start, laps = None, time.perf_counter(), []

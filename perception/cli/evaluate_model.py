@@ -164,7 +164,7 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
         The folder of result files, and the frames with pictures of each sequence.
     """
     from perception.sinks.kitti import tracking_rows
-    from perception.trackers import create_tracker
+    from perception.trackers import tracker_for_model
 
     labels = find_labels(gt, "tracking")
     images = _image_folder(options, "tracking")
@@ -179,7 +179,7 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
     folder = _start(options, network, out)
     frames = {}
     for name, found in sequences.items():
-        tracker = create_tracker(options.tracker)
+        tracker = tracker_for_model(options.tracker, network.spec.even_scores)
         rows: list[TrackingRows] = []
         for stem, image in _each([(str(frame), path) for frame, path in found.items()], f"tracking {name}"):
             detections, _ = network.run(image, network.spec.track_threshold)

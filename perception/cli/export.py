@@ -32,6 +32,9 @@ class ExportOptions:
     """An ONNX file, a Triton model repository, or a TensorRT engine for this machine's GPU."""
     licence: str = "CC BY-NC-SA 3.0 (trained on KITTI and research data)"
     """Terms of the weights, written into the file."""
+    even_scores: tuple[float, ...] = ()
+    """For each class the score from which the tracker believes a detection, written into the file; the tracker's own
+    without it. Lower finds more and invents more."""
     head: Literal["auto", "one-to-one", "one-to-many"] = "auto"
     """Whose boxes leave the graph: the one-to-one head's, which need no suppression, or the main head's; auto takes
     the one-to-one head where the run trained one (--model.one-to-one)."""
@@ -116,6 +119,7 @@ def main(argv: Sequence[str]) -> int:
         ),
         _say,
         {"auto": None, "one-to-one": True, "one-to-many": False}[options.head],
+        options.even_scores,
     )
     print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if report:

@@ -44,6 +44,22 @@ def tracker_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if tracker_class(module.name)))
 
 
+def tracker_for_model(name: str, even_scores: tuple[float, ...]) -> Tracker:
+    """A fresh tracker that knows what a network's scores mean, where it is one that asks.
+
+    Args:
+        name: as for `create_tracker`.
+        even_scores: `ModelSpec.even_scores`; empty leaves the tracker its own.
+    """
+    found = tracker_class(name)
+    asks = found is not None and "even_scores" in _default_config(found).__dataclass_fields__
+    return create_tracker(name, **({"even_scores": even_scores} if asks and even_scores else {}))
+
+
+def _default_config(found: type) -> Any:
+    return inspect.signature(found).parameters["config"].default
+
+
 def create_tracker(name: str = DEFAULT_TRACKER, **overrides: Any) -> Tracker:
     """A fresh tracker by its file's name; `overrides` are fields of its config.
 
@@ -55,7 +71,7 @@ def create_tracker(name: str = DEFAULT_TRACKER, **overrides: Any) -> Tracker:
         names = tracker_names()
         near = difflib.get_close_matches(name, names, n=1)
         raise UserError(f"unknown tracker '{name}'", "one of " + ", ".join(names), (near or [DEFAULT_TRACKER])[0])
-    default = inspect.signature(found).parameters["config"].default
+    default = _default_config(found)
     fields = default.__dataclass_fields__
     for key in overrides:
         if key not in fields:
