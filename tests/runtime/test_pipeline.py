@@ -279,7 +279,7 @@ def test_a_failing_sink_is_reported_and_the_rest_goes_on() -> None:
 def test_a_sink_that_cannot_open_is_reported() -> None:
     class Unopenable(Keep):
         def open(self, info: RunInfo) -> None:
-            raise PermissionError(13, "Permission denied", "/root/x")
+            raise PermissionError(13, "Permission denied", "/nowhere/x")
 
     run = pipeline(Script(list(range(5))), sinks=(Unopenable(),))
     assert len(list(run)) == 5
