@@ -155,6 +155,10 @@ def _size_of(options: ExportOptions) -> tuple[int, int]:
             "a checkpoint, or another precision or format",
             "--precision fp16, or --format engine",
         )
+    if options.even_scores:
+        raise UserError(
+            f"{options.checkpoint}: an ONNX file keeps its even scores", "a checkpoint", "no --even-scores here"
+        )
     size_differs = options.size_hw and parse_size(options.size_hw) != size_hw
     if size_differs or (options.batch != "dynamic" and _batch(options.batch) != first.dim_value):
         raise UserError(

@@ -61,6 +61,7 @@ def test_an_onnx_file_becomes_another_precision(
         ([str(fp32_file)], "an ONNX file already"),
         ([*call, "--precision", "fp16", "--size-hw", "64x64"], "made for 96x160, batch dynamic"),
         ([*call, "--precision", "fp16", "--batch", "2"], "made for 96x160"),
+        ([*call, "--precision", "fp16", "--even-scores", "0.3"], "keeps its even scores"),
     ):
         with pytest.raises(UserError, match=word):
             main([*wrong, "--no-verify"])
@@ -86,6 +87,13 @@ def test_a_fixed_batch_is_fixed(checkpoint: Path, tmp_path: Path) -> None:
     assert load_model(out, "cpu", 1).backend.inputs["images"] == (2, 64, 96, 3)
 
 
+def test_even_scores_reach_the_file(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.onnx"
+    options = ["--size-hw", "64x96", "--even-scores", "0.3", "0.2", "0.2", "--out", str(out), "--no-verify"]
+    assert main([str(checkpoint), *options]) == 0
+    assert load_model(out, "cpu", 1).spec.even_scores == (0.3, 0.2, 0.2)
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
@@ -94,6 +102,7 @@ def test_a_fixed_batch_is_fixed(checkpoint: Path, tmp_path: Path) -> None:
         (["--size-hw", "0x64"], "multiples of 32"),
         (["--size-hw", "32x32"], "places for an object"),
         (["--batch", "0"], "a number from 1"),
+        (["--even-scores", "0.3", "1.5"], "even scores"),
     ],
 )
 def test_what_cannot_be_exported_is_said(checkpoint: Path, tmp_path: Path, options: list[str], word: str) -> None:
