@@ -124,6 +124,9 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """"fp32", "bf16" or, on CUDA, "fp16" with scaled gradients. "auto": fp32 on a CPU, on CUDA bf16 where the GPU has
     it and fp16 elsewhere."""
+    compile: bool = False
+    """Let torch compile the network: about 1.4 times the steps a second on a CPU, after a minute or two at the start.
+    Needs a C++ compiler."""
     skip_nonfinite: int = 0
     """Batches whose loss is no number that a run may pass over; at the next one it stops."""
 

@@ -6,7 +6,9 @@ import copy
 import errno
 import json
 import math
+import os
 import random
+import shutil
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -148,6 +150,9 @@ def _learner(config: TrainConfig, device: torch.device, init: Path | None) -> Le
     if init is not None:
         _start_from(network, init)
     average = copy.deepcopy(network).eval()
+    if config.compile:
+        _check_compiler()
+        network.compile(dynamic=False)
     synchronise_batch_norm(network, device)
     model: nn.Module = network
     if world() > 1:
@@ -157,6 +162,11 @@ def _learner(config: TrainConfig, device: torch.device, init: Path | None) -> Le
     optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.learning_rate)
     scaled = choose_precision(config.precision, device) is torch.float16
     return Learner(network, model, average, optimiser, torch.amp.GradScaler("cuda", enabled=scaled))
+
+
+def _check_compiler() -> None:
+    if os.environ.get("CXX") is None and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise UserError("--compile: no C++ compiler", "g++ or clang++ on the PATH", "apt install g++, or --no-compile")
 
 
 def _network(config: TrainConfig) -> Network:
