@@ -10,6 +10,8 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perception.camera import plan_fit
 from perception.errors import UserError
@@ -18,7 +20,7 @@ from perception.health import HealthEvent, HealthKind
 from perception.model import ModelSpec
 from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sinks.images import ImageSink
-from perception.sinks.jsonl import JsonLinesSink, frame_record
+from perception.sinks.jsonl import JsonLinesSink, frame_line, json_text
 from perception.sinks.kitti import KittiSink
 from perception.sinks.metrics import MetricsSink, parse_address
 from perception.sinks.mot import MotSink
@@ -65,6 +67,10 @@ def play(sink: Sink, results: list[Result], names: tuple[str, ...] = ("a",)) -> 
     return sink
 
 
+def frame_record(result: Result) -> dict:
+    return json.loads(frame_line(result, [json_text(name) for name in CLASS_NAMES]))
+
+
 def test_json_lines_follow_the_published_schema(tmp_path: Path) -> None:
     sink = JsonLinesSink.in_folder(tmp_path)
     sink.open(RunInfo(SPEC, ()))
@@ -86,14 +92,14 @@ def test_json_lines_follow_the_published_schema(tmp_path: Path) -> None:
 
 
 def test_the_schema_knows_every_field_that_is_written() -> None:
-    record = frame_record(make_result(0, tracks=TRACKS), CLASS_NAMES)
+    record = frame_record(make_result(0, tracks=TRACKS))
     assert set(record) == set(SCHEMA["$defs"]["frame"]["properties"])
     assert set(record["tracks"][0]) == set(SCHEMA["$defs"]["track"]["properties"])
     assert set(record["road"]) == set(SCHEMA["$defs"]["road"]["properties"])
 
 
 def test_the_road_outline_lies_where_the_road_is() -> None:
-    road = frame_record(make_result(0), CLASS_NAMES)["road"]
+    road = frame_record(make_result(0))["road"]
     assert road["share"] == pytest.approx(0.5, abs=0.06)
     outline = np.array(road["outline_xy"])
     assert outline[:, 1].min() == pytest.approx(91 / 2, abs=4)
@@ -102,8 +108,45 @@ def test_the_road_outline_lies_where_the_road_is() -> None:
 
 def test_not_a_number_never_reaches_the_file(tmp_path: Path) -> None:
     track = Track(1, 0, np.zeros(4, np.float32), 0.5, distance_m=float("nan"), velocity_mps=(float("inf"), 0.0))
-    (line,) = frame_record(make_result(0, tracks=(track,)), CLASS_NAMES)["tracks"]
+    (line,) = frame_record(make_result(0, tracks=(track,)))["tracks"]
     assert (line["distance_m"], line["velocity_mps"]) == (None, None)
+    with pytest.raises(ValueError, match="track 1: found box"):
+        frame_record(make_result(0, tracks=(Track(1, 0, np.full(4, np.nan, np.float32), 0.5),)))
+
+
+NUMBERS = st.floats(-1e5, 1e5) | st.floats(-0.01, 0.01) | st.integers(-3000, 3000).map(lambda n: n / 2000)
+PAIRS = st.none() | st.tuples(NUMBERS, NUMBERS)
+
+
+@given(
+    box=st.lists(st.floats(-1e5, 1e5, width=32), min_size=4, max_size=4),
+    score=st.floats(0, 1),
+    pairs=st.lists(PAIRS, min_size=3, max_size=3),
+    numbers=st.lists(st.none() | NUMBERS, min_size=2, max_size=2),
+    name=st.text() | st.sampled_from(("1.50, x", 'a "quoted" name', "2.000]")),
+)
+def test_tracks_are_written_as_python_rounds_and_prints(
+    box: list[float], score: float, pairs: list, numbers: list, name: str
+) -> None:
+    position, spread, velocity = pairs
+    track = Track(
+        7, 0, np.array(box, np.float32), score, "confirmed", 3, 0, position, spread, numbers[0], velocity, numbers[1]
+    )
+    line = frame_line(make_result(0, tracks=(track,)), [json_text(name)])
+    assert json.loads(line)["tracks"][0]["class"] == name
+    fields = {
+        "box_xyxy": [round(v, 2) for v in box],
+        "score": round(score, 4),
+        "state": "confirmed",
+        "age_frames": 3,
+        "frames_since_seen": 0,
+        "position_m": position and [round(v, 3) for v in position],
+        "position_std_m": spread and [round(v, 3) for v in spread],
+        "distance_m": numbers[0] if numbers[0] is None else round(numbers[0], 3),
+        "velocity_mps": velocity and [round(v, 3) for v in velocity],
+        "ttc_s": numbers[1] if numbers[1] is None else round(numbers[1], 3),
+    }
+    assert json.dumps(fields, separators=(",", ":"))[1:] + "]" in line
 
 
 def test_video_plays_in_browsers_even_sizes_exact_times(tmp_path: Path) -> None:
