@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.sample import Sample
 from perception.boxes import intersection_over_area, iou
 from perception.types import CLASS_NAMES, Detections
+
+if TYPE_CHECKING:
+    from training.models.network import Network
 
 SMALLEST_PX = 25.0
 """Truth lower than that is neither found nor missed, as in KITTI's moderate level."""
@@ -55,6 +59,10 @@ VARIANTS = {
     "GIoU for CIoU": Variant(("--model.detection.box-loss", "giou")),
     "distance head": Variant(("--model.detection.distance",)),
 }
+
+
+COMPARED = "YOLO-nano class"
+"""Row of the other network that `tools.yolo_baseline` trains; that tool, not this one, makes it."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not result_path(options.out, name, seed).exists():
                 print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
                 _run(options, name, seed)
-                _write(options.out / "table.md", table(read_results(options.out)))
+                write(options.out / "table.md", table(read_results(options.out)))
     print(table(read_results(options.out)))
     return 0
 
@@ -126,7 +134,7 @@ def _run(options: Options, name: str, seed: int) -> None:
         if options.init is not None:
             command += ["--init", str(options.init.resolve())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    _write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
+    write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
 
 
 def root_without(options: Options, folders: tuple[str, ...]) -> Path:
@@ -152,14 +160,19 @@ def root_without(options: Options, folders: tuple[str, ...]) -> Path:
 
 def scores(checkpoint: Path, root: Path) -> dict[str, float]:
     """All measures of a checkpoint's averaged weights on held-out drives, in per cent."""
+    from training.checkpoint import load_network
+
+    return measures(load_network(checkpoint)[0], root)
+
+
+def measures(network: Network, root: Path, road: bool = True) -> dict[str, float]:
+    """All measures of a network on held-out drives, in per cent; `road` is False for one that knows no road."""
     import torch
 
-    from training.checkpoint import load_network
     from training.config import DataConfig
     from training.evaluate import object_scores, predictor, road_scores
     from training.sets import find_sets
 
-    network, _ = load_network(checkpoint)
     data = DataConfig(root=root)
     sets = find_sets(data)
     predict = predictor(network, data.validation_hw, torch.device("cpu"))
@@ -170,7 +183,7 @@ def scores(checkpoint: Path, root: Path) -> dict[str, float]:
         for class_id, name in enumerate(CLASS_NAMES):
             ap, f1 = ap_and_f1(pairs, class_id)
             found |= {f"{name.lower()}_ap50": 100 * ap, f"{name.lower()}_f1_50": 100 * f1}
-    if sets.road is not None:
+    if road and sets.road is not None:
         found |= road_scores(predict, sets.road)
     return found
 
@@ -240,7 +253,7 @@ Results = dict[str, dict[int, dict[str, float]]]
 def read_results(out: Path) -> Results:
     """All scores that are there."""
     results: Results = {}
-    for name in VARIANTS:
+    for name in (*VARIANTS, COMPARED):
         for path in sorted(out.glob("*/scores.json")):
             seed = path.parent.name.rsplit("-", 1)[-1]
             if seed.isdecimal() and path == result_path(out, name, int(seed)):
@@ -255,18 +268,20 @@ def table(results: Results) -> str:
     for name, runs in results.items():
         cells = []
         for measure in MEASURES:
-            values = [run.get(measure, 0.0) for run in runs.values()]
+            known = {seed: run[measure] for seed, run in runs.items() if measure in run}
+            if not known:  # a network without this task
+                cells.append("–")
+                continue
+            values = list(known.values())
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            pairs = [
-                run.get(measure, 0.0) - base[seed].get(measure, 0.0) for seed, run in runs.items() if seed in base
-            ]
+            pairs = [value - base[s][measure] for s, value in known.items() if measure in base.get(s, {})]
             change = f" ({np.mean(pairs):+.1f})" if pairs and name != "base" else ""
             cells.append(f"{np.mean(values):.1f}{spread}{change}")
         lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     beside = path.with_suffix(".tmp")
     beside.write_text(text)
     beside.replace(path)

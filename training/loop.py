@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,11 +28,15 @@ from training.curves import draw_curves
 from training.data import Batch, batches
 from training.distributed import from_first, local_rank, process_group, rank, synchronise_batch_norm, world
 from training.evaluate import evaluate
-from training.models.network import Network
+from training.models.network import ModelConfig, Network
 from training.results import Progress, describe, summary, warn_of_other_data, write_json
 from training.run_log import RunLog
 from training.sets import find_sets
 
+Make = Callable[[ModelConfig], Network]
+"""Builds a network, as `Network` does."""
+Score = Callable[..., dict[str, float]]
+"""Scores one, as `evaluate` does."""
 BAD_GRADIENTS = 20
 """Steps in a row with a gradient that is no number, after which a run is given up."""
 
@@ -48,7 +53,14 @@ class Learner:
     scaler: torch.amp.GradScaler
 
 
-def train(config: TrainConfig, run: Path, resume: bool = False, init: Path | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    run: Path,
+    resume: bool = False,
+    init: Path | None = None,
+    make: Make = Network,
+    score: Score = evaluate,
+) -> Path:
     """Train a network and leave everything about it in a run folder.
 
     Args:
@@ -56,6 +68,8 @@ def train(config: TrainConfig, run: Path, resume: bool = False, init: Path | Non
         run: folder for config, metrics, curves, results and checkpoints.
         resume: go on from `run/last.pt`, or from the start where the run was ended before its first checkpoint.
         init: start from another run's averaged weights where names and shapes agree.
+        make: another network, for comparison (`tools/yolo_baseline.py`).
+        score: how it is scored.
 
     Returns:
         The best checkpoint.
@@ -66,7 +80,7 @@ def train(config: TrainConfig, run: Path, resume: bool = False, init: Path | Non
     device = choose_device(config.device)
     try:
         with process_group(device):
-            return _train(config, run, resume, init, device)
+            return _train(config, run, resume, init, device, make, score)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -75,7 +89,15 @@ def train(config: TrainConfig, run: Path, resume: bool = False, init: Path | Non
         ) from None
 
 
-def _train(config: TrainConfig, run: Path, resume: bool, init: Path | None, device: torch.device) -> Path:
+def _train(
+    config: TrainConfig,
+    run: Path,
+    resume: bool,
+    init: Path | None,
+    device: torch.device,
+    make: Make,
+    score: Score,
+) -> Path:
     if config.batch % (world() * config.accumulate):
         raise UserError(
             f"batch {config.batch} over {world()} processes in {config.accumulate} parts",
@@ -88,7 +110,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, init: Path | None, devi
     description = describe(config, sets, init)
     if sets is not None and config.data.cache is not None:
         sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
-    learner = _learner(config, device, init)
+    learner = _learner(config, device, init, make)
     progress = Progress()
     if resume and (run / "last.pt").exists():
         progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt")
@@ -121,9 +143,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, init: Path | None, devi
             progress = log.step(progress, losses, norm, rate, waited)
         ended = progress.step == config.steps
         if ended or progress.step % config.evaluate_every == 0:
-            scores = evaluate(
-                learner.average, sets, config, device, log.picture_writer(progress.step) if log else None
-            )
+            scores = score(learner.average, sets, config, device, log.picture_writer(progress.step) if log else None)
             progress = _judge(progress, scores)
             ended = ended or 0 < config.patience <= progress.scorings_since
             if log:
@@ -145,8 +165,8 @@ def _train(config: TrainConfig, run: Path, resume: bool, init: Path | None, devi
     return run / "best.pt"
 
 
-def _learner(config: TrainConfig, device: torch.device, init: Path | None) -> Learner:
-    network = _network(config).to(device, memory_format=torch.channels_last)
+def _learner(config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network) -> Learner:
+    network = _network(config, make).to(device, memory_format=torch.channels_last)
     if init is not None:
         _start_from(network, init)
     average = copy.deepcopy(network).eval()
@@ -166,16 +186,18 @@ def _learner(config: TrainConfig, device: torch.device, init: Path | None) -> Le
 
 def _check_compiler() -> None:
     if os.environ.get("CXX") is None and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise UserError("--compile: no C++ compiler", "g++ or clang++ on the PATH", "apt install g++, or --no-compile")
+        raise UserError(
+            "--compile: no C++ compiler", "g++ or clang++ on the PATH", "apt install g++, or --no-compile"
+        )
 
 
-def _network(config: TrainConfig) -> Network:
+def _network(config: TrainConfig, make: Make) -> Network:
     """The network; of several processes the first one downloads pretrained weights, the others find them there."""
     if world() == 1 or not config.model.pretrained:
-        return Network(config.model)
-    first = Network(config.model) if rank() == 0 else None
+        return make(config.model)
+    first = make(config.model) if rank() == 0 else None
     from_first(None)  # wait for it
-    return first or Network(config.model)
+    return first or make(config.model)
 
 
 def train_step(
