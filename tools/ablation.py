@@ -43,6 +43,11 @@ class Variant:
     """Of `perception train`."""
     without: tuple[str, ...] = ()
     """Folders of the data that it does not see."""
+    before: tuple[str, ...] = ()
+    """Options of a first quarter of the steps, from whose weights the other three quarters start."""
+    raw: bool = False
+    """Not a run of its own: the base run of this seed, scored with the weights of its last step instead of the
+    averaged ones. Averaging touches nothing that is learnt, so this is the run without it."""
 
 
 VARIANTS = {
@@ -50,7 +55,11 @@ VARIANTS = {
     "no copy-paste": Variant(("--augment.copy-paste", "0")),
     "no mosaic": Variant(("--augment.mosaic", "0")),
     "no synthetic street": Variant(("--data.synthetic-share", "0")),
-    "no EMA": Variant(("--ema-decay", "0")),
+    "no EMA": Variant(raw=True),
+    "half width": Variant(("--augment.native-width", "600", "--data.validation-hw", "192", "640")),
+    "synthetic street first": Variant(("--data.synthetic-share", "0"), before=("--data.synthetic-share", "1")),
+    "fixed assignment": Variant(("--model.detection.assign-by", "centre")),
+    "one point an object": Variant(("--model.detection.assign-top", "1")),
     "no mask sets": Variant(without=("camvid", "extra/idd_lite")),
     "no class-balanced crops": Variant(("--augment.no-balance-classes",)),
     "no rotation, rain, night": Variant(("--augment.rotation", "0", "--augment.rain", "0", "--augment.night", "0")),
@@ -84,6 +93,8 @@ class Options:
     seeds: tuple[int, ...] = (1, 2, 3)
     variants: tuple[str, ...] = ()
     """Names as in the table; all without it."""
+    compile: bool = False
+    """Let torch compile the network of every run: pays from some hundred steps on."""
     table: bool = False
     """Only draw the table of what is there."""
 
@@ -118,23 +129,53 @@ def result_path(out: Path, name: str, seed: int) -> Path:
 def _run(options: Options, name: str, seed: int) -> None:
     """Train one variant with one seed, score it, keep the scores."""
     variant, path = VARIANTS[name], result_path(options.out, name, seed)
+    if variant.raw:
+        base = result_path(options.out, "base", seed)
+        if not base.exists():
+            _run(options, "base", seed)
+        path.parent.mkdir(exist_ok=True)
+        write(path, json.dumps(scores(base.parent / "last.pt", options.root, averaged=False), indent=1) + "\n")
+        return
+    init, steps = options.init, options.steps
+    if variant.before:
+        first = path.parent.with_name(path.parent.name + "-before")
+        steps = max(1, options.steps // 4)
+        if not _ended(first):
+            _train(options, variant, variant.before, first, seed, steps, init)
+        init, steps = first / "last.pt", max(1, options.steps - steps)
+    _train(options, variant, variant.options, path.parent, seed, steps, init)
+    write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
+
+
+def _ended(run: Path) -> bool:
+    """Whether a run has done all its steps."""
+    try:
+        return bool(json.loads((run / "results.json").read_text())["ended"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _train(
+    options: Options, variant: Variant, chosen: tuple[str, ...], run: Path, seed: int, steps: int, init: Path | None
+) -> None:
+    """One `perception train`, or the rest of one."""
     command = [sys.executable, "-m", "perception.cli.main", "train"]
-    if (path.parent / "last.pt").exists():
-        command += ["--resume", str(path.parent)]
+    if (run / "last.pt").exists():
+        command += ["--resume", str(run)]
     else:
         command += [
-            "--preset", options.preset, "--out", str(path.parent), "--seed", str(seed),
+            "--preset", options.preset, "--out", str(run), "--seed", str(seed),
             "--data.root", str(root_without(options, variant.without)), "--data.workers", "0", "--threads", "1",
-            "--steps", str(options.steps), "--batch", str(options.batch),
+            "--steps", str(steps), "--batch", str(options.batch),
             "--data.crop-hw", *map(str, options.crop_hw),
-            "--learning-rate", str(options.learning_rate), "--warmup-steps", str(max(1, options.steps // 10)),
-            "--evaluate-every", str(options.steps + 1), "--checkpoint-every", "100",
-            *variant.options,
+            "--learning-rate", str(options.learning_rate), "--warmup-steps", str(max(1, steps // 10)),
+            "--evaluate-every", str(steps + 1), "--checkpoint-every", "100",
+            *(["--compile"] if options.compile else []),
+            *chosen,
         ]  # fmt: skip
-        if options.init is not None:
-            command += ["--init", str(options.init.resolve())]
+        if init is not None:
+            command += ["--init", str(init.resolve())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
 
 
 def root_without(options: Options, folders: tuple[str, ...]) -> Path:
@@ -158,15 +199,28 @@ def root_without(options: Options, folders: tuple[str, ...]) -> Path:
     return made
 
 
-def scores(checkpoint: Path, root: Path) -> dict[str, float]:
-    """All measures of a checkpoint's averaged weights on held-out drives, in per cent."""
+def scores(checkpoint: Path, root: Path, averaged: bool = True) -> dict[str, float]:
+    """All measures of a checkpoint's averaged or raw weights on held-out drives, in per cent, at its run's size."""
     from training.checkpoint import load_network
 
-    return measures(load_network(checkpoint)[0], root)
+    network, state = load_network(checkpoint)
+    if not averaged:
+        network.load_state_dict(state["network"])
+    height, width = json.loads(state["description"])["config"]["data"]["validation_hw"]
+    return measures(network, root, (height, width))
 
 
-def measures(network: Network, root: Path, road: bool = True) -> dict[str, float]:
-    """All measures of a network on held-out drives, in per cent; `road` is False for one that knows no road."""
+def measures(
+    network: Network, root: Path, validation_hw: tuple[int, int] | None = None, road: bool = True
+) -> dict[str, float]:
+    """All measures of a network on held-out drives, in per cent.
+
+    Args:
+        network: in evaluation mode.
+        root: the data.
+        validation_hw: size of its input; None: as `perception train` has it.
+        road: False for a network that knows no road.
+    """
     import torch
 
     from training.config import DataConfig
@@ -175,7 +229,7 @@ def measures(network: Network, root: Path, road: bool = True) -> dict[str, float
 
     data = DataConfig(root=root)
     sets = find_sets(data)
-    predict = predictor(network, data.validation_hw, torch.device("cpu"))
+    predict = predictor(network, validation_hw or data.validation_hw, torch.device("cpu"))
     found: dict[str, float] = {}
     if sets.objects is not None:
         found |= object_scores(predict, sets.objects, network.config.class_names)

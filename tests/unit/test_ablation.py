@@ -86,7 +86,7 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
             Path(command[command.index("--out") + 1]).mkdir(parents=True)
 
     monkeypatch.setattr(ablation.subprocess, "run", trained)
-    monkeypatch.setattr(ablation, "scores", lambda checkpoint, root: {"car_moderate": 5.0})
+    monkeypatch.setattr(ablation, "scores", lambda checkpoint, root, averaged=True: {"car_moderate": 5.0})
     call = [
         "--root",
         str(tmp_path),
@@ -97,20 +97,95 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
         "2",
         "--variants",
         "base",
-        "no EMA",
+        "no mosaic",
     ]
     done = ablation.result_path(tmp_path / "out", "base", 1)
     done.parent.mkdir(parents=True)
     done.write_text(json.dumps({"car_moderate": 7.0}))
-    half = ablation.result_path(tmp_path / "out", "no EMA", 1).parent
+    half = ablation.result_path(tmp_path / "out", "no mosaic", 1).parent
     half.mkdir()
     (half / "last.pt").touch()
     assert ablation.main(call) == 0
     assert len(commands) == 3, "base with seed 1 was done"
     assert commands[0][-2:] == ["--resume", str(half)]
-    assert "--ema-decay" not in commands[1] and commands[2][-2:] == ["--ema-decay", "0"]
+    assert "--augment.mosaic" not in commands[1] and commands[2][-2:] == ["--augment.mosaic", "0"]
     assert "| base | 2 | 6.0" in (tmp_path / "out/table.md").read_text()
     assert ablation.main(call) == 0 and len(commands) == 3
+
+
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *variants: str) -> tuple[list[list[str]], list[object]]:
+    """Commands of a study of made-up runs, and what was scored."""
+    commands: list[list[str]] = []
+    scored: list[object] = []
+
+    def trained(command: list[str], **_: object) -> None:
+        commands.append(command)
+        run = Path(command[command.index("--out") + 1])
+        run.mkdir(parents=True)
+        (run / "results.json").write_text('{"ended": true}')
+
+    def scores(checkpoint: Path, root: Path, averaged: bool = True) -> dict[str, float]:
+        scored.append((checkpoint.parent.name, averaged))
+        return {"car_moderate": 5.0}
+
+    monkeypatch.setattr(ablation.subprocess, "run", trained)
+    monkeypatch.setattr(ablation, "scores", scores)
+    out = ["--root", str(tmp_path), "--out", str(tmp_path / "out"), "--seeds", "1", "--steps", "40"]
+    assert ablation.main([*out, "--compile", "--variants", *variants]) == 0
+    return commands, scored
+
+
+def test_the_run_without_averaging_is_the_base_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, scored = study(tmp_path, monkeypatch, "no EMA")
+    assert len(commands) == 1 and "--compile" in commands[0]
+    assert scored == [("base-1", True), ("base-1", False)]
+    assert ablation.result_path(tmp_path / "out", "no EMA", 1).exists()
+    commands, scored = study(tmp_path, monkeypatch, "no EMA", "base")
+    assert not commands and not scored, "all is there"
+
+
+def test_a_first_part_leaves_its_weights_to_the_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, scored = study(tmp_path, monkeypatch, "synthetic street first")
+    first, second = commands
+    steps, share = "--steps", "--data.synthetic-share"
+    assert first[first.index(steps) + 1] == "10" and second[second.index(steps) + 1] == "30"
+    assert first[first.index(share) + 1] == "1" and second[second.index(share) + 1] == "0"
+    run = Path(first[first.index("--out") + 1])
+    assert second[-2:] == ["--init", str(run / "last.pt")] and "--init" not in first
+    assert scored == [("synthetic-street-first-1", True)]
+    assert list(ablation.read_results(tmp_path / "out")) == ["synthetic street first"]
+
+
+def test_a_checkpoint_is_scored_at_its_own_size_with_either_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from training.checkpoint import model_config_to_json, save_checkpoint
+    from training.models.network import ModelConfig, Network
+
+    network = Network(ModelConfig(channels=16))
+    raw = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    described = {"config": {"data": {"validation_hw": [192, 640]}}}
+    save_checkpoint(
+        tmp_path / "last.pt",
+        {
+            "ema": network.state_dict(),
+            "network": raw,
+            "model_config": model_config_to_json(network.config),
+            "description": json.dumps(described),
+        },
+    )
+    seen: list[tuple[bool, tuple[int, int]]] = []
+
+    def measures(scored: Network, root: Path, size_hw: tuple[int, int]) -> dict[str, float]:
+        seen.append((bool(scored.detection.class_out.weight.any()), size_hw))
+        return {}
+
+    monkeypatch.setattr(ablation, "measures", measures)
+    for averaged in (True, False):
+        ablation.scores(tmp_path / "last.pt", tmp_path, averaged)
+    assert seen == [(True, (192, 640)), (False, (192, 640))]
 
 
 def test_every_variant_is_a_legal_command_line() -> None:
@@ -123,6 +198,7 @@ def test_every_variant_is_a_legal_command_line() -> None:
 
     for variant in ablation.VARIANTS.values():
         tyro.cli(Annotated[TrainConfig, tyro.conf.arg(name="")], args=list(variant.options))
+        tyro.cli(Annotated[TrainConfig, tyro.conf.arg(name="")], args=list(variant.before))
 
 
 def test_an_unknown_variant_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,25 @@ def test_every_object_teaches_some_points_and_only_points_inside_it() -> None:
     assert (quality[assigned < 0] == 0).all() and (quality <= 1).all()
 
 
+def test_fixed_assignment_takes_the_points_around_the_centre_whatever_they_say() -> None:
+    """24 px around the point (20, 20): nine points of stride 8 lie within 1.5 strides; 80 px belong to stride 16."""
+    points, strides = grid_points(SIZE, torch.device("cpu"))
+    fixed = DetectionConfig(assign_by="centre")
+    boxes = torch.cat([points - 16, points + 16], -1)[None]
+    small = targets([[8, 8, 32, 32]], [1])
+    chosen = []
+    for seed in range(2):
+        scores = torch.rand(1, len(points), 3, generator=torch.Generator().manual_seed(seed))
+        assigned, quality = assign(scores, boxes, points, strides, small, fixed)
+        chosen.append((assigned[0] == 0).nonzero().flatten().tolist())
+        assert quality[0, chosen[-1]].max() == pytest.approx((24 / 32) ** 2), "the overlap that the point reached"
+    assert chosen[0] == chosen[1] == [12 * y + x for y in (1, 2, 3) for x in (1, 2, 3)]
+    assigned, _ = assign(scores, boxes, points, strides, targets([[0, 0, 80, 60]], [1]), fixed)
+    assert (strides[assigned[0] == 0] == 16).all() and (assigned[0] == 0).sum() == 9
+    with pytest.raises(ValueError, match="assign_by"):
+        DetectionConfig(assign_by="luck")  # type: ignore[arg-type]
+
+
 def test_padding_teaches_nothing() -> None:
     points, strides = grid_points(SIZE, torch.device("cpu"))
     scores = torch.full((1, len(points), 3), 0.01)

@@ -28,6 +28,9 @@ class DetectionConfig:
 
     bins: int = 16
     """Bins of the distance from a point to each side of its box, in strides."""
+    assign_by: Literal["alignment", "centre"] = "alignment"
+    """"alignment": the points that already say an object best learn it. "centre": those nearest to its centre, on the
+    level of its size, whatever they say."""
     assign_top: int = 10
     """Points that learn from one object."""
     assign_score_power: float = 0.5
@@ -54,6 +57,8 @@ class DetectionConfig:
     """Of its loss."""
 
     def __post_init__(self) -> None:
+        if self.assign_by not in ("alignment", "centre"):
+            raise ValueError(f"assign_by {self.assign_by!r}: expected 'alignment' or 'centre'")
         if self.box_loss not in ("ciou", "giou"):
             raise ValueError(f"box_loss {self.box_loss!r}: expected 'ciou' or 'giou'")
 
@@ -307,7 +312,7 @@ def assign(
     targets: DetectionTargets,
     config: DetectionConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Task-aligned assignment: the points that already say an object best learn it.
+    """Task-aligned assignment: the points that already say an object best learn it. Or the fixed one of `nearness`.
 
     Args:
         scores: (B, A, C) probabilities.
@@ -333,7 +338,11 @@ def assign(
         1, targets.class_ids.clamp(min=0)[..., None].expand(-1, -1, scores.shape[1])
     )
     overlap = pairwise_iou(targets.boxes_xyxy, boxes)  # (B, G, A)
-    alignment = class_scores.pow(config.assign_score_power) * overlap.pow(config.assign_iou_power)
+    if config.assign_by == "centre":
+        alignment = nearness(centre, longest, points, strides)
+        inside &= alignment > 0
+    else:
+        alignment = class_scores.pow(config.assign_score_power) * overlap.pow(config.assign_iou_power)
     alignment = torch.where(inside, alignment + 1e-9, torch.zeros_like(alignment))
     top = alignment.topk(min(config.assign_top, alignment.shape[-1]), dim=-1)
     candidate = torch.zeros_like(inside).scatter(-1, top.indices, top.values > 0)  # (B, G, A)
@@ -341,10 +350,30 @@ def assign(
     best_overlap = torch.where(candidate, overlap, torch.full_like(overlap, -1.0))
     value, owner = best_overlap.max(dim=1)  # (B, A): a disputed point goes to the object it overlaps most
     assigned = torch.where(value >= 0, owner, torch.full_like(owner, -1))
+    if config.assign_by == "centre":
+        return assigned, value.clamp(min=0)
     peak_alignment = alignment.amax(-1, keepdim=True).clamp(min=1e-9)  # (B, G, 1)
     peak_overlap = torch.where(candidate, overlap, torch.zeros_like(overlap)).amax(-1, keepdim=True)
     quality = (alignment / peak_alignment * peak_overlap).gather(1, owner[:, None])[:, 0]  # (B, A)
     return assigned, torch.where(assigned >= 0, quality, torch.zeros_like(quality))
+
+
+def nearness(centre: Tensor, longest: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """(B, G, A) 1 at an object's centre, falling to 0 at 1.5 strides of the one level that its size belongs to.
+
+    Centre sampling of FCOS (Tian et al. 2019); sizes up to 64 px belong to stride 8, up to 128 to stride 16.
+
+    Args:
+        centre: (B, G, 2).
+        longest: (B, G, 1) half of the longer side.
+        points: (A, 2).
+        strides: (A, 1).
+    """
+    stride = strides[:, 0]  # (A,)
+    fits = (longest < 4 * stride) | (stride == STRIDES[-1])
+    fits &= (longest >= 2 * stride) | (stride == STRIDES[0])
+    away = (points[None, None] - centre[:, :, None]).abs().amax(-1) / stride  # (B, G, A)
+    return (1 - away / 1.5).clamp(min=0) * fits
 
 
 @torch.no_grad()
