@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -30,41 +29,47 @@ def assign_pairs(pairs: Iterable[Pair], is_later: Callable[[int], bool] | None =
         pairs: those that are possible, each once; those that gain nothing are not made.
         is_later: whether a row chooses after the others, from what is left.
     """
-    pairs = list(pairs)
-    best_gain: dict[int, float] = {}
+    pairs = [pair for pair in pairs if pair[2] > 0]
     match: dict[int, int] = {}
+    best_gain: dict[int, float] = {}
+    choosers = set()  # rows with more than one possibility
     for row, column, gain in pairs:
-        if gain > best_gain.get(row, 0.0):
-            best_gain[row], match[row] = gain, column
+        if row not in match:
+            match[row], best_gain[row] = column, gain
+        else:
+            choosers.add(row)
+            if gain > best_gain[row]:
+                match[row], best_gain[row] = column, gain
     # streets are mostly clear: where no two rows like one column best, each gets its best
     if len(set(match.values())) == len(match):
         return match
 
-    pairs = [pair for pair in pairs if pair[2] > 0]
-    later = {row for row in match if is_later(row)} if is_later else set()
-    # mostly those that compete have nothing else to choose: the strongest gets it
-    choices = Counter([pair[0] for pair in pairs])
-    rivals: dict[int, list[int]] = {}
+    fans: dict[int, list[int]] = {}
     for row, column in match.items():
-        rivals.setdefault(column, []).append(row)
-    contests = [rows for rows in rivals.values() if len(rows) > 1]
-    if all(choices[row] == 1 for rows in contests for row in rows):
+        fans.setdefault(column, []).append(row)
+    contests = [rows for rows in fans.values() if len(rows) > 1]
+    # mostly those that compete have nothing else to choose: the strongest gets it
+    if choosers.isdisjoint([row for rows in contests for row in rows]):
         for rows in contests:
-            winner = max(rows, key=lambda row: (row not in later, best_gain[row]))
+            first = [row for row in rows if not is_later(row)] if is_later else rows
+            winner = max(first or rows, key=best_gain.__getitem__)
             for row in rows:
                 if row != winner:
                     del match[row]
         return match
 
     # who alone wants what it likes best gets it; the rest is solved together
-    wanted = Counter([pair[1] for pair in pairs])
+    wanted: dict[int, int] = {}
+    for _, column, _ in pairs:
+        wanted[column] = wanted.get(column, 0) + 1
     match = {row: column for row, column in match.items() if wanted[column] == 1}
     pairs = [pair for pair in pairs if pair[0] not in match]
-    if later:
-        match |= _solve([pair for pair in pairs if pair[0] not in later])
-        taken = set(match.values())
-        return match | _solve([pair for pair in pairs if pair[0] in later and pair[1] not in taken])
-    return match | _solve(pairs)
+    if is_later is None:
+        return match | _solve(pairs)
+    later = {row for row in best_gain if row not in match and is_later(row)}
+    match |= assign_pairs([pair for pair in pairs if pair[0] not in later])
+    taken = set(match.values())
+    return match | assign_pairs([pair for pair in pairs if pair[0] in later and pair[1] not in taken])
 
 
 def _solve(pairs: list[Pair]) -> dict[int, int]:

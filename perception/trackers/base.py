@@ -35,6 +35,9 @@ CLOCK_TOLERANCE_S = 1e-6
 """So that a patience of one second means ten steps of a tenth, whatever their rounding."""
 
 _NEW_TRACK = object.__new__
+_UNSEEN = np.full((4, 1), np.inf)
+"""Variance of the box of a track that has none."""
+_XYXY_FROM_CXCYWH_ROWS = np.ascontiguousarray(XYXY_FROM_CXCYWH.T)
 
 
 def clean(detections: Detections, low_score: float = 0.0) -> tuple[F64, F64, I64]:
@@ -148,12 +151,11 @@ class TrackTable:
         """
         if not match:
             return
-        columns = [match.get(row, -1) for row in range(len(self))]
-        index = np.array(columns)
-        spread = variance.take(index, axis=1)
-        if len(match) < len(columns):
-            spread[:, index < 0] = np.inf
-        correct(self.states, boxes_cxcywh.take(index, axis=1), spread)
+        column_of = match.get
+        columns = np.array([column_of(row, -1) for row in range(len(self.lives))])
+        # -1: who has no detection gets the last one's box, and as its variance the infinite one put at the end
+        spread = np.concatenate([variance, _UNSEEN], axis=1).take(columns, 1)
+        correct(self.states, boxes_cxcywh.take(columns, 1), spread)
         lives, frame, now_s = self.lives, self.frame, self.clock.now_s
         for row, column in match.items():
             life = lives[row]
@@ -189,7 +191,7 @@ class TrackTable:
 
     def tell(self, rows: Iterable[int], boxes_cxcywh: F64) -> tuple[Track, ...]:
         """Some tracks as the values that leave the tracker, with the boxes (4, K) to show."""
-        shown = np.dot(boxes_cxcywh.T, XYXY_FROM_CXCYWH.T).astype(np.float32)
+        shown = boxes_cxcywh.T.dot(_XYXY_FROM_CXCYWH_ROWS).astype(np.float32)
         lives, frame = self.lives, self.frame
         tracks = []
         for row, box in zip(rows, shown, strict=True):

@@ -36,7 +36,7 @@ import numpy as np
 
 from perception.trackers.assignment import assign_pairs
 from perception.trackers.base import CLOCK_TOLERANCE_S, Life, TrackTable, clean
-from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
+from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, constants, predict
 from perception.types import F64, I64, Detections, Track
 
 SURE_SCORE = 0.999
@@ -109,6 +109,9 @@ GROUND_TOLERANCE = 0.02
 """A box stands nearer if its foot is lower; within this share of the height the two are level."""
 FAR_SIGMAS_SQUARED = 20.0
 """Beyond so many variances in one coordinate no pairing gains, whatever the others say."""
+_ZERO, _ONE, _FAR = constants(0.0, 1.0, FAR_SIGMAS_SQUARED)
+_MINUS_HALF_OF_FOUR = np.repeat(-0.5 * np.eye(2), 4, axis=1)
+"""Left factor (2, 8): the sums of the first and of the last four rows, times -0.5."""
 
 
 class DriveTracker:
@@ -117,11 +120,14 @@ class DriveTracker:
     def __init__(self, config: DriveConfig = DriveConfig()) -> None:
         self.config = config
         # what the settings come to in the formulas below
-        self._deviation = config.noise.measurement * (1 + config.doubt), config.noise.measurement * config.doubt
+        error = config.noise.measurement
+        self._doubtful, self._doubt = constants(error * (1 + config.doubt), error * config.doubt)
         # overlap above t means shared area above t / (1 + t) of both areas together
         self._double = config.duplicate_iou / (1 + config.duplicate_iou)
-        self._far_slip = (2 * config.slip) ** 2
-        self._log_shares = np.log([[1 - config.slip_share], [config.slip_share]]) - 2 * log(2 * pi)  # (2, 1)
+        self._slip, self._far_slip = constants(config.slip**2, (2 * config.slip) ** 2)
+        shares = np.log([1 - config.slip_share, config.slip_share]) - 2 * log(2 * pi)
+        self._exact_share, self._slipped_share, self._score_nats = constants(*shares, config.score_nats)
+        self._smooth, self._raw = constants(config.smoothing, 1 - config.smoothing)
         self.reset()
 
     def reset(self) -> None:
@@ -146,60 +152,66 @@ class DriveTracker:
         boxes, scores, class_ids = clean(detections, config.low_score)
         dt_s = table.begin(timestamp_ns, config.lost_s)
         predict(table.states, dt_s, config.noise, projective=config.projective)
-        measured = np.dot(CXCYWH_FROM_XYXY, boxes)
+        measured = CXCYWH_FROM_XYXY.dot(boxes)
         told_scores, match = scores.tolist(), {}
         if len(table) and len(scores):
-            sizes = box_size(measured)
-            surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), 1.0)
-            variance = np.square((self._deviation[0] - self._deviation[1] * surety) * sizes)
-            match = self._pair(measured, sizes, variance, surety, class_ids)
+            surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), _ONE)
+            variance = np.square((self._doubtful - self._doubt * surety) * box_size(measured))
+            match = self._pair(measured, variance, surety, class_ids)
             table.see(match, measured, variance, told_scores)
             self._weigh([table.lives[row] for row in match], config.learn_scores)
         if len(match) < len(told_scores):
             self._start(match, boxes, told_scores, class_ids)
         return self._tell(match, measured, boxes)
 
-    def _pair(self, measured: F64, sizes: F64, variance: F64, surety: F64, class_ids: I64) -> dict[int, int]:
+    def _pair(self, measured: F64, variance: F64, surety: F64, class_ids: I64) -> dict[int, int]:
         """The detection of each track that has one: the pairing that gains most, known tracks first."""
-        config, table = self.config, self._table
+        table, lives = self._table, self._table.lives
         position, spread = table.states.position, table.states.var_pp
         # almost all pairs are far apart: look across first, in full only at the rest
-        reach = variance[0] + self._far_slip * np.square(sizes[0])
+        reach = variance[0] + self._far_slip * np.square(measured[2])
         across = np.square(position[0][:, None] - measured[0])  # (N, M)
-        near = across < FAR_SIGMAS_SQUARED * (spread[0][:, None] + reach)
+        near = across < _FAR * (spread[0][:, None] + reach)
         near &= table.class_ids[:, None] == class_ids
         rows, columns = near.nonzero()
-        # (4, K) squared size of the pair's boxes, in which the rest is told
-        unit = box_size(position).take(rows, axis=1) * sizes.take(columns, axis=1)
-        error = np.square(measured.take(columns, axis=1) - position.take(rows, axis=1)) / unit
+        # all that follows is told in the size of the pair's boxes; its square, (4, K)
+        expected, found = position.take(rows, 1), measured.take(columns, 1)
+        unit = box_size(expected * found)
+        error = np.square(found - expected) / unit
         # the variance of an exact box and of a slipped one, side by side
         either = np.empty((2, *unit.shape))  # (2, 4, K)
-        np.divide(spread.take(rows, axis=1) + variance.take(columns, axis=1), unit, out=either[0])
-        np.add(either[0], config.slip**2, out=either[1])
-        density = np.add.reduce(error / either + np.log(either), axis=1)  # of four independent coordinates, (2, K)
-        density *= -0.5
-        density += self._log_shares
-        gain = np.logaddexp(density[0], density[1]) + (config.score_nats * surety).take(columns)
-        now_s, last = table.clock.now_s, table.frame - 1
-        unseen_s = [0.0 if life.seen_frame == last else now_s - life.seen_s for life in table.lives]
-        if any(unseen_s):
-            gain -= config.unseen_nats_per_s * np.array(unseen_s).take(rows)
-        good = (gain > 0).nonzero()[0]
+        exact = np.divide(spread.take(rows, 1) + variance.take(columns, 1), unit, out=either[0])
+        np.add(exact, self._slip, out=either[1])
+        # of four independent coordinates; they are summed by a product, the quickest way
+        density = _MINUS_HALF_OF_FOUR.dot((error / either + np.log(either)).reshape(8, -1))  # (2, K)
+        gain = np.logaddexp(density[0] + self._exact_share, density[1] + self._slipped_share)
+        gain += (self._score_nats * surety).take(columns)
+        now_s, last, cost = table.clock.now_s, table.frame - 1, self.config.unseen_nats_per_s
+        unseen = [0.0 if life.seen_frame == last else cost * (now_s - life.seen_s) for life in lives]
+        if any(unseen):
+            gain -= np.array(unseen).take(rows)
+        good = (gain > _ZERO).nonzero()[0]
         pairs = zip(rows.take(good).tolist(), columns.take(good).tolist(), gain.take(good).tolist(), strict=True)
-        return assign_pairs(pairs, is_later=lambda row: not table.lives[row].track_id)
+        return assign_pairs(pairs, is_later=lambda row: not lives[row].track_id)
 
     def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
         """New tracks from detections that nobody claimed; they join the match."""
         config, table = self.config, self._table
-        corners, kinds = boxes.T.tolist(), class_ids.tolist()
+        free = set(range(len(scores))).difference(match.values())
+        kinds = class_ids.tolist()
+        last = len(self._even) - 1
+        believed = []
+        for column in sorted(free):
+            kind = min(max(kinds[column], 0), last)
+            if scores[column] > self._even[kind] or self._strange[kind]:
+                believed.append(column)
+        if not believed:
+            return
+        corners = boxes.T.tolist()
         taken = [(corners[column], kinds[column]) for column in match.values()]
         new = []
-        last = len(self._even) - 1
-        for column in sorted(set(range(len(scores))) - set(match.values())):
+        for column in believed:
             box, kind = corners[column], kinds[column]
-            known_kind = min(max(kind, 0), last)
-            if scores[column] <= self._even[known_kind] and not self._strange[known_kind]:
-                continue
             for other, other_kind in taken:
                 if kind == other_kind and _shared(box, other) > self._double * (_area(box) + _area(other)):
                     break
@@ -235,27 +247,32 @@ class DriveTracker:
                 dead = dead or life.seen_s < earliest_s
             elif life.told_frame == frame - 1 and life.seen_s >= earliest_hidden_s and life.hits >= HIDDEN_AFTER_HITS:
                 missing.append(row)
-        found = np.array([match[row] for row in told], np.int64)
-        shown = config.smoothing * table.states.position.take(np.array(told, np.int64), axis=1)
-        shown += (1 - config.smoothing) * measured.take(found, axis=1)
-        if missing and match and config.hidden_s > 0:
-            hidden = self._hidden(missing, boxes.take(list(match.values()), axis=1).T.tolist())
-            shown = np.concatenate([shown, table.states.position[:, hidden]], axis=1)
-            order = sorted(range(len(told) + len(hidden)), key=(told + hidden).__getitem__)
-            told, shown = sorted(told + hidden), shown[:, order]
+        position = table.states.position
+        rows, columns = np.array([told, [match[row] for row in told]], np.int64)
+        shown = self._smooth * position.take(rows, 1) + self._raw * measured.take(columns, 1)
+        hidden = self._hidden(missing, match, boxes) if missing and match and config.hidden_s > 0 else []
+        if hidden:
+            shown = np.concatenate([shown, position.take(hidden, 1)], axis=1)
+            told += hidden
+            order = sorted(range(len(told)), key=told.__getitem__)
+            told, shown = sorted(told), shown.take(order, 1)
         tracks = table.tell(told, shown)
         if dead:
             table.keep([life.track_id > 0 or life.seen_s >= earliest_s for life in table.lives])
         return tracks
 
-    def _hidden(self, rows: list[int], front: list[Corners]) -> list[int]:
-        """Those of the tracks that a nearer box of this frame covers."""
+    def _hidden(self, rows: list[int], match: dict[int, int], boxes: F64) -> list[int]:
+        """Those of the tracks in `rows` that a nearer box covers, one that was matched in this frame."""
+        front = boxes.take(list(match.values()), 1).T.tolist()
         hidden = []
-        for row, box in zip(rows, (XYXY_FROM_CXCYWH @ self._table.states.position[:, rows]).T.tolist(), strict=True):
+        expected = XYXY_FROM_CXCYWH.dot(self._table.states.position.take(rows, 1)).T.tolist()
+        for row, box in zip(rows, expected, strict=True):
             foot = box[3] - GROUND_TOLERANCE * (box[3] - box[1])
             least = self.config.hidden_cover * _area(box)
-            if any(other[3] >= foot and _shared(box, other) > least for other in front):
-                hidden.append(row)
+            for other in front:
+                if other[3] >= foot and _shared(box, other) > least:
+                    hidden.append(row)
+                    break
         return hidden
 
     # ------------------------------------------------------------ what a score is worth
@@ -268,15 +285,20 @@ class DriveTracker:
 
     def _weigh(self, seen: list[Life], learn: bool) -> None:
         """Add what their latest scores speak for these tracks; learn from steady ones what is typical of a class."""
-        last = len(self._even_nats) - 1
-        typical, moves = self._typical.tolist(), [0.0] * (last + 1)
+        even_nats, strange, typical = self._even_nats, self._strange, self._typical.tolist()
+        last, moves = len(typical) - 1, [0.0] * len(typical)
         for life in seen:
-            kind, score = min(max(life.class_id, 0), last), life.score
-            sure = min(max(score, 1 - SURE_SCORE), SURE_SCORE)
-            life.nats += log(sure / (1 - sure)) - self._even_nats[kind]
+            kind, score, sure = life.class_id, life.score, life.score
+            # most are within these bounds, and to compare is quicker than to call
+            if not 0 <= kind <= last:
+                kind = min(max(kind, 0), last)
+            if not 1 - SURE_SCORE <= sure <= SURE_SCORE:
+                sure = min(max(sure, 1 - SURE_SCORE), SURE_SCORE)
+            life.nats += log(sure / (1 - sure)) - even_nats[kind]
             if life.hits >= STEADY_HITS:
                 moves[kind] += TYPICAL_QUANTILE - (score < typical[kind])
-                self._strange[kind] = max(self._strange[kind] - 1, 0)
+                if strange[kind]:
+                    strange[kind] -= 1
         if learn:
             for kind, move in enumerate(moves):
                 if move:

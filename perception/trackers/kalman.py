@@ -5,7 +5,7 @@ a second. The four coordinates are filtered independently, so the 8×8 covarianc
 three numbers. No matrix is inverted; every step is a handful of array operations over (4, N), whatever N.
 
 Boxes are columns here, (4, N): with few objects a frame's time goes into calls, and a call on two arrays of one shape
-takes a third of one that must broadcast.
+takes a third of one that must broadcast. For the same reason plain numbers come as arrays here (`constants`).
 
 Noise is told in box sizes: in widths for cx and w, in heights for cy and h. A near object moves and errs in
 proportion to its size, and a wide car more sideways than a slim pedestrian; one set of numbers serves both.
@@ -31,7 +31,16 @@ CXCYWH_FROM_XYXY = np.array([[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5], [-1, 0, 1, 0], 
 XYXY_FROM_CXCYWH = np.array([[1, 0, -0.5, 0], [0, 1, 0, -0.5], [1, 0, 0.5, 0], [0, 1, 0, 0.5]])
 """Left factors for boxes in columns."""
 _SIZE_ROWS = np.array([2, 3, 2, 3])
-_SAME_ROW = np.zeros(4, np.int64)
+_POWER_ROWS = np.repeat([0, 0, 1, 2], 4)
+"""Which power of the stretch multiplies velocity, covariance, variance of the velocity and push in `predict`."""
+
+
+def constants(*values: float) -> tuple[F64, ...]:
+    """Numbers for operations on small arrays, which take twice as long with plain ones."""
+    return tuple(np.array(value, np.float64) for value in values)
+
+
+_ONE, _MIN_SIZE, _MOST_DELAY, _MOST_APPROACH = constants(1.0, MIN_SIZE_PX, -1.0, MAX_APPROACH)
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,18 @@ class Noise:
         """Left factor (4, 4) that makes `acceleration` in pixels of boxes (4, N)."""
         return np.diag(self.acceleration) @ np.eye(4)[_SIZE_ROWS]
 
+    @cached_property
+    def birth_velocity_column(self) -> F64:
+        """(4, 1), `birth_velocity`."""
+        return np.array(self.birth_velocity)[:, None]
+
 
 class BoxStates:
     """The filtered state of N boxes, rows in the order cx, cy, w, h."""
 
     def __init__(self, data: F64) -> None:
         self.data = data
-        """(5, 4, N): position, velocity, variance of the position, their covariance, variance of the velocity."""
+        """(5, 4, N): position and its variance, velocity, covariance of the two, variance of the velocity."""
 
     def __len__(self) -> int:
         return self.data.shape[2]
@@ -69,12 +83,12 @@ class BoxStates:
     @property
     def velocity(self) -> F64:
         """(4, N) view, pixels a second."""
-        return self.data[1]
+        return self.data[2]
 
     @property
     def var_pp(self) -> F64:
         """(4, N) view, variance of the position."""
-        return self.data[2]
+        return self.data[1]
 
     @property
     def var_pv(self) -> F64:
@@ -90,10 +104,10 @@ class BoxStates:
     def born(boxes_cxcywh: F64, noise: Noise) -> BoxStates:
         """New states at rest where they were first seen, from boxes in columns (4, N)."""
         size = box_size(boxes_cxcywh)
-        data = np.zeros((5, *boxes_cxcywh.shape))
+        data = np.zeros((5, *size.shape))
         data[0] = boxes_cxcywh
-        data[2] = np.square(noise.measurement * size)
-        data[4] = np.square(np.array(noise.birth_velocity)[:, None] * size)
+        data[1] = np.square(noise.measurement * size)
+        data[4] = np.square(noise.birth_velocity_column * size)
         return BoxStates(data)
 
     def keep(self, mask: np.ndarray) -> None:
@@ -107,7 +121,7 @@ class BoxStates:
 
 def box_size(boxes_cxcywh: F64) -> F64:
     """The unit of each coordinate's noise, (4, N): width, height, width, height."""
-    return boxes_cxcywh.take(_SIZE_ROWS, axis=0)
+    return boxes_cxcywh.take(_SIZE_ROWS, 0)
 
 
 def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = False) -> None:
@@ -121,45 +135,46 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
     if dt_s <= 0 or not len(states):
         return
     data = states.data
-    position, velocity, _, var_pv, var_vv = data
-    push = np.square(np.dot(noise.acceleration_from_box, position))
+    push = np.square(noise.acceleration_from_box.dot(data[0]))
     if projective:
         # a step of stretched time is a plain step at a stretched rate; after it the rate has stretched once more
-        stretch = _stretch(position[3], velocity[3], var_vv[3], dt_s)
-        stretch_squared = stretch * stretch
-        velocity *= stretch
-        var_pv *= stretch
-        var_vv *= stretch_squared
-        push *= stretch_squared * stretch
+        powers = _stretch(data[0, 3], data[2, 3], data[4, 3], dt_s).take(_POWER_ROWS, 0)
+        stretch = powers[:12].reshape(3, 4, -1)
+        rates = data[2:]  # velocity, covariance, variance of the velocity: the last is stretched twice
+        rates *= stretch
+        push *= powers[12:]
     move, grow = _step(dt_s)
-    states.data = data = np.dot(move, data.reshape(5, -1)).reshape(data.shape)
-    variances = data[2:]
-    variances += np.dot(grow, push.reshape(1, -1)).reshape(variances.shape)
-    position, velocity, _, var_pv, var_vv = data
+    moved = move.dot(data.reshape(5, -1))
+    moved += grow.dot(push.reshape(1, -1))
+    states.data = data = moved.reshape(data.shape)
     if projective:
-        velocity *= stretch
-        var_pv *= stretch
-        var_vv *= stretch_squared
-    np.maximum(position[2:], MIN_SIZE_PX, out=position[2:])
+        rates = data[2:]
+        rates *= stretch
+    size = data[0, 2:]
+    np.maximum(size, _MIN_SIZE, out=size)
 
 
 @lru_cache(maxsize=64)
 def _step(dt_s: float) -> tuple[F64, F64]:
-    """What time does to a state: (5, 5) that multiplies it, and (3, 1) that multiplies the noise added to it."""
+    """What time does to a state: (5, 5) that multiplies it, and (5, 1) that multiplies the noise added to it."""
     move = np.eye(5)
-    move[0, 1] = move[3, 4] = dt_s
-    move[2, 3], move[2, 4] = 2 * dt_s, dt_s**2
-    return move, np.array([dt_s**3 / 3, dt_s**2 / 2, dt_s]).reshape(3, 1)
+    move[0, 2] = move[3, 4] = dt_s
+    move[1, 3], move[1, 4] = 2 * dt_s, dt_s**2
+    return move, np.array([0, dt_s**3 / 3, 0, dt_s**2 / 2, dt_s]).reshape(5, 1)
 
 
 def _stretch(height: F64, growth: F64, variance: F64, dt_s: float) -> F64:
-    """τ / t of `predict`, (4, N), the same in all rows; from heights, their rates and variances of these, (N,)."""
+    """τ / t of `predict`, its square and its cube, (3, N); from heights, their rates and variances of these, (N,)."""
     # an uncertain rate of growth is trusted less: shrunk by its own signal-to-noise ratio
     square = growth * growth
     used_up = square * growth / ((square + variance) * height)
     used_up *= dt_s
-    stretch = np.reciprocal(1 - np.minimum(np.maximum(used_up, -1.0), MAX_APPROACH))
-    return stretch[None].take(_SAME_ROW, axis=0)
+    powers = np.empty((3, len(used_up)))
+    remaining = _ONE - np.minimum(np.maximum(used_up, _MOST_DELAY), _MOST_APPROACH)
+    stretch = np.reciprocal(remaining, out=powers[0])
+    squared = np.multiply(stretch, stretch, out=powers[1])
+    np.multiply(squared, stretch, out=powers[2])
+    return powers
 
 
 def correct(states: BoxStates, boxes_cxcywh: F64, variance: F64) -> None:
@@ -167,7 +182,8 @@ def correct(states: BoxStates, boxes_cxcywh: F64, variance: F64) -> None:
 
     Where the variance is infinite, nothing happens; so unseen tracks need no arrays of their own.
     """
-    position, velocity, var_pp, var_pv, var_vv = states.data
+    data = states.data  # its parts one by one: to unpack it takes longer
+    position, var_pp, velocity, var_pv, var_vv = data[0], data[1], data[2], data[3], data[4]
     total = var_pp + variance
     gain, velocity_gain = var_pp / total, var_pv / total
     residual = boxes_cxcywh - position
