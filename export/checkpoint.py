@@ -17,6 +17,7 @@ from perception.errors import UserError
 from perception.model import ModelSpec
 from training.checkpoint import load_network
 from training.models.network import check_size
+from training.operating_point import proposed
 
 
 def export_checkpoint(
@@ -32,7 +33,7 @@ def export_checkpoint(
 
     Args:
         one_to_one: which head's boxes leave the graph, see `OnnxConfig`.
-        even_scores: see `ModelSpec`.
+        even_scores: see `ModelSpec`; empty takes what the run measured on its held-out frames, where it did.
 
     Returns:
         The file written, `<preset>-<height>x<width>.onnx` beside the checkpoint unless `out` names another.
@@ -48,7 +49,7 @@ def export_checkpoint(
         size_hw=size_hw,
         score_threshold=round(scores.get("score_threshold", ModelSpec.score_threshold), 3),
         track_threshold=ModelSpec.track_threshold,
-        even_scores=even_scores,
+        even_scores=even_scores or proposed(scores, network.config.class_names),
         road_threshold=int(scores.get("road_threshold", ModelSpec.road_threshold)),
         name=name,
         licence=licence,

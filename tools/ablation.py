@@ -23,14 +23,12 @@ import numpy as np
 from datasets.kitti_object import KittiObject
 from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.sample import Sample
-from perception.boxes import intersection_over_area, iou
 from perception.types import CLASS_NAMES, Detections
+from training.operating_point import match, precision_recall, together
 
 if TYPE_CHECKING:
     from training.models.network import Network
 
-SMALLEST_PX = 25.0
-"""Truth lower than that is neither found nor missed, as in KITTI's moderate level."""
 MEASURES = ("car_moderate", "car_ap50", "car_f1_50", "pedestrian_ap50", "cyclist_ap50", "road_max_f")
 TITLES = ("Car AP R40 mod.", "Car AP@0.5", "Car F1@0.5", "Ped. AP@0.5", "Cyc. AP@0.5", "Road MaxF")
 
@@ -260,44 +258,19 @@ def held_out_frames(root: Path, objects: Iterable[int]) -> Iterable[Sample]:
 def ap_and_f1(pairs: Sequence[tuple[Sample, Detections]], class_id: int, overlap: float = 0.5) -> tuple[float, float]:
     """Area under the precision-recall curve and best F1 of one class.
 
-    Greedy by score; a detection takes the free object that it overlaps most. Detections on objects lower than
-    `SMALLEST_PX`, or mostly inside an ignore region of the class, count as nothing.
-
     Args:
         pairs: truth and detections of each frame.
         class_id: which class.
-        overlap: IoU from which a detection is one of an object.
+        overlap: IoU from which a detection is one of an object, see `match`.
     """
-    scored: list[tuple[float, bool]] = []
-    objects = 0
-    for sample, detections in pairs:
-        assert sample.boxes_xyxy is not None and sample.class_ids is not None
-        assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
-        truth = sample.boxes_xyxy[sample.class_ids == class_id]
-        counted = truth[:, 3] - truth[:, 1] >= SMALLEST_PX
-        objects += int(counted.sum())
-        regions = sample.ignore_boxes_xyxy[np.isin(sample.ignore_class_ids, (class_id, -1))]
-        mine = detections[detections.class_ids == class_id]
-        shared = iou(mine.boxes_xyxy, truth)  # (N, M)
-        inside = intersection_over_area(mine.boxes_xyxy, regions)  # (N, R)
-        free = np.ones(len(truth), bool)
-        for k in np.argsort(-mine.scores, kind="stable"):
-            candidates = np.where(free, shared[k], 0)
-            best = int(candidates.argmax()) if len(truth) else -1
-            if best >= 0 and candidates[best] >= overlap:
-                free[best] = False
-                if counted[best]:
-                    scored.append((float(mine.scores[k]), True))
-            elif not (inside[k] > 0.5).any():
-                scored.append((float(mine.scores[k]), False))
-    if not objects or not scored:
+    matches = together(match(*pair, class_id, overlap) for pair in pairs)
+    if not matches.objects or not matches.scored:
         return 0.0, 0.0
-    right = np.array([hit for _, hit in sorted(scored, key=lambda pair: -pair[0])])
-    hits = np.cumsum(right)
-    precision, recall = hits / np.arange(1, len(hits) + 1), hits / objects
+    precision, recall = precision_recall(matches)
+    right = np.array([hit for _, hit in matches.scored])
     best_after = np.maximum.accumulate(precision[::-1])[::-1]
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-    return float((best_after * right).sum() / objects), float(f1.max())
+    return float((best_after * right).sum() / matches.objects), float(f1.max())
 
 
 Results = dict[str, dict[int, dict[str, float]]]

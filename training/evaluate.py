@@ -26,6 +26,7 @@ from perception.types import Detections, RoadMask
 from training.config import TrainConfig
 from training.distributed import gather, rank, world
 from training.models.network import DeployedNetwork, Network
+from training.operating_point import Matches, even_score_key, even_scores, match, together
 from training.sets import Subset, TrainingSets
 from training.show import draw
 
@@ -63,8 +64,9 @@ def evaluate(
 
     Returns:
         On every process: AP R40 of each class and level in per cent, the score threshold at the best F1 for cars,
-        road MaxF, AP and threshold (perspective), and `score`, the mean of car AP moderate and MaxF, which picks the
-        best checkpoint. Empty where nothing is held out.
+        for each class the score from which a tracker should believe it (`even_scores`), road MaxF, AP and threshold
+        (perspective), and `score`, the mean of car AP moderate and MaxF, which picks the best checkpoint. Empty where
+        nothing is held out.
     """
     if sets is None or (sets.objects is None and sets.road is None):
         return {}
@@ -83,15 +85,17 @@ def evaluate(
 def object_scores(
     predict: Predict, subset: Subset, class_names: tuple[str, ...], readers: int = 0, show: Show | None = None
 ) -> dict[str, float]:
-    """AP R40 by class and level; a class that was never found scores 0."""
-    found: list[tuple[int, ObjectRows]] = []
+    """AP R40 by class and level, 0 for a class that was never found; operating points where enough was found."""
+    found: list[tuple[int, ObjectRows, list[Matches]]] = []
     for k, sample in my_samples(subset, readers):
         detections, road = predict(sample.image_bgr)
-        found.append((k, result_rows(detections, class_names)))
+        matches = [match(sample, detections, class_id) for class_id in range(len(class_names))]
+        found.append((k, result_rows(detections, class_names), matches))
         if show is not None and k < SHOWN * world():
             show(f"objects/{sample.name}", draw(sample, detections, road, class_names))
     evaluator = ObjectEvaluator()
-    for k, rows in sorted(gather(found), key=lambda pair: pair[0]):
+    everything = sorted(gather(found), key=lambda frame: frame[0])
+    for k, rows, _ in everything:
         name = str(subset.source.names[subset.indices[k]])
         evaluator.process(name, read_objects(_label_path(subset, k)), rows)
     evaluation = evaluator.evaluate()
@@ -102,6 +106,9 @@ def object_scores(
         for name in class_names
         for level in LEVELS
     }
+    by_class = zip(*(matches for _, _, matches in everything), strict=True)
+    even = even_scores([together(frames) for frames in by_class])
+    scores |= {even_score_key(name): score for name, score in zip(class_names, even, strict=False)}
     car = evaluation.scores.get(("Car", "moderate"))
     if car is not None and len(car.thresholds):
         f1 = 2 * car.tp / np.maximum(2 * car.tp + car.fp + car.fn, 1)

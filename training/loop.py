@@ -59,7 +59,7 @@ def train(
     resume: bool = False,
     init: Path | None = None,
     make: Make = Network,
-    score: Score = evaluate,
+    score: Score | None = None,
 ) -> Path:
     """Train a network and leave everything about it in a run folder.
 
@@ -69,7 +69,7 @@ def train(
         resume: go on from `run/last.pt`, or from the start where the run was ended before its first checkpoint.
         init: start from another run's averaged weights where names and shapes agree.
         make: another network, for comparison (`tools/yolo_baseline.py`).
-        score: how it is scored.
+        score: how it is scored; None: `evaluate`.
 
     Returns:
         The best checkpoint.
@@ -80,7 +80,7 @@ def train(
     device = choose_device(config.device)
     try:
         with process_group(device):
-            return _train(config, run, resume, init, device, make, score)
+            return _train(config, run, resume, init, device, make, score or evaluate)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -13,12 +13,18 @@ from typing import Any
 
 import torch
 
+from perception.types import CLASS_NAMES
 from training.checkpoint import resolved_config
 from training.config import TrainConfig
 from training.distributed import world
+from training.operating_point import even_score_key
 from training.sets import TrainingSets
 
-THRESHOLDS = {"score_threshold": "car_score", "road_threshold": "road"}
+THRESHOLDS = {
+    "score_threshold": "car_score",
+    "road_threshold": "road",
+    **{even_score_key(name): f"{name.lower()}_even" for name in CLASS_NAMES},
+}
 """Scores that are operating points and not merits: their names in `results.json`."""
 
 

@@ -33,8 +33,8 @@ class ExportOptions:
     licence: str = "CC BY-NC-SA 3.0 (trained on KITTI and research data)"
     """Terms of the weights, written into the file."""
     even_scores: tuple[float, ...] = ()
-    """For each class the score from which the tracker believes a detection, written into the file; the tracker's own
-    without it. Lower finds more and invents more."""
+    """For each class the score from which the tracker believes a detection, written into the file; without it what
+    the run measured on its held-out frames, else the tracker's own. Lower finds more and invents more."""
     head: Literal["auto", "one-to-one", "one-to-many"] = "auto"
     """Whose boxes leave the graph: the one-to-one head's, which need no suppression, or the main head's; auto takes
     the one-to-one head where the run trained one (--model.one-to-one)."""
@@ -122,6 +122,8 @@ def main(argv: Sequence[str]) -> int:
         options.even_scores,
     )
     print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if options.checkpoint.suffix == ".pt" and not options.even_scores:
+        _tell_even_scores(path)
     if report:
         print(report.text())
         print(_int8_speed(path, options, size_hw))
@@ -167,6 +169,14 @@ def _size_of(options: ExportOptions) -> tuple[int, int]:
             "export the checkpoint with --size-hw and --batch",
         )
     return size_hw
+
+
+def _tell_even_scores(path: Path) -> None:
+    """What the run chose for a user who did not choose."""
+    from export.graph import load_onnx, read_spec
+
+    if scores := read_spec(load_onnx(path)).even_scores:
+        print(f"even scores {' '.join(map(str, scores))}, measured by the run (--even-scores takes others)")
 
 
 def _finish(path: Path, options: ExportOptions) -> Path:

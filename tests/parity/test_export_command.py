@@ -94,6 +94,22 @@ def test_even_scores_reach_the_file(checkpoint: Path, tmp_path: Path) -> None:
     assert load_model(out, "cpu", 1).spec.even_scores == (0.3, 0.2, 0.2)
 
 
+def test_even_scores_that_the_run_measured_reach_the_file_too(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.checkpoint import load_checkpoint, save_checkpoint
+
+    state = load_checkpoint(checkpoint)
+    state["scores"] = {"even_score_car": 0.35, "even_score_pedestrian": 0.2, "even_score_cyclist": 0.2}
+    measured, out = tmp_path / "best.pt", tmp_path / "m.onnx"
+    save_checkpoint(measured, state)
+    call = [str(measured), "--size-hw", "64x96", "--out", str(out), "--no-verify"]
+    assert main(call) == 0 and load_model(out, "cpu", 1).spec.even_scores == (0.35, 0.2, 0.2)
+    assert "even scores 0.35 0.2 0.2, measured by the run" in capsys.readouterr().out
+    assert main([*call, "--even-scores", "0.3"]) == 0 and load_model(out, "cpu", 1).spec.even_scores == (0.3,)
+    assert "measured" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [

@@ -1,0 +1,76 @@
+"""From which score a class is believed: matching and F-measure by hand, and what happens with few objects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datasets.sample import Sample
+from perception.types import Detections
+from training.operating_point import (
+    LEAST_FOUND,
+    Matches,
+    believed_from,
+    even_scores,
+    match,
+    precision_recall,
+    proposed,
+    together,
+)
+
+
+def hits(*scored: tuple[float, bool], objects: int) -> Matches:
+    return Matches(scored, objects)
+
+
+def many(score: float, hit: bool, count: int) -> tuple[tuple[float, bool], ...]:
+    return ((score, hit),) * count
+
+
+def test_a_detection_takes_the_free_object_that_it_overlaps_most() -> None:
+    truth = np.array(
+        [[0, 0, 40, 30], [100, 0, 140, 30], [0, 50, 40, 70]], np.float32
+    )  # the last one is too low to count
+    sample = Sample(
+        np.zeros((100, 200, 3), np.uint8),
+        "frame",
+        boxes_xyxy=truth,
+        class_ids=np.zeros(3, np.int64),
+        ignore_boxes_xyxy=np.array([[150, 50, 200, 100]], np.float32),
+        ignore_class_ids=np.array([-1]),
+    )
+    boxes = np.array([truth[0], truth[0], truth[2], [155, 55, 195, 95], [60, 60, 90, 90]], np.float32)
+    found = Detections(boxes, np.linspace(0.9, 0.5, 5).astype(np.float32), np.zeros(5, np.int64))
+    matches = match(sample, found, 0)
+    assert matches.objects == 2
+    assert [(round(score, 1), hit) for score, hit in matches.scored] == [(0.9, True), (0.8, False), (0.5, False)]
+    assert match(sample, found, 1) == Matches()
+
+
+def test_precision_and_recall_by_hand() -> None:
+    both = together([hits((0.9, True), (0.7, True), objects=3), hits((0.8, False), objects=1)])
+    assert both == hits((0.9, True), (0.8, False), (0.7, True), objects=4)
+    precision, recall = precision_recall(both)
+    assert precision == pytest.approx([1, 1 / 2, 2 / 3]) and recall == pytest.approx([1 / 4, 1 / 4, 1 / 2])
+
+
+def test_recall_counts_for_more_than_precision() -> None:
+    """10 objects. Down to 0.6: 8 of 8 right, F2 = 0.83. Down to 0.3: 10 of 14, F2 = 0.93. Down to 0.2: 10 of 44."""
+    scored = many(0.6, True, 8) + many(0.4, False, 4) + many(0.3, True, 2) + many(0.2, False, 30)
+    assert believed_from(Matches(scored, 10)) == pytest.approx(0.3)
+    noisy = many(0.6, True, 8) + many(0.4, False, 40) + many(0.3, True, 2)
+    assert believed_from(Matches(noisy, 10)) == pytest.approx(0.6)
+
+
+def test_a_class_with_too_few_takes_the_lowest_of_the_others() -> None:
+    enough, low = Matches(many(0.4567, True, LEAST_FOUND), 10), Matches(many(0.25, True, LEAST_FOUND), 10)
+    few = Matches(many(0.9, True, LEAST_FOUND - 1), 10)
+    assert even_scores([enough, low, few]) == (0.457, 0.25, 0.25)
+    assert even_scores([few, Matches()]) == even_scores([]) == ()
+    assert even_scores([Matches(many(0.01, True, 9), 9)]) == (0.1,), "what the tracker can use"
+
+
+def test_a_checkpoint_proposes_for_all_its_classes_or_none() -> None:
+    scores = {"even_score_car": 0.3, "even_score_pedestrian": 0.2, "score": 50.0}
+    assert proposed(scores, ("Pedestrian", "Car")) == (0.2, 0.3)
+    assert proposed(scores, ("Car", "Cyclist")) == proposed({}, ("Car",)) == ()

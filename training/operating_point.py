@@ -1,0 +1,111 @@
+"""From which score a class's detections are worth believing, measured on held-out frames.
+
+KITTI's overlap of 0.7 asks for exact boxes; a tracker asks whether something is there, so 0.5 counts here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.sample import Sample
+from perception.boxes import intersection_over_area, iou
+from perception.types import Detections
+
+SMALLEST_PX = 25.0
+"""Truth lower than that is neither found nor missed, as in KITTI's moderate level."""
+BETA = 2.0
+"""Recall counts so many times as much as precision: a tracker drops what does not come again, and cannot find what it
+was not told."""
+SENSIBLE = (0.1, 0.9)
+"""Bounds of such a score: the tracker does not use detections below a tenth."""
+LEAST_FOUND = 8
+"""Objects found, under which a class's own score is chance."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Detections of one class against truth, of one frame or many."""
+
+    scored: tuple[tuple[float, bool], ...] = ()
+    """Score of each detection that counts, and whether it is of an object."""
+    objects: int = 0
+    """Objects that count."""
+
+
+def match(sample: Sample, detections: Detections, class_id: int, overlap: float = 0.5) -> Matches:
+    """Greedy by score; a detection takes the free object that it overlaps most.
+
+    Detections on objects lower than `SMALLEST_PX`, or mostly inside an ignore region of the class, count as nothing.
+
+    Args:
+        sample: truth of a frame, with boxes.
+        detections: what was found in it.
+        class_id: which class.
+        overlap: IoU from which a detection is one of an object.
+    """
+    assert sample.boxes_xyxy is not None and sample.class_ids is not None
+    assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
+    truth = sample.boxes_xyxy[sample.class_ids == class_id]
+    counted = truth[:, 3] - truth[:, 1] >= SMALLEST_PX
+    regions = sample.ignore_boxes_xyxy[np.isin(sample.ignore_class_ids, (class_id, -1))]
+    mine = detections[detections.class_ids == class_id]
+    shared = iou(mine.boxes_xyxy, truth)  # (N, M)
+    inside = intersection_over_area(mine.boxes_xyxy, regions)  # (N, R)
+    free = np.ones(len(truth), bool)
+    scored = []
+    for k in np.argsort(-mine.scores, kind="stable"):
+        candidates = np.where(free, shared[k], 0)
+        best = int(candidates.argmax()) if len(truth) else -1
+        if best >= 0 and candidates[best] >= overlap:
+            free[best] = False
+            if counted[best]:
+                scored.append((float(mine.scores[k]), True))
+        elif not (inside[k] > 0.5).any():
+            scored.append((float(mine.scores[k]), False))
+    return Matches(tuple(scored), int(counted.sum()))
+
+
+def together(parts: Iterable[Matches]) -> Matches:
+    """Matches of several frames, by falling score."""
+    parts = list(parts)
+    scored = sorted((pair for part in parts for pair in part.scored), key=lambda pair: -pair[0])
+    return Matches(tuple(scored), sum(part.objects for part in parts))
+
+
+def precision_recall(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) precision and recall of what scores at least as much as each detection, of matches by falling score."""
+    hits = np.cumsum([hit for _, hit in matches.scored])
+    return hits / np.arange(1, len(hits) + 1), hits / max(1, matches.objects)
+
+
+def believed_from(matches: Matches) -> float | None:
+    """The score at the best F-measure with `BETA`; None where too few were found to tell."""
+    if sum(hit for _, hit in matches.scored) < LEAST_FOUND:
+        return None
+    precision, recall = precision_recall(matches)
+    f = (1 + BETA**2) * precision * recall / np.maximum(BETA**2 * precision + recall, 1e-9)
+    return float(np.clip(matches.scored[int(f.argmax())][0], *SENSIBLE))
+
+
+def even_scores(classes: Sequence[Matches]) -> tuple[float, ...]:
+    """For each class the score from which its detections are believed; empty where no class has enough.
+
+    A class with too few takes the lowest of the others: what is rarely shown scores low.
+    """
+    own = [believed_from(matches) for matches in classes]
+    known = [score for score in own if score is not None]
+    return tuple(round(min(known) if score is None else score, 3) for score in own) if known else ()
+
+
+def even_score_key(class_name: str) -> str:
+    """Name of a class's score among the scores of a checkpoint."""
+    return f"even_score_{class_name.lower()}"
+
+
+def proposed(scores: Mapping[str, float], class_names: Sequence[str]) -> tuple[float, ...]:
+    """The even scores that a checkpoint's run measured, for the classes in their order; empty where it did not."""
+    keys = [even_score_key(name) for name in class_names]
+    return tuple(scores[key] for key in keys) if all(key in scores for key in keys) else ()
