@@ -62,13 +62,15 @@ class StageClock:
         self._lock = Lock()
 
     def add(self, stage: str, value_ms: float) -> None:
-        with self._lock:
-            self._stages.setdefault(stage, Durations()).add(value_ms)
+        self.add_all({stage: value_ms})
 
     def add_all(self, timings_ms: dict[str, float]) -> None:
         with self._lock:
             for stage, value_ms in timings_ms.items():
-                self._stages.setdefault(stage, Durations()).add(value_ms)
+                durations = self._stages.get(stage)
+                if durations is None:
+                    durations = self._stages[stage] = Durations()
+                durations.add(value_ms)
 
     def __getitem__(self, stage: str) -> Durations:
         return self._stages.get(stage) or Durations()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _URL = re.compile(r"(?:rtsps?|rtmps?|https?|srt|udp|tcp|rtp)://.+", re.IGNORECASE | re.DOTALL)
+DECODE_AHEAD = 5
+"""FFmpeg works on at least so many pictures of a stored file at once. A key frame takes ten to twenty times as long as
+others; with FFmpeg's own choice, one more than cores, all the rest waits for it on a machine with few cores."""
 _MANY_ERRORS = 200
 """Unreadable packets in a row after which a file counts as ended."""
 
@@ -90,6 +94,8 @@ class Video(Source):
         stream = container.streams.video[0]
         # frame threads halve the decoding time of a file, and add a delay that a live stream cannot have
         stream.thread_type = "SLICE" if self._remote else "AUTO"
+        if not self._remote:
+            stream.codec_context.thread_count = max(DECODE_AHEAD, min(16, (os.cpu_count() or 1) + 1))
         return stream
 
     def _refusal(self, error: Exception) -> UserError:
