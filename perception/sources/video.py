@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"(?:rtsps?|rtmps?|https?|srt|udp|tcp|rtp)://.+", re.IGNORECASE | re.DOTALL)
 DECODE_AHEAD = 5
-"""FFmpeg works on at least so many pictures of a stored file at once. A key frame takes ten to twenty times as long as
-others; with FFmpeg's own choice, one more than cores, all the rest waits for it on a machine with few cores."""
+"""FFmpeg works on at least so many pictures of a stored file at once. A key frame takes ten to twenty times as long
+as others; with FFmpeg's own choice, one more than cores, all the rest waits for it on a machine with few cores."""
 _MANY_ERRORS = 200
 """Unreadable packets in a row after which a file counts as ended."""
 
