@@ -65,6 +65,8 @@ class DataConfig:
     """Size at which the held-out frames are scored."""
     synthetic_share: float = 0.25
     """Share of pictures from the synthetic street; 0 trains on real pictures alone."""
+    road_share: float = 0.0
+    """Share of the real pictures that KITTI's road frames make; 0: as the sizes of the sets have it."""
     real: bool = True
     """False trains on the synthetic street alone."""
     road_fold: int = 0
@@ -141,6 +143,8 @@ class TrainConfig:
             raise UserError(f"batch {self.batch} in {self.accumulate} parts", "equal parts", "another --accumulate")
         if not 0 <= self.data.synthetic_share <= 1:
             raise UserError(f"synthetic_share {self.data.synthetic_share}", "0..1")
+        if not 0 <= self.data.road_share < 1:
+            raise UserError(f"road_share {self.data.road_share}", "from 0 to below 1")
         if self.data.fold >= self.data.folds or self.data.folds < 2:
             raise UserError(f"fold {self.data.fold} of {self.data.folds}", "a fold from 0, of at least 2")
 

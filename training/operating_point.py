@@ -16,9 +16,6 @@ from perception.types import Detections
 
 SMALLEST_PX = 25.0
 """Truth lower than that is neither found nor missed, as in KITTI's moderate level."""
-BETA = 2.0
-"""Recall counts so many times as much as precision: a tracker drops what does not come again, and cannot find what it
-was not told."""
 SENSIBLE = (0.1, 0.9)
 """Bounds of such a score: the tracker does not use detections below a tenth."""
 LEAST_FOUND = 8
@@ -82,12 +79,12 @@ def precision_recall(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
 
 
 def believed_from(matches: Matches) -> float | None:
-    """The score at the best F-measure with `BETA`; None where too few were found to tell."""
+    """The score at the best F1; None where too few were found to tell."""
     if sum(hit for _, hit in matches.scored) < LEAST_FOUND:
         return None
     precision, recall = precision_recall(matches)
-    f = (1 + BETA**2) * precision * recall / np.maximum(BETA**2 * precision + recall, 1e-9)
-    return float(np.clip(matches.scored[int(f.argmax())][0], *SENSIBLE))
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    return float(np.clip(matches.scored[int(f1.argmax())][0], *SENSIBLE))
 
 
 def even_scores(classes: Sequence[Matches]) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,19 @@ FOLDS = 5
 """Parts of cross-validation; the KITTI road frames are held out by fifths in any run."""
 HELD_OUT_DRIVES = 5
 """Without a split file, one drive of so many is held out."""
+ROAD = "kitti/road"
+WEIGHTS = {
+    "kitti/object": (0.2, 53),
+    "kitti/tracking": (0.14, 188),
+    "kitti/tracking_640x192": (0.12, 268),
+    ROAD: (0.12, 26),
+    "camvid": (0.1, 367),
+    "idd_lite": (0.1, 702),
+    "dawn_fog": (0.13, 234),
+    "citypersons_sample": (0.1, 135),
+    "carla_danielhfnr": (0.04, 257),
+}
+"""Weight of each set among the pictures that are shown, and for how many pictures it was chosen."""
 
 
 @dataclass(frozen=True)
@@ -91,35 +105,31 @@ def find_sets(data: DataConfig) -> TrainingSets:
     if object_root is not None and (object_root / "training/label_2").is_dir():
         objects, subset, held_out = _kitti_object(object_root, data)
         train.append(subset)
-    for folder, weight in (
-        ("kitti/tracking", 0.14),
-        ("tracking", 0.14),
-        (".", 0.14),
-        ("kitti/tracking_640x192", 0.12),
-    ):
+    for folder in ("kitti/tracking", "tracking", ".", "kitti/tracking_640x192"):
         if (root / folder / "training/image_02").is_dir():
             tracking = KittiTracking(root / folder)
             drives = [DRIVES.get(name.split("/")[0]) for name in tracking.names]
             keep = tuple(i for i, drive in enumerate(drives) if drive not in held_out)
-            train.append(Subset(folder, tracking, keep, weight))
+            known = folder if folder in WEIGHTS else "kitti/tracking"
+            train.append(Subset(folder, tracking, keep, _weight(known, len(keep))))
     road_root = _first(root, ("kitti/road", "road", "."), "training/gt_image_2")
     if road_root is not None:
         kitti_road = KittiRoad(road_root)
         fold, folds = (data.fold, data.folds) if data.fold >= 0 else (data.road_fold, FOLDS)
         held = tuple(road_fold_indices(kitti_road.names, fold, folds)) if fold >= 0 else ()
         rest = tuple(i for i in range(len(kitti_road)) if i not in set(held))
-        train.append(Subset("kitti/road", kitti_road, rest, 0.12))
-        road = Subset("kitti/road", kitti_road, held, 0.0) if held else None
+        train.append(Subset(ROAD, kitti_road, rest, _weight(ROAD, len(rest))))
+        road = Subset(ROAD, kitti_road, held, 0.0) if held else None
     if (root / "camvid/train").is_dir():
         camvid = CamVid(root / "camvid", "train")
-        train.append(Subset("camvid", camvid, tuple(range(len(camvid))), 0.10))
+        train.append(Subset("camvid", camvid, tuple(range(len(camvid))), _weight("camvid", len(camvid))))
     if (root / "extra/idd_lite/train").is_dir():
         idd = IddLite(root / "extra/idd_lite", "train")
-        train.append(Subset("idd_lite", idd, tuple(range(len(idd))), 0.10))
-    for name, weight in (("dawn_fog", 0.13), ("citypersons_sample", 0.10), ("carla_danielhfnr", 0.04)):
+        train.append(Subset("idd_lite", idd, tuple(range(len(idd))), _weight("idd_lite", len(idd))))
+    for name in ("dawn_fog", "citypersons_sample", "carla_danielhfnr"):
         if (root / "extra" / name).is_dir():
             boxes = PartialBoxes(root / "extra" / name, KNOWN[name])
-            train.append(Subset(name, boxes, tuple(range(len(boxes))), weight))
+            train.append(Subset(name, boxes, tuple(range(len(boxes))), _weight(name, len(boxes))))
     train = [subset for subset in train if subset.indices]
     if not train:
         raise UserError(
@@ -127,7 +137,21 @@ def find_sets(data: DataConfig) -> TrainingSets:
             "kitti/object/training/image_2 with label_2, kitti/road, camvid …, or --data.no-real for synthetic alone",
             f"perception data check {root}",
         )
-    return TrainingSets(tuple(train), objects, road)
+    return TrainingSets(_with_road_share(train, data.road_share), objects, road)
+
+
+def _weight(name: str, pictures: int) -> float:
+    """A set's weight; one of more than twice the pictures it was chosen for counts with the root of their number."""
+    weight, chosen_for = WEIGHTS[name]
+    return weight * max(1.0, math.sqrt(pictures / (2 * chosen_for)))
+
+
+def _with_road_share(train: Sequence[Subset], share: float) -> tuple[Subset, ...]:
+    """The sets with the road frames' weight such that they are that share of all; 0 leaves it."""
+    rest = sum(subset.weight for subset in train if subset.name != ROAD)
+    if not share or not rest:
+        return tuple(train)
+    return tuple(replace(s, weight=share / (1 - share) * rest) if s.name == ROAD else s for s in train)
 
 
 def _first(root: Path, folders: tuple[str, ...], inside: str) -> Path | None:
@@ -149,7 +173,13 @@ def _kitti_object(root: Path, data: DataConfig) -> tuple[Subset | None, Subset, 
         names = _by_drive(known, drives, set(sorted(set(drives.values()))[::HELD_OUT_DRIVES]))
     else:
         log.warning("%s: neither ImageSets/val.txt nor drives are known, so nothing is held out", root)
-        return None, Subset("kitti/object", everything, tuple(range(len(everything))), 0.2), set()
+        return (
+            None,
+            Subset(
+                "kitti/object", everything, tuple(range(len(everything))), _weight("kitti/object", len(everything))
+            ),
+            set(),
+        )
     sides = {split: {drives[n] for n in members if n in drives} for split, members in names.items()}
     if both := sides["train"] & sides["val"]:
         raise UserError(
@@ -159,7 +189,7 @@ def _kitti_object(root: Path, data: DataConfig) -> tuple[Subset | None, Subset, 
         )
     held, train = (tuple(index[n] for n in names[split]) for split in ("val", "train"))
     objects = Subset("kitti/object", everything, held, 0.0) if held else None
-    return objects, Subset("kitti/object", everything, train, 0.2), sides["val"]
+    return objects, Subset("kitti/object", everything, train, _weight("kitti/object", len(train))), sides["val"]
 
 
 def _by_drive(names: Sequence[str], drives: dict[str, str], held: set[str]) -> dict[str, list[str]]:

@@ -13,8 +13,10 @@ pytest.importorskip("tensorboard")
 
 from training_runs import tiny  # noqa: E402
 
+from perception.errors import UserError  # noqa: E402
 from tools.made_up_kitti import make  # noqa: E402
 from training import evaluate, loop  # noqa: E402
+from training import sets as sets_module  # noqa: E402
 from training.sets import find_sets  # noqa: E402
 
 ROW = "Car 0.00 0 -1.57 10.00 20.00 90.00 61.00 1.50 1.60 3.90 1.00 1.65 20.00 0.00\n"
@@ -42,6 +44,29 @@ def test_the_recipe_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["steps"] == 2 and {"car_moderate", "road_max_f"} <= results["metrics"].keys()
     assert list((tmp_path / "cache").rglob("*.sample"))
+
+
+def shares(root: Path, road_share: float = 0.0) -> dict[str, float]:
+    config = tiny(root)
+    sets = find_sets(replace(config.data, road_share=road_share))
+    total = sum(subset.weight for subset in sets.train)
+    return {subset.name: subset.weight / total for subset in sets.train}
+
+
+def test_large_sets_count_with_the_root_of_their_size(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of full KITTI's pictures a sixth are road frames; as many as the weights were chosen for keep them."""
+    assert shares(root)["kitti/road"] == pytest.approx(0.12 / 0.32), "38 and 12 pictures are few"
+    weights = dict(sets_module.WEIGHTS)
+    for name, full, here in (("kitti/object", 3712, 38), ("kitti/road", 230, 12)):
+        weights[name] = (weights[name][0], weights[name][1] * here / full)
+    monkeypatch.setattr(sets_module, "WEIGHTS", weights)
+    assert shares(root)["kitti/road"] == pytest.approx(0.176, abs=0.001)
+
+
+def test_the_share_of_road_frames_can_be_told(root: Path) -> None:
+    assert shares(root, 0.5) == pytest.approx({"kitti/object": 0.5, "kitti/road": 0.5})
+    with pytest.raises(UserError, match="road_share"):
+        tiny(root, data=replace(tiny(root).data, road_share=1.0))
 
 
 def test_shards_are_disjoint_and_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
