@@ -5,11 +5,13 @@ from __future__ import annotations
 import colorsys
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
 import numpy as np
 
+from perception.camera import resize
 from perception.model import ModelSpec
 from perception.types import U8, Result, RoadMask, Track
 
@@ -19,6 +21,8 @@ ROAD_OPACITY = 0.35
 TRAIL_S = 2.0
 URGENT_S = 3.0
 """Time to collision from which a label turns red."""
+STRIP_PIXELS = 500_000
+"""The road is tinted in strips of about so many: what a mixture needs in between stays in the cache, also at 8K."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PALETTE = [
     tuple(int(255 * c) for c in reversed(colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.72 if i % 2 else 0.5, 1.0)))
@@ -74,14 +78,16 @@ class Overlay:
         if not len(rows):
             return
         top, bottom = int(rows[0]), int(rows[-1]) + 1
-        region = image[top:bottom]
-        opacity_3 = cv2.merge([opacity[top:bottom]] * 3)
-        if self._road_paint.shape != image.shape:
-            self._road_paint = np.empty_like(image)
-            self._road_paint[:] = ROAD_BGR  # 2 ms, so not for every frame
-        colour = self._road_paint[top:bottom]
-        kept = cv2.multiply(region, 255 - opacity_3, scale=1 / 255)
-        cv2.add(kept, cv2.multiply(colour, opacity_3, scale=1 / 255), dst=region)
+        width = image.shape[1]
+        height = max(1, STRIP_PIXELS // width)
+        if self._road_paint.shape[1] != width:
+            self._road_paint = np.full((height, width, 3), ROAD_BGR, np.uint8)
+        for start in range(top, bottom, height):
+            region = image[start : min(start + height, bottom)]
+            opacity_3 = cv2.merge([opacity[start : start + len(region)]] * 3)
+            kept = cv2.multiply(region, 255 - opacity_3, scale=1 / 255)
+            colour = cv2.multiply(self._road_paint[: len(region)], opacity_3, scale=1 / 255)
+            cv2.add(kept, colour, dst=region)
 
     # ------------------------------------------------------------ tracks
 
@@ -212,3 +218,27 @@ def _to_frame(mask: U8, road: RoadMask) -> U8:
     if cut.shape != (height, width):  # rounding may leave it a pixel short
         cut = cv2.copyMakeBorder(cut, 0, height - cut.shape[0], 0, width - cut.shape[1], cv2.BORDER_REPLICATE)
     return np.asarray(cut, np.uint8)
+
+
+def shrunk(result: Result, longest_edge: int) -> Result:
+    """The same result on a smaller picture; unchanged where it is small enough.
+
+    Drawing after shrinking keeps an 8K frame cheap and the words on it readable.
+    """
+    height, width = result.frame.size_hw
+    scale = longest_edge / max(height, width)
+    if scale >= 1:
+        return result
+    size_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
+    scale_x, scale_y = size_hw[1] / width, size_hw[0] / height
+    box_scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
+    road = result.road
+    if road is not None:
+        to_network = (road.fit.scale_xy[0] / scale_x, road.fit.scale_xy[1] / scale_y)
+        road = RoadMask(road.confidence, replace(road.fit, source_hw=size_hw, scale_xy=to_network))
+    return replace(
+        result,
+        frame=replace(result.frame, image_bgr=resize(result.frame.image_bgr, size_hw)),
+        tracks=tuple(replace(track, box_xyxy=track.box_xyxy * box_scale) for track in result.tracks),
+        road=road,
+    )

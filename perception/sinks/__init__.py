@@ -24,6 +24,11 @@ from perception.types import Result
 
 log = logging.getLogger("perception.sinks")
 
+QUEUED_PIXELS = 64_000_000
+"""Pictures of no more than this many pixels in all (200 MB) wait before a sink, but always two."""
+PATIENCE_S_PER_MEGAPIXEL = 1.0
+"""What an 8K picture may take longer than a small one before its sink counts as stuck, seconds."""
+
 
 @dataclass(frozen=True)
 class SourceInfo:
@@ -102,12 +107,15 @@ class SinkRunner:
     on_event: EventListener
     capacity: int = 8
     patience_s: float = 10.0
-    """A lossless sink that takes nothing for this long is given up."""
+    """A lossless sink that takes nothing for this long is given up; with large pictures later."""
     error: str = ""
     """Why it ended early; empty while all is well."""
     written: int = 0
     dropped: int = 0
     _finished: bool = False
+    _size_hw: tuple[int, int] = (0, 0)
+    _more_patience_s: float = 0.0
+    _hurried: bool = False
     _queue: Channel[Result | HealthEvent] = field(init=False)
     _thread: Thread = field(init=False)
 
@@ -122,31 +130,41 @@ class SinkRunner:
         """Hand over a result or an event; waits only where the sink is lossless and behind."""
         if self.error or self._finished:
             return
+        if isinstance(item, Result) and item.frame.size_hw != self._size_hw:
+            self._adapt(item.frame.size_hw)
         if self.sink.lossless:
-            if not self._queue.put(item, self.patience_s) and not self.error:
+            patience_s = self.patience_s + self._more_patience_s
+            if not self._queue.put(item, patience_s) and not self.error:
                 if self._queue.has_expired:
                     self.dropped += isinstance(item, Result)
                 else:
-                    self._fail(f"took nothing for {self.patience_s:g} s")
+                    self._fail(f"took nothing for {patience_s:.0f} s")
             return
         self.dropped += sum(isinstance(lost, Result) for lost in self._queue.put_newest(item))
 
+    def _adapt(self, size_hw: tuple[int, int]) -> None:
+        """Large pictures: fewer of them wait, and each may take its time."""
+        self._size_hw, pixels = size_hw, size_hw[0] * size_hw[1]
+        self._queue.limit(max(2, min(self.capacity, QUEUED_PIXELS // max(1, pixels))))
+        self._more_patience_s = PATIENCE_S_PER_MEGAPIXEL * pixels / 1e6
+
     def hurry(self, until_s: float) -> None:
         """From this moment (`time.monotonic()`) on nothing more is written; what waits is dropped and counted."""
+        self._hurried = True
         self._queue.expire(until_s)
 
     def finish(self, timeout_s: float) -> None:
         """Drain the queue and close; one that hangs is left behind.
 
         Args:
-            timeout_s: for all of it after `hurry`, else for each step: large pictures take their time.
+            timeout_s: for all of it after `hurry`, else for each step, and longer with large pictures.
         """
         self._finished = True
         self._queue.close()
         done = -1
         while self._thread.is_alive() and self.written != done:
             done = self.written
-            self._thread.join(timeout_s)
+            self._thread.join(timeout_s if self._hurried else timeout_s + self._more_patience_s)
             if self._queue.has_expired:
                 break
         self.dropped += sum(isinstance(item, Result) for item in self._queue.expired)

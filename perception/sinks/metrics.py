@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from perception.errors import UserError
-from perception.health import HealthEvent
+from perception.health import MOMENTARY, HealthEvent
 from perception.sinks import RunInfo, Sink
 from perception.timing import StageClock
 from perception.types import Result
@@ -91,7 +92,7 @@ class MetricsSink(Sink):
                 lines.append(f"perception_events_total{_labels(source=source, kind=name[6:])} {value:g}")
         lines += ["# HELP perception_unhealthy 1 while the condition holds.", "# TYPE perception_unhealthy gauge"]
         for (kind, source), state in sorted(active.items()):
-            if kind not in ("corrupt", "size-changed"):  # these happen, they don't last
+            if kind not in MOMENTARY:
                 lines.append(f"perception_unhealthy{_labels(source=source, kind=kind)} {state}")
         full = "perception_stage_seconds"
         lines += [
@@ -142,6 +143,12 @@ def parse_address(address: str, port: int) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(tail)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), OSError):  # a client that went away is no news
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def _serve(address: str, render: Callable[[], str]) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         timeout = 5  # a client that says nothing is not waited for
@@ -160,7 +167,7 @@ def _serve(address: str, render: Callable[[], str]) -> ThreadingHTTPServer:
 
     host, port = parse_address(address, 9090)
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _Server((host, port), Handler)
     except OSError as error:
         raise UserError(
             f"metrics at {host}:{port}: {error.strerror}", "a free port", "--metrics 127.0.0.1:0"

@@ -9,10 +9,13 @@ import cv2
 import numpy as np
 
 from perception.errors import MissingDependencyError
+from perception.overlay import shrunk
 from perception.sinks import RunInfo, Sink
 from perception.types import Result
 
 JPEG_QUALITY = 80
+LONGEST_EDGE = 4096
+"""Larger pictures are scaled down to it, boxes and road with them."""
 ROAD_LABEL = 1
 
 
@@ -46,6 +49,7 @@ class RerunSink(Sink):
 
     def write(self, result: Result) -> None:
         rr, to, name = self._rr, self._recording, result.frame.source
+        result = shrunk(result, LONGEST_EDGE)
         to.set_time("capture", duration=result.frame.timestamp_ns / 1e9)
         to.set_time("frame", sequence=result.frame.frame_id)
         done, data = cv2.imencode(".jpg", result.frame.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from perception.errors import UserError
-from perception.overlay import Overlay
+from perception.overlay import Overlay, shrunk
 from perception.sinks import RunInfo, Sink
 from perception.types import U8, Result
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 TIME_BASE = Fraction(1, 90_000)
+LONGEST_EDGE = 4096
+"""Larger pictures are scaled down to it: hardly a player takes H.264 beyond, and 8K costs seconds a frame."""
 FRAGMENT_S = 1.0
 """A kill loses at most this much of the end."""
 
@@ -51,6 +53,7 @@ class VideoSink(Sink):
 
     def write(self, result: Result) -> None:
         source = result.frame.source
+        result = shrunk(result, LONGEST_EDGE)
         image = result.frame.image_bgr
         if self.annotate:
             overlay = self._overlays.setdefault(source, Overlay(self.info.spec))

@@ -175,6 +175,19 @@ def test_a_new_size_in_mid_stream_goes_on_in_the_old_one(tmp_path: Path) -> None
         assert [(f.height, f.width) for f in container.decode(video=0)] == [(92, 302)] * 3
 
 
+def test_a_video_is_no_larger_than_players_take(tmp_path: Path) -> None:
+    box = np.array([5000, 20, 6000, 60], np.float32)
+    wide = make_result(0, tracks=(Track(1, 0, box, 0.9),), size_hw=(90, 8192))
+    wide.frame.image_bgr[:] = 90
+    play(VideoSink(tmp_path), [wide])
+    with av.open(str(tmp_path / "annotated.mp4")) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="bgr24").astype(int)
+    assert picture.shape[:2] == (46, 4096)  # 45 rows, made even
+    drawn = np.flatnonzero((np.abs(picture[12:20] - 90) > 40).any(axis=(0, 2)))  # between the status and the road
+    drawn = drawn[drawn > 1000]
+    assert abs(drawn.min() - 2500) < 10 and abs(drawn.max() - 3000) < 10  # the box is where the car is
+
+
 def test_one_video_for_each_source(tmp_path: Path) -> None:
     play(VideoSink(tmp_path), [make_result(0, "front"), make_result(0, "rear")], ("front", "rear"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["annotated-front.mp4", "annotated-rear.mp4"]
@@ -249,6 +262,20 @@ def test_bad_addresses_and_taken_ports_are_sentences() -> None:
     with pytest.raises(UserError, match="free port"):
         MetricsSink(taken).open(RunInfo(SPEC, ()))
     first.close()
+
+
+def test_a_scraper_that_goes_away_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = MetricsSink("127.0.0.1:0")
+    sink.open(RunInfo(SPEC, ()))
+    server = sink._server
+    assert server is not None
+    for error, silent in ((BrokenPipeError(32, "Broken pipe"), True), (ValueError("ours"), False)):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))  # type: ignore[arg-type]
+        assert ("Traceback" not in capsys.readouterr().err) == silent
+    sink.close()
 
 
 def test_a_rerun_recording_is_written(tmp_path: Path) -> None:

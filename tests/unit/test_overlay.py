@@ -73,3 +73,10 @@ def test_trails_are_forgotten() -> None:
         frame = Frame(given.frame.image_bgr, second * 10**9, second)
         overlay.draw(Result(frame, given.detections, given.tracks, None))
     assert not overlay._trails
+
+
+def test_the_road_looks_the_same_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = result((375, 1242), 200)
+    whole = Overlay(SPEC).draw(given)
+    monkeypatch.setattr("perception.overlay.STRIP_PIXELS", 1242 * 7)
+    assert np.array_equal(Overlay(SPEC).draw(given), whole)

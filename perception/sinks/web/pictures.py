@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Condition, Thread
 
 import cv2
-import numpy as np
 
-from perception.camera import resize
 from perception.errors import UserError
 from perception.model import ModelSpec
-from perception.overlay import Overlay
-from perception.types import Result, RoadMask
+from perception.overlay import Overlay, shrunk
+from perception.types import Result
 
 log = logging.getLogger("perception.sinks.web")
 
@@ -122,27 +120,3 @@ class PictureMaker:
         if not done:
             raise UserError(f"frame {result.frame.frame_id}: cannot be encoded as JPEG")
         return data.tobytes()
-
-
-def shrunk(result: Result, longest_edge: int) -> Result:
-    """The same result on a smaller picture; unchanged where it is small enough.
-
-    Drawing after shrinking keeps an 8K frame cheap and the words on it readable.
-    """
-    height, width = result.frame.size_hw
-    scale = longest_edge / max(height, width)
-    if scale >= 1:
-        return result
-    size_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
-    scale_x, scale_y = size_hw[1] / width, size_hw[0] / height
-    box_scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
-    road = result.road
-    if road is not None:
-        to_network = (road.fit.scale_xy[0] / scale_x, road.fit.scale_xy[1] / scale_y)
-        road = RoadMask(road.confidence, replace(road.fit, source_hw=size_hw, scale_xy=to_network))
-    return replace(
-        result,
-        frame=replace(result.frame, image_bgr=resize(result.frame.image_bgr, size_hw)),
-        tracks=tuple(replace(track, box_xyxy=track.box_xyxy * box_scale) for track in result.tracks),
-        road=road,
-    )
