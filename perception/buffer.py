@@ -37,6 +37,8 @@ class _Lane:
     refused: int = 0
     """Frames that came after the stop."""
     ended: bool = False
+    told: bool = False
+    """Whether `drained` has named it."""
 
 
 class FrameBuffer:
@@ -95,10 +97,13 @@ class FrameBuffer:
         """The next frame, and what else is ready, at most one a source and `most` in all.
 
         Returns:
-            None when every source has ended or the run is stopped; an empty list on timeout.
+            None when every source has ended or the run is stopped; an empty list on timeout, and where `drained`
+            has something to tell.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._ready() or self._all_ended(), timeout_s)
+            self._changed.wait_for(
+                lambda: self._stopped or self._ready() or self._all_ended() or self._drained(), timeout_s
+            )
             if self._stopped:
                 return None
             if not self._ready():
@@ -117,6 +122,14 @@ class FrameBuffer:
             self._changed.notify_all()
             return batch
 
+    def drained(self) -> list[str]:
+        """Sources whose last frame has been taken while others go on; each is named once."""
+        with self._changed:
+            names = [] if self._all_ended() else self._drained()
+            for name in names:
+                self._lanes[name].told = True
+            return names
+
     def dropped(self) -> dict[str, int]:
         """Frames dropped so far, by source."""
         with self._changed:
@@ -132,6 +145,9 @@ class FrameBuffer:
 
     def _ready(self) -> bool:
         return any(lane.waiting for lane in self._lanes.values())
+
+    def _drained(self) -> list[str]:
+        return [name for name, lane in self._lanes.items() if lane.ended and not lane.waiting and not lane.told]
 
     def _all_ended(self) -> bool:
         return all(lane.ended for lane in self._lanes.values())
@@ -174,6 +190,12 @@ class Channel(Generic[T]):
             self._items.append(item)
             self._changed.notify_all()
             return pushed_out
+
+    def limit(self, capacity: int) -> None:
+        """Hold at most so many from now on; what is inside stays."""
+        with self._changed:
+            self._capacity = capacity
+            self._changed.notify_all()
 
     def close(self, discard: bool = False) -> None:
         """No more is put; what is inside can still be taken, unless `discard`."""

@@ -16,8 +16,20 @@ import numpy as np
 
 from perception.types import U8, Frame
 
+MOMENTARY = frozenset({"corrupt", "size-changed", "ended"})
+"""These happen; they don't last, and nothing says that they are over."""
 HealthKind = Literal[
-    "lost", "stalled", "frozen", "black", "overexposed", "blurred", "size-changed", "corrupt", "sink-failed", "failed"
+    "lost",
+    "stalled",
+    "frozen",
+    "black",
+    "overexposed",
+    "blurred",
+    "size-changed",
+    "corrupt",
+    "sink-failed",
+    "failed",
+    "ended",
 ]
 
 
@@ -47,6 +59,8 @@ class HealthConfig:
     """Pictures that follow the last judged one within this time are not judged, seconds."""
     hold_s: float = 0.6
     """A condition is reported after it has held this long, seconds of stream time."""
+    frozen_hold_s: float = 0.4
+    """The same for a frozen picture: an encoder takes half a second until it draws the same one twice."""
     black_level: float = 20.0
     """Black: 99 % of the pixels are darker than this."""
     overexposed_level: float = 250.0
@@ -56,8 +70,12 @@ class HealthConfig:
     """Out of focus: sharpness below this share of the source's own usual sharpness."""
     usual_s: float = 20.0
     """Time over which the usual sharpness is learned, seconds."""
-    still_share: float = 0.001
-    """Frozen: fewer than this share of the pixels differ from the last picture. A sensor's noise is far above."""
+    still_share: float = 0.25
+    """Frozen: fewer than this share of the pixels differ at all from the last picture judged. A sensor's noise is far
+    above; an encoder that is given the same picture again and again goes on refining it, and stays below."""
+    moved_share: float = 0.002
+    """… and fewer than this share by more than `moved_level`: else something moves in a picture that stands."""
+    moved_level: int = 4
 
 
 class HealthMonitor:
@@ -67,6 +85,7 @@ class HealthMonitor:
         self.source, self.config = source, config or HealthConfig()
         self._since: dict[HealthKind, int] = {}
         self._active: set[HealthKind] = set()
+        self._was_still = False
         self._last: U8 | None = None
         self._last_ns = 0
         self._size_hw: tuple[int, int] | None = None
@@ -94,8 +113,11 @@ class HealthMonitor:
         dark = float(np.count_nonzero(rows < config.black_level) / rows.size)
         bright = float(np.count_nonzero(rows >= config.overexposed_level) / rows.size)
         still = False
-        if self._last is not None:
-            still = bool(np.count_nonzero(rows != self._last) < rows.size * config.still_share)
+        if self._last is not None and self._last.shape == rows.shape:
+            change = cv2.absdiff(rows, self._last)
+            moved = np.count_nonzero(change > config.moved_level) / rows.size
+            still = bool(moved < config.moved_share and np.count_nonzero(change) < rows.size * config.still_share)
+        frozen, self._was_still = still or self._was_still, still  # a key frame draws the same picture a little anew
         black, overexposed = dark > 0.99, bright > config.overexposed_share
 
         # root mean square of the second derivative along the rows; its mean is as good as nothing
@@ -112,7 +134,7 @@ class HealthMonitor:
         return [
             ("black", black, f"{dark:.0%} of the picture is dark"),
             ("overexposed", overexposed, f"{bright:.0%} of the picture is white"),
-            ("frozen", still and not black, "the same picture again and again"),
+            ("frozen", frozen and usable, "the same picture again and again"),
             ("blurred", blurred, f"sharpness {sharpness:.1f}, usually {self._usual_sharpness:.1f}"),
         ]
 
@@ -125,7 +147,8 @@ class HealthMonitor:
                 return [HealthEvent(kind, frame.source, False, frame.timestamp_ns, "over")]
             return []
         since = self._since.setdefault(kind, frame.timestamp_ns)
-        if kind not in self._active and frame.timestamp_ns - since >= self.config.hold_s * 1e9:
+        hold_s = self.config.frozen_hold_s if kind == "frozen" else self.config.hold_s
+        if kind not in self._active and frame.timestamp_ns - since >= hold_s * 1e9:
             self._active.add(kind)
             return [HealthEvent(kind, frame.source, True, frame.timestamp_ns, detail)]
         return []

@@ -58,13 +58,15 @@ class PipelineConfig:
     """A live source without a frame for this long is reported as stalled."""
     anonymize: bool = False
     """Blur people and vehicles in all that sinks and callers see."""
-    drain_s: float = 1.2
+    drain_s: float = 1.0
     """After a stop: a quarter of it for the frame that the network has, a quarter for what waits before the sinks,
     half for closing them. What is not done by then is dropped and counted."""
 
     def __post_init__(self) -> None:
         if self.queue < 1 or self.batch < 1:
-            raise UserError(f"queue {self.queue}, batch {self.batch}", "at least one frame each")
+            raise UserError(
+                f"queue {self.queue}, batch {self.batch}", "at least one frame each", "--queue 2 --batch 4"
+            )
 
 
 @dataclass
@@ -160,7 +162,9 @@ class Pipeline:
             raise UserError("no source", "at least one video, folder, camera or stream")
         names = [source.name for source in sources]
         if len(set(names)) != len(names):
-            raise UserError(f"two sources have the same name: {', '.join(names)}", "front=… rear=…")
+            raise UserError(
+                f"two sources have the same name: {', '.join(names)}", "a name for each", "front=… rear=…"
+            )
         self.sources, self.config = list(sources), config or PipelineConfig()
         self.backend, self.spec = model
         self.cameras = cameras or {}
@@ -175,7 +179,8 @@ class Pipeline:
         self._trackers: dict[str, Tracker] = {}
         self._rangers: dict[str, Any] = {}
         self._buffer = FrameBuffer({s.name: self._rule(s) for s in sources}, self.config.queue)
-        self._found: Channel[tuple[Waiting, Detections, RoadMask | None]] = Channel(max(2, len(sources)))
+        self._found: Channel[tuple[Waiting, Detections, RoadMask | None] | str] = Channel(max(2, len(sources)))
+        """Results of the network, and the name of a source after its last one."""
         self._under_way: list[Waiting] = []
         self._network_error: BaseException | None = None
         self._last_frame_s = {s.name: time.monotonic() for s in sources}
@@ -195,8 +200,11 @@ class Pipeline:
         """Results in order of capture for each source. Leaving the loop early closes everything."""
         self._start()
         try:
-            for waiting, detections, road in self._found:
-                result = self._follow(waiting, detections, road)
+            for found in self._found:
+                if isinstance(found, str):
+                    self._tell_end(found)
+                    continue
+                result = self._follow(*found)
                 self._publish(result)
                 yield result
             if self._network_error is not None:
@@ -228,7 +236,7 @@ class Pipeline:
         self._let_go()
         self._closed.set()
         self._found.close()
-        found = [waiting for waiting, _, _ in [*self._found, *self._found.expired]]
+        found = [item[0] for item in [*self._found, *self._found.expired] if not isinstance(item, str)]
         for sink in self.sinks:
             left_s = sink.patience_s if self._deadline_s is None else self._deadline_s - time.monotonic()
             sink.finish(max(0.25, left_s))
@@ -286,10 +294,13 @@ class Pipeline:
                 batch = self._buffer.take(self._batch_limit)
                 if batch is None:
                     break
-                self._under_way = batch
-                self._under_way = [found[0] for found in self._run_network(batch) if not self._found.put(found)]
-                if self._under_way:
-                    return
+                if batch:
+                    self._under_way = batch
+                    self._under_way = [found[0] for found in self._run_network(batch) if not self._found.put(found)]
+                    if self._under_way:
+                        return
+                for name in self._buffer.drained():
+                    self._found.put(name)
         except Exception as error:
             self._network_error = error
         finally:
@@ -345,11 +356,18 @@ class Pipeline:
     def publish_event(self, event: HealthEvent) -> None:
         """Tell every sink and the caller what went wrong. Any thread."""
         with self._event_lock:
-            self.stats.events += 1
+            self.stats.events += event.kind != "ended"  # that one is no trouble
         for sink in self.sinks:
             sink.publish(event)  # one that has failed takes nothing any more
         if self._user_on_event is not None:
             self._user_on_event(event)
+
+    def _tell_end(self, name: str) -> None:
+        """One source is through while others go on. That of the last one is the end of the run."""
+        if name not in self.errors:
+            notes = "".join(f"; {note}" for source in self.sources if source.name == name for note in source.notes)
+            frames = self.stats.frames.get(name, 0)
+            self.publish_event(HealthEvent("ended", name, True, None, f"after {frames} frames{notes}"))
 
     def _watch(self) -> None:
         """Watch thread: live sources that have gone silent."""
@@ -360,6 +378,9 @@ class Pipeline:
             for name in live:
                 last = self._last_frame_s.get(name)
                 if last is None:
+                    if name in stalled:
+                        stalled.discard(name)
+                        self.publish_event(HealthEvent("stalled", name, False, None, "no more is waited for"))
                     continue
                 silent_s = now - last
                 if silent_s > self.config.stalled_s and name not in stalled:

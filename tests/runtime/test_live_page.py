@@ -13,12 +13,13 @@ from browser import Page, chromium
 
 from perception.backends.replay import ReplayBackend
 from perception.camera import PinholeCamera
+from perception.health import HealthEvent
 from perception.model import ModelSpec
 from perception.pipeline import Pipeline
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.web import WebSink
 from perception.sources import Source, SourceOptions
-from perception.types import CLASS_NAMES, Detections, Frame
+from perception.types import CLASS_NAMES, Detections, Frame, Result
 
 for package in ("starlette", "uvicorn", "websockets"):
     pytest.importorskip(package, reason="the extra 'web' is not installed (pip install -e '.[web]')")
@@ -124,8 +125,8 @@ def test_the_page_loads_the_picture_moves_and_the_numbers_follow(show: Show) -> 
     before = page.wait(f"{FINGERPRINT} !== '0' && {FINGERPRINT}")
     page.wait(f"{FINGERPRINT} !== {json.dumps(before)}")
     page.wait(f"document.querySelector('#frames').innerText !== {json.dumps(first)}")
-    page.wait("document.querySelector('#objects').innerText.includes('Car')")
-    assert "Pedestrian" in page.text("#objects")
+    for name in ("Car", "Pedestrian"):
+        page.wait(f"document.querySelector('#objects').innerText.includes('{name}')")
     page.wait("/^[\\d.]+.m\\n/.test(document.querySelector('#objects td:nth-child(2)').innerText + '\\n')")
     assert page.text("#state") == "running"
     page.wait("parseFloat(document.querySelector('#rate').innerText) > 0")
@@ -207,6 +208,32 @@ def test_a_wrong_token_is_refused_and_the_right_one_leaves_the_address(browser: 
         browser.wait("document.querySelector('#link.on')")
         assert browser.run("location.href") == url
         assert browser.run("document.cookie") == ""  # no script can read it
+    finally:
+        browser.open("about:blank")
+        sink.close()
+
+
+def test_a_finished_file_beside_a_camera_has_ended_and_is_not_lost(browser: Page) -> None:
+    sink = WebSink("127.0.0.1:0")
+    names = ("clip", "camera")
+    sink.open(RunInfo(SPEC, tuple(SourceInfo(n, n, "video", False, SIZE_HW) for n in names)))
+    assert sink.door is not None
+    url = sink.door.url
+    try:
+        for name in names:
+            sink.write(Result(Frame(NOISE, 0, 0, name), approaching(0), (), None))
+        browser.resize(1280, 860)
+        browser.open(url)
+        tabs = "document.querySelectorAll('#tabs button')"
+        browser.wait(f"{tabs}[1]?.className")  # running, or silent on a busy machine
+        sink.event(HealthEvent("ended", "clip", True, None, "after 1 frames"))
+        browser.wait(f"{tabs}[1].className === 'ended'")
+        assert browser.text("#grid .card .badge") == "ended"
+        assert browser.text("#grid .card .veil") == "ended after 1 frames"
+        browser.run(f"{tabs}[1].click()")
+        browser.wait("document.querySelector('#state').innerText === 'ended'")
+        assert "lost" not in browser.text("body") and "silent" not in browser.text("#state")
+        browser.wait("document.querySelector('#events').innerText.includes('after 1 frames')")
     finally:
         browser.open("about:blank")
         sink.close()

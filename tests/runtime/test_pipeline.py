@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perception.backends.replay import ReplayBackend
+from perception.buffer import Channel
 from perception.camera import PinholeCamera
 from perception.health import HealthEvent
 from perception.model import ModelSpec
@@ -162,6 +163,74 @@ def test_one_source_that_breaks_does_not_stop_the_other() -> None:
     assert sum(r.frame.source == "bad" for r in results) == 4
     assert "secret" not in run.errors["bad"]
     assert [(e.kind, e.source) for e in sink.events] == [("failed", "bad")]
+
+
+class Diary(Keep):
+    """Results and events in the order in which they came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: list[tuple[str, str]] = []
+
+    def write(self, result: Result) -> None:
+        self.pages.append(("frame", result.frame.source))
+
+    def event(self, event: HealthEvent) -> None:
+        self.pages.append((event.kind, event.source))
+
+
+def test_the_end_of_one_source_beside_another_is_told_after_its_last_frame() -> None:
+    diary = Diary()
+    run = pipeline(Script(list(range(4)), "short"), Script(list(range(30)), "long", gap_s=0.02), sinks=(diary,))
+    list(run)
+    ends = [page for page in diary.pages if page[0] != "frame"]
+    assert ends == [("ended", "short")]  # that of the last one is the end of the run
+    before = diary.pages[: diary.pages.index(("ended", "short"))]
+    assert before.count(("frame", "short")) == 4
+    assert diary.pages[-1] == ("frame", "long")
+    assert run.stats.events == 0
+
+
+def test_an_end_is_told_while_the_others_are_silent() -> None:
+    ended = threading.Event()
+    silent = Script([0, 1], "silent", gap_s=0.01)
+    silent.read = lambda: (ended.wait(20) and None for _ in range(0 if ended.wait(20) else 1))  # type: ignore[method-assign, assignment, return-value]
+    run = Pipeline(
+        [Script([0, 1, 2], "short"), silent], (ReplayBackend(SPEC, [CAR]), SPEC),
+        on_event=lambda event: ended.set() if event.kind == "ended" else None,
+    )  # fmt: skip
+    assert len(list(run)) == 3
+    assert ended.is_set()
+
+
+def test_a_source_that_ends_while_it_stalls_is_not_stalled_for_ever() -> None:
+    events: list[HealthEvent] = []
+    over = threading.Event()
+
+    def hear(event: HealthEvent) -> None:
+        events.append(event)
+        if event.kind == "stalled":
+            over.set()
+
+    class Stalls(Script):
+        def read(self) -> Iterator[Frame]:
+            yield from super().read()
+            over.wait(20)
+
+    class Goes(Script):
+        def read(self) -> Iterator[Frame]:
+            yield from super().read()
+            while sum(e.kind == "stalled" for e in events) < 2 and time.monotonic() < end_s:
+                time.sleep(0.02)
+                yield Frame(NOISE, time.monotonic_ns(), 99, self.name)
+
+    end_s = time.monotonic() + 20
+    run = Pipeline(
+        [Stalls([0, 1], "stalls", gap_s=0.01), Goes([0], "goes", gap_s=0.01)], (ReplayBackend(SPEC, [CAR]), SPEC),
+        config=PipelineConfig(stalled_s=0.3), on_event=hear,
+    )  # fmt: skip
+    list(run)
+    assert [e.active for e in events if (e.kind, e.source) == ("stalled", "stalls")] == [True, False]
 
 
 def test_a_network_that_breaks_is_raised_after_all_is_closed() -> None:
@@ -367,3 +436,22 @@ def test_a_model_with_a_fixed_batch_of_one_is_run_one_by_one() -> None:
     results = list(Pipeline([Script([0, 1], "a"), Script([0, 1], "b")], (backend, SPEC)))
     assert len(results) == 4
     assert sizes == [1, 1, 1, 1]
+
+
+def test_large_pictures_wait_in_small_numbers_and_get_more_time() -> None:
+    """Eight 8K pictures before each sink would be 800 MB."""
+    sink = Keep()
+    run = pipeline(Script([0]), sinks=(sink,))
+    runner = run.sinks[0]
+
+    def waiting(size_hw: tuple[int, int]) -> int:
+        """How many of that size a sink that takes nothing is given before the pipeline would have to wait."""
+        runner.patience_s, runner._more_patience_s, runner.error = 0.0, 0.0, ""
+        runner._queue = Channel(runner.capacity)
+        image = np.broadcast_to(np.zeros(3, np.uint8), (*size_hw, 3))
+        result = Result(Frame(image, 0, 0, "a"), CAR, (), None)
+        runner._adapt(size_hw)
+        return sum(runner._queue.put(result, 0.0) for _ in range(20))
+
+    assert [waiting(size) for size in ((375, 1242), (1080, 1920), (2160, 3840), (4320, 7680))] == [8, 8, 7, 2]
+    assert runner._more_patience_s == pytest.approx(33, abs=1)

@@ -22,11 +22,12 @@ from perception.cli.main import main as front_door
 from perception.errors import MissingDependencyError, UserError
 from perception.health import HealthEvent
 from perception.model import ModelSpec
+from perception.overlay import shrunk
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.web import WebSink
 from perception.sinks.web.access import is_loopback_name
 from perception.sinks.web.board import HISTORY_S, Board
-from perception.sinks.web.pictures import Picture, PictureMaker, shrunk
+from perception.sinks.web.pictures import Picture, PictureMaker
 from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
 
 pytest.importorskip("starlette", reason="the extra 'web' is not installed (pip install -e '.[web]')")
@@ -115,6 +116,21 @@ def test_what_only_happens_is_not_wrong_for_ever() -> None:
     assert [e["kind"] for e in board.minutes("front", 0.5)["events"]] == ["sink-failed", "corrupt"]
     board.event(HealthEvent("blurred", "front", True, None, ""), 0.4)
     assert board.healthy(0.5) == {"front": "impaired"}
+
+
+def test_a_source_that_is_through_has_ended_and_is_not_lost() -> None:
+    board = Board(info_of("front", "rear"), 0.0)
+    board.write(result(0, tracks=(track(),)), 0.1)
+    board.event(HealthEvent("stalled", "front", True, None, "no picture for 0.9 s"), 0.2)
+    board.event(HealthEvent("ended", "front", True, None, "after 1 frames"), 0.3)
+    assert board.healthy(99.0) == {"front": "ended", "rear": "waiting"}
+    said = board.now("front", 99.0)
+    line = said["sources"][0]
+    assert (line["ended"], line["trouble"], line["count"], line["rate_hz"]) == ("after 1 frames", [], 0, None)
+    assert "objects" not in said
+    board.event(HealthEvent("lost", "rear", True, None, "refused"), 1.0)
+    board.event(HealthEvent("ended", "rear", True, None, "after 0 frames; given up"), 2.0)
+    assert board.healthy(99.0)["rear"] == "lost"  # a stream that was given up did not end by itself
 
 
 def test_objects_nearest_first_and_never_nan() -> None:

@@ -29,6 +29,18 @@ def test_drop_oldest_keeps_the_newest_and_counts() -> None:
     assert buffer.dropped() == {"a": 3}
 
 
+def test_a_source_is_named_once_after_its_last_frame_and_the_last_one_never() -> None:
+    buffer = FrameBuffer({"a": "wait", "b": "wait"}, 2)
+    buffer.put("a", frame(0))
+    buffer.end("a")
+    assert buffer.drained() == []  # its frame still waits
+    assert len(buffer.take(1) or []) == 1
+    assert buffer.take(1, timeout_s=60) == []  # does not wait for b
+    assert buffer.drained() == ["a"] and buffer.drained() == []
+    buffer.end("b")
+    assert buffer.take(1) is None and buffer.drained() == []
+
+
 def test_drop_newest_keeps_the_oldest_and_counts_at_the_next() -> None:
     buffer = FrameBuffer({"a": "drop-newest"}, 2)
     for i in range(5):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
 
-from perception.health import HealthEvent
+from perception.health import MOMENTARY, HealthEvent
 from perception.overlay import radial_speed_mps, track_colour
 from perception.redact import redact
 from perception.sinks import RunInfo, SourceInfo
@@ -24,9 +24,9 @@ SILENT_S = 3.0
 RATE_S = 3
 """Seconds over which the frame rate is taken."""
 GONE = ("failed", "lost", "stalled")
-"""States in which there is no picture, so what was last seen is no longer so."""
-MOMENTARY = frozenset({"corrupt", "size-changed"})
-"""These happen; they don't last."""
+"""States in which there should be a picture and is none."""
+OVER = (*GONE, "ended")
+"""States in which what was last seen is no longer so."""
 
 
 @dataclass
@@ -60,6 +60,8 @@ class SourceBoard:
     clock: StageClock = field(default_factory=StageClock)
     active: dict[str, str] = field(default_factory=dict)
     """What is wrong now, with the reason."""
+    ended: str = ""
+    """Why no more is to come; empty while there may be more."""
     spans: deque[list[Any]] = field(default_factory=lambda: deque(maxlen=MOST_EVENTS))
     """What was wrong: [kind, begin_s, end_s or None]."""
     second: Second = field(default_factory=Second)
@@ -74,10 +76,14 @@ class SourceBoard:
         return sum(second[0] for second in last) / len(last) if last else None
 
     def state(self, now_s: float) -> str:
-        """One word: failed, lost, stalled, waiting, silent, impaired, running."""
+        """One word: failed, lost, ended, stalled, waiting, silent, impaired, running."""
         for kind in GONE:
+            if kind == "stalled" and self.ended:
+                break
             if kind in self.active:
                 return kind
+        if self.ended:
+            return "ended"
         if self.latest is None:
             return "waiting"
         if now_s - self.latest_s > SILENT_S:
@@ -126,7 +132,9 @@ class Board:
             source = self.sources.get(event.source)
             if source is None:
                 return
-            if event.kind in MOMENTARY:
+            if event.kind == "ended":
+                source.ended = detail or "ended"
+            elif event.kind in MOMENTARY:
                 source.spans.append([event.kind, now_s, now_s])
             elif event.active:
                 source.active[event.kind] = detail
@@ -165,7 +173,7 @@ class Board:
                 "sources": [self._line(source, now_s) for source in self.sources.values()],
             }
             source = self.sources.get(detail or "")
-            latest = source.latest if source and source.state(now_s) not in GONE else None
+            latest = source.latest if source and source.state(now_s) not in OVER else None
         if latest is not None:
             names = self.info.spec.class_names
             shown = [track for track in latest.tracks if track.state == "confirmed"]
@@ -205,11 +213,12 @@ class Board:
 
     def _line(self, source: SourceBoard, now_s: float) -> dict[str, Any]:
         state = source.state(now_s)
-        latest = source.latest if state not in GONE else None
+        latest = source.latest if state not in OVER else None
         return {
             "state": state,
-            "trouble": [[kind, detail] for kind, detail in source.active.items()],
-            "rate_hz": rounded(source.rate_hz, 1),
+            "trouble": [] if state == "ended" else [[kind, detail] for kind, detail in source.active.items()],
+            "ended": source.ended,
+            "rate_hz": None if state == "ended" else rounded(source.rate_hz, 1),
             "frames": source.frames,
             "dropped": source.dropped,
             "latency_ms": rounded(sum(latest.timings_ms.values()), 1) if latest else None,

@@ -4,7 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const GONE = new Set(["lost", "failed", "stalled"]);
-const AWAY = new Set([...GONE, "silent"]);
+const AWAY = new Set([...GONE, "silent", "ended"]);
 const KINDS = { "size-changed": "new size", overexposed: "over-exposed", "sink-failed": "output failed" };
 
 let hello = null; // what the run is
@@ -170,9 +170,10 @@ async function showPicture(data) {
   bitmap.close();
 }
 
-function veil(screen, text) {
+function veil(screen, text, calm = false) {
   const words = screen.querySelector(".veil");
   words.hidden = !text;
+  words.classList.toggle("calm", calm);
   if (words.textContent !== text) words.textContent = text;
   screen.classList.toggle("stale", Boolean(text));
 }
@@ -183,6 +184,7 @@ function veilAll(text) {
 }
 
 function absence(line) {
+  if (line.state === "ended") return `ended ${line.ended}`;
   if (line.state === "waiting") return "waiting for the first picture";
   if (!AWAY.has(line.state)) return "";
   const since = line.silent_s === null ? "no picture yet" : `last picture ${ago(line.silent_s)} ago`;
@@ -205,7 +207,7 @@ function showNow() {
 
 function showCard(card, line, source) {
   setBadge(card.querySelector(".badge"), line);
-  veil(card.querySelector(".screen"), absence(line));
+  veil(card.querySelector(".screen"), absence(line), line.state === "ended");
   const facts = [
     [number(line.rate_hz, 1), "/s"],
     [number(source.live ? line.age_ms : line.latency_ms, 0), source.live ? "ms old" : "ms"],
@@ -228,7 +230,7 @@ function setBadge(badge, line) {
 
 function showDetail(line, source) {
   setBadge($("state"), line);
-  veil($("screen"), absence(line));
+  veil($("screen"), absence(line), line.state === "ended");
   $("rate").textContent = number(line.rate_hz, 1);
   $("frames").textContent = `${line.frames.toLocaleString("en")} frames`;
   $("delay").textContent = number(source.live ? line.age_ms : line.latency_ms, 0);
@@ -246,7 +248,8 @@ function showDetail(line, source) {
 function showObjects(objects) {
   const body = $("objects");
   $("no-objects").hidden = objects.length > 0;
-  $("no-objects").textContent = GONE.has(now.sources[selected].state) ? "no picture" : "nothing tracked";
+  const state = now.sources[selected].state;
+  $("no-objects").textContent = state === "ended" ? "ended" : GONE.has(state) ? "no picture" : "nothing tracked";
   objects.forEach((object, i) => {
     const row = body.children[i] ?? body.appendChild(objectRow());
     const urgent = object.ttc_s !== null && object.ttc_s < hello.urgent_s;
@@ -319,7 +322,7 @@ function showEvents(events) {
     ...events.map((event) => {
       const at = new Date(Date.now() - 1000 * event.ago_s).toLocaleTimeString("en-GB");
       const kind = (KINDS[event.kind] ?? event.kind) + (event.active ? "" : " ended");
-      const row = make("li", event.active ? "begins" : "over", make("time", "", at), make("span", "where", event.source),
+      const row = make("li", event.kind === "ended" ? "" : event.active ? "begins" : "over", make("time", "", at), make("span", "where", event.source),
         make("span", "kind", kind), make("span", "detail", event.active ? event.detail : ""));
       row.title = event.detail;
       return row;
