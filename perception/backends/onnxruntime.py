@@ -129,6 +129,12 @@ class OnnxRuntimeBackend:
             )
         if cuda_graph and device == "cpu":
             raise UserError("a CUDA graph on the CPU", "a GPU", "--device cuda, or leave out --cuda-graph")
+        if device in ("cuda", "tensorrt") and not _cuda_present():
+            raise UserError(
+                f"--device {device}: no NVIDIA driver answers on this machine",
+                "a GPU and its driver (nvidia-smi must answer)",
+                "perception doctor shows what is missing; --device cpu or auto goes on without it",
+            )
         wanted = device
         if device == "auto":
             wanted = "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() and _cuda_present() else "cpu"

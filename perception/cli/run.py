@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +20,15 @@ import tyro
 from perception import __version__
 from perception.cli.options import parse_options
 from perception.errors import UserError
+from perception.redact import redact
 
 if TYPE_CHECKING:
     from perception.health import HealthEvent
     from perception.pipeline import Pipeline, RunStats
     from perception.sinks import Sink
     from perception.sources import Source
+
+log = logging.getLogger("perception.run")
 
 DEFAULT_SERVE = "127.0.0.1:8080"
 
@@ -51,6 +57,8 @@ class RunOptions:
     """What runs the network. Anything but auto is used or refused, never replaced."""
     threads: int = 0
     """CPU threads for the network, 0 for one a core."""
+    cuda_graph: bool = False
+    """Capture the network's kernels once and replay them; needs --device cuda or tensorrt."""
     tracker: str = "drivetrack"
     """Tracker, by the name of its file in perception/trackers."""
     camera: Path | None = None
@@ -97,11 +105,29 @@ class RunOptions:
 
 def main(argv: list[str]) -> int:
     """Run the pipeline; 0 where all went well, 1 where a source or sink failed or nothing was seen."""
-    warm = threading.Thread(target=_warm_up, daemon=True)
-    warm.start()  # the slow imports run while the options are read and the source is opened
-    options = parse_options(RunOptions, _expand_serve(argv), "perception run")
+    warm = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
+    if not {"-h", "--help"} & set(argv):
+        warm.start()  # the slow imports run while the options are read and the source is opened
+    try:
+        with _signals_as_before():
+            return _run(parse_options(RunOptions, _expand_serve(argv), "perception run"))
+    finally:
+        if warm.ident is not None:
+            warm.join()  # Python does not wait for it: a library that loads while all is torn down aborts
+
+
+def _run(options: RunOptions) -> int:
     if not options.sources:
         raise UserError("no source given", "a video, folder, camera or stream", "perception run VIDEO")
+    if options.cuda_graph and options.device not in ("cuda", "tensorrt"):
+        raise UserError(
+            f"--cuda-graph with --device {options.device}",
+            "a GPU that was asked for: a graph cannot be had on a CPU",
+            "--device cuda --cuda-graph, or leave --cuda-graph out",
+        )
+    _let_signals_kill()  # nothing is written yet, and a camera that does not answer would hold Python's handler up
+
+    import cv2
 
     from perception.backends import load_model
     from perception.camera_file import read_camera
@@ -109,10 +135,11 @@ def main(argv: list[str]) -> int:
     from perception.pipeline import Pipeline, PipelineConfig
     from perception.sources import open_source
 
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it has to say, we say in a sentence
     begin = time.perf_counter()
     sources = [open_source(location, _source_options(options)) for location in options.sources]
     model_path = options.model or default_model(sources[0].size_hw)
-    model = load_model(model_path, options.device, options.threads)
+    model = load_model(model_path, options.device, options.threads, options.cuda_graph)
     config = PipelineConfig(
         options.tracker, options.when_late, options.queue, options.batch, anonymize=options.anonymize
     )
@@ -127,14 +154,21 @@ def main(argv: list[str]) -> int:
 
     interrupted = _stop_on_signals(pipeline)
     progress = Progress(sources, options)
-    for result in pipeline:
-        progress.update(result.frame.timestamp_ns, pipeline.stats)
+    broken = ""
+    try:
+        for result in pipeline:
+            progress.update(result.frame.timestamp_ns, pipeline.stats)
+    except UserError:
+        raise
+    except Exception as error:  # a fault of the network or ours: all is closed, and the summary told
+        broken = redact(f"{type(error).__name__}: {error}")
+        log.exception("the run ended early")
     progress.close()
-    summary = summarise(pipeline, model_path, time.perf_counter() - begin)
+    summary = summarise(pipeline, model_path, time.perf_counter() - begin, broken)
     _write_json(out / "summary.json", summary)
     print(json.dumps(summary) if options.json else as_text(summary))
-    good = summary["frames"] > 0 and not pipeline.errors and not any(sink.error for sink in pipeline.sinks)
-    code = 0 if good else 1
+    bad = broken or pipeline.errors or any(sink.error for sink in pipeline.sinks)
+    code = 0 if summary["frames"] > 0 and not bad else 1
     if interrupted.is_set():
         _leave(code)
     return code
@@ -233,6 +267,27 @@ def _sinks(options: RunOptions, out: Path) -> list[Sink]:
     return sinks
 
 
+@contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Whatever the run does with SIGINT and SIGTERM, afterwards they are handled as they were."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _let_signals_kill() -> None:
+    """SIGINT and SIGTERM end the process at once, also while it waits inside a library."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _stop_on_signals(pipeline: Pipeline) -> threading.Event:
     """SIGINT and SIGTERM end the run in order; a second one ends it at once. Set once one has come."""
     interrupted = threading.Event()
@@ -273,8 +328,6 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _record(options: RunOptions, pipeline: Pipeline, model_path: Path) -> dict[str, Any]:
     """What this run was: options, model and sources, without passwords."""
-    from perception.redact import redact
-
     shown = asdict(options)
     shown["sources"] = [redact(source) for source in options.sources]
     shown["token"] = "***" if options.token else None
@@ -311,6 +364,7 @@ class _Reporter:
 
     def __init__(self, failures: list[HealthEvent], quiet: bool) -> None:
         self.failures, self.quiet = failures, quiet
+        self._clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress bar stands there
         self._seen: dict[tuple[str, str], int] = {}
 
     def __call__(self, event: HealthEvent) -> None:
@@ -321,7 +375,7 @@ class _Reporter:
         if not self.quiet and seen <= self.MOST:
             more = "; no more of these are shown" if seen == self.MOST else ""
             state = "" if event.active else " over"
-            print(f"\r\x1b[K{event.source}: {event.kind}{state}: {event.detail}{more}", file=sys.stderr)
+            print(f"{self._clear}{event.source}: {event.kind}{state}: {event.detail}{more}", file=sys.stderr)
 
 
 class Progress:
@@ -363,8 +417,8 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def summarise(pipeline: Pipeline, model_path: Path, wall_s: float) -> dict[str, Any]:
-    """The end summary, as `--json` prints it."""
+def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str = "") -> dict[str, Any]:
+    """The end summary, as `--json` prints it; `broken` says what ended the run before its time."""
     from perception.sources.video import Video
 
     stats = pipeline.stats
@@ -404,6 +458,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float) -> dict[str, 
             for sink in pipeline.sinks
         },
         "outputs": outputs,
+        "error": broken or None,
     }
 
 
@@ -424,6 +479,8 @@ def as_text(summary: dict[str, Any]) -> str:
     lost = f"{summary['dropped']} frames dropped, {summary['corrupt']} unreadable"
     behind = f", {summary['left_behind']} under way when the run ended" if summary["left_behind"] else ""
     lines.append(f"lost      {lost}{behind}")
+    if summary["error"]:
+        lines.append(f"FAILED    {summary['error']}")
     for name, source in summary["sources"].items():
         lines += [f"note      {name}: {note}" for note in source["notes"]]
         if source["error"]:

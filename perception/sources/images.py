@@ -52,6 +52,11 @@ def read_picture(path: Path) -> U8 | None:
     return None if image is None else np.asarray(image, np.uint8)
 
 
+def _what(path: Path) -> str:
+    """Why a file is no picture."""
+    return "cannot be decoded as a picture" if path.stat().st_size else "the file is empty"
+
+
 class ImageFolder(Source):
     """Pictures as frames, `frame_id` the position in the folder. A broken one is counted and skipped."""
 
@@ -62,13 +67,23 @@ class ImageFolder(Source):
         path = Path(location)
         self.paths = list_images(path) if path.is_dir() else [path]
         if not self.paths:
-            raise UserError(f"{path}: a folder without pictures", "files that end in " + ", ".join(sorted(SUFFIXES)))
+            raise UserError(
+                f"{path}: a folder without pictures",
+                "files that end in " + ", ".join(sorted(SUFFIXES)),
+                "perception run FOLDER   (the one that holds the pictures themselves)",
+            )
         self.rate_hz = options.rate_hz
         self.frame_count = len(self.paths)
         readable = ((i, image) for i, p in enumerate(self.paths[:20]) if (image := read_picture(p)) is not None)
         self._first = next(readable, None)
         if self._first is None:
-            raise UserError(f"{self.paths[0]}: cannot be decoded as a picture", "PNG, JPEG or another common format")
+            tried = min(20, len(self.paths))
+            found = f"none of the first {tried} pictures can be decoded" if tried > 1 else _what(self.paths[0])
+            raise UserError(
+                f"{path if tried > 1 else self.paths[0]}: {found}",
+                "PNG, JPEG or another common format",
+                f"file {self.paths[0]}   (says what it really is)",
+            )
         self.size_hw = self._first[1].shape[0], self._first[1].shape[1]
 
     def timestamp_ns(self, index: int) -> int:

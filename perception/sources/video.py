@@ -115,8 +115,10 @@ class Video(Source):
             return UserError(f"{shown}: {reason}", "a stream that is running", "is the address right?")
         path = Path(self.location)
         if path.is_file() and path.stat().st_size == 0:
-            return UserError(f"{shown}: the file is empty", "a video")
-        return UserError(f"{shown}: {reason}", "a video that FFmpeg can read", "is it a video, and whole?")
+            return UserError(f"{shown}: the file is empty", "a video", "copy or record it again")
+        return UserError(
+            f"{shown}: {reason}", "a video that FFmpeg can read", f"file {shown}   (is it a video, and whole?)"
+        )
 
     def _silence(self) -> UserError:
         return UserError(

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from perception.cli.main import main as front_door
+from perception.cli.run import as_text
 
 
 def command(*arguments: object) -> list[str]:
@@ -112,6 +115,8 @@ def test_realtime_takes_as_long_as_the_clip(video_file: Path, tiny_model: Path, 
         (["{video}", "--model", "{model}", "--queue", "0"], "queue 0"),
         (["{video}", "--model", "{model}", "--camera", "none.toml"], "none.toml"),
         (["a={video}", "a={video}", "--model", "{model}"], "same name"),
+        (["{video}", "--model", "{model}", "--cuda-graph"], "--device cuda --cuda-graph"),
+        (["{video}", "--model", "{model}", "--cuda-graph", "--device", "cpu"], "leave --cuda-graph out"),
         (["{video}", "--model", "{model}", "--out", "{video}/x"], "--out"),
     ],
 )
@@ -124,7 +129,72 @@ def test_mistakes_are_sentences(
     assert front_door(["run", *words]) == 2
     shown = capsys.readouterr().err
     assert says in shown
+    assert "try: " in shown  # what to type next
     assert "Traceback" not in shown
+    assert not any(thread.name == "warm-up" for thread in threading.enumerate())  # it would abort the process
+
+
+def test_a_cuda_graph_is_asked_of_the_model(
+    video_file: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import perception.backends
+
+    asked = []
+
+    def load(path: Path, device: str, threads: int, cuda_graph: bool) -> object:
+        asked.append((device, cuda_graph))
+        return real(path, "cpu", threads)
+
+    real = perception.backends.load_model
+    monkeypatch.setattr(perception.backends, "load_model", load)
+    words = ["run", str(video_file), "--model", str(tiny_model), "--no-video", "--quiet", "--json"]
+    assert front_door([*words, "--out", str(tmp_path / "a"), "--device", "cuda", "--cuda-graph"]) == 0
+    assert front_door([*words, "--out", str(tmp_path / "b")]) == 0
+    assert asked == [("cuda", True), ("auto", False)]
+
+
+def test_a_network_that_breaks_leaves_files_and_a_summary(
+    video_file: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from perception.backends.onnxruntime import OnnxRuntimeBackend
+
+    real, runs = OnnxRuntimeBackend.run, []
+
+    def run(self: OnnxRuntimeBackend, inputs: dict) -> dict:
+        runs.append(1)
+        if len(runs) > 5:
+            raise RuntimeError("out of memory at rtsp://me:secret@cam")
+        return real(self, inputs)
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "run", run)
+    words = ["run", str(video_file), "--model", str(tiny_model), "--out", str(tmp_path / "o"), "--json"]
+    assert front_door(words) == 1
+    shown = capsys.readouterr()
+    summary = json.loads(shown.out)
+    assert (summary["frames"], summary["error"]) == (5, "RuntimeError: out of memory at rtsp://***@cam")
+    assert "FAILED    RuntimeError" in as_text(summary)
+    assert decoded(tmp_path / "o" / "annotated.mp4") == len(records(tmp_path / "o" / "tracks.jsonl")) == 5
+
+
+def test_signals_are_handled_as_before_after_a_run(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    front_door(["run", str(video_file), "--model", str(tiny_model), "--no-video", "--out", str(tmp_path), "--json"])
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_ends_the_wait_for_a_stream_that_never_answers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"rtsp://me:secret@127.0.0.1:{deaf.getsockname()[1]}/x"
+        process = subprocess.Popen(
+            command(url, "--timeout", "600", "--out", tmp_path / "o"), stderr=subprocess.PIPE, text=True
+        )
+        deaf.settimeout(60)
+        deaf.accept()  # now it waits for an answer
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)  # far below the 600 s
+    assert process.returncode == -signal.SIGINT
+    assert stderr == ""
 
 
 def test_a_gpu_that_is_not_there_is_refused(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -157,14 +227,20 @@ def test_one_broken_picture_among_good_ones(tiny_model: Path, tmp_path: Path) ->
 
 
 def start_long_run(video: Path, tiny_model: Path, out: Path) -> subprocess.Popen[str]:
-    """A run that would go on for a minute; returns when it has written its first records."""
+    """A run that would go on for a minute; returns when it has written its first records and pictures."""
     process = subprocess.Popen(
         command(video, "--model", tiny_model, "--out", out, "--realtime", "--json"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     give_up = time.monotonic() + 60
-    lines = out / "tracks.jsonl"
-    while time.monotonic() < give_up and not (lines.exists() and lines.read_text().count("\n") > 14):
+    lines, video_out = out / "tracks.jsonl", out / "annotated.mp4"
+
+    def begun() -> bool:
+        if not (lines.exists() and video_out.exists()):
+            return False
+        return lines.read_text().count("\n") > 14 and video_out.stat().st_size > 5000  # more than the header
+
+    while time.monotonic() < give_up and not begun():
         time.sleep(0.05)
     assert process.poll() is None, process.stderr and process.stderr.read()
     return process
