@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import colorsys
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 
 import cv2
@@ -13,7 +15,7 @@ import numpy as np
 
 from perception.camera import resize
 from perception.model import ModelSpec
-from perception.types import U8, Result, RoadMask, Track
+from perception.types import U8, Frame, Result, RoadMask, Track
 
 ROAD_BGR = (190, 160, 30)
 ROAD_OPACITY = 0.35
@@ -23,6 +25,8 @@ URGENT_S = 3.0
 """Time to collision from which a label turns red."""
 STRIP_PIXELS = 500_000
 """The road is tinted in strips of about so many: what a mixture needs in between stays in the cache, also at 8K."""
+OWN_CLOCK_NS = 60 * 10**9
+"""Stamps that lie no further from the moment of capture on this machine's clock count as that clock's."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PALETTE = [
     tuple(int(255 * c) for c in reversed(colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.72 if i % 2 else 0.5, 1.0)))
@@ -153,8 +157,7 @@ class Overlay:
     # ------------------------------------------------------------ status
 
     def _draw_status(self, image: U8, result: Result, unit: float, rate_hz: float | None) -> None:
-        seconds = result.frame.timestamp_ns / 1e9
-        parts = [f"{int(seconds // 60):02d}:{seconds % 60:05.2f}"]
+        parts = [time_shown(result.frame)]
         if result.frame.source:
             parts.insert(0, result.frame.source[:24])
         if rate_hz:
@@ -169,6 +172,15 @@ class Overlay:
         _plate(image, pad, pad, width + 2 * pad, height + 2 * pad, _PAPER, 0.55)
         ink = _ALARM if result.frame.dropped_before else _INK
         cv2.putText(image, text, (2 * pad, 2 * pad + height), _FONT, scale, ink, stroke, cv2.LINE_AA)
+
+
+def time_shown(frame: Frame) -> str:
+    """Minutes and seconds of a file; of a camera, whose stamps are this machine's clock, the time of day."""
+    if frame.captured_ns is not None and abs(frame.captured_ns - frame.timestamp_ns) < OWN_CLOCK_NS:
+        taken_s = time.time() - (time.monotonic_ns() - frame.captured_ns) / 1e9
+        return datetime.fromtimestamp(taken_s).strftime("%H:%M:%S.%f")[:-4]
+    seconds = frame.timestamp_ns / 1e9
+    return f"{int(seconds // 60):02d}:{seconds % 60:05.2f}"
 
 
 def radial_speed_mps(track: Track) -> float | None:

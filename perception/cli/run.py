@@ -387,6 +387,8 @@ class Progress:
         self.total = sum(source.frame_count or 0 for source in sources) // options.every
         if options.duration or options.start or any(s.frame_count is None for s in sources):
             self.total = 0
+        self.live = any(source.live for source in sources)
+        """Then the stamps are this machine's clock, which tells nobody anything."""
         self.terminal = sys.stderr.isatty()
         self.quiet = options.quiet
         self._next_s = 0.0
@@ -401,7 +403,7 @@ class Progress:
         if first and not self.terminal:
             return
         done = sum(stats.frames.values())
-        text = f"{done} frames  {stats.fps:.1f}/s  at {timestamp_ns / 1e9:.1f} s"
+        text = f"{done} frames  {stats.fps:.1f}/s" + ("" if self.live else f"  at {timestamp_ns / 1e9:.1f} s")
         if drops := sum(stats.dropped.values()):
             text += f"  {drops} dropped"
         if self.total:

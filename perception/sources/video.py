@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from perception.errors import UserError
 from perception.live import Backoff, StreamClock
@@ -38,6 +40,22 @@ def claim(location: str) -> float:
 
 def open_source(location: str, name: str, options: SourceOptions) -> Source:
     return Video(location, name, options)
+
+
+def _host(url: str) -> str:
+    """The host of a URL, without user and password."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_known(host: str) -> bool:
+    """Whether a name has an address. FFmpeg calls both "Input/output error"."""
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return False
 
 
 class Video(Source):
@@ -107,12 +125,20 @@ class Video(Source):
             return UserError(f"{shown}: no such file or stream", "a video", "check the path")
         if "Unauthorized" in kind or "Forbidden" in kind:
             return UserError(
-                f"{shown}: refused ({reason})", "the right user and password", "rtsp://USER:PASSWORD@HOST/…"
+                f"{shown}: refused ({reason})",
+                "the right user and password",
+                f"perception run {self.location.split('://')[0]}://USER:PASSWORD@HOST/…",
             )
         if kind in ("ExitError", "TimeoutError") or "timed out" in reason.lower():
             return self._silence()
         if self._remote:
-            return UserError(f"{shown}: {reason}", "a stream that is running", "is the address right?")
+            host = _host(self.location)
+            unknown = bool(host) and not _is_known(host)
+            return UserError(
+                f"{shown}: {f'no such host as {host}' if unknown else reason}",
+                "a stream that is running",
+                f"ping {host or 'HOST'}   (is the address right, and the camera on?)",
+            )
         path = Path(self.location)
         if path.is_file() and path.stat().st_size == 0:
             return UserError(f"{shown}: the file is empty", "a video", "copy or record it again")
@@ -124,7 +150,7 @@ class Video(Source):
         return UserError(
             f"{redact(self.location)}: no answer within {self.options.timeout_s:g} s",
             "a stream that is running",
-            "is the address right, and the camera on?",
+            f"ping {_host(self.location) or 'HOST'}   (is the address right, and the camera on?)",
         )
 
     def read(self) -> Iterator[Frame]:

@@ -368,6 +368,19 @@ def test_an_address_that_never_answers_is_a_sentence() -> None:
     assert "no answer" in str(error.value)
 
 
+def test_a_host_that_is_not_known_is_named_and_the_password_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(host: str, *_: object) -> None:
+        raise socket.gaierror(-2, f"Name or service not known: {host}")
+
+    with pytest.raises(UserError) as error:  # a port that nobody has opened
+        open_source(f"http://me:secret@localhost:{free_port()}/live?token=hidden")
+    assert "no such host" not in str(error.value)
+    monkeypatch.setattr("perception.sources.video.socket.getaddrinfo", unknown)
+    with pytest.raises(UserError, match=r"no such host as cam\.invalid") as error:
+        open_source("http://me:secret@cam.invalid/live?token=hidden", SourceOptions(timeout_s=2))
+    assert "secret" not in str(error.value) and "hidden" not in str(error.value)
+
+
 def test_gstreamer_bindings_are_not_ours() -> None:
     """The runtime needs none of it: only the test's camera does."""
     import perception

@@ -1,9 +1,11 @@
+from datetime import datetime
+
 import numpy as np
 import pytest
 
 from perception.camera import plan_fit
 from perception.model import ModelSpec
-from perception.overlay import Overlay, _to_frame, radial_speed_mps
+from perception.overlay import Overlay, _to_frame, radial_speed_mps, time_shown
 from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
 
 SPEC = ModelSpec(CLASS_NAMES, (384, 1248), road_threshold=128)
@@ -23,6 +25,18 @@ def test_the_road_is_tinted_from_the_threshold_on_and_in_proportion() -> None:
 
     assert change(127) == 0
     assert 0 < change(150) < change(255)
+
+
+def test_a_file_shows_its_position_and_a_camera_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, now_ns = np.zeros((4, 4, 3), np.uint8), 40_000 * 10**9
+    monkeypatch.setattr("time.monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr("time.time", lambda: datetime(2026, 5, 4, 12, 0, 1).timestamp())
+    shown = {
+        "file": time_shown(Frame(image, 61_250_000_000, 0)),
+        "file at its own pace": time_shown(Frame(image, 61_250_000_000, 0, captured_ns=now_ns - 10**8)),
+        "camera": time_shown(Frame(image, now_ns - 10**9 + 5, 0, captured_ns=now_ns - 750_000_000)),
+    }
+    assert shown == {"file": "01:01.25", "file at its own pace": "01:01.25", "camera": "12:00:00.25"}
 
 
 def test_what_is_drawn_does_not_touch_the_frame() -> None:
