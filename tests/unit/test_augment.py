@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 from datasets.sample import Sample
 from training import weather
-from training.augment import mosaic_picture, place, training_picture, without_strong
+from training.augment import _with_margin, mosaic_picture, place, training_picture, without_strong
 from training.config import AugmentConfig, TrainConfig
 from training.copy_paste import CutoutBank, cut_out, frames_in_turn, horizon_of, paste
 from training.geometry import mirror, rotate
@@ -137,6 +137,20 @@ def test_corners_that_turn_in_are_not_judged() -> None:
     assert sample.road is not None
     picture = rotate(place(replace(sample, road=np.ones_like(sample.road)), (352, 1248)), 5.0, (352, 1248))
     assert (picture.masks[0, [0, -1], [0, -1]] == 255).all()
+
+
+@pytest.mark.parametrize("size_hw", [(256, 512), (96, 288), (128, 128)])
+@pytest.mark.parametrize("degrees", [-4.0, 0.3, 4.0])
+def test_the_margin_leaves_no_corner_in_the_picture(size_hw: tuple[int, int], degrees: float) -> None:
+    big_hw = _with_margin(size_hw, degrees)
+    sample = marked_sample()
+    picture = replace(
+        place(sample, big_hw),
+        image_bgr=np.full((*big_hw, 3), 200, np.uint8),
+        masks=np.ones((3, big_hw[0] // 4, big_hw[1] // 4), np.uint8),
+    )
+    turned = rotate(picture, degrees, size_hw)
+    assert (turned.image_bgr >= 199).all() and (turned.masks == 1).all()
 
 
 def test_an_object_turned_out_of_the_picture_becomes_an_ignore_region() -> None:
