@@ -5,7 +5,8 @@
 - scale and colour order of the pixels are folded into the first convolution. Its padding stays zero, which means
   the mean colour on both sides, so borders are exact. The mean cannot go into the bias: padding would change.
 - box distances are computed for the chosen points alone, not for all of them;
-- the mask channels that exist for training are left out.
+- the mask channels that exist for training are left out;
+- means over a whole map are taken in two steps: one long sum in fp32 loses digits where a picture is mostly padding.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class LeanNetwork(nn.Module):
         self.head = self.network.deployed_head(one_to_one)
         fold_pixels(self.network)
         keep_road_alone(self.network)
+        mean_in_two_steps(self.network)
         self.register_buffer("mean", self.network.mean.clone(), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -101,3 +103,26 @@ def keep_road_alone(network: Network) -> None:
         road.weight.copy_(out.weight[:1])
         road.bias.copy_(out.bias[:1])
     network.segmentation.out = road
+
+
+class TwoStepMean(nn.Module):
+    """Mean over height and width, (B, C, H, W) → (B, C, 1, 1): over blocks first, where they divide the map.
+
+    Measured on a KITTI frame in a 1152×640 input, half of it padding: ONNX Runtime's mean of 46,080 nearly equal
+    numbers moved boxes by 0.07 px.
+    """
+
+    BLOCK = 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] % self.BLOCK == 0 and x.shape[-1] % self.BLOCK == 0:
+            x = F.avg_pool2d(x, self.BLOCK)
+        return F.adaptive_avg_pool2d(x, 1)
+
+
+def mean_in_two_steps(network: Network) -> None:
+    """Replace the pooling of the backbone's squeeze-and-excitation blocks, in place."""
+    for module in list(network.backbone.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+                setattr(module, name, TwoStepMean())
