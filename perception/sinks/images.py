@@ -41,8 +41,12 @@ class ImageSink(Sink):
             raise UserError(f"frame {result.frame.frame_id}: cannot be encoded as JPEG")
         path = self.folder / source / f"{result.frame.frame_id:06d}.jpg"
         beside = path.with_suffix(".part")
-        beside.write_bytes(data.tobytes())
-        os.replace(beside, path)  # a half-written picture never bears the name of a whole one
+        try:
+            beside.write_bytes(data.tobytes())
+            os.replace(beside, path)  # a half-written picture never bears the name of a whole one
+        except OSError:
+            beside.unlink(missing_ok=True)  # on a full disk, what cannot be used gives its room back
+            raise
 
     def close(self) -> None:
         pass

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from perception.errors import MissingDependencyError
+from perception.errors import MissingDependencyError, UserError
 from perception.overlay import shrunk
 from perception.sinks import RunInfo, Sink
 from perception.types import Result
@@ -48,6 +48,12 @@ class RerunSink(Sink):
             self._recording.log(source.name, rerun.AnnotationContext([road]), static=True)
 
     def write(self, result: Result) -> None:
+        try:
+            self._log(result)
+        except RuntimeError as error:  # its writer has given up; why, it has printed itself
+            raise UserError(f"{self.path}: {error}", "a place with room", "df -h, or --out FOLDER") from None
+
+    def _log(self, result: Result) -> None:
         rr, to, name = self._rr, self._recording, result.frame.source
         result = shrunk(result, LONGEST_EDGE)
         to.set_time("capture", duration=result.frame.timestamp_ns / 1e9)

@@ -285,6 +285,20 @@ def test_a_rerun_recording_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "r.rrd").stat().st_size > 3000
 
 
+def test_a_picture_that_does_not_fit_leaves_no_half_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(path: Path, data: bytes) -> None:
+        path.open("wb").write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    sink = ImageSink(tmp_path)
+    sink.open(RunInfo(SPEC, (SourceInfo("a", "a", "video", False),)))
+    sink.write(make_result(0))
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space"):
+        sink.write(make_result(1))
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["000000.jpg"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_a_clear_error_and_the_rest_goes_on(tmp_path: Path) -> None:
     from perception.backends.replay import ReplayBackend
