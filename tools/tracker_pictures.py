@@ -18,8 +18,12 @@ FOLDERS = ("tracking", "tracking_640x192")
 """Of KITTI's folder; each holds training/image_02 and training/label_02."""
 
 
-def find(kitti: Path, model: Path | None) -> dict[str, tuple[TrackingRows, list[tuple[int, Detections]]]]:
-    """Labels and detections by the name of the sequence; frames without a picture are missing.
+Recorded = dict[str, tuple[TrackingRows, list[tuple[int, Detections]]]]
+"""Labels and detections by the name of the sequence."""
+
+
+def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
+    """Labels and detections, frames without a picture missing; and the scores from which the file says to believe.
 
     Args:
         kitti: the folder with `FOLDERS`.
@@ -28,7 +32,7 @@ def find(kitti: Path, model: Path | None) -> dict[str, tuple[TrackingRows, list[
     import cv2
 
     backend, spec = load_model(model or default_model(None), "cpu", 1)
-    found = {}
+    found: Recorded = {}
     for folder in FOLDERS:
         for pictures in sorted((kitti / folder / "training" / "image_02").glob("*")):
             frames = []
@@ -42,4 +46,4 @@ def find(kitti: Path, model: Path | None) -> dict[str, tuple[TrackingRows, list[
             labels = kitti / folder / "training" / "label_02" / f"{pictures.name}.txt"
             found[pictures.name] = (read_tracking(labels), frames)
             print(f"{pictures.name}: {len(frames)} pictures", file=sys.stderr)
-    return found
+    return found, spec.even_scores

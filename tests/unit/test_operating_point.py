@@ -9,6 +9,7 @@ from datasets.sample import Sample
 from perception.types import Detections
 from training.operating_point import (
     LEAST_FOUND,
+    SEVERAL_LOOKS,
     Matches,
     believed_from,
     even_scores,
@@ -58,11 +59,14 @@ def test_a_class_is_believed_from_its_best_f1() -> None:
     """10 objects. Down to 0.6: 8 of 8 right, F1 = 16/18. Down to 0.3: 10 of 11, F1 = 20/21, but of 18: 20/28."""
     for wrong, expected in ((1, 0.3), (8, 0.6)):
         scored = many(0.6, True, 8) + many(0.4, False, wrong) + many(0.3, True, 2) + many(0.2, False, 9)
-        assert believed_from(Matches(scored, 10)) == pytest.approx(expected)
+        assert believed_from(Matches(scored, 10)) == pytest.approx(SEVERAL_LOOKS * expected)
 
 
 def test_a_class_with_too_few_takes_the_lowest_of_the_others() -> None:
-    enough, low = Matches(many(0.4567, True, LEAST_FOUND), 10), Matches(many(0.25, True, LEAST_FOUND), 10)
+    enough, low = (
+        Matches(many(0.4567 / SEVERAL_LOOKS, True, LEAST_FOUND), 10),
+        Matches(many(0.25 / SEVERAL_LOOKS, True, LEAST_FOUND), 10),
+    )
     few = Matches(many(0.9, True, LEAST_FOUND - 1), 10)
     assert even_scores([enough, low, few]) == (0.457, 0.25, 0.25)
     assert even_scores([few, Matches()]) == even_scores([]) == ()
