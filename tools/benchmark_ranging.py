@@ -3,8 +3,9 @@
 All 21 training sequences of the tracking set, Car and Pedestrian, every labelled object in every frame with nothing
 left out: cut, hidden and distant ones count. Boxes are the labels' own (`truth`), RRC's detections that overlap a
 label by 0.5 (`detections`), the labels' boxes ended where a nearer object hides the foot, as a detector of visible
-parts would (`visible`), or what our own network finds where there are pictures (`network`); ids come from the labels,
-so that the tracker's errors stay out of it. The distance of a label is the length of (x, z) of its location, the
+parts would (`visible`), or what our own network finds where there are pictures (`network`, and once more with the
+distances that it tells); ids come from the labels, so that the tracker's errors stay out of it. The distance of a
+label is the length of (x, z) of its location, the
 middle of the footprint. Frames are 0.1 s apart.
 
 Parameters were chosen on even-numbered sequences; both halves are shown apart.
@@ -33,6 +34,7 @@ from perception.types import CLASS_NAMES, F64, I64, Track
 from tools.ranging_kitti import (
     MEASURED,
     STEP_NS,
+    WITH_DISTANCES,
     Sequence3D,
     add_network_boxes,
     load_sequences,
@@ -88,10 +90,12 @@ def by_ranger(
     count = len(sequence.frame_ids)
     position, std, ttc = np.full((count, 2), np.nan), np.full((count, 2), np.nan), np.full(count, np.nan)
     ranger = Ranger(sequence.camera, CLASS_NAMES, config)
+    depths = sequence.depths.get(boxes)
     for frame, (rows, tracks) in enumerate(sequence.frames(boxes)):
         if not memory:
             ranger.reset()
-        for row, track in zip(rows, ranger.update(tracks, frame * STEP_NS, sequence.size_hw), strict=True):
+        told = None if depths is None else depths[rows].astype(np.float32)
+        for row, track in zip(rows, ranger.update(tracks, frame * STEP_NS, sequence.size_hw, told), strict=True):
             if track.position_m is not None and track.position_std_m is not None:
                 position[row], std[row] = track.position_m, track.position_std_m
                 ttc[row] = np.nan if track.ttc_s is None else track.ttc_s
@@ -395,7 +399,8 @@ def main(argv: list[str]) -> int:
     records = accuracy(sequences, closing, ("truth", "detections", "visible"))
     if options.network:
         pictured = add_network_boxes(sequences, options.data)
-        records += accuracy(pictured, [true_closing(sequence) for sequence in pictured], ("network",))
+        kinds = [kind for kind in ("network", WITH_DISTANCES) if all(kind in s.boxes for s in pictured)]
+        records += accuracy(pictured, [true_closing(sequence) for sequence in pictured], kinds)
     switched = ablation(sequences, closing) if options.ablation else []
     wrong = miscalibration(sequences, closing) if options.ablation else []
     costs = {objects: cost_us(objects) for objects in (1, 10, 20, 100)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ SLOPE_FRAMES = 5
 """The true closing speed is the slope of a line through the labelled distances of up to this many frames each way."""
 
 
+WITH_DISTANCES = "network, its distances too"
+"""The network's boxes, with the ranger told what the network says of distances."""
+
+
 @dataclass(frozen=True, eq=False)
 class Sequence3D:
     """One sequence: boxes going in, places that should come out."""
@@ -41,9 +45,12 @@ class Sequence3D:
     location: F64
     """(N, 2) x right and z ahead."""
     boxes: dict[str, F64]
-    """'truth', 'detections', 'visible', and where there are pictures 'network' → (N, 4), NaN where not detected."""
+    """'truth', 'detections', 'visible', and where there are pictures 'network' and `WITH_DISTANCES` → (N, 4), NaN
+    where not detected."""
     cut_by_others: np.ndarray
     """(N,) whose lower edge in 'visible' is the upper edge of something in front."""
+    depths: dict[str, F64] = field(default_factory=dict)
+    """For boxes of a network that tells distances: (N, 2) as `Detections.depths`."""
 
     def frames(self, boxes: str) -> list[tuple[I64, tuple[Track, ...]]]:
         """Rows and tracks of each frame, empty frames included."""
@@ -106,11 +113,16 @@ def load_sequence(root: Path, name: str, archive: zipfile.ZipFile) -> Sequence3D
 
 def _matched(labelled: F64, detected: F64) -> F64:
     """For each labelled box (N, 4) the detected one (M, 4) that is it, by an overlap of 0.5; else NaN."""
-    result, overlap = np.full(labelled.shape, np.nan), iou(labelled, detected)
-    for i, j in zip(*linear_sum_assignment(-overlap), strict=True):
-        if overlap[i, j] >= 0.5:
-            result[i] = detected[j]
+    result = np.full(labelled.shape, np.nan)
+    for i, j in _pairs(labelled, detected):
+        result[i] = detected[j]
     return result
+
+
+def _pairs(labelled: F64, detected: F64) -> list[tuple[int, int]]:
+    """Which labelled box (N, 4) is which detected one (M, 4), by an overlap of 0.5."""
+    overlap = iou(labelled, detected)
+    return [(i, j) for i, j in zip(*linear_sum_assignment(-overlap), strict=True) if overlap[i, j] >= 0.5]
 
 
 def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Sequence3D]:
@@ -118,7 +130,7 @@ def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Seque
     folder, result = data / "kitti" / "tracking" / "training" / "image_02", []
     model = load_model(default_model((375, 1242)), "cpu")
     for sequence in sequences:
-        found = np.full_like(sequence.boxes["truth"], np.nan)
+        found, depths = np.full_like(sequence.boxes["truth"], np.nan), np.full((len(sequence.frame_ids), 2), np.nan)
         for path in sorted(folder.glob(f"{sequence.name}/*")):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is None:
@@ -128,10 +140,17 @@ def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Seque
             detections, _ = read_outputs(outputs, 0, fit, minimum_score=0.3)
             for class_id in range(len(CLASS_NAMES)):
                 mine = np.flatnonzero((sequence.frame_ids == int(path.stem)) & (sequence.class_ids == class_id))
-                theirs = detections.boxes_xyxy[detections.class_ids == class_id]
-                found[mine] = _matched(sequence.boxes["truth"][mine], theirs.astype(np.float64))
+                theirs = detections[detections.class_ids == class_id]
+                labelled = sequence.boxes["truth"][mine]
+                for i, j in _pairs(labelled, theirs.boxes_xyxy.astype(np.float64)):
+                    found[mine[i]] = theirs.boxes_xyxy[j]
+                    if theirs.depths is not None:
+                        depths[mine[i]] = theirs.depths[j]
         if np.isfinite(found).any():
-            result.append(replace(sequence, boxes={**sequence.boxes, "network": found}))
+            boxes = {**sequence.boxes, "network": found}
+            if np.isfinite(depths).any():
+                boxes[WITH_DISTANCES] = found
+            result.append(replace(sequence, boxes=boxes, depths={WITH_DISTANCES: depths}))
     return result
 
 
