@@ -122,7 +122,7 @@ def _matched(labelled: F64, detected: F64) -> F64:
 def _pairs(labelled: F64, detected: F64) -> list[tuple[int, int]]:
     """Which labelled box (N, 4) is which detected one (M, 4), by an overlap of 0.5."""
     overlap = iou(labelled, detected)
-    return [(i, j) for i, j in zip(*linear_sum_assignment(-overlap), strict=True) if overlap[i, j] >= 0.5]
+    return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(-overlap), strict=True) if overlap[i, j] >= 0.5]
 
 
 def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Sequence3D]:
