@@ -159,7 +159,8 @@ class Overlay:
     def _draw_status(self, image: U8, result: Result, unit: float, rate_hz: float | None) -> None:
         parts = [time_shown(result.frame)]
         if result.frame.source:
-            parts.insert(0, result.frame.source[:24])
+            name = result.frame.source
+            parts.insert(0, name if len(name) <= 32 else f"{name[:30]}..")
         if rate_hz:
             parts.append(f"{rate_hz:.0f} fps")
         if result.age_ms is not None:
