@@ -138,7 +138,7 @@ def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -
 
 
 def _turned(image_bgr: U8, degrees: float, size_hw: tuple[int, int]) -> U8:
-    """The pixels of torchvision's `rotate` and `center_crop`, to a grey level of rounding, in a quarter of their time."""
+    """The pixels of torchvision's `rotate` and `center_crop`, but for rounding, in a quarter of their time."""
     (big_h, big_w), (height, width) = image_bgr.shape[:2], size_hw
     matrix = cv2.getRotationMatrix2D(((big_w - 1) / 2, (big_h - 1) / 2), degrees, 1.0)
     matrix[:, 2] -= (big_w - width) // 2, (big_h - height) // 2
