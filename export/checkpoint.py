@@ -17,7 +17,7 @@ from perception.errors import UserError
 from perception.model import ModelSpec
 from training.checkpoint import load_network
 from training.models.network import check_size
-from training.operating_point import proposed
+from training.operating_point import of_exported_head, proposed
 
 
 def export_checkpoint(
@@ -40,7 +40,7 @@ def export_checkpoint(
     """
     check_size(size_hw)
     network, state = load_network(checkpoint)
-    description, scores = json.loads(state["description"]), state.get("scores", {})
+    description, scores = json.loads(state["description"]), of_exported_head(state.get("scores", {}), one_to_one)
     preset = description["config"]["preset"]
     name = f"{preset}-{size_hw[0]}x{size_hw[1]}"
     path = out or checkpoint.parent / f"{name}.onnx"

@@ -26,7 +26,7 @@ from perception.types import Detections, RoadMask
 from training.config import TrainConfig
 from training.distributed import gather, rank, world
 from training.models.network import DeployedNetwork, Network
-from training.operating_point import Matches, even_score_key, even_scores, match, together
+from training.operating_point import ONE_TO_MANY, Matches, even_score_key, even_scores, match, together
 from training.sets import Subset, TrainingSets
 from training.show import draw
 
@@ -36,9 +36,11 @@ Predict = Callable[[np.ndarray], tuple[Detections, RoadMask | None]]
 Show = Callable[[str, np.ndarray], None]
 
 
-def predictor(network: Network, size_hw: tuple[int, int], device: torch.device) -> Predict:
+def predictor(
+    network: Network, size_hw: tuple[int, int], device: torch.device, one_to_one: bool | None = None
+) -> Predict:
     """A function from a frame (H, W, 3) to detections and road, in frame pixels."""
-    deployed = DeployedNetwork(network, size_hw).to(device).eval()
+    deployed = DeployedNetwork(network, size_hw, one_to_one).to(device).eval()
 
     def predict(image_bgr: np.ndarray) -> tuple[Detections, RoadMask | None]:
         fitted, fit = fit_frame(image_bgr, size_hw)
@@ -65,8 +67,9 @@ def evaluate(
     Returns:
         On every process: AP R40 of each class and level in per cent, the score threshold at the best F1 for cars,
         for each class the score from which a tracker should believe it (`even_scores`), road MaxF, AP and threshold
-        (perspective), and `score`, the mean of car AP moderate and MaxF, which picks the best checkpoint. Empty where
-        nothing is held out.
+        (perspective), and `score`, the mean of car AP moderate and MaxF, which picks the best checkpoint. With a
+        one-to-one head all this is that head's; the usual head's few under `ONE_TO_MANY`. Empty where nothing is held
+        out.
     """
     if sets is None or (sets.objects is None and sets.road is None):
         return {}
@@ -76,6 +79,13 @@ def evaluate(
     if sets.objects is not None:
         scores |= object_scores(predict, sets.objects, config.model.class_names, config.data.workers, show)
         parts.append(scores["car_moderate"])
+        if network.single is not None:
+            usual = predictor(network, config.data.validation_hw, device, one_to_one=False)
+            other = object_scores(usual, sets.objects, config.model.class_names, config.data.workers)
+            told = ("moderate", "threshold", "car_f1", "even_score")
+            scores |= {
+                ONE_TO_MANY + name: value for name, value in other.items() if any(word in name for word in told)
+            }
     if sets.road is not None:
         scores |= road_scores(predict, sets.road, config.data.workers, show)
         parts.append(scores["road_max_f"])

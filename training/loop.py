@@ -141,7 +141,7 @@ def _train(
         progress = replace(progress, step=progress.step + 1)
         if log:
             progress = log.step(progress, losses, norm, rate, waited)
-        ended = progress.step == config.steps
+        ended, scores = progress.step == config.steps, {}
         if ended or progress.step % config.evaluate_every == 0:
             scores = score(learner.average, sets, config, device, log.picture_writer(progress.step) if log else None)
             progress = _judge(progress, scores)
@@ -152,7 +152,7 @@ def _train(
                     save_checkpoint(run / "best.pt", _state(learner, config, description, progress, scores))
                     write_json(run / "results.json", summary(description, progress, scores, config, ended))
         if log and (ended or progress.step % config.checkpoint_every == 0):
-            save_checkpoint(run / "last.pt", _state(learner, config, description, progress, {}))
+            save_checkpoint(run / "last.pt", _state(learner, config, description, progress, scores))
         if log:
             log.go_on()
         if ended:

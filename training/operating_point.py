@@ -14,6 +14,8 @@ from datasets.sample import Sample
 from perception.boxes import intersection_over_area, iou
 from perception.types import Detections
 
+ONE_TO_MANY = "many_"
+"""Before the scores of the one-to-many head, where the network is scored by its one-to-one head."""
 SMALLEST_PX = 25.0
 """Truth lower than that is neither found nor missed, as in KITTI's moderate level."""
 SENSIBLE = (0.1, 0.9)
@@ -110,3 +112,9 @@ def proposed(scores: Mapping[str, float], class_names: Sequence[str]) -> tuple[f
     """The even scores that a checkpoint's run measured, for the classes in their order; empty where it did not."""
     keys = [even_score_key(name) for name in class_names]
     return tuple(scores[key] for key in keys) if all(key in scores for key in keys) else ()
+
+
+def of_exported_head(scores: Mapping[str, float], one_to_one: bool | None) -> dict[str, float]:
+    """A checkpoint's scores with the thresholds of the head that is exported, see `Network.deployed_head`."""
+    other = {name.removeprefix(ONE_TO_MANY): value for name, value in scores.items() if name.startswith(ONE_TO_MANY)}
+    return {**scores, **other} if one_to_one is False else dict(scores)

@@ -17,13 +17,17 @@ from perception.types import CLASS_NAMES
 from training.checkpoint import resolved_config
 from training.config import TrainConfig
 from training.distributed import world
-from training.operating_point import even_score_key
+from training.operating_point import ONE_TO_MANY, even_score_key
 from training.sets import TrainingSets
 
-THRESHOLDS = {
+_OF_BOXES = {
     "score_threshold": "car_score",
-    "road_threshold": "road",
     **{even_score_key(name): f"{name.lower()}_even" for name in CLASS_NAMES},
+}
+THRESHOLDS = {
+    "road_threshold": "road",
+    **_OF_BOXES,
+    **{ONE_TO_MANY + name: ONE_TO_MANY + told for name, told in _OF_BOXES.items()},
 }
 """Scores that are operating points and not merits: their names in `results.json`."""
 

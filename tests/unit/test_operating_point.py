@@ -14,6 +14,7 @@ from training.operating_point import (
     believed_from,
     even_scores,
     match,
+    of_exported_head,
     precision_recall,
     proposed,
     together,
@@ -77,3 +78,13 @@ def test_a_checkpoint_proposes_for_all_its_classes_or_none() -> None:
     scores = {"even_score_car": 0.3, "even_score_pedestrian": 0.2, "score": 50.0}
     assert proposed(scores, ("Pedestrian", "Car")) == (0.2, 0.3)
     assert proposed(scores, ("Car", "Cyclist")) == proposed({}, ("Car",)) == ()
+
+
+def test_each_head_takes_its_own_thresholds_to_the_file() -> None:
+    scores = {"score_threshold": 0.2, "many_score_threshold": 0.5, "road_threshold": 99.0}
+    assert (
+        of_exported_head(scores, None)["score_threshold"] == of_exported_head(scores, True)["score_threshold"] == 0.2
+    )
+    assert of_exported_head(scores, False)["score_threshold"] == 0.5
+    assert of_exported_head(scores, False)["road_threshold"] == 99.0
+    assert of_exported_head({"score_threshold": 0.3}, False)["score_threshold"] == 0.3, "a network with one head"

@@ -167,3 +167,12 @@ def test_fp16_scales_its_gradients() -> None:
     loop.train_step(network, batch, torch.optim.AdamW(network.parameters()), config, scaler)
     assert scaler.get_scale() < 2.0**40, "the scale was too large and must fall"
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_both_heads_are_scored_and_the_last_checkpoint_knows_its_scores(tmp_path: Path) -> None:
+    config = tiny(kitti(tmp_path / "data"), steps=2, evaluate_every=2, checkpoint_every=1)
+    config = replace(config, model=replace(config.model, one_to_one=True))
+    loop.train(config, tmp_path / "run")
+    scores = load_checkpoint(tmp_path / "run" / "last.pt")["scores"]
+    assert {"car_moderate", "many_car_moderate"} <= set(scores) and "many_car_easy" not in scores
+    assert scores == load_checkpoint(tmp_path / "run" / "best.pt")["scores"]
