@@ -122,8 +122,7 @@ def train_and_score(options: Options, path: Path) -> None:
     make = Network if options.ours else YoloNano
     if (run / "config.json").exists():
         stored = json.loads((run / "config.json").read_text())["config"]
-        ours = resolved_config(config)
-        if other := [name for name in ours if _counts(name, ours) != _counts(name, stored)]:
+        if other := sorted(_differences(resolved_config(config), stored)):
             raise UserError(
                 f"{run}: a run with another {', '.join(other)}", "the options it began with, or another --out"
             )
@@ -134,12 +133,15 @@ def train_and_score(options: Options, path: Path) -> None:
     write(path, json.dumps(found, indent=1) + "\n")
 
 
-def _counts(name: str, config: dict[str, Any]) -> Any:
-    """A field of a config, without what changes nothing about what is learnt."""
-    if name in ("threads", "compile", "checkpoint_every"):
-        return None
-    value = config.get(name)
-    return {k: v for k, v in value.items() if k not in ("workers", "root")} if name == "data" and value else value
+def _differences(config: dict[str, Any], stored: dict[str, Any]) -> set[str]:
+    """Fields in which two configs differ, of those that both have and that change what is learnt."""
+    found: set[str] = set()
+    for name in (config.keys() & stored.keys()) - {"threads", "compile", "checkpoint_every", "workers", "root"}:
+        if isinstance(config[name], dict) and isinstance(stored[name], dict):
+            found |= _differences(config[name], stored[name])
+        elif config[name] != stored[name]:
+            found.add(name)
+    return found
 
 
 def objects_alone(

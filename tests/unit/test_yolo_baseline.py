@@ -190,7 +190,7 @@ def test_a_run_is_scored_as_the_ablation_is_and_goes_on(
     assert json.loads(path.read_text()) == {"car_moderate": 5.0}
     path.unlink()
     assert yolo_baseline.main([*call[:-3], "5", *call[-2:]]) == 2, "other steps are another run"
-    assert "another steps" in capsys.readouterr().err
+    assert "a run with another evaluate_every, steps" in capsys.readouterr().err
     assert yolo_baseline.main(call) == 0 and path.exists(), "scored again without a step"
     with pytest.raises(UserError):
         from perception.cli.train import stored_run
