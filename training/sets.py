@@ -173,13 +173,8 @@ def _kitti_object(root: Path, data: DataConfig) -> tuple[Subset | None, Subset, 
         names = _by_drive(known, drives, set(sorted(set(drives.values()))[::HELD_OUT_DRIVES]))
     else:
         log.warning("%s: neither ImageSets/val.txt nor drives are known, so nothing is held out", root)
-        return (
-            None,
-            Subset(
-                "kitti/object", everything, tuple(range(len(everything))), _weight("kitti/object", len(everything))
-            ),
-            set(),
-        )
+        weight = _weight("kitti/object", len(everything))
+        return None, Subset("kitti/object", everything, tuple(range(len(everything))), weight), set()
     sides = {split: {drives[n] for n in members if n in drives} for split, members in names.items()}
     if both := sides["train"] & sides["val"]:
         raise UserError(
