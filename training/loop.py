@@ -208,7 +208,7 @@ def train_step(
     scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[dict[str, float], float]:
     """One optimiser step: losses by name, of the batch of all processes, and the length of the gradient before it
-    was cut. A gradient that is no number changes no weight."""
+    was cut, without the one-to-one head's. A gradient that is no number changes no weight."""
     network: Any = model.module if isinstance(model, DistributedDataParallel) else model
     model.train()
     scaler = scaler or torch.amp.GradScaler("cuda", enabled=False)
@@ -228,8 +228,12 @@ def train_step(
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(parts)
     scaler.unscale_(optimiser)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    if torch.isfinite(norm) or scaler.is_enabled():  # the scaler looks for itself, and scales less next time
+    single = [p for name, p in network.named_parameters() if name.startswith("single.")]
+    rest = [p for name, p in network.named_parameters() if not name.startswith("single.")]
+    norm = nn.utils.clip_grad_norm_(rest, config.clip_norm)
+    # cut by itself: it shapes no feature, and while it is new its long gradient would leave the rest next to nothing
+    norm_single = nn.utils.clip_grad_norm_(single, config.clip_norm)
+    if torch.isfinite(norm + norm_single) or scaler.is_enabled():  # the scaler looks for itself, and scales less then
         scaler.step(optimiser)
     scaler.update()
     return sums, float(norm)

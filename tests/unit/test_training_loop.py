@@ -137,6 +137,26 @@ def test_a_few_steps_on_one_picture_reduce_its_loss(monkeypatch: pytest.MonkeyPa
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
 
 
+def test_the_one_to_one_head_changes_no_step_of_the_rest() -> None:
+    """Its gradient is cut by itself, so an untrained head does not shorten everyone else's steps."""
+    from training.data import PictureStream, collate
+    from training.models.network import Network
+
+    config = replace(tiny(), clip_norm=0.5)  # shorter than any gradient here
+    stream = PictureStream(None, config)
+    batch = collate([p for p in (stream[n] for n in range(12)) if len(p.boxes_xyxy)][:2])
+    torch.manual_seed(0)
+    without = Network(config.model)
+    beside = Network(replace(config.model, one_to_one=True))
+    beside.load_state_dict(without.state_dict(), strict=False)
+    for network in (without, beside):
+        _, norm = loop.train_step(network, batch, torch.optim.SGD(network.parameters(), lr=0.1), config)
+        assert norm > config.clip_norm
+    others = dict(beside.named_parameters())
+    for name, parameter in without.named_parameters():
+        torch.testing.assert_close(others[name], parameter, msg=name)
+
+
 def test_export_of_a_run_carries_its_description(unbroken: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     from export.checkpoint import export_checkpoint
