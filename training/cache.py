@@ -94,7 +94,8 @@ class CachedSource:
 
     def path(self, i: int) -> Path:
         """Where the copy of sample `i` lies."""
-        digest = hashlib.sha256(MAGIC + str(self.width).encode())
+        variant = getattr(self.source, "variant", "")  # what else than its files a sample depends on
+        digest = hashlib.sha256(MAGIC + f"{self.width}{variant}".encode())
         for file in self.source.files(i):
             try:
                 status = file.stat()

@@ -67,6 +67,8 @@ class DataConfig:
     """Share of pictures from the synthetic street; 0 trains on real pictures alone."""
     road_share: float = 0.0
     """Share of the real pictures that KITTI's road frames make; 0: as the sizes of the sets have it."""
+    mask_boxes: bool = True
+    """Teach also boxes of single people and cyclists found in CamVid's masks."""
     real: bool = True
     """False trains on the synthetic street alone."""
     road_fold: int = 0

@@ -34,7 +34,7 @@ WEIGHTS = {
     "kitti/tracking": (0.14, 188),
     "kitti/tracking_640x192": (0.12, 268),
     ROAD: (0.12, 26),
-    "camvid": (0.1, 367),
+    "camvid": (0.16, 367),
     "idd_lite": (0.1, 702),
     "dawn_fog": (0.13, 234),
     "citypersons_sample": (0.1, 135),
@@ -121,7 +121,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
         train.append(Subset(ROAD, kitti_road, rest, _weight(ROAD, len(rest))))
         road = Subset(ROAD, kitti_road, held, 0.0) if held else None
     if (root / "camvid/train").is_dir():
-        camvid = CamVid(root / "camvid", "train")
+        camvid = CamVid(root / "camvid", "train", data.mask_boxes)
         train.append(Subset("camvid", camvid, tuple(range(len(camvid))), _weight("camvid", len(camvid))))
     if (root / "extra/idd_lite/train").is_dir():
         idd = IddLite(root / "extra/idd_lite", "train")
