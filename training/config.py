@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from perception.errors import UserError
+from perception.types import CLASS_NAMES
 from training.models.heads.detection import DetectionConfig
 from training.models.heads.segmentation import SegmentationConfig
-from training.models.network import ModelConfig, check_size
+from training.models.network import SIZE_MULTIPLE, ModelConfig, check_size, check_top_k
+from training.ranges import check_ranges
+
+SHARE = (0.0, 1.0)
+MANY = float("inf")
+ROAD_FIFTHS = 5
+"""Parts of the KITTI road frames, one of which any run holds out."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,12 @@ class AugmentConfig:
     """Share of the real pictures that are made of four."""
     off_for_last: float = 0.1
     """Share of the run, at its end, with geometry, mirror and half the colour change alone."""
+
+    def __post_init__(self) -> None:
+        shares = ("centre_on_object", "flip", "colour", "blur", "noise", "haze", "rain", "night", "rotation")
+        check_ranges(self, **dict.fromkeys((*shares, "copy_paste", "mosaic", "off_for_last"), SHARE))
+        check_ranges(self, native_width=(32, MANY), rotation_max_deg=(0, 45))
+        check_ranges(self, scale_min=(0.01, 100), scale_max=(self.scale_min, 100))
 
 
 @dataclass(frozen=True)
@@ -135,8 +148,15 @@ class TrainConfig:
     """Batches whose loss is no number that a run may pass over; at the next one it stops."""
 
     def __post_init__(self) -> None:
-        check_size(self.data.crop_hw)
-        check_size(self.data.validation_hw)
+        for size_hw in (self.data.crop_hw, self.data.validation_hw):
+            check_size(size_hw)
+        check_ranges(self, learning_rate=(0, 10), weight_decay=(0, MANY), clip_norm=(1e-9, MANY), ema_decay=SHARE)
+        counts = ("warmup_steps", "patience", "threads", "skip_nonfinite")
+        check_ranges(self, **dict.fromkeys(counts, (0, MANY)), seed=(0, 2**32 - 1))
+        check_ranges(self, evaluate_every=(1, MANY), checkpoint_every=(1, MANY))
+        check_ranges(
+            self.data, workers=(0, MANY), cache_gb=(0, MANY), fold=(-1, MANY), road_fold=(-1, ROAD_FIFTHS - 1)
+        )
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
             raise UserError(
                 f"steps {self.steps}, batch {self.batch}, accumulate {self.accumulate}", "at least 1 of each"
@@ -147,6 +167,16 @@ class TrainConfig:
             raise UserError(f"synthetic_share {self.data.synthetic_share}", "0..1")
         if not 0 <= self.data.road_share < 1:
             raise UserError(f"road_share {self.data.road_share}", "from 0 to below 1")
+        cells = self.batch // self.accumulate * (self.data.crop_hw[0] // SIZE_MULTIPLE)
+        if cells * (self.data.crop_hw[1] // SIZE_MULTIPLE) < 2:
+            raise UserError("one picture of 32x32 at a time", "more for batch norm to count", "--batch 2")
+        names = self.model.class_names
+        if not names or len(set(names)) < len(names) or set(names) - set(CLASS_NAMES):
+            raise UserError(
+                f"class_names {' '.join(map(str, names))}",
+                f"some of the classes that the data sets label, each once: {' '.join(CLASS_NAMES)}",
+            )
+        check_top_k(self.model, self.data.validation_hw)
         if self.data.fold >= self.data.folds or self.data.folds < 2:
             raise UserError(f"fold {self.data.fold} of {self.data.folds}", "a fold from 0, of at least 2")
 

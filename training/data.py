@@ -24,7 +24,7 @@ from training.config import TrainConfig
 from training.copy_paste import CutoutBank, frames_in_turn
 from training.distributed import rank, world
 from training.models.heads.detection import DetectionTargets
-from training.picture import TrainingPicture
+from training.picture import TrainingPicture, of_classes
 from training.sets import Subset, TrainingSets
 
 log = logging.getLogger("training.data")
@@ -48,6 +48,9 @@ class PictureStream(Dataset):
         self._news: list[str] = []
 
     def __getitem__(self, n: int) -> TrainingPicture:
+        return of_classes(self._picture(n), self.config.model.class_names)
+
+    def _picture(self, n: int) -> TrainingPicture:
         cv2.setNumThreads(1)
         config = self.config
         rng = np.random.default_rng((config.seed, n))

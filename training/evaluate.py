@@ -22,7 +22,7 @@ from perception.evaluation.results import LEVELS, RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
 from perception.formats.kitti import ObjectRows, read_objects
 from perception.model import read_outputs
-from perception.types import Detections, RoadMask
+from perception.types import CLASS_NAMES, Detections, RoadMask
 from training.config import TrainConfig
 from training.distributed import gather, rank, world
 from training.models.network import DeployedNetwork, Network
@@ -67,7 +67,8 @@ def evaluate(
     Returns:
         On every process: AP R40 of each class and level in per cent, the score threshold at the best F1 for cars,
         for each class the score from which a tracker should believe it (`even_scores`), road MaxF, AP and threshold
-        (perspective), and `score`, the mean of car AP moderate and MaxF, which picks the best checkpoint. With a
+        (perspective), and `score`, the mean of car AP moderate (of the first class, in a network without cars) and
+        MaxF, which picks the best checkpoint. With a
         one-to-one head all this is that head's; the usual head's few under `ONE_TO_MANY`. Empty where nothing is held
         out.
     """
@@ -78,7 +79,8 @@ def evaluate(
     parts = []
     if sets.objects is not None:
         scores |= object_scores(predict, sets.objects, config.model.class_names, config.data.workers, show)
-        parts.append(scores["car_moderate"])
+        judged_by = "Car" if "Car" in config.model.class_names else config.model.class_names[0]
+        parts.append(scores[f"{judged_by.lower()}_moderate"])
         if network.single is not None:
             usual = predictor(network, config.data.validation_hw, device, one_to_one=False)
             other = object_scores(usual, sets.objects, config.model.class_names, config.data.workers)
@@ -97,9 +99,10 @@ def object_scores(
 ) -> dict[str, float]:
     """AP R40 by class and level, 0 for a class that was never found; operating points where enough was found."""
     found: list[tuple[int, ObjectRows, list[Matches]]] = []
+    truth_ids = [CLASS_NAMES.index(name) for name in class_names]
     for k, sample in my_samples(subset, readers):
         detections, road = predict(sample.image_bgr)
-        matches = [match(sample, detections, class_id) for class_id in range(len(class_names))]
+        matches = [match(sample, detections, i, truth_id=truth_id) for i, truth_id in enumerate(truth_ids)]
         found.append((k, result_rows(detections, class_names), matches))
         if show is not None and k < SHOWN * world():
             show(f"objects/{sample.name}", draw(sample, detections, road, class_names))

@@ -38,7 +38,9 @@ class Matches:
     """Objects that count."""
 
 
-def match(sample: Sample, detections: Detections, class_id: int, overlap: float = 0.5) -> Matches:
+def match(
+    sample: Sample, detections: Detections, class_id: int, overlap: float = 0.5, truth_id: int | None = None
+) -> Matches:
     """Greedy by score; a detection takes the free object that it overlaps most.
 
     Detections on objects lower than `SMALLEST_PX`, or mostly inside an ignore region of the class, count as nothing.
@@ -46,14 +48,16 @@ def match(sample: Sample, detections: Detections, class_id: int, overlap: float 
     Args:
         sample: truth of a frame, with boxes.
         detections: what was found in it.
-        class_id: which class.
+        class_id: which class of the detections.
         overlap: IoU from which a detection is one of an object.
+        truth_id: its number among the data sets' classes; None: the same.
     """
     assert sample.boxes_xyxy is not None and sample.class_ids is not None
     assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
-    truth = sample.boxes_xyxy[sample.class_ids == class_id]
+    truth_id = class_id if truth_id is None else truth_id
+    truth = sample.boxes_xyxy[sample.class_ids == truth_id]
     counted = truth[:, 3] - truth[:, 1] >= SMALLEST_PX
-    regions = sample.ignore_boxes_xyxy[np.isin(sample.ignore_class_ids, (class_id, -1))]
+    regions = sample.ignore_boxes_xyxy[np.isin(sample.ignore_class_ids, (truth_id, -1))]
     mine = detections[detections.class_ids == class_id]
     shared = iou(mine.boxes_xyxy, truth)  # (N, M)
     inside = intersection_over_area(mine.boxes_xyxy, regions)  # (N, R)

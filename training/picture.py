@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from perception.types import F32, I64, U8
+import numpy as np
+
+from perception.types import CLASS_NAMES, F32, I64, U8
 
 SMALLEST_HEIGHT = 7.0
 """Network pixels; a lower box is neither taught nor punished."""
@@ -32,3 +35,26 @@ class TrainingPicture:
     """(3, h/4, w/4) road, vehicle, person: 1 yes, 0 no, 255 not judged."""
     depths: F32
     """(G,) metres ahead over the focal length in network pixels, NaN where unknown."""
+
+
+def of_classes(picture: TrainingPicture, class_names: Sequence[str]) -> TrainingPicture:
+    """The picture as a network with these classes learns it: the data sets number theirs by `CLASS_NAMES`.
+
+    Objects of other classes are background. -1, an ignore region of all classes, stays.
+    """
+    if tuple(class_names) == CLASS_NAMES:
+        return picture
+    chosen = [CLASS_NAMES.index(name) for name in class_names]
+    number = np.full(len(CLASS_NAMES) + 1, -2)  # the last entry is that of -1
+    number[chosen], number[-1] = range(len(chosen)), -1
+    class_ids, ignore_class_ids = number[picture.class_ids], number[picture.ignore_class_ids]
+    keep, ignored = class_ids >= 0, ignore_class_ids >= -1
+    return replace(
+        picture,
+        boxes_xyxy=picture.boxes_xyxy[keep],
+        class_ids=class_ids[keep],
+        depths=picture.depths[keep],
+        ignore_xyxy=picture.ignore_xyxy[ignored],
+        ignore_class_ids=ignore_class_ids[ignored],
+        labelled=tuple(picture.labelled[i] for i in chosen),
+    )

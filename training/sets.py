@@ -20,12 +20,10 @@ from datasets.partial_boxes import KNOWN, PartialBoxes
 from datasets.splits import read_drives, read_split
 from perception.errors import UserError
 from training.cache import CachedSource, SampleSource
-from training.config import DataConfig
+from training.config import ROAD_FIFTHS, DataConfig
 
 log = logging.getLogger("training.sets")
 
-FOLDS = 5
-"""Parts of cross-validation; the KITTI road frames are held out by fifths in any run."""
 HELD_OUT_DRIVES = 5
 """Without a split file, one drive of so many is held out."""
 ROAD = "kitti/road"
@@ -115,7 +113,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
     road_root = _first(root, ("kitti/road", "road", "."), "training/gt_image_2")
     if road_root is not None:
         kitti_road = KittiRoad(road_root)
-        fold, folds = (data.fold, data.folds) if data.fold >= 0 else (data.road_fold, FOLDS)
+        fold, folds = (data.fold, data.folds) if data.fold >= 0 else (data.road_fold, ROAD_FIFTHS)
         held = tuple(road_fold_indices(kitti_road.names, fold, folds)) if fold >= 0 else ()
         rest = tuple(i for i in range(len(kitti_road)) if i not in set(held))
         train.append(Subset(ROAD, kitti_road, rest, _weight(ROAD, len(rest))))
@@ -215,7 +213,7 @@ def drive_folds(root: Path, names: Sequence[str], drives: dict[str, str], folds:
     return parts
 
 
-def road_fold_indices(names: Sequence[str], fold: int, folds: int = FOLDS) -> list[int]:
+def road_fold_indices(names: Sequence[str], fold: int, folds: int = ROAD_FIFTHS) -> list[int]:
     """One of some contiguous parts of each road category: numbers that follow one another are near copies."""
     chosen: list[int] = []
     for category in CATEGORIES:

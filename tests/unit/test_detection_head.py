@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from perception.errors import UserError  # noqa: E402
 from training.models.heads.detection import (  # noqa: E402
     DetectionConfig,
     DetectionHead,
@@ -96,7 +97,7 @@ def test_fixed_assignment_takes_the_points_around_the_centre_whatever_they_say()
     assert chosen[0] == chosen[1] == [12 * y + x for y in (1, 2, 3) for x in (1, 2, 3)]
     assigned, _ = assign(scores, boxes, points, strides, targets([[0, 0, 80, 60]], [1]), fixed)
     assert (strides[assigned[0] == 0] == 16).all() and (assigned[0] == 0).sum() == 9
-    with pytest.raises(ValueError, match="assign_by"):
+    with pytest.raises(UserError, match="assign_by"):
         DetectionConfig(assign_by="luck")  # type: ignore[arg-type]
 
 
@@ -203,7 +204,7 @@ def test_generalised_iou_by_hand() -> None:
 
 
 def test_an_unknown_box_loss_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 'ciou' or 'giou'"):
+    with pytest.raises(UserError, match="expected: 'ciou' or 'giou'"):
         DetectionConfig(box_loss="iou")  # type: ignore[arg-type]
 
 

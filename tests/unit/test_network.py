@@ -200,7 +200,7 @@ def test_dropout_blanks_channels_in_training_alone() -> None:
     [lambda: ModelConfig(dropout=1.0), lambda: ModelConfig(task_weights="equal")],  # type: ignore[arg-type]
 )
 def test_nonsense_is_refused(wrong: Callable[[], ModelConfig]) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(UserError, match="expected"):
         wrong()
 
 

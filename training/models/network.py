@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from perception.errors import UserError
 from perception.types import CLASS_NAMES
 from training.models.backbone import Backbone
+from training.models.heads.detection import STRIDES as HEAD_STRIDES
 from training.models.heads.detection import DetectionConfig, DetectionHead, DetectionTargets, RawDetections
 from training.models.heads.segmentation import SegmentationConfig, SegmentationHead
 from training.models.neck import PanNeck
+from training.ranges import check_ranges
 
 SIZE_MULTIPLE = 32
 """Input height and width are multiples of the coarsest stride."""
@@ -46,6 +48,7 @@ class ModelConfig:
     channels: int = 80
     """Width of neck and detection head."""
     class_names: tuple[str, ...] = CLASS_NAMES
+    """What is detected, in the order of the exported file: some or all of the classes that the data sets label."""
     one_to_one: bool = False
     """Train a second detection head that gives each object one box, and deploy that one: no suppression."""
     dropout: float = 0.0
@@ -56,10 +59,9 @@ class ModelConfig:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout}: expected 0..1")
+        check_ranges(self, dropout=(0, 0.99), channels=(1, float("inf")))
         if self.task_weights not in ("fixed", "uncertainty"):
-            raise ValueError(f"task_weights {self.task_weights!r}: expected 'fixed' or 'uncertainty'")
+            raise UserError(f"task_weights {self.task_weights!r}", "'fixed' or 'uncertainty'")
 
 
 def check_size(size_hw: tuple[int, int]) -> None:
@@ -70,6 +72,17 @@ def check_size(size_hw: tuple[int, int]) -> None:
             f"network size {size_hw[0]}x{size_hw[1]}",
             f"height and width that are multiples of {SIZE_MULTIPLE}",
             f"{near[0]}x{near[1]}",
+        )
+
+
+def check_top_k(config: ModelConfig, size_hw: tuple[int, int]) -> None:
+    """Raise where more boxes are to leave the graph than an input of that size can hold."""
+    places = len(config.class_names) * sum((size_hw[0] // s) * (size_hw[1] // s) for s in HEAD_STRIDES)
+    if config.detection.top_k > places:
+        raise UserError(
+            f"{config.detection.top_k} boxes (top_k) of an input of {size_hw[0]}x{size_hw[1]}",
+            f"at most {places}, one a point and class",
+            "a larger input, or a smaller --model.detection.top-k",
         )
 
 
@@ -176,6 +189,7 @@ class DeployedNetwork(nn.Module):
     def __init__(self, network: Network, size_hw: tuple[int, int], one_to_one: bool | None = None) -> None:
         super().__init__()
         check_size(size_hw)
+        check_top_k(network.config, size_hw)
         self.network, self.size_hw = network, size_hw
         self.head = network.deployed_head(one_to_one)
 

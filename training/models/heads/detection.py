@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.errors import UserError
 from training.distributed import sum_over_ranks
 from training.models.blocks import separable_block
+from training.ranges import check_ranges
 
 STRIDES = (8, 16, 32)
 
@@ -58,9 +60,13 @@ class DetectionConfig:
 
     def __post_init__(self) -> None:
         if self.assign_by not in ("alignment", "centre"):
-            raise ValueError(f"assign_by {self.assign_by!r}: expected 'alignment' or 'centre'")
+            raise UserError(f"assign_by {self.assign_by!r}", "'alignment' or 'centre'")
         if self.box_loss not in ("ciou", "giou"):
-            raise ValueError(f"box_loss {self.box_loss!r}: expected 'ciou' or 'giou'")
+            raise UserError(f"box_loss {self.box_loss!r}", "'ciou' or 'giou'")
+        weights = ("assign_score_power", "assign_iou_power", "class_weight", "box_weight", "bins_weight")
+        check_ranges(self, **dict.fromkeys((*weights, "distance_weight"), (0, math.inf)))
+        check_ranges(self, bins=(2, 1000), assign_top=(1, math.inf), top_k=(1, 10_000))
+        check_ranges(self, nms_iou=(0, 1), nms_rounds=(0, 1000))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ exported.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from training.distributed import sum_over_ranks
 from training.models.blocks import conv_block, separable_block
+from training.ranges import check_ranges
 
 CHANNELS = ("road", "vehicle", "person")
 STRIDE = 4
@@ -30,6 +32,9 @@ class SegmentationConfig:
     """Of the road loss."""
     semantic_weight: float = 0.5
     """Of the vehicle and person masks, where a set has them."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, channels=(1, math.inf), road_weight=(0, math.inf), semantic_weight=(0, math.inf))
 
 
 class SegmentationHead(nn.Module):

@@ -1,0 +1,120 @@
+"""What cannot be meant is named before anything starts; what is asked for is what is trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tensorboard")
+
+from training_runs import kitti, tiny  # noqa: E402
+
+from perception.cli.main import main  # noqa: E402
+from perception.errors import UserError  # noqa: E402
+from perception.types import Detections  # noqa: E402
+from training import loop  # noqa: E402
+from training.data import PictureStream  # noqa: E402
+from training.evaluate import object_scores  # noqa: E402
+from training.sets import find_sets  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "draw_curves", lambda run: run)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("evaluate-every", "0"),
+        ("checkpoint-every", "0"),
+        ("learning-rate", "nan"),
+        ("learning-rate", "-1"),
+        ("ema-decay", "2"),
+        ("clip-norm", "0"),
+        ("threads", "-1"),
+        ("seed", "-1"),
+        ("seed", "4294967296"),
+        ("data.workers", "-1"),
+        ("data.road-fold", "5"),
+        ("data.fold", "-3"),
+        ("augment.scale-min", "0"),
+        ("augment.scale-min", "3"),
+        ("augment.native-width", "0"),
+        ("augment.copy-paste", "nan"),
+        ("augment.off-for-last", "2"),
+        ("model.channels", "0"),
+        ("model.dropout", "1.5"),
+        ("model.detection.bins", "1"),
+        ("model.detection.assign-top", "0"),
+        ("model.detection.top-k", "20000"),
+        ("model.segmentation.channels", "0"),
+        ("model.class-names", "Truck"),
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--out", str(run), "--data.no-real", f"--{option}", value]) == 2
+    said = capsys.readouterr().err
+    assert "expected:" in said and option.rsplit(".", 1)[-1].replace("-", "_").removesuffix("_min") in said
+    assert not run.exists()
+
+
+def test_sizes_that_do_not_go_together_are_named() -> None:
+    with pytest.raises(UserError, match="batch norm"):
+        tiny(batch=1, data=replace(tiny().data, crop_hw=(32, 32)))
+    with pytest.raises(UserError, match=r"100 boxes \(top_k\) of an input of 32x32\n  expected: at most 63"):
+        tiny(data=replace(tiny().data, validation_hw=(32, 32)))
+    for names in ((), ("Car", "Car")):
+        with pytest.raises(UserError, match="some of the classes that the data sets label"):
+            tiny(model=replace(tiny().model, class_names=names))
+
+
+def test_classes_in_another_order_are_learnt_and_scored_under_their_own_names(tmp_path: Path) -> None:
+    root = kitti(tmp_path)
+    plain = tiny(root)
+    sets = find_sets(plain.data)
+    other = replace(plain, model=replace(plain.model, class_names=("Cyclist", "Car")))
+    usual, two = PictureStream(sets, plain), PictureStream(sets, other)
+    counted = 0
+    for n in range(12):
+        theirs, ours = usual[n], two[n]
+        for i, name in ((0, 2), (1, 0)):
+            boxes = theirs.boxes_xyxy[theirs.class_ids == name]
+            assert np.array_equal(ours.boxes_xyxy[ours.class_ids == i], boxes)
+            counted += len(boxes)
+        assert set(ours.class_ids) <= {0, 1} and ours.labelled == (True, True)
+        assert len(ours.depths) == len(ours.class_ids) == len(ours.boxes_xyxy)
+    assert counted > 4
+    assert sets.objects is not None
+    truth = {s.image_bgr.tobytes(): s for s in (sets.objects.source[i] for i in sets.objects.indices)}
+
+    def says_the_truth(image_bgr: np.ndarray) -> tuple[Detections, None]:
+        sample = truth[image_bgr.tobytes()]
+        assert sample.boxes_xyxy is not None and sample.class_ids is not None
+        rows = np.isin(sample.class_ids, (0, 2))
+        boxes, ids = sample.boxes_xyxy[rows], np.array([1, -1, 0])[sample.class_ids[rows]]
+        return Detections(boxes, np.full(len(ids), 0.9, np.float32), ids), None
+
+    scores = object_scores(says_the_truth, sets.objects, ("Cyclist", "Car"))
+    assert scores["car_precision"] == 100 and scores["car_recall"] == 100
+    assert "pedestrian_moderate" not in scores
+
+
+def test_other_classes_start_from_earlier_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = kitti(tmp_path / "data")
+    loop.train(tiny(root, steps=1), tmp_path / "three")
+    one = tiny(root, steps=1)
+    one = replace(one, model=replace(one.model, class_names=("Pedestrian",)))
+    loop.train(one, tmp_path / "one", init=tmp_path / "three/best.pt")
+    said = capsys.readouterr().err
+    assert "init: 412 of 414 tensors" in said, "all but weight and bias of the classes' last layer"
+    metrics = json.loads((tmp_path / "one/results.json").read_text())["metrics"]
+    assert "pedestrian_moderate" in metrics and "car_moderate" not in metrics
