@@ -69,6 +69,8 @@ def test_an_unknown_backbone_names_the_nearest() -> None:
     assert "resnet" in error.value.do
     with pytest.raises(UserError, match="no layout"):
         Backbone("vit_b_16")
+    with pytest.raises(UserError, match="'squeezenet1_1' has no maps at stride 8"):
+        Backbone("squeezenet1_1")
 
 
 def test_weights_that_cannot_be_downloaded_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

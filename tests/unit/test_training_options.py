@@ -118,3 +118,81 @@ def test_other_classes_start_from_earlier_weights(tmp_path: Path, capsys: pytest
     assert "init: 412 of 414 tensors" in said, "all but weight and bias of the classes' last layer"
     metrics = json.loads((tmp_path / "one/results.json").read_text())["metrics"]
     assert "pedestrian_moderate" in metrics and "car_moderate" not in metrics
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What `perception train` says when it refuses."""
+    assert main(["train", *map(str, arguments)]) == 2
+    return capsys.readouterr().err
+
+
+TINY = (
+    "--data.no-real --steps 1 --batch 2 --data.crop-hw 64 128 --data.validation-hw 64 192 --data.workers 0 "
+    "--threads 1 --device cpu --augment.copy-paste 0"
+).split()
+
+
+def test_a_config_file_is_read_however_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "some.toml"
+    out = ("--out", tmp_path / "run", *TINY)
+    for text, words in {
+        "stepz = 3": "unknown field 'stepz'",
+        'preset = "foo"': "unknown preset 'foo'",
+        "[data]\ncrop_hw = [64, 64, 64]": "crop_hw has 3 values\n  expected: 2",
+        '[data]\ncrop_hw = ["a", "b"]': "crop_hw is 'a'",
+        "[model]\nclass_names = [1, 2]": "class_names is 1",
+        "[model]\ndropout = 3.0": "dropout 3.0",
+    }.items():
+        file.write_text(text)
+        assert words in refused(capsys, *out, "--config", file)
+        assert words in refused(capsys, *out, f"--config={file}")
+    assert "No such file" in refused(capsys, *out, "--config", tmp_path / "none.toml")
+
+
+def test_a_preset_in_the_file_is_that_preset(tmp_path: Path) -> None:
+    file = tmp_path / "some.toml"
+    file.write_text('preset = "small"\nweight_decay = 0.5\n[model]\npretrained = false\n')
+    made = []
+    for name, words in (("file", ()), ("both", ("--preset", "small", "--preset", "nano"))):
+        run = tmp_path / name
+        assert main(["train", "--config", str(file), "--out", str(run), *words, *TINY]) == 0
+        made.append(json.loads((run / "config.json").read_text())["config"])
+    assert [c["preset"] for c in made] == ["small", "nano"]
+    assert [c["model"]["backbone"] for c in made] == ["mobilenet_v3_large", "mobilenet_v3_small"]
+    assert [c["weight_decay"] for c in made] == [0.5, 0.5]
+
+
+def test_a_resumed_run_may_change_its_machine_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    loop.train(tiny(steps=1), run)
+    capsys.readouterr()
+    other = tmp_path / "other"
+    for arguments, words in {
+        ("--steps", "9", "--learning-rate", "0.1"): "with another steps, learning_rate\n",
+        ("--preset", "small"): "with another preset\n",
+        ("--model.channels", "16"): "with another model.channels\n",
+        ("--init", run / "last.pt"): "with another init\n",
+        ("--out", other): "with another out\n",
+        ("--folds", "3"): "with another folds\n",
+    }.items():
+        assert words in refused(capsys, "--resume", run, *arguments)
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["steps"] = 2
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["train", f"--resume={run}", "--threads", "2", "--data.cache-gb", "3"]) == 0
+    now = json.loads((run / "config.json").read_text())["config"]
+    assert (now["steps"], now["threads"], now["data"]["cache_gb"]) == (2, 2, 3.0)
+    assert json.loads((run / "results.json").read_text())["steps"] == 2
+
+
+def test_ctrl_c_names_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train_step", stopped)
+    assert main(["train", "--out", str(tmp_path / "run"), *TINY]) == 130
+    assert f"go on with: perception train --resume {tmp_path / 'run'}\n" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def _trunk(model: nn.Module, name: str) -> list[nn.Module]:
     raise UserError(
         f"backbone '{name}' has no layout this project knows",
         "a torchvision MobileNet, EfficientNet, RegNet, ResNet, ConvNeXt or VGG",
-        "--backbone mobilenet_v3_small",
+        "--model.backbone mobilenet_v3_small",
     )
 
 
@@ -74,6 +74,12 @@ class Backbone(nn.Module):
                 channels[stage] = x.shape[1]
         for block, training in zip(blocks, was_training, strict=True):
             block.train(training)
+        if missing := [stride for stride in STRIDES if stride not in stages]:
+            raise UserError(
+                f"backbone '{name}' has no maps at stride {missing[0]}",
+                "maps at strides 4, 8, 16 and 32, as MobileNet, EfficientNet, RegNet, ResNet, ConvNeXt and VGG have",
+                "--model.backbone mobilenet_v3_small",
+            )
         self.stages = nn.ModuleList(nn.Sequential(*stages[stride]) for stride in STRIDES)
         self.channels = tuple(channels[stride] for stride in STRIDES)
 
