@@ -86,11 +86,21 @@ def model_config_from_json(text: str) -> ModelConfig:
 
 
 def load_network(path: Path) -> tuple[Network, dict[str, Any]]:
-    """The averaged weights of a checkpoint in a network ready for evaluation, and the checkpoint."""
+    """The averaged weights of a checkpoint in a network ready for evaluation, and the checkpoint.
+
+    Raises:
+        UserError: what `load_checkpoint` raises, and a checkpoint of another network or of later code.
+    """
     state = load_checkpoint(path)
-    config = dataclasses.replace(model_config_from_json(state["model_config"]), pretrained=False)
-    network = Network(config)
-    network.load_state_dict(state["ema"])
+    try:
+        config = dataclasses.replace(model_config_from_json(state["model_config"]), pretrained=False)
+        network = Network(config)
+        network.load_state_dict(state["ema"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: does not hold this project's network ({_first_line(error)})",
+            "best.pt or last.pt of `perception train`, and code no older than what wrote it",
+        ) from None
     return network.eval(), state
 
 

@@ -69,6 +69,15 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return all_reduce(value) if world() > 1 else value
 
 
+def total(count: int, device: torch.device) -> int:
+    """The sum of a count over all processes. Every process must call it the same number of times."""
+    if world() == 1:
+        return count
+    value = torch.tensor(count, device=device)
+    dist.all_reduce(value)
+    return int(value)
+
+
 def gather(items: Sequence[T]) -> list[T]:
     """What all processes hold, in order of rank, on every process. Lengths may differ."""
     if world() == 1:

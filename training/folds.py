@@ -12,7 +12,7 @@ from typing import Any
 from perception.errors import UserError
 from training.config import TrainConfig
 from training.distributed import process_group, rank
-from training.loop import choose_device, train
+from training.loop import choose_device, train, writes_to
 from training.results import describe, write_json
 from training.sets import find_sets
 
@@ -36,7 +36,7 @@ def cross_validate(config: TrainConfig, run: Path, init: Path | None = None) -> 
         sets = find_sets(part.data)
         if sets.objects is None and sets.road is None:
             raise UserError(f"{config.data.root}: nothing to hold out", "KITTI object or road frames with labels")
-    with process_group(choose_device(config.device)):
+    with writes_to(run), process_group(choose_device(config.device)):
         if rank() == 0:
             run.mkdir(parents=True, exist_ok=True)
             write_json(run / "config.json", {**describe(config, None, init), "data_hash": None, "folds": folds})

@@ -10,8 +10,8 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from training.checkpoint import load_checkpoint, model_config_to_json, save_chec
 from training.config import TrainConfig
 from training.curves import draw_curves
 from training.data import Batch, batches
-from training.distributed import from_first, local_rank, process_group, rank, synchronise_batch_norm, world
+from training.distributed import from_first, local_rank, process_group, rank, synchronise_batch_norm, total, world
 from training.evaluate import evaluate
+from training.lock import alone_in
 from training.models.network import ModelConfig, Network
 from training.results import Progress, describe, summary, warn_of_other_data, write_json
 from training.run_log import RunLog
@@ -79,13 +80,31 @@ def train(
     """
     device = choose_device(config.device)
     try:
-        with process_group(device):
+        with writes_to(run), process_group(device):
             return _train(config, run, resume, init, device, make, score or evaluate)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the memory of {device} is too small ({str(error).splitlines()[0]})",
+            "room for the pictures of a step",
+            "--accumulate 4, a smaller --batch or --data.crop-hw; checkpoints already written are untouched",
+        ) from None
+
+
+@contextmanager
+def writes_to(run: Path) -> Iterator[None]:
+    """A block whose failures to write in a run folder are sentences."""
+    try:
+        yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            do = f"free some, then perception train --resume {run}"
+            raise UserError(f"{run}: {error.strerror}", "room for the run folder", do) from None
+        if error.errno is None:
             raise
         raise UserError(
-            f"{run}: {error.strerror}", "room for the run folder", f"free some, then perception train --resume {run}"
+            f"{error.filename or run}: {error.strerror}",
+            "a run folder that can be written, and data that can be read",
+            "--out FOLDER for another run folder",
         ) from None
 
 
@@ -105,15 +124,27 @@ def _train(
             f"--batch {world() * config.accumulate * max(1, config.batch // world() // config.accumulate)}",
         )
     run.mkdir(parents=True, exist_ok=True)
+    with alone_in(run) if rank() == 0 else nullcontext():
+        return _train_alone(config, run, resume, init, device, make, score)
+
+
+def _train_alone(
+    config: TrainConfig,
+    run: Path,
+    resume: bool,
+    init: Path | None,
+    device: torch.device,
+    make: Make,
+    score: Score,
+) -> Path:
     _seed(config)
     sets = find_sets(config.data) if config.data.real else None
     description = describe(config, sets, init)
     if sets is not None and config.data.cache is not None:
         sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
-    learner = _learner(config, device, init, make)
-    progress = Progress()
-    if resume and (run / "last.pt").exists():
-        progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt")
+    goes_on = resume and (run / "last.pt").exists()
+    learner = _learner(config, device, init, make, goes_on)
+    progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt") if goes_on else Progress()
     if rank() == 0:
         warn_of_other_data(run, description)
         write_json(run / "config.json", description)
@@ -121,7 +152,10 @@ def _train(
     ended = progress.step >= config.steps or 0 < config.patience <= progress.scorings_since
     bad_gradients = 0
     for batch in batches(sets, config, progress.step) if not ended else ():
-        waited = log.batch_arrived(batch) if log else 0.0
+        for what in batch.broken:
+            print(f"passed over: {what}", file=sys.stderr)
+        progress = replace(progress, broken=progress.broken + total(len(batch.broken), device))
+        waited = log.batch_arrived() if log else 0.0
         torch.manual_seed(_mix(config.seed, progress.step, rank()))  # dropout: a function of seed and step alone
         rate = learning_rate(progress.step, config)
         for group in learner.optimiser.param_groups:
@@ -165,7 +199,12 @@ def _train(
     return run / "best.pt"
 
 
-def _learner(config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network) -> Learner:
+def _learner(
+    config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network, goes_on: bool = False
+) -> Learner:
+    """A network with first weights, unless it `goes_on`: then they are read later and needn't be there any more."""
+    if goes_on:
+        config, init = replace(config, model=replace(config.model, pretrained=False)), None
     network = _network(config, make).to(device, memory_format=torch.channels_last)
     if init is not None:
         _start_from(network, init)
@@ -314,8 +353,13 @@ def _parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, A
 
 def _start_from(network: Network, path: Path) -> None:
     """Take over every weight whose name and shape agree; say how many did."""
-    theirs, ours = load_checkpoint(path)["ema"], network.state_dict()
-    fitting = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    theirs, ours = load_checkpoint(path).get("ema"), network.state_dict()
+    theirs = theirs if isinstance(theirs, dict) else {}
+    fitting = {
+        name: value
+        for name, value in theirs.items()
+        if name in ours and isinstance(value, torch.Tensor) and ours[name].shape == value.shape
+    }
     if not fitting:
         raise UserError(f"{path}: no weight fits this network", "a checkpoint of the same backbone", "--preset")
     network.load_state_dict(fitting, strict=False)

@@ -49,7 +49,7 @@ class Progress:
     skipped: int = 0
     """Batches passed over because their loss was no number."""
     broken: int = 0
-    """Samples that a loader process could not read and passed over; each counts once a process and start."""
+    """Samples that loader processes could not read and passed over; each counts once a loader process and start."""
 
 
 def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None = None) -> dict[str, Any]:

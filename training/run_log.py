@@ -14,7 +14,6 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from training.config import TrainConfig
-from training.data import Batch
 from training.results import Progress
 
 EVERY = 50
@@ -40,15 +39,12 @@ class RunLog:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
         self.mark = time.monotonic()
         self.sums: dict[str, float] = {}
-        self.count = self.done = self.broken = 0
+        self.count = self.done = 0
         self.seconds = self.waited = 0.0
         self.scoring = 0.0
 
-    def batch_arrived(self, batch: Batch) -> float:
-        """Seconds that the network waited for this batch; tells of broken samples in it."""
-        for what in batch.broken:
-            print(f"passed over: {what}", file=sys.stderr)
-        self.broken += len(batch.broken)
+    def batch_arrived(self) -> float:
+        """Seconds that the network waited for a batch that is just there."""
         return time.monotonic() - self.mark
 
     def step(self, progress: Progress, losses: dict[str, float], norm: float, rate: float, waited: float) -> Progress:
@@ -61,13 +57,7 @@ class RunLog:
         spent, self.mark = now - self.mark, now
         self.seconds += spent
         self.waited += waited
-        broken, self.broken = self.broken, 0
-        progress = replace(
-            progress,
-            seconds=progress.seconds + spent,
-            waited=progress.waited + waited,
-            broken=progress.broken + broken,
-        )
+        progress = replace(progress, seconds=progress.seconds + spent, waited=progress.waited + waited)
         if progress.step % EVERY == 0 or progress.step == self.config.steps:
             self._record(progress, rate)
         return progress

@@ -30,8 +30,8 @@ def main(argv: Sequence[str]) -> int:
         out: Path = Path("runs/nano")
         """Run folder: config, metrics, curves, checkpoints."""
         resume: Path | None = None
-        """Run folder to go on with, with the options it began with. What belongs to the machine may change: data.root,
-        data.workers, data.cache, data.cache-gb, threads, device, compile, checkpoint-every, skip-nonfinite."""
+        """Run folder to go on with, with the options it began with. The machine's own may change: --data.root,
+        workers, cache and cache-gb, threads, device, compile, checkpoint-every, skip-nonfinite."""
         init: Path | None = None
         """Checkpoint to start from; tensors that fit are taken over."""
         folds: int = 0

@@ -17,7 +17,7 @@ from perception.camera import plan_fit
 from perception.types import Detections, RoadMask
 from training import loop
 from training.config import TrainConfig
-from training.distributed import process_group, rank
+from training.distributed import process_group, rank, total
 from training.evaluate import Predict, object_scores, road_scores
 from training.sets import TrainingSets, find_sets
 
@@ -107,6 +107,7 @@ def main(root: Path, run: Path) -> None:
         report = {
             "losses": losses_of_run(settings, run / "whole"),
             "scores": sharded_scores(settings),
+            "total": total(10 * rank() + 1, torch.device("cpu")),
         }
         losses_of_run(settings, run / "resumed", stop=STOP + 1)
         report["resumed"] = losses_of_run(settings, run / "resumed", resume=True)

@@ -88,6 +88,10 @@ def test_a_resumed_run_of_two_processes_equals_an_unbroken_one_to_the_bit(runs: 
     assert runs["two"][0]["resumed"] == runs["two"][0]["losses"][STOP:]
 
 
+def test_counts_are_summed(runs: dict[str, Any]) -> None:
+    assert [report["total"] for report in runs["two"]] == [12, 12]
+
+
 def test_the_first_process_alone_writes(runs: dict[str, Any]) -> None:
     results = json.loads((runs["folder"] / "whole/results.json").read_text())
     assert results["processes"] == 2 and results["steps"] == STEPS

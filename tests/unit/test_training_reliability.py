@@ -21,7 +21,7 @@ from training_runs import kitti, tiny  # noqa: E402
 from perception.cli.main import main  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
-from training.checkpoint import load_checkpoint  # noqa: E402
+from training.checkpoint import load_checkpoint, load_network  # noqa: E402
 from training.models.network import Network  # noqa: E402
 
 KILLED_IN_A_WRITE = """
@@ -149,6 +149,78 @@ def test_a_file_limit_ends_a_run_and_the_earlier_checkpoint_stays(data: Path, tm
         signal.signal(signal.SIGXFSZ, handler)
     assert (tmp_path / "last.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_run_folder_that_cannot_be_written_is_a_sentence(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for run in (tmp_path / "file", tmp_path / "file/run"):
+        with pytest.raises(UserError, match=r"(File exists|Not a directory)\n.*run folder that can be written"):
+            loop.train(tiny(data), run)
+
+
+def test_too_little_memory_is_a_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore lines")
+
+    monkeypatch.setattr(loop, "train_step", too_large)
+    with pytest.raises(UserError, match=r"Tried to allocate 9 GiB\.\)\n.*\n.*--accumulate"):
+        loop.train(tiny(data), tmp_path)
+
+
+HOLDS = "import sys, time; from pathlib import Path; from training.lock import alone_in\n" + (
+    "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+)
+
+
+def test_two_processes_do_not_train_in_one_folder(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    loop.train(tiny(data, steps=2, evaluate_every=2), tmp_path)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    try:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        with pytest.raises(UserError, match="another process is training in it"):
+            loop.train(tiny(data), tmp_path, resume=True)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    finally:
+        child.kill()
+        child.communicate()
+    loop.train(tiny(data), tmp_path, resume=True)
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 4
+
+
+def test_a_resumed_run_needs_its_first_weights_no_more(
+    data: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+
+    def make(config: Any) -> Network:
+        made.append(config.pretrained)
+        return Network(replace(config, pretrained=False))
+
+    first = tmp_path / "first.pt"
+    first.write_bytes((unbroken / "best.pt").read_bytes())
+    config = replace(tiny(data, steps=2, evaluate_every=2), model=replace(tiny().model, pretrained=True))
+    loop.train(config, tmp_path / "run", init=first, make=make)
+    first.unlink()
+    loop.train(replace(config, steps=4, evaluate_every=4), tmp_path / "run", resume=True, init=first, make=make)
+    assert load_checkpoint(tmp_path / "run/last.pt")["step"] == 4 and made == [True, False]
+    assert json.loads((tmp_path / "run/config.json").read_text())["init"] == str(first)
+
+
+def test_a_checkpoint_without_our_network_is_a_sentence(data: Path, unbroken: Path, tmp_path: Path) -> None:
+    whole = load_checkpoint(unbroken / "best.pt")
+    newer = json.loads(whole["model_config"]) | {"a_field_of_tomorrow": 1}
+    for changes in ({"ema": {}}, {"ema": [1]}, {"model_config": json.dumps(newer)}, {"model_config": "3"}):
+        torch.save({**whole, **changes}, tmp_path / "other.pt")
+        with pytest.raises(UserError, match=r"other\.pt: does not hold this project's network"):
+            load_network(tmp_path / "other.pt")
+    for ema in ({}, [1], {"detection.class_out.bias": 3}, None):
+        torch.save({**whole, "ema": ema}, tmp_path / "other.pt")
+        with pytest.raises(UserError, match="no weight fits"):
+            loop.train(tiny(data), tmp_path / "run", init=tmp_path / "other.pt")
 
 
 @pytest.fixture
