@@ -30,7 +30,7 @@ from training.distributed import from_first, local_rank, process_group, rank, sy
 from training.evaluate import evaluate
 from training.lock import alone_in
 from training.models.network import ModelConfig, Network
-from training.results import Progress, describe, summary, warn_of_other_data, write_json
+from training.results import Progress, describe, has_ended, summary, warn_of_other_data, write_json
 from training.run_log import RunLog
 from training.sets import find_sets
 
@@ -145,11 +145,14 @@ def _train_alone(
     goes_on = resume and (run / "last.pt").exists()
     learner = _learner(config, device, init, make, goes_on)
     progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt") if goes_on else Progress()
+    ended = progress.step >= config.steps or 0 < config.patience <= progress.scorings_since
+    if ended and has_ended(run):  # nothing is left to do: commit and data of its record stay those it was made with
+        load_checkpoint(run / "best.pt")
+        return run / "best.pt"
     if rank() == 0:
         warn_of_other_data(run, description)
         write_json(run / "config.json", description)
     log = RunLog(run, config, progress.step) if rank() == 0 else None
-    ended = progress.step >= config.steps or 0 < config.patience <= progress.scorings_since
     bad_gradients = 0
     for batch in batches(sets, config, progress.step) if not ended else ():
         for what in batch.broken:

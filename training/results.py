@@ -128,6 +128,14 @@ def summary(
     }
 
 
+def has_ended(run: Path) -> bool:
+    """Whether the record of a run says that it was trained to its end."""
+    try:
+        return json.loads((run / "results.json").read_text())["ended"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write beside and rename."""
     beside = path.with_suffix(".tmp")

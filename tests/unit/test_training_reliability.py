@@ -115,12 +115,16 @@ def test_two_runs_with_one_seed_are_equal_and_with_two_seeds_are_not(
     assert not equal(load_checkpoint(tmp_path / "other/last.pt")["network"], theirs)
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is(data: Path, unbroken: Path) -> None:
-    before = load_checkpoint(unbroken / "last.pt")
-    lines = scorings(unbroken)
+def test_a_finished_run_that_is_resumed_stays_as_it_is(
+    data: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in unbroken.iterdir() if path.is_file()}
+    monkeypatch.setattr("training.results._commit", lambda: "later code")
     assert loop.train(tiny(data), unbroken, resume=True) == unbroken / "best.pt"
-    assert equal(load_checkpoint(unbroken / "last.pt")["network"], before["network"])
-    assert scorings(unbroken) == lines
+    assert {path: path.read_bytes() for path in unbroken.iterdir() if path.is_file()} == before
+    (unbroken / "results.json").unlink()
+    loop.train(tiny(data), unbroken, resume=True)
+    assert json.loads((unbroken / "results.json").read_text())["ended"], "killed just before its last file"
 
 
 def test_a_full_disk_in_the_log_is_a_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
