@@ -58,6 +58,7 @@ VARIANTS = {
     "synthetic street first": Variant(("--data.synthetic-share", "0"), before=("--data.synthetic-share", "1")),
     "fixed assignment": Variant(("--model.detection.assign-by", "centre")),
     "one point an object": Variant(("--model.detection.assign-top", "1")),
+    "no boxes from masks": Variant(("--data.no-mask-boxes",)),
     "no mask sets": Variant(without=("camvid", "extra/idd_lite")),
     "no class-balanced crops": Variant(("--augment.no-balance-classes",)),
     "no rotation, rain, night": Variant(("--augment.rotation", "0", "--augment.rain", "0", "--augment.night", "0")),

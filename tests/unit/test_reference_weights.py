@@ -1,0 +1,84 @@
+"""The chain of stages, and the mean of several checkpoints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from perception.errors import UserError  # noqa: E402
+from tools import reference_weights as reference  # noqa: E402
+from training.checkpoint import load_network, model_config_to_json, save_checkpoint  # noqa: E402
+from training.models.network import ModelConfig, Network  # noqa: E402
+from training.sets import TrainingSets  # noqa: E402
+
+TINY = ModelConfig(channels=16)
+
+
+def checkpoint(path: Path, seed: int, config: ModelConfig = TINY) -> Network:
+    torch.manual_seed(seed)
+    network = Network(config)
+    weights = network.state_dict()
+    state = {"network": weights, "ema": weights, "optimiser": {"a": 1}, "scores": {"score": 1.0}, "description": "{}"}
+    save_checkpoint(path, {**state, "model_config": model_config_to_json(config)})
+    return network
+
+
+def test_the_mean_lies_between(tmp_path: Path):
+    paths = [tmp_path / "e.pt", tmp_path / "f.pt"]
+    networks = [checkpoint(path, seed) for seed, path in enumerate(paths)]
+    scores = reference.average(paths, tmp_path / "mean.pt", tmp_path, TrainingSets((), None, None))
+    mean, state = load_network(tmp_path / "mean.pt")
+    assert scores == {} and state["scores"] == {} and state["optimiser"] == {}
+    for name, value in mean.state_dict().items():
+        a, b = (network.state_dict()[name] for network in networks)
+        torch.testing.assert_close(value, (a + b) / 2 if value.dtype.is_floating_point else b)
+
+
+def test_checkpoints_of_different_networks_have_no_mean(tmp_path: Path):
+    checkpoint(tmp_path / "e.pt", 0, replace(TINY, channels=24))
+    checkpoint(tmp_path / "f.pt", 0)
+    with pytest.raises(UserError, match=r"e\.pt: another network"):
+        reference.average([tmp_path / "e.pt", tmp_path / "f.pt"], tmp_path / "mean.pt", tmp_path)
+
+
+def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "runs"
+    for name, ended in (("a", True), ("b", False)):  # a has ended, b was killed
+        (out / name).mkdir(parents=True)
+        (out / name / "last.pt").touch()
+        (out / name / "results.json").write_text(json.dumps({"ended": ended}))
+    calls: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[3:]))
+    monkeypatch.setattr(reference, "average", lambda paths, mean, root: calls.append([str(p) for p in paths]))
+    assert reference.main(["--out", str(out), "--root", str(tmp_path), "--shorter", "100"]) == 0
+    assert calls[0] == ["train", "--resume", str(out / "b")]
+    c = calls[1]
+    assert c[c.index("--out") + 1] == str(out / "c") and c[c.index("--init") + 1] == str(out / "b" / "last.pt")
+    assert c[c.index("--steps") + 1] == "15"
+    assert calls[-3] == [str(out / name / "last.pt") for name in reference.MEAN_OF]
+    assert [c[0] for c in calls[-2:]] == ["export", "export"] and len(calls) == 8
+
+
+def test_a_stage_that_fails_ends_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(command: list[str], check: bool) -> None:
+        raise subprocess.CalledProcessError(2, command)
+
+    monkeypatch.setattr(subprocess, "run", fails)
+    assert reference.main(["--out", str(tmp_path)]) == 2
+
+
+def test_the_options_of_every_stage_are_options():
+    """Parsed as `perception train` parses them, without training."""
+    import tyro
+
+    from training.config import TrainConfig
+
+    for stage in reference.STAGES:
+        config = tyro.cli(TrainConfig, args=stage.options.split())
+        assert config.augment.copy_paste == 0.4, stage.name

@@ -1,0 +1,184 @@
+"""The shipped weights out of the data by one command: stage after stage, the mean of the last ones, two model files.
+
+    python -m tools.reference_weights --root ../shared/data --out runs/reference
+
+The same command goes on where it was stopped. The weights will be like the shipped ones, not the same: those were
+made while this code was written (perception/weights/MODEL_CARD.md says what was different).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.sets import TrainingSets
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of `perception train`."""
+
+    name: str
+    steps: int
+    batch: int
+    options: str
+    """Further options, as on a command line."""
+
+
+STAGES = (
+    Stage("a", 400, 16, "--data.synthetic-share 0.3"),
+    Stage("b", 3600, 8, "--learning-rate 0.0014 --seed 2 --data.synthetic-share 0.2"),
+    Stage(
+        "c",
+        1500,
+        8,
+        "--learning-rate 0.0007 --warmup-steps 50 --seed 3 --data.synthetic-share 0.15 --augment.scale-min 0.65"
+        " --augment.scale-max 1.35 --augment.centre-on-object 0.7 --augment.off-for-last 0.3",
+    ),
+    Stage(
+        "d",
+        7500,
+        8,
+        "--learning-rate 0.0013 --warmup-steps 100 --seed 5 --data.synthetic-share 0.2"
+        " --augment.centre-on-object 0.65 --augment.off-for-last 0.2",
+    ),
+    Stage(
+        "e",
+        3600,
+        8,
+        "--learning-rate 0.0012 --warmup-steps 100 --seed 7 --data.synthetic-share 0.2"
+        " --augment.centre-on-object 0.65 --augment.off-for-last 0.15 --model.detection.distance",
+    ),
+    Stage(
+        "f",
+        6700,
+        8,
+        "--learning-rate 0.0012 --warmup-steps 100 --seed 12 --data.synthetic-share 0.2"
+        " --augment.centre-on-object 0.65 --augment.off-for-last 0.15 --model.detection.distance",
+    ),
+)
+"""Each starts from the averaged weights of the last step before it."""
+MEAN_OF = ("e", "f")
+"""Stages whose weights are averaged in the end, as the second began where the first stopped (model soups, Wortsman et
+al. 2022)."""
+SIZES = ("384x1248", "640x1152")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make the reference weights, or go on with it."""
+
+    root: Path = Path("../shared/data")
+    """The data, laid out as `perception train` expects it."""
+    out: Path = Path("runs/reference")
+    """Folder of the stages, the mean and the model files."""
+    shorter: int = 1
+    """Divide the steps of every stage by this, to try the chain."""
+    compile: bool = False
+    """As in `perception train`: worth it on a CPU."""
+    workers: int = 1
+    """Loader processes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing, average, score, export."""
+    import tyro
+
+    from perception.errors import UserError
+
+    options = tyro.cli(Options, args=argv, prog="python -m tools.reference_weights", description=__doc__)
+    try:
+        before: Path | None = None
+        for stage in STAGES:
+            before = _train(options, stage, before)
+        mean = options.out / "mean.pt"
+        average([options.out / name / "last.pt" for name in MEAN_OF], mean, options.root)
+        for size in SIZES:
+            _perception("export", str(mean), "--size-hw", size, "--out", str(options.out / f"nano-{size}.onnx"))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:  # it has said why
+        return error.returncode
+    return 0
+
+
+def _train(options: Options, stage: Stage, before: Path | None) -> Path:
+    """The last checkpoint of a stage, which is trained, or trained on, where it is not yet whole."""
+    run = options.out / stage.name
+    last = run / "last.pt"
+    if _ended(run):
+        return last
+    print(f"stage {stage.name}", file=sys.stderr, flush=True)
+    if last.exists():
+        _perception("train", "--resume", str(run))
+        return last
+    steps = max(1, stage.steps // options.shorter)
+    _perception(
+        "train", "--preset", "nano", "--out", str(run), "--data.root", str(options.root),
+        "--steps", str(steps), "--batch", str(stage.batch), "--evaluate-every", str(min(steps, 1200)),
+        "--data.workers", str(options.workers), *(["--compile"] if options.compile else []),
+        *(["--init", str(before)] if before else []), *stage.options.split(),
+    )  # fmt: skip
+    return last
+
+
+def _ended(run: Path) -> bool:
+    try:
+        return bool(json.loads((run / "results.json").read_text())["ended"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _perception(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "perception.cli.main", *arguments], check=True)
+
+
+def average(checkpoints: Sequence[Path], out: Path, root: Path, sets: TrainingSets | None = None) -> dict[str, float]:
+    """Write the mean of some checkpoints' averaged weights as a checkpoint of its own, scored on the held-out frames.
+
+    Args:
+        checkpoints: of networks of one shape; the last one's description is kept.
+        out: file to write.
+        root: the data whose held-out frames give scores and operating points.
+        sets: of it, where they are known already.
+
+    Raises:
+        UserError: unreadable checkpoints, or of different shapes.
+    """
+    import torch
+
+    from perception.errors import UserError
+    from training.checkpoint import load_checkpoint, load_network, save_checkpoint
+    from training.config import DataConfig, TrainConfig
+    from training.evaluate import evaluate
+    from training.sets import find_sets
+
+    network, state = load_network(checkpoints[-1])
+    all_weights = [load_checkpoint(path)["ema"] for path in checkpoints]
+    shapes = [{name: value.shape for name, value in weights.items()} for weights in all_weights]
+    if different := [path for path, shape in zip(checkpoints, shapes, strict=True) if shape != shapes[-1]]:
+        raise UserError(f"{different[0]}: another network than {checkpoints[-1]}", "checkpoints of one network")
+    mean = {
+        name: torch.stack([weights[name].double() for weights in all_weights]).mean(0).to(value.dtype)
+        if value.dtype.is_floating_point
+        else value
+        for name, value in all_weights[-1].items()
+    }
+    network.load_state_dict(mean)
+    data = DataConfig(root=root, workers=0)
+    config = replace(TrainConfig(data=data), model=network.config)
+    scores = evaluate(network, sets or find_sets(data), config, torch.device("cpu"))
+    save_checkpoint(out, {**state, "network": mean, "ema": mean, "optimiser": {}, "scores": scores})
+    print(json.dumps({name: round(value, 3) for name, value in scores.items()}, indent=1))
+    return scores
+
+
+if __name__ == "__main__":
+    sys.exit(main())
