@@ -1,4 +1,4 @@
-"""The shipped weights out of the data by one command: stage after stage, the mean of the last ones, two model files.
+"""The shipped weights out of the data by one command: stage after stage, a mean of stages, two model files.
 
     python -m tools.reference_weights --root ../shared/data --out runs/reference
 
@@ -62,12 +62,18 @@ STAGES = (
         "--learning-rate 0.0012 --warmup-steps 100 --seed 12 --data.synthetic-share 0.2"
         " --augment.centre-on-object 0.65 --augment.off-for-last 0.15 --model.detection.distance",
     ),
+    Stage(  # whole frames: what channel gates average over a crop is not what they will meet
+        "g",
+        450,
+        4,
+        "--learning-rate 0.0003 --warmup-steps 20 --ema-decay 0.99 --seed 13 --data.crop-hw 384 1248"
+        " --data.synthetic-share 0.15 --augment.centre-on-object 0.5 --augment.mosaic 0 --augment.off-for-last 0.5"
+        " --model.detection.distance",
+    ),
 )
 """Each starts from the averaged weights of the last step before it."""
-MEAN_OF = ("e", "f")
-"""Stages whose weights are averaged in the end, as the second began where the first stopped (model soups, Wortsman et
-al. 2022)."""
-SIZES = ("384x1248", "640x1152")
+MEAN_OF = ("e", "f", "g")
+"""Stages whose weights are averaged for the 16:9 file (model soups, Wortsman et al. 2022)."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         before: Path | None = None
         for stage in STAGES:
             before = _train(options, stage, before)
-        mean = options.out / "mean.pt"
+        mean = options.out / f"mean-{'-'.join(MEAN_OF)}" / "mean.pt"
+        mean.parent.mkdir(exist_ok=True)
         average([options.out / name / "last.pt" for name in MEAN_OF], mean, options.root)
-        for size in SIZES:
-            _perception("export", str(mean), "--size-hw", size, "--out", str(options.out / f"nano-{size}.onnx"))
+        for checkpoint, size in ((before, "384x1248"), (mean, "640x1152")):
+            file = options.out / f"nano-{size}.onnx"
+            _perception("export", str(checkpoint), "--size-hw", size, "--data", str(options.root), "--out", str(file))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

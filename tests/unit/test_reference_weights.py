@@ -62,7 +62,8 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     assert c[c.index("--out") + 1] == str(out / "c") and c[c.index("--init") + 1] == str(out / "b" / "last.pt")
     assert c[c.index("--steps") + 1] == "15"
     assert calls[-3] == [str(out / name / "last.pt") for name in reference.MEAN_OF]
-    assert [c[0] for c in calls[-2:]] == ["export", "export"] and len(calls) == 8
+    assert [c[0] for c in calls[-2:]] == ["export", "export"] and len(calls) == 9
+    assert [c[1] for c in calls[-2:]] == [str(out / "g" / "last.pt"), str(out / "mean-e-f-g" / "mean.pt")]
 
 
 def test_a_stage_that_fails_ends_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -81,4 +82,4 @@ def test_the_options_of_every_stage_are_options():
 
     for stage in reference.STAGES:
         config = tyro.cli(TrainConfig, args=stage.options.split())
-        assert config.augment.copy_paste == 0.4, stage.name
+        assert config.augment.copy_paste == 0.4 and config.data.mask_boxes, stage.name
