@@ -106,15 +106,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean = options.out / f"mean-{'-'.join(MEAN_OF)}" / "mean.pt"
         mean.parent.mkdir(exist_ok=True)
         average([options.out / name / "last.pt" for name in MEAN_OF], mean, options.root)
-        for checkpoint, size in ((before, "384x1248"), (mean, "640x1152")):
-            file = options.out / f"nano-{size}.onnx"
-            _perception("export", str(checkpoint), "--size-hw", size, "--data", str(options.root), "--out", str(file))
+        answers = [
+            _export(options, checkpoint, size) for checkpoint, size in ((before, "384x1248"), (mean, "640x1152"))
+        ]
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:  # it has said why
         return error.returncode
-    return 0
+    return max(answers)
 
 
 def _train(options: Options, stage: Stage, before: Path | None) -> Path:
@@ -137,6 +137,13 @@ def _train(options: Options, stage: Stage, before: Path | None) -> Path:
     return last
 
 
+def _export(options: Options, checkpoint: Path | None, size_hw: str) -> int:
+    """Exit code of the export: 1 where file and checkpoint differ, as they may after next to no training."""
+    file = options.out / f"nano-{size_hw}.onnx"
+    arguments = ["--size-hw", size_hw, "--data", str(options.root), "--out", str(file)]
+    return _perception("export", str(checkpoint), *arguments, may_say_no=True)
+
+
 def _ended(run: Path) -> bool:
     try:
         return bool(json.loads((run / "results.json").read_text())["ended"])
@@ -144,8 +151,12 @@ def _ended(run: Path) -> bool:
         return False
 
 
-def _perception(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "perception.cli.main", *arguments], check=True)
+def _perception(*arguments: str, may_say_no: bool = False) -> int:
+    """Exit code of a command of ours; any but 0, and 1 where it may say no, ends everything."""
+    code = subprocess.run([sys.executable, "-m", "perception.cli.main", *arguments], check=False).returncode
+    if code > int(may_say_no) or code < 0:
+        raise subprocess.CalledProcessError(code, arguments[0])
+    return code
 
 
 def average(checkpoints: Sequence[Path], out: Path, root: Path, sets: TrainingSets | None = None) -> dict[str, float]:

@@ -54,9 +54,14 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
         (out / name / "last.pt").touch()
         (out / name / "results.json").write_text(json.dumps({"ended": ended}))
     calls: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[3:]))
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess:
+        calls.append(command[3:])
+        return subprocess.CompletedProcess(command, 1 if "384x1248" in command and command[3] == "export" else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(reference, "average", lambda paths, mean, root: calls.append([str(p) for p in paths]))
-    assert reference.main(["--out", str(out), "--root", str(tmp_path), "--shorter", "100"]) == 0
+    assert reference.main(["--out", str(out), "--root", str(tmp_path), "--shorter", "100"]) == 1  # one export said no
     assert calls[0] == ["train", "--resume", str(out / "b")]
     c = calls[1]
     assert c[c.index("--out") + 1] == str(out / "c") and c[c.index("--init") + 1] == str(out / "b" / "last.pt")
@@ -67,11 +72,14 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_stage_that_fails_ends_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def fails(command: list[str], check: bool) -> None:
-        raise subprocess.CalledProcessError(2, command)
+    calls: list[list[str]] = []
+
+    def fails(command: list[str], check: bool) -> subprocess.CompletedProcess:
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 1)
 
     monkeypatch.setattr(subprocess, "run", fails)
-    assert reference.main(["--out", str(tmp_path)]) == 2
+    assert reference.main(["--out", str(tmp_path)]) == 1 and len(calls) == 1
 
 
 def test_the_options_of_every_stage_are_options():
