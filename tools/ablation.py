@@ -112,10 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in () if options.table else options.seeds:
         for name in names:
-            if not result_path(options.out, name, seed).exists():
-                print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
+            if result_path(options.out, name, seed).exists():
+                continue
+            print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
+            try:
                 _run(options, name, seed)
-                write(options.out / "table.md", table(read_results(options.out)))
+            except subprocess.CalledProcessError as error:  # `perception train` has said why
+                return error.returncode
+            write(options.out / "table.md", table(read_results(options.out)))
     print(table(read_results(options.out)))
     return 0
 

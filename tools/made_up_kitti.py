@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ ROAD_FRAMES = {"um": 95, "umm": 96, "uu": 98}
 """Of the road benchmark's training part."""
 DIFFERENT = 8
 """Pictures that are really drawn."""
+WANTED = re.compile(r"(training/label_2/\d{6}|ImageSets/\w+)\.txt")
+"""Of the zip; no other name is written."""
 
 
 def main() -> int:
@@ -32,8 +35,13 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, required=True, help="zip with training/label_2 and ImageSets")
     parser.add_argument("--out", type=Path, required=True, help="empty or new folder")
     options = parser.parse_args()
-    with zipfile.ZipFile(options.labels) as file:
-        texts = {name: file.read(name).decode() for name in file.namelist() if name.endswith(".txt")}
+    try:
+        with zipfile.ZipFile(options.labels) as file:
+            texts = {name: file.read(name).decode() for name in file.namelist() if WANTED.fullmatch(name)}
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        parser.error(f"{options.labels}: {error}; expected KITTI's labels as a zip")
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        parser.error(f"{options.out}: is there already; expected an empty or new folder")
     make(options.out, texts, ROAD_FRAMES)
     objects = sum(name.startswith("training/label_2/") for name in texts)
     print(f"{options.out}: {objects} object frames, {sum(ROAD_FRAMES.values())} road frames")

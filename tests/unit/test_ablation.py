@@ -204,3 +204,11 @@ def test_every_variant_is_a_legal_command_line() -> None:
 def test_an_unknown_variant_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ablation.main(["--out", str(tmp_path), "--variants", "no wheels"]) == 2
     assert "no EMA" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_ends_the_study_with_its_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A folder without data: the sentence is that of `perception train`, and nothing is added to it."""
+    arguments = ["--root", str(tmp_path / "nothing"), "--out", str(tmp_path / "out"), "--steps", "1"]
+    assert ablation.main([*arguments, "--variants", "base", "--seeds", "1"]) == 2
+    error = capfd.readouterr().err
+    assert "no such folder" in error and "Traceback" not in error
