@@ -107,6 +107,12 @@ def find_sets(data: DataConfig) -> TrainingSets:
         if (root / folder / "training/image_02").is_dir():
             tracking = KittiTracking(root / folder)
             drives = [DRIVES.get(name.split("/")[0]) for name in tracking.names]
+            if objects is not None and not held_out:
+                log.warning(
+                    "%s: the drives of the held-out object frames are not known (no drives.json, no mapping/ of the "
+                    "object kit), so these frames may be neighbours of theirs and flatter the scores",
+                    root / folder,
+                )
             keep = tuple(i for i, drive in enumerate(drives) if drive not in held_out)
             known = folder if folder in WEIGHTS else "kitti/tracking"
             train.append(Subset(folder, tracking, keep, _weight(known, len(keep))))

@@ -1,0 +1,44 @@
+"""What is learnt from never is of a drive that is held out; where that cannot be known, it is said."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import dataset_folders as make
+import pytest
+
+pytest.importorskip("torch")
+
+from datasets.kitti_tracking import DRIVES, KittiTracking
+from training.config import DataConfig
+from training.sets import find_sets
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Object frames 000000 and 000001 to learn from, 000002 and 000003 held out, and tracking sequences."""
+    make.kitti_object(tmp_path / "kitti/object")
+    make.kitti_tracking(tmp_path / "kitti/tracking")
+    return tmp_path
+
+
+def test_unknown_drives_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "kitti/object/drives.json").unlink()
+    with caplog.at_level(logging.WARNING, "training.sets"):
+        find_sets(DataConfig(root=root))
+    assert "drives of the held-out object frames are not known" in caplog.text
+
+
+def test_tracking_frames_of_a_held_out_drive_are_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sequences = [name.split("/")[0] for name in KittiTracking(root / "kitti/tracking").names]
+    held = DRIVES[sequences[0]]
+    drives = {"000000": "another", "000001": "another", "000002": held, "000003": held}
+    make.write(root / "kitti/object/drives.json", json.dumps(drives))
+    with caplog.at_level(logging.WARNING, "training.sets"):
+        sets = find_sets(DataConfig(root=root))
+    assert not caplog.text
+    kept = [i for subset in sets.train if subset.name == "kitti/tracking" for i in subset.indices]
+    assert kept == [i for i, sequence in enumerate(sequences) if DRIVES[sequence] != held]
+    assert 0 < len(kept) < len(sequences)
