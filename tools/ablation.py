@@ -131,6 +131,8 @@ def result_path(out: Path, name: str, seed: int) -> Path:
 
 def _run(options: Options, name: str, seed: int) -> None:
     """Train one variant with one seed, score it, keep the scores."""
+    from training.results import has_ended
+
     variant, path = VARIANTS[name], result_path(options.out, name, seed)
     if variant.raw:
         base = result_path(options.out, "base", seed)
@@ -143,19 +145,11 @@ def _run(options: Options, name: str, seed: int) -> None:
     if variant.before:
         first = path.parent.with_name(path.parent.name + "-before")
         steps = max(1, options.steps // 4)
-        if not _ended(first):
+        if not has_ended(first):
             _train(options, variant, variant.before, first, seed, steps, init)
         init, steps = first / "last.pt", max(1, options.steps - steps)
     _train(options, variant, variant.options, path.parent, seed, steps, init)
     write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
-
-
-def _ended(run: Path) -> bool:
-    """Whether a run has done all its steps."""
-    try:
-        return bool(json.loads((run / "results.json").read_text())["ended"])
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def _train(

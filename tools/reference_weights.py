@@ -119,9 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(options: Options, stage: Stage, before: Path | None) -> Path:
     """The last checkpoint of a stage, which is trained, or trained on, where it is not yet whole."""
+    from training.results import has_ended
+
     run = options.out / stage.name
     last = run / "last.pt"
-    if _ended(run):
+    if has_ended(run):
         return last
     print(f"stage {stage.name}", file=sys.stderr, flush=True)
     if last.exists():
@@ -142,13 +144,6 @@ def _export(options: Options, checkpoint: Path | None, size_hw: str) -> int:
     file = options.out / f"nano-{size_hw}.onnx"
     arguments = ["--size-hw", size_hw, "--data", str(options.root), "--out", str(file)]
     return _perception("export", str(checkpoint), *arguments, may_say_no=True)
-
-
-def _ended(run: Path) -> bool:
-    try:
-        return bool(json.loads((run / "results.json").read_text())["ended"])
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def _perception(*arguments: str, may_say_no: bool = False) -> int:
