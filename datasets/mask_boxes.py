@@ -69,15 +69,16 @@ def boxes_from_mask(
             shape = shapes.get(number)
             if shape is None:
                 ignored.append((box, crowds[number]))
-            elif _is_single(pieces == k, box, area, shape) and _stands(numbers, pieces == k, box, ground):
+            elif _is_single(box, area, shape, numbers.shape) and _stands(numbers, pieces == k, box, ground):
                 found.append((box, shape.class_id))
             else:  # a part or a group: of what, is not sure
                 ignored.append((box, ALL_CLASSES))
     return MaskBoxes(*_arrays(found), *_arrays(ignored))
 
 
-def _is_single(piece: np.ndarray, box: tuple[int, int, int, int], area: int, shape: Shape) -> bool:
-    height, width = piece.shape
+def _is_single(box: tuple[int, int, int, int], area: int, shape: Shape, size_hw: tuple[int, ...]) -> bool:
+    """Whether a piece is whole, large enough to tell, and shaped as one object."""
+    height, width = size_hw
     x0, y0, x1, y1 = box
     w, h = x1 - x0, y1 - y0
     inside = x0 > 0 and y0 > 0 and x1 < width and y1 < height

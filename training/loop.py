@@ -81,7 +81,10 @@ def train(
     device = choose_device(config.device)
     try:
         with writes_to(run), process_group(device):
-            return _train(config, run, resume, init, device, make, score or evaluate)
+            _check_parts(config)
+            run.mkdir(parents=True, exist_ok=True)
+            with alone_in(run) if rank() == 0 else nullcontext():
+                return _train(config, run, resume, init, device, make, score or evaluate)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the memory of {device} is too small ({str(error).splitlines()[0]})",
@@ -108,27 +111,17 @@ def writes_to(run: Path) -> Iterator[None]:
         ) from None
 
 
-def _train(
-    config: TrainConfig,
-    run: Path,
-    resume: bool,
-    init: Path | None,
-    device: torch.device,
-    make: Make,
-    score: Score,
-) -> Path:
+def _check_parts(config: TrainConfig) -> None:
+    """Raise where a batch cannot be divided evenly."""
     if config.batch % (world() * config.accumulate):
         raise UserError(
             f"batch {config.batch} over {world()} processes in {config.accumulate} parts",
             "equal parts",
             f"--batch {world() * config.accumulate * max(1, config.batch // world() // config.accumulate)}",
         )
-    run.mkdir(parents=True, exist_ok=True)
-    with alone_in(run) if rank() == 0 else nullcontext():
-        return _train_alone(config, run, resume, init, device, make, score)
 
 
-def _train_alone(
+def _train(
     config: TrainConfig,
     run: Path,
     resume: bool,

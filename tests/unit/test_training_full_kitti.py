@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ pytest.importorskip("tensorboard")
 from training_runs import tiny  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
+from tools import made_up_kitti  # noqa: E402
 from tools.made_up_kitti import make  # noqa: E402
 from training import evaluate, loop  # noqa: E402
 from training import sets as sets_module  # noqa: E402
@@ -81,3 +83,28 @@ def test_shards_are_disjoint_and_whole(root: Path, monkeypatch: pytest.MonkeyPat
             assert [name for _, name in shard] == [subset.source.names[subset.indices[k]] for k, _ in shard]
         places += [k for k, _ in shard]
     assert sorted(places) == list(range(37))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("labels.zip", "expected KITTI's labels as a zip"), ("whole.zip", "new folder")]
+)
+def test_what_the_made_up_set_cannot_be_made_of(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that is no zip, and a folder with something in it, which is left as it is."""
+    (tmp_path / "labels.zip").write_text("no zip")
+    zipfile.ZipFile(tmp_path / "whole.zip", "w").close()
+    arguments = ["--labels", str(tmp_path / name), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["made_up_kitti", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        made_up_kitti.main()
+    assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.zip", "whole.zip"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../ImageSets/train.txt", "/ImageSets/train.txt", "training/label_2/../../x.txt", "x.txt"]
+)
+def test_other_names_in_the_zip_are_not_written(name: str) -> None:
+    assert made_up_kitti.WANTED.fullmatch("training/label_2/000000.txt")
+    assert not made_up_kitti.WANTED.fullmatch(name)
