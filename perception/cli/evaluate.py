@@ -115,9 +115,9 @@ class TrackingOptions(SharedOptions):
 class CompareOptions:
     """Put two reports side by side and say which differences chance does not explain."""
 
-    a: Annotated[Path | None, tyro.conf.Positional] = None
+    a: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="A")] = None
     """Folder that --report wrote."""
-    b: Annotated[Path | None, tyro.conf.Positional] = None
+    b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None
     """Another, of the same task and frames."""
     resamples: int = 2000
     """Draws of the bootstrap."""
@@ -128,7 +128,7 @@ class CompareOptions:
     groups: Path | None = None
     """JSON file with the group of every frame, such as its drive; frames of a group are drawn together."""
     fail_if_worse: bool = False
-    """Exit with 1 where any number of B is really worse than A's."""
+    """Exit with 1 where any number of B is really worse than A's, or missing, as of a class it never detects."""
     report: Path | None = None
     """Folder for a page to look at, and the same as JSON and CSV."""
     json: bool = False
@@ -239,6 +239,14 @@ def _compare(argv: list[str]) -> int:
     options = parse_options(CompareOptions, argv, "perception evaluate compare")
     if options.a is None or options.b is None:
         raise UserError("two reports are needed", "perception evaluate compare A B", "--report DIR writes one")
+    if options.report is not None and options.report.resolve() in (options.a.resolve(), options.b.resolve()):
+        raise UserError(
+            f"--report {options.report}: one of the two reports is there",
+            "a folder of its own: the comparison would replace it",
+            "--report comparison",
+        )
+    if options.block is not None and options.block < 1:
+        raise UserError(f"--block {options.block}", "a number of frames from 1", "--block 50, or leave it out")
     from perception.evaluation.compare import compare, read_groups
     from perception.evaluation.report import render_json, write_report
     from perception.evaluation.report_compare import comparison_report, text_table
@@ -258,7 +266,7 @@ def _compare(argv: list[str]) -> int:
         print(f"report: {write_report(report, options.report)}", file=sys.stderr)
     print(render_json(report) if options.json else text_table(comparison))
     worse = [one.name for one in comparison.differences if one.verdict == "real" and one.difference < 0]
-    return 1 if worse and options.fail_if_worse else 0
+    return 1 if (worse or comparison.only_a) and options.fail_if_worse else 0
 
 
 # ---------------------------------------------------------------- shared steps

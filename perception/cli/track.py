@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         missing = "--detections" if options.detections is None else "--out"
         raise UserError(f"no {missing} given", "two folders", "perception track --detections DIR --out DIR")
     if not 0 < options.fps < float("inf"):
-        raise UserError(f"--fps {options.fps}", "a number above 0")
+        raise UserError(f"--fps {options.fps}", "a number above 0", "--fps 10, KITTI's rate")
     from perception.formats.detections import find_detections
     from perception.trackers import create_tracker
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     except (TypeError, ValueError) as error:
         raise UserError(f"--set {' '.join(options.set)}: {error}", "a value as its default has") from None
     folder = find_detections(options.detections, options.format, options.classes)
-    options.out.mkdir(parents=True, exist_ok=True)
+    _make_out(options.out, folder)
 
     summary: dict[str, Any] = {"out": str(options.out), "tracker": options.tracker, "sequences": {}}
     for i, sequence in enumerate(folder.files):
@@ -97,6 +97,18 @@ def main(argv: list[str]) -> int:
     else:
         print(f"{len(folder.files)} sequences, {total['tracks']} tracks, {total['rows']} rows in {options.out}")
     return 0 if total["detections"] else 1
+
+
+def _make_out(out: Path, folder: DetectionFolder) -> None:
+    """The folder of the results, which is never the one that the detections are read from."""
+    if out.resolve() in {path.parent.resolve() for parts in folder.files.values() for path, _ in parts}:
+        raise UserError(
+            f"--out {out}: the detections lie there", "another folder: results have the same file names", "--out DIR"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror}", "a folder that can be written", "--out DIR") from None
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -59,6 +59,9 @@ class Comparison:
     """Precision over recall of A and B, (S, 2) each, by name."""
     changed_frames: tuple[tuple[str, int, int], ...] = ()
     """Frame, errors of A, errors of B at the operating points; most changed first. Objects and tracking."""
+    only_a: tuple[str, ...] = ()
+    """Classes or numbers that only A has, so that nothing could be drawn: B never detected that class."""
+    only_b: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------- reading
@@ -220,13 +223,15 @@ def read_groups(path: Path) -> dict[str, str]:
     Raises:
         UserError: it can't be read, or maps to anything but text.
     """
-    expected = 'a JSON file such as {"000002": "2011_09_26_drive_0086"}'
+    expected, do = 'a JSON file such as {"000002": "2011_09_26_drive_0086"}', "--groups drives.json"
     try:
         groups = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}", expected) from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", expected, do) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})", expected, do) from None
     if not isinstance(groups, dict) or not all(isinstance(group, str) for group in groups.values()):
-        raise UserError(f"{path}: maps frames to something that is not text", expected)
+        raise UserError(f"{path}: maps frames to something that is not text", expected, do)
     return groups
 
 
@@ -256,7 +261,11 @@ def compare(
     """
     run_a, run_b = load_run(folder_a), load_run(folder_b)
     if run_a.task != run_b.task:
-        raise UserError(f"A is a report of {run_a.task}, B of {run_b.task}", "two runs of the same task")
+        raise UserError(
+            f"A is a report of {run_a.task}, B of {run_b.task}",
+            "two runs of the same task",
+            f"perception evaluate {run_a.task} … --report DIR",
+        )
     a, b = _read(run_a), _read(run_b)
     _same_frames(a, b)
     units, unit_name = _units(a, run_a.task, block, groups)
@@ -265,7 +274,11 @@ def compare(
     # a class that neither found has nothing to compare
     shared = [name for name in a.names if name in whole_b and (_counts(whole_a[name]) or _counts(whole_b[name]))]
     if not shared:
-        raise UserError("the two runs have no number in common", "runs that detected the same classes")
+        raise UserError(
+            "the two runs have no number in common",
+            "runs that detected the same classes",
+            "look at the classes that each report.html scores",
+        )
     if 2 * len(shared) / (resamples + 1) >= 0.05:
         raise UserError(
             f"{resamples} draws can't tell {len(shared)} differences from chance",
@@ -293,7 +306,16 @@ def compare(
         ),
         curves={name: (a.curves[name], b.curves[name]) for name in a.curves if name in b.curves},
         changed_frames=_changed(a, b),
+        only_a=_alone(whole_a, whole_b, shared),
+        only_b=_alone(whole_b, whole_a, shared),
     )
+
+
+def _alone(whole: Mapping[str, float], other: Mapping[str, float], shared: list[str]) -> tuple[str, ...]:
+    """Numbers that only one run has; a class of which nothing is shared is named alone."""
+    compared = {name.split()[0] for name in shared}
+    names = [name for name, value in whole.items() if name not in other and _counts(value)]
+    return tuple(dict.fromkeys(name if name.split()[0] in compared else name.split()[0] for name in names))
 
 
 def _counts(value: float) -> bool:
@@ -340,7 +362,11 @@ def _units(a: _Scorer, task: str, block: int | None, groups: Mapping[str, str] |
     if groups is not None:
         missing = [name for name in a.frame_names if name not in groups]
         if missing:
-            raise UserError(f"{len(missing)} frames have no group, such as {missing[0]}", "a group for every frame")
+            raise UserError(
+                f"{len(missing)} frames have no group, such as {missing[0]}",
+                "a group for every frame",
+                "add them to the file of --groups",
+            )
         _, units = np.unique([groups[name] for name in a.frame_names], return_inverse=True)
         return units.astype(np.int64), "groups of frames"
     length = block if block is not None else TRACKING_BLOCK if task == "tracking" else 1

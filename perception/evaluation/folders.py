@@ -50,7 +50,7 @@ def first_ten(names: Iterable[object]) -> str:
     return ", ".join(listed[:10]) + more
 
 
-def find_folder(root: Path, inside: Sequence[str], suffix: str, what: str) -> Path:
+def find_folder(root: Path, inside: Sequence[str], suffix: str, what: str, do: str = "") -> Path:
     """`root`, or the first of the folders `inside` it, that holds files with `suffix`.
 
     Raises:
@@ -65,7 +65,8 @@ def find_folder(root: Path, inside: Sequence[str], suffix: str, what: str) -> Pa
         problem = "the folder is empty"
     else:
         problem = f"holds no {suffix} files"
-    raise UserError(f"{root}: {problem}", f"{what}: *{suffix} in it" + (f" or in its {inside[0]}" if inside else ""))
+    places = f"{what}: *{suffix} in it" + (f" or in its {inside[0]}" if inside else "")
+    raise UserError(f"{root}: {problem}", places, do)
 
 
 def find_labels(root: Path, task: str) -> Path:
@@ -75,7 +76,7 @@ def find_labels(root: Path, task: str) -> Path:
         UserError: there is none.
     """
     name, suffix, what, _ = LAYOUT[task]
-    return find_folder(root, (f"training/{name}", name, f"{task}/training/{name}"), suffix, what)
+    return find_folder(root, (f"training/{name}", name, f"{task}/training/{name}"), suffix, what, "--gt DIR")
 
 
 def find_pictures(root: Path, task: str) -> Path | None:
@@ -93,11 +94,17 @@ def read_names(path: Path) -> tuple[str, ...]:
     """
     lines = [(i, name) for i, line in enumerate(read_text(path).split("\n"), 1) if (name := line.strip())]
     if not lines:
-        raise UserError(f"{path}: no names", "one frame name on a line, such as 000042")
+        raise UserError(
+            f"{path}: no names", "one frame name on a line, such as 000042", "--split FILE, or --split val"
+        )
     seen: dict[str, int] = {}
     for i, name in lines:
         if not re.fullmatch(r"[\w.-]+", name):
-            raise UserError(f"{path}:{i}: found {name!r}", "one frame name on a line, such as 000042")
+            raise UserError(
+                f"{path}:{i}: found {name!r}",
+                "one frame name on a line, such as 000042",
+                "--split FILE, or --split val",
+            )
         if name in seen:
             raise UserError(f"{path}:{i}: {name} for the second time, first in line {seen[name]}", "each frame once")
         seen[name] = i
@@ -108,9 +115,9 @@ def _stems(folder: Path, suffix: str) -> list[str]:
     return sorted(path.stem for path in folder.iterdir() if path.suffix == suffix)
 
 
-def _require(missing: Sequence[str], what: str, do: str) -> None:
+def _require(missing: Sequence[str], what: str, do: str, each: str = "frame") -> None:
     if missing:
-        raise UserError(f"{len(missing)} {what} missing: {first_ten(missing)}", "one for each frame", do)
+        raise UserError(f"{len(missing)} {what} missing: {first_ten(missing)}", f"one for each {each}", do)
 
 
 def _missing_warning(missing: Sequence[str], kind: str) -> list[str]:
@@ -124,6 +131,17 @@ def _class_warnings(names: Sequence[str], counts: Sequence[int], known: Sequence
         for name, count in zip(names, counts, strict=True)
         if name.lower() not in lower
     ]
+
+
+def _refuse_unknown_classes(names: Sequence[str], known: Sequence[str], found: Path, column: int) -> None:
+    """Results of which no row can be scored are a mistake, not a score; no row at all is an honest nothing."""
+    names = [name for name in names if name.lower() != "dontcare"]
+    if names and not {name.lower() for name in names} & {name.lower() for name in known}:
+        raise UserError(
+            f"{found}: no result row is of a class that KITTI knows, but of {first_ten(sorted(names))}",
+            "one of " + ", ".join(known),
+            f"write KITTI's names into column {column} of the result files",
+        )
 
 
 def _box_warnings(boxes: F64, gt_boxes: F64) -> list[str]:
@@ -160,7 +178,7 @@ def score_object_folders(
         UserError: anything that cannot be scored.
     """
     labels = find_labels(gt, "object")
-    found = find_folder(results, ("data",), ".txt", "result files, one for each frame")
+    found = find_folder(results, ("data",), ".txt", "result files, one for each frame", "--results DIR")
     names = _stems(labels, ".txt") if split is None else list(read_names(find_split(split, gt, labels)))
     label_paths, result_paths = find_object_files(labels, names), find_object_files(found, names)
     _require(
@@ -183,6 +201,9 @@ def score_object_folders(
     for table, whose in ((gt_table, "label"), (detections, "result")):
         counts = np.bincount(table.class_ids, minlength=len(table.class_names)).tolist()
         warnings += _class_warnings(table.class_names, counts, OBJECT_CLASSES, whose)
+        if whose == "result":
+            named = [name for name, count in zip(table.class_names, counts, strict=True) if count]
+            _refuse_unknown_classes(named, OBJECT_CLASSES, found, 1)
     warnings += _box_warnings(detections.boxes_xyxy, gt_table.boxes_xyxy)
     unscored = [name for name in OBJECT_CLASSES_SCORED if not detections.is_class(name).any()]
     if unscored:
@@ -243,7 +264,7 @@ def score_road_folders(
     )
 
     truths = find_labels(gt, "road")
-    found = find_folder(results, ("data",), ".png", "confidence maps, one for each ground truth")
+    found = find_folder(results, ("data",), ".png", "confidence maps, one for each ground truth", "--results DIR")
     there = set(_stems(found, ".png"))
     names = _stems(truths, ".png") if split is None else list(read_names(split))
     _require(
@@ -333,7 +354,7 @@ def score_tracking_folders(
     from perception.evaluation.tracking import TrackingEvaluator
 
     labels = find_labels(gt, "tracking")
-    found = find_folder(results, ("data",), ".txt", "result files, one for each sequence")
+    found = find_folder(results, ("data",), ".txt", "result files, one for each sequence", "--results DIR")
     lengths, warnings = _sequence_lengths(labels, gt, seqmap)
     if only_frames is not None:
         lengths = {name: length for name, length in lengths.items() if name in only_frames}
@@ -341,10 +362,13 @@ def score_tracking_folders(
         [name for name in lengths if not (labels / f"{name}.txt").is_file()],
         f"label file(s) of the sequence map in {labels}",
         "another --gt or --seqmap",
+        "sequence",
     )
     missing = [name for name in lengths if not (found / f"{name}.txt").is_file()]
     if not allow_missing:
-        _require(missing, f"result file(s) of {len(lengths)} in {found}", f"--seqmap FILE, or {ALLOW_MISSING}")
+        _require(
+            missing, f"result file(s) of {len(lengths)} in {found}", f"--seqmap FILE, or {ALLOW_MISSING}", "sequence"
+        )
     warnings += _missing_warning(missing, "sequences")
     if others := sorted(set(_stems(found, ".txt")) - set(lengths)):
         warnings.append(f"{len(others)} result file(s) of other sequences are not scored: {first_ten(others)}")
@@ -373,6 +397,7 @@ def score_tracking_folders(
         warnings.append(f"{wide} result file(s) have columns after the score (column 18): they are not read")
     if negative:
         warnings.append(f"{negative} result row(s) with a negative id are not scored")
+    _refuse_unknown_classes(tuple(classes), TRACKING_CLASSES, found, 3)
     warnings += _class_warnings(tuple(classes), tuple(classes.values()), TRACKING_CLASSES, "result")
     warnings += _box_warnings(np.concatenate(boxes), np.concatenate(gt_boxes))
     lower = {name.lower() for name in classes}

@@ -55,7 +55,18 @@ def text_table(comparison: Comparison) -> str:
             cell.rjust(width) for cell, width in zip(row[1:5], widths[1:5], strict=True)
         ]
         lines.append("  ".join([*cells, row[5]]).rstrip())
+    lines += ["", *left_out] if (left_out := left_out_of(comparison)) else []
     return "\n".join(lines) + "\n"
+
+
+def left_out_of(comparison: Comparison) -> list[str]:
+    """What only one of the two has, in words: a class that a run never detects has no curve to compare."""
+    sides = (("A", comparison.only_a), ("B", comparison.only_b))
+    return [
+        f"only {side} has a score for these, so they are not compared: {', '.join(names)}"
+        for side, names in sides
+        if names
+    ]
 
 
 def _shown(value: float, form: str) -> str:
@@ -117,7 +128,8 @@ def _differences(comparison: Comparison) -> Section:
         "Each draw picks frames at random, with repetition, and scores both runs on them by the official rule. The "
         "line is the range of B − A that holds 95 % of the draws: right of zero, B is better."
     )
-    return Section("differences", "Which differences are real", (intro, table, Gallery(tuple(figures))))
+    alone = [Paragraph(text[:1].upper() + text[1:] + ".") for text in left_out_of(comparison)]
+    return Section("differences", "Which differences are real", (intro, *alone, table, Gallery(tuple(figures))))
 
 
 def _grouped(differences: tuple[Difference, ...]) -> dict[str, list[Difference]]:

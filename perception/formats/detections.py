@@ -137,19 +137,26 @@ def find_detections(folder: Path, layout: Layout, classes: Sequence[str] = ()) -
         UserError: no such folder, no files, or more than one place that holds them.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder", "a folder of detections, one .txt file a sequence")
+        problem = "is a file" if folder.exists() else "no such folder"
+        raise UserError(
+            f"{folder}: {problem}", "a folder of detections, one .txt file a sequence", "--detections DIR"
+        )
     found = sorted({path.parent for path in folder.rglob("*.txt") if _is_sequence(path)})
     if not found:
-        raise UserError(f"{folder}: holds no .txt file", "one .txt file a sequence, as 0000.txt")
+        raise UserError(f"{folder}: holds no .txt file", "one .txt file a sequence, as 0000.txt", "--detections DIR")
     known = {name.lower(): name for name in (*CLASS_NAMES, *OBJECT_CLASSES)}
     of_class = {place: known.get(place.name.lower()) for place in found}
     wanted = {name.lower() for name in classes}
     if classes:
+        there = ", ".join(dict.fromkeys(place.name for place in found))
         found = [place for place in found if of_class[place] is None or place.name.lower() in wanted]
+        if not found:
+            asked = " ".join(classes)
+            raise UserError(f"{folder}: nothing of {asked}", f"classes that have folders: {there}", "--class CLASS")
     parents = {place.parent if of_class[place] else place for place in found}
     if len(parents) != 1:
-        held = ", ".join(str(path) for path in sorted(parents)[:4]) or "no folder of these classes"
-        raise UserError(f"{folder}: found {held}", "one set of detections", "name its folder")
+        held = ", ".join(str(path) for path in sorted(parents)[:4])
+        raise UserError(f"{folder}: found {held}", "one set of detections", f"--detections {min(parents)}")
     if layout == "csv" and None in (of_class[place] for place in found) and len(classes) != 1:
         raise UserError(
             f"{found[0]}: its rows name no class",

@@ -139,7 +139,8 @@ def test_mistakes_are_sentences(
         (("object", "--results", tmp_path, "--model", tiny_model), "--results and --model together"),
         (("object", "--model", tiny_model), "--model without --data"),
         (("object", "--model", tmp_path / "none.onnx", "--data", kitti), "no such model file"),
-        (("object", "--gt", kitti, "--results", tmp_path / "none"), "no such folder"),
+        (("object", "--gt", kitti, "--results", tmp_path / "none"), "--results DIR"),
+        (("object", "--gt", tmp_path / "none", "--results", kitti), "--gt DIR"),
         (("compare",), "two reports are needed"),
     ):
         _, err = evaluate(capsys, *words, code=2)
@@ -166,3 +167,48 @@ def test_reports_are_written_and_compared(kitti: Path, tmp_path: Path, capsys: p
     (tmp_path / "groups.json").write_text("[1]")
     _, err = evaluate(capsys, *words, code=2)
     assert "groups.json" in err
+    before = (tmp_path / "a" / "report.json").read_text()
+    _, err = evaluate(capsys, "compare", tmp_path / "a", tmp_path / "b", "--report", tmp_path / "a", code=2)
+    assert "--report comparison" in err and (tmp_path / "a" / "report.json").read_text() == before
+    _, err = evaluate(capsys, "compare", tmp_path / "a", tmp_path / "b", "--block", 0, code=2)
+    assert "--block 0" in err
+    _, err = evaluate(capsys, "compare", tmp_path / "a", tmp_path / "b", "--groups", tmp_path / "none.json", code=2)
+    assert "none.json: No such file" in err and "Errno" not in err
+
+
+def test_a_class_that_one_run_never_detects_is_told(
+    kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, rows in (("a", RESULT + RESULT.replace("Car", "Pedestrian")), ("b", RESULT)):
+        (results := tmp_path / f"results-{name}").mkdir()
+        for i in range(3):
+            (results / f"{i:06d}.txt").write_text(rows)
+            (kitti / "training" / "label_2" / f"{i:06d}.txt").write_text(LABEL + LABEL.replace("Car", "Pedestrian"))
+        evaluate(capsys, "object", "--gt", kitti, "--results", results, "--report", tmp_path / name)
+    words = ("compare", tmp_path / "a", tmp_path / "b", "--resamples", 400)
+    out, _ = evaluate(capsys, *words, "--report", tmp_path / "both")
+    assert "only A has a score for these, so they are not compared: Pedestrian" in out
+    assert "Only A has a score for these" in (tmp_path / "both" / "report.html").read_text()
+    evaluate(capsys, *words, "--fail-if-worse", code=1)
+    evaluate(capsys, "compare", tmp_path / "b", tmp_path / "a", "--resamples", 400, "--fail-if-worse")
+
+
+def test_results_of_unknown_classes_alone_are_a_mistake(
+    kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results := tmp_path / "results").mkdir()
+    for i in range(3):
+        (results / f"{i:06d}.txt").write_text(RESULT.replace("Car", "auto"))
+    _, err = evaluate(capsys, "object", "--gt", kitti, "--results", results, code=2)
+    assert "no result row is of a class that KITTI knows, but of auto" in err and "column 1" in err
+    for i in range(3):
+        (results / f"{i:06d}.txt").write_text("")
+    _, err = evaluate(capsys, "object", "--gt", kitti, "--results", results)
+    assert "never detected, so not scored" in err
+    (tracks := tmp_path / "tracks").mkdir()
+    (tracks / "0000.txt").write_text(TRACK.format(0).replace("Car", "auto").rstrip() + " 0.9\n")
+    words = ("tracking", "--gt", kitti, "--results", tracks)
+    _, err = evaluate(capsys, *words, code=2)
+    assert "1 result file(s) of 2" in err and "one for each sequence" in err
+    _, err = evaluate(capsys, *words, "--allow-missing", code=2)
+    assert "but of auto" in err and "column 3" in err

@@ -81,6 +81,9 @@ def test_settings_of_the_tracker(detections: Path, tmp_path: Path) -> None:
         (("--detections", "DETECTIONS", "--out", "x", "--set", "lost_s"), "--set lost_s=1.5"),
         (("--detections", "DETECTIONS", "--out", "x", "--set", "even_scores=(0,)"), "even_scores"),
         (("--detections", "DETECTIONS", "--out", "x", "--fps", "0"), "above 0"),
+        (("--detections", "DETECTIONS", "--out", "x", "--class", "Bus"), "classes that have folders: Car"),
+        (("--detections", "DETECTIONS", "--out", "DETECTIONS/Car/0000.txt", "--format", "csv"), "File exists"),
+        (("--detections", "DETECTIONS", "--out", "DETECTIONS/Car", "--format", "csv"), "the detections lie there"),
     ],
 )
 def test_mistakes_are_sentences(
@@ -88,8 +91,10 @@ def test_mistakes_are_sentences(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert run(*(str(detections) if word == "DETECTIONS" else word for word in words)) == 2
+    before = (detections / "Car" / "0000.txt").read_text()
+    assert run(*(word.replace("DETECTIONS", str(detections)) for word in words)) == 2
     assert said in capsys.readouterr().err
+    assert (detections / "Car" / "0000.txt").read_text() == before
 
 
 def test_nothing_to_track_is_an_honest_no(tmp_path: Path) -> None:
