@@ -33,7 +33,7 @@ def focal_from_fov(width: int, fov_deg: float) -> float:
         UserError: no such angle.
     """
     if not 5 <= fov_deg <= 170:
-        raise UserError(f"--fov-deg {fov_deg:g}", "the horizontal field of view, 5 to 170 degrees")
+        raise UserError(f"--fov-deg {fov_deg:g}", "the horizontal field of view, 5 to 170 degrees", "--fov-deg 90")
     return width / 2 / float(np.tan(np.radians(fov_deg) / 2))
 
 
@@ -51,13 +51,21 @@ def meeting_point(lines_xyxy: F64, weights: F64 | None = None) -> tuple[float, f
     lengths = np.hypot(along[:, 0], along[:, 1])
     if (lengths < 1).any():
         x, y = lines_xyxy[int(np.argmin(lengths)), :2]
-        raise UserError(f"a line from ({x:g}, {y:g}) to the same point", "two points far apart on one lane line")
+        raise UserError(
+            f"a line from ({x:g}, {y:g}) to the same point",
+            "two points far apart on one lane line",
+            "--frame PICTURE --page to click them",
+        )
     normals = np.stack([-along[:, 1], along[:, 0]], axis=1) / lengths[:, None]
     offsets = (normals * lines_xyxy[:, :2]).sum(axis=1)
     root = np.sqrt(np.ones(len(normals)) if weights is None else weights)
     spread = np.linalg.svd(normals * root[:, None], compute_uv=False)
     if len(normals) < 2 or spread[-1] < 0.02 * spread[0]:
-        raise UserError("the lines do not meet", "two or more lines that run side by side along the road")
+        raise UserError(
+            "the lines do not meet",
+            "two or more lines that run side by side along the road",
+            "--frame PICTURE --page to click them",
+        )
     point = np.linalg.lstsq(normals * root[:, None], offsets * root, rcond=None)[0]
     return float(point[0]), float(point[1])
 
@@ -94,10 +102,11 @@ def foot_trails(lines: Iterable[str], path: Path | str = "<text>") -> list[F64]:
     Boxes that the border cuts are left out: their foot is not where it seems.
 
     Raises:
-        UserError: a line that is not a record; a last line that was cut short is let pass.
+        UserError: a line that is not a record; a last line that was cut short is let pass, but not an only one.
     """
     trails: dict[tuple[str, int], list[tuple[float, float]]] = {}
     broken: int | None = None
+    records = 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -106,6 +115,7 @@ def foot_trails(lines: Iterable[str], path: Path | str = "<text>") -> list[F64]:
         try:
             record = json.loads(line)
             if record.get("type", "frame") != "frame":
+                records += 1
                 continue
             height, width = record["size_hw"]
             for track in record["tracks"]:
@@ -114,10 +124,11 @@ def foot_trails(lines: Iterable[str], path: Path | str = "<text>") -> list[F64]:
                 if inside and track.get("frames_since_seen", 0) == 0:
                     key = (str(record.get("source", "")), int(track["track_id"]))
                     trails.setdefault(key, []).append(((left + right) / 2, bottom))
+            records += 1
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             broken = number
     else:
-        broken = None
+        broken = broken if not records else None
     if broken is not None:
         raise UserError(f"{path}:{broken}: not a record of tracks", "tracks.jsonl of a run", "perception run VIDEO")
     return [np.array(points) for points in trails.values()]

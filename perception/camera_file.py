@@ -159,6 +159,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
+CALIBRATE = "perception calibrate writes a camera file"
+
+
 def read_camera(path: Path, size_hw: tuple[int, int] | None = None) -> PinholeCamera:
     """The camera from a TOML file, or from a KITTI calibration file (P2, 1.65 m above the road).
 
@@ -173,8 +176,14 @@ def read_camera(path: Path, size_hw: tuple[int, int] | None = None) -> PinholeCa
         try:
             return PinholeCamera(read_calibration(path)["P2"], KITTI_HEIGHT_M)
         except ValueError as error:
-            raise UserError(f"{path}: {error}", "a KITTI calibration file, or camera.toml") from None
-    return read_camera_file(path).camera(size_hw)
+            raise UserError(f"{path}: {error}", "a KITTI calibration file, or camera.toml", CALIBRATE) from None
+        except UserError as error:
+            raise UserError(error.found, error.expected, error.do or CALIBRATE) from None
+    try:
+        return read_camera_file(path).camera(size_hw)
+    except UserError as error:
+        found = error.found if str(path) in error.found else f"{path}: {error.found}"
+        raise UserError(found, error.expected, error.do or CALIBRATE) from None
 
 
 def read_camera_file(path: Path) -> CameraFile:
@@ -214,4 +223,4 @@ def write_camera_file(path: Path, file: CameraFile) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to") from None
+        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to", "--out FILE") from None

@@ -97,7 +97,9 @@ def calibrate(options: CalibrateOptions, image: U8 | None) -> tuple[CameraFile, 
         raise UserError("no --height-m", "the height of the lens above the road in metres", "--height-m 1.4")
     focal = focal_from_fov(width, options.fov_deg) if options.fov_deg is not None else float(options.focal_px or 0)
     if not 10 <= focal <= 1e6:
-        raise UserError(f"--focal-px {focal:g}", "the focal length in pixels, about the width of the picture")
+        raise UserError(
+            f"--focal-px {focal:g}", "the focal length in pixels, about the width of the picture", "--fov-deg 90"
+        )
     centre = (width / 2, height / 2)
     if options.centre is not None:
         x, y = _numbers(options.centre, 2, "--centre")
@@ -118,7 +120,9 @@ def calibrate(options: CalibrateOptions, image: U8 | None) -> tuple[CameraFile, 
             name=options.name,
         )
     except ValueError as error:
-        raise UserError(str(error), "a camera that looks along the road", "check the numbers given") from None
+        found, _, expected = str(error).partition(", expected ")
+        do = "check --height-m, and that --horizon-y or the lines are those of the road"
+        raise UserError(found, expected, do) from None
     return file, findings
 
 
@@ -132,13 +136,15 @@ def _vanishing_point(
 
     ways = [options.horizon_y is not None, bool(options.lane_line), options.tracks is not None]
     if sum(ways) > 1:
-        raise UserError("more than one of --horizon-y, --lane-line, --tracks", "one of them")
+        raise UserError("more than one of --horizon-y, --lane-line, --tracks", "one of them", "leave the others out")
     if options.horizon_y is not None:
         return (centre[0], options.horizon_y), ["pitch from the horizon; yaw unknown, taken as 0"]
     if options.lane_line:
         lines = np.array([_numbers(text, 4, "--lane-line") for text in options.lane_line])
         if len(lines) < 2:
-            raise UserError("one --lane-line", "two or more: lines meet only in pairs")
+            raise UserError(
+                "one --lane-line", "two or more: lines meet only in pairs", "--frame PICTURE --page to click them"
+            )
         x, y = point = meeting_point(lines)
         return point, [f"{len(lines)} lane lines meet at ({x:.1f}, {y:.1f})"]
     if options.tracks is not None:
@@ -146,7 +152,8 @@ def _vanishing_point(
             with options.tracks.open(encoding="utf-8", errors="replace") as stream:
                 trails = foot_trails(stream, options.tracks)
         except OSError as error:
-            raise UserError(f"{options.tracks}: {error.strerror}", "tracks.jsonl of a run") from None
+            do = "perception run VIDEO writes one"
+            raise UserError(f"{options.tracks}: {error.strerror}", "tracks.jsonl of a run", do) from None
         found = focus_of_expansion(trails, size_hw)
         x, y = found.point
         text = f"{found.agreeing} of {found.trails} trails come from ({x:.1f}, {y:.1f}), to {found.error_px:.1f} px"
@@ -164,7 +171,8 @@ def _numbers(text: str, count: int, option: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != count or not all(abs(value) < 1e6 for value in values):
-        raise UserError(f"{option} {text}", f"{count} numbers with commas, as {'100,700,600,400'[: 4 * count - 1]}")
+        example = "100,700,600,400"[: 4 * count - 1]
+        raise UserError(f"{option} {text}", f"{count} numbers with commas", f"{option} {example}")
     return values
 
 
@@ -195,12 +203,12 @@ def _size_hw(options: CalibrateOptions, image: U8 | None) -> tuple[int, int]:
     if options.width is not None and options.height is not None:
         sizes["--width and --height"] = (options.height, options.width)
     if not sizes:
-        raise UserError("no size of the pictures", "--video, --frame, or --width and --height")
+        raise UserError("no size of the pictures", "--video, --frame, or --width and --height", "--video VIDEO")
     (first, size), *others = sizes.items()
     for other, value in others:
         if value != size:
             found = f"{first} is {size[1]}×{size[0]}, {other} is {value[1]}×{value[0]}"
-            raise UserError(found, "pictures of the same camera and size")
+            raise UserError(found, "pictures of the same camera and size", f"leave one of {first} and {other} out")
     return size
 
 
@@ -239,7 +247,7 @@ def _write(path: Path, data: bytes) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to") from None
+        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to", "--out FILE") from None
 
 
 def _report(

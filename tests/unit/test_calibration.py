@@ -118,8 +118,9 @@ def test_reads_the_records_of_a_run():
 
 @pytest.mark.parametrize("broken", ["{}", "[1]", "nonsense", '{"type": "frame", "size_hw": 3}', "[" * 100_000])
 def test_a_file_of_something_else_is_refused(broken):
-    with pytest.raises(UserError, match=r"in\.jsonl:1: not a record"):
-        foot_trails([broken, record(1, {})], "in.jsonl")
+    for lines in ([broken, record(1, {})], [broken], [broken, ""]):
+        with pytest.raises(UserError, match=r"in\.jsonl:1: not a record"):
+            foot_trails(lines, "in.jsonl")
 
 
 def test_the_check_picture_shows_the_rings_where_they_are():
@@ -214,6 +215,7 @@ def test_mistakes_are_sentences_and_write_nothing(change, said, tmp_path, capsys
     code, report, err = run([*BASE, *change], tmp_path, capsys)
     assert code == 2 and report is None
     assert said.split("|")[0] in err or said.split("|")[-1] in err
+    assert err.count("expected") == 1 and err.count("\n  try: ") == 1
     assert not list(tmp_path.iterdir())
 
 
