@@ -176,7 +176,8 @@ class Pipeline:
         self._make_tracker = tracker_factory or (
             lambda: tracker_for_model(self.config.tracker, self.spec.even_scores)
         )
-        self._trackers: dict[str, Tracker] = {}
+        # the first one is made here, so that an unknown name shows before anything is written
+        self._trackers: dict[str, Tracker] = {} if tracker_factory else {names[0]: self._make_tracker()}
         self._rangers: dict[str, Any] = {}
         self._buffer = FrameBuffer({s.name: self._rule(s) for s in sources}, self.config.queue)
         self._found: Channel[tuple[Waiting, Detections, RoadMask | None] | str] = Channel(max(2, len(sources)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -12,6 +13,8 @@ from perception.errors import UserError
 from perception.model import ModelSpec
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+MOST_THREADS = 256
+"""Of one operator on a machine with fewer cores: ten thousand take a minute a picture, and to stop."""
 
 
 class Backend(Protocol):
@@ -49,9 +52,12 @@ def load_model(path: Path | str, device: Device = "auto", threads: int = 0, cuda
             so anyway.
 
     Raises:
-        UserError: missing or broken file, or the device cannot be used.
+        UserError: missing or broken file, a number of threads that cannot be meant, or the device cannot be used.
     """
     path = Path(path)
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if not 0 <= threads <= most:
+        raise UserError(f"--threads {threads}", f"0 for one a core, or 1 to {most}", "--threads 2")
     if path.suffix == ".engine":
         from perception.backends.tensorrt import TensorRTBackend
 

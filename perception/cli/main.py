@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from perception import __version__
 from perception.errors import UserError
+from perception.redact import redact
 
 COMMANDS = {
     "demo": "draw a street, run the shipped network on it, score the result: no download",
@@ -52,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"perception {near[0]}" if near else "perception --help"
-        print(UserError(f"unknown command '{name}'", "one of " + ", ".join(COMMANDS), hint), file=sys.stderr)
+        if not near and (os.path.exists(name) or "://" in name):  # a source, and the command forgotten
+            hint = "perception run SOURCE"
+        error = UserError(f"unknown command '{redact(name)}'", "one of " + ", ".join(COMMANDS), hint)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     try:
         module = importlib.import_module(f"perception.cli.{name}")

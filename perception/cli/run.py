@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -41,7 +41,7 @@ class RunOptions:
     --config FILE.toml gives any of these options; what is typed wins over the file.
     """
 
-    sources: tyro.conf.Positional[tuple[str, ...]] = ()
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE …")] = ()
     """Video file, folder, camera:0, rtsp://…, http(s)://… or - for standard input."""
     model: Path | None = None
     """ONNX file that `perception export` wrote; by default the shipped one that fits the picture best."""
@@ -143,11 +143,12 @@ def _run(options: RunOptions) -> int:
     config = PipelineConfig(
         options.tracker, options.when_late, options.queue, options.batch, anonymize=options.anonymize
     )
-    out = _new_folder(options.out, sources)
-    sinks = _sinks(options, out)
     failures: list[HealthEvent] = []
     by_source = {source.name: read_camera(options.camera, source.size_hw) for source in sources if options.camera}
+    out = _free_folder(options.out, sources)
+    sinks = _sinks(options, out)
     pipeline = Pipeline(sources, model, sinks, config, by_source, on_event=_Reporter(failures, options.quiet))
+    _make_folder(out, new=options.out is None)  # a mistake in anything above leaves nothing behind
     _write_json(out / "run.json", _record(options, pipeline, model_path))
     if not options.quiet:
         print(_opening(pipeline), file=sys.stderr)
@@ -166,8 +167,12 @@ def _run(options: RunOptions) -> int:
     progress.close()
     summary = summarise(pipeline, model_path, time.perf_counter() - begin, broken)
     _write_json(out / "summary.json", summary)
-    print(json.dumps(summary) if options.json else as_text(summary))
     bad = broken or pipeline.errors or any(sink.error for sink in pipeline.sinks)
+    if options.start and not (summary["frames"] or bad or interrupted.is_set()):
+        raise UserError(
+            f"--start {options.start:g}: there is no frame", "seconds before the end", "a smaller --start"
+        )
+    print(json.dumps(summary) if options.json else as_text(summary))
     code = 0 if summary["frames"] > 0 and not bad else 1
     if interrupted.is_set():
         _leave(code)
@@ -213,20 +218,23 @@ def _source_options(options: RunOptions) -> Any:
     )
 
 
-def _new_folder(wanted: Path | None, sources: list[Source]) -> Path:
-    """The output folder; without `--out` a new one, so that no earlier run is overwritten."""
-    folder = wanted or Path("runs") / "+".join(source.name for source in sources)[:80]
+def _free_folder(wanted: Path | None, sources: list[Source]) -> Path:
+    """The output folder; without `--out` one that is not there yet, so that no earlier run is overwritten."""
+    folder = candidate = wanted or Path("runs") / "+".join(source.name for source in sources)[:80]
     number = 2
-    candidate = folder
-    try:
-        while wanted is None and candidate.exists():
-            candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
-        candidate.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{candidate}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
-    if not os.access(candidate, os.W_OK):
-        raise UserError(f"{candidate}: not writable", "a folder that can be written", "--out FOLDER")
+    while wanted is None and candidate.exists():
+        candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
     return candidate
+
+
+def _make_folder(folder: Path, new: bool) -> None:
+    """Make the output folder. `new` takes none that another run has made in the meantime."""
+    try:
+        folder.mkdir(parents=True, exist_ok=not new)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: not writable", "a folder that can be written", "--out FOLDER")
 
 
 def _sinks(options: RunOptions, out: Path) -> list[Sink]:
@@ -257,7 +265,10 @@ def _sinks(options: RunOptions, out: Path) -> list[Sink]:
     if options.metrics:
         from perception.sinks.metrics import MetricsSink
 
-        sinks.append(MetricsSink(options.metrics))
+        metrics = MetricsSink(options.metrics)
+        metrics.listen()
+        print(f"metrics   {metrics.outputs()[0]}", file=sys.stderr)  # port 0 becomes one that is free
+        sinks.append(metrics)
     if options.serve:
         from perception.sinks.web import WebSink
 
@@ -467,8 +478,9 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str =
 def as_text(summary: dict[str, Any]) -> str:
     """The end summary for people."""
     latency, stages = summary["latency_ms"], summary["stages_ms"]
+    rate = f", {summary['fps']:.1f} a second" if summary["frames"] > 1 else ""  # one frame has none
     lines = [
-        f"{summary['frames']} frames, {summary['fps']:.1f} a second, first result after "
+        f"{summary['frames']} {'frame' if summary['frames'] == 1 else 'frames'}{rate}, first result after "
         f"{summary['first_result_s'] or 0:.2f} s",
         f"latency   p50 {latency['p50_ms']:.1f} ms, p95 {latency['p95_ms']:.1f} ms (all stages of one frame)",
     ]

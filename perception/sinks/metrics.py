@@ -36,9 +36,18 @@ class MetricsSink(Sink):
     def in_folder(cls, folder: Path) -> MetricsSink:
         return cls("127.0.0.1:0")  # metrics live at an address, not in a folder
 
+    def listen(self) -> None:
+        """Bind the address now, so that a mistake shows before the run begins. `open` does it where it is left out.
+
+        Raises:
+            UserError: the address cannot be had.
+        """
+        if self._server is None:
+            self._server = _serve(self.address, self.render)
+
     def open(self, info: RunInfo) -> None:
         self.begin(info)
-        self._server = _serve(self.address, self.render)
+        self.listen()
 
     def begin(self, info: RunInfo) -> None:
         """Set the counters up without a server; `write`, `event` and `render` work from here on."""

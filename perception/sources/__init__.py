@@ -26,6 +26,10 @@ from perception.types import Frame
 _NAMED = re.compile(r"(?P<name>[A-Za-z][\w-]{0,31})=(?P<location>.+)", re.DOTALL)
 
 
+LONGEST_S = 1e9
+"""Thirty years: the end of what counts as a number of seconds; nanoseconds stay well within 64 bits."""
+
+
 @dataclass(frozen=True)
 class SourceOptions:
     """Which part of a source is wanted, and how patient to be with it."""
@@ -52,13 +56,17 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise UserError(f"--every {self.every}", "a whole number from 1", "--every 2 takes every second frame")
-        for name in ("start_s", "timeout_s", "retry_s"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}: found {getattr(self, name)}", "seconds, not negative")
-        if self.duration_s is not None and self.duration_s <= 0:
-            raise UserError(f"duration: found {self.duration_s}", "seconds, more than 0")
+        for name, option in (("start_s", "--start"), ("timeout_s", "--timeout"), ("retry_s", "retry_s")):
+            if not 0 <= getattr(self, name) <= LONGEST_S:
+                raise UserError(f"{option} {getattr(self, name):g}", "seconds, not negative", f"{option} 5")
+        if self.duration_s is not None and not 0 < self.duration_s <= LONGEST_S:
+            raise UserError(f"--duration {self.duration_s:g}", "seconds, more than 0", "--duration 10")
         if not 0 < self.rate_hz <= 1000:
-            raise UserError(f"rate_hz: found {self.rate_hz}", "pictures a second, up to 1000")
+            raise UserError(f"--rate {self.rate_hz:g}", "pictures a second, more than 0, up to 1000", "--rate 10")
+        if self.reconnects is not None and self.reconnects < 0:
+            raise UserError(
+                f"--reconnects {self.reconnects}", "a whole number from 0", "leave it out to try for ever"
+            )
 
 
 class Source(ABC):

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from perception.errors import UserError
 from perception.live import Backoff
@@ -16,8 +17,9 @@ _DEVICE = re.compile(r"(?:camera:(?P<index>\d{1,3}))|(?P<path>/dev/video\d{1,3})
 
 
 def claim(location: str) -> float:
-    """3 for `camera:N` and `/dev/videoN`."""
-    return 3.0 if _DEVICE.fullmatch(location) else 0.0
+    """3 for `camera:N` and `/dev/videoN`, and for `camera:` with something else, to say what is wrong with it."""
+    meant = location.startswith("camera:") and not Path(location).exists()
+    return 3.0 if meant or _DEVICE.fullmatch(location) else 0.0
 
 
 def open_source(location: str, name: str, options: SourceOptions) -> Source:
@@ -33,7 +35,8 @@ class CameraDevice(Source):
     def __init__(self, location: str, name: str, options: SourceOptions) -> None:
         super().__init__(location, name, options)
         match = _DEVICE.fullmatch(location)
-        assert match is not None
+        if match is None:
+            raise UserError(f"{location}: not the number of a camera", "a number from 0", "perception run camera:0")
         self._device: int | str = int(match["index"]) if match["index"] else location
         self._capture = self._open()
         if self._capture is None:

@@ -15,6 +15,8 @@ from perception.sources import Source, SourceOptions
 from perception.types import U8, Frame
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".m4v", ".ts", ".webm", ".mpg", ".mpeg"}
+"""Usual ones, for advice only: a video may be called anything."""
 
 
 def claim(location: str) -> float:
@@ -67,10 +69,14 @@ class ImageFolder(Source):
         path = Path(location)
         self.paths = list_images(path) if path.is_dir() else [path]
         if not self.paths:
+            videos = (p for p in sorted(path.iterdir(), key=natural_order) if p.suffix.lower() in VIDEO_SUFFIXES)
+            video = next(videos, None)
             raise UserError(
                 f"{path}: a folder without pictures",
                 "files that end in " + ", ".join(sorted(SUFFIXES)),
-                "perception run FOLDER   (the one that holds the pictures themselves)",
+                f"perception run {video}   (videos are named one by one)"
+                if video is not None
+                else "perception run FOLDER   (the one that holds the pictures themselves)",
             )
         self.rate_hz = options.rate_hz
         self.frame_count = len(self.paths)

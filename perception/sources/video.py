@@ -108,7 +108,10 @@ class Video(Source):
     def _stream(self, container: InputContainer) -> Any:
         if not container.streams.video:
             container.close()
-            raise UserError(f"{redact(self.location)}: holds no picture", "a file or stream with a video track")
+            shown = redact(self.location)
+            raise UserError(
+                f"{shown}: holds no picture", "a file or stream with a video track", "perception run VIDEO"
+            )
         stream = container.streams.video[0]
         # frame threads halve the decoding time of a file, and add a delay that a live stream cannot have
         stream.thread_type = "SLICE" if self._remote else "AUTO"
@@ -138,6 +141,10 @@ class Video(Source):
                 f"{shown}: {f'no such host as {host}' if unknown else reason}",
                 "a stream that is running",
                 f"ping {host or 'HOST'}   (is the address right, and the camera on?)",
+            )
+        if self.location == "-":
+            return UserError(
+                f"standard input: {reason}", "a video that FFmpeg can read", "cat VIDEO | perception run -"
             )
         path = Path(self.location)
         if path.is_file() and path.stat().st_size == 0:

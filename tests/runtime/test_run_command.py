@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -119,6 +120,9 @@ def test_realtime_takes_as_long_as_the_clip(video_file: Path, tiny_model: Path, 
         (["{video}", "--model", "{model}", "--cuda-graph"], "--device cuda --cuda-graph"),
         (["{video}", "--model", "{model}", "--cuda-graph", "--device", "cpu"], "leave --cuda-graph out"),
         (["{video}", "--model", "{model}", "--out", "{video}/x"], "--out"),
+        (["{video}", "--model", "{model}", "--threads", "9999"], "--threads 9999"),
+        (["{video}", "--model", "{model}", "--metrics", "127.0.0.1:99999"], "HOST:PORT"),
+        (["camera:front"], "perception run camera:0"),
     ],
 )
 def test_mistakes_are_sentences(
@@ -132,7 +136,34 @@ def test_mistakes_are_sentences(
     assert says in shown
     assert "try: " in shown  # what to type next
     assert "Traceback" not in shown
+    assert not (tmp_path / "runs").exists()  # nothing is left behind
     assert not any(thread.name == "warm-up" for thread in threading.enumerate())  # it would abort the process
+
+
+@pytest.mark.parametrize("word", ["{video}", "rtsp://me:secret@car/front"])
+def test_a_source_without_the_command_is_told_which(
+    word: str, video_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert front_door([word.format(video=video_file)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: unknown command") and "perception run SOURCE" in shown and "secret" not in shown
+
+
+def test_a_start_behind_the_end_is_a_sentence(
+    video_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(video_file), "--model", str(tiny_model), "--out", str(tmp_path / "o"), "--no-video"]
+    assert front_door([*words, "--start", "1000"]) == 2
+    assert "--start 1000: there is no frame" in capsys.readouterr().err
+
+
+def test_metrics_at_a_free_port_say_which(
+    video_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(video_file), "--model", str(tiny_model), "--out", str(tmp_path / "o"), "--no-video"]
+    assert front_door([*words, "--duration", "0.3", "--metrics", "127.0.0.1:0"]) == 0
+    told = re.search(r"metrics   http://127\.0\.0\.1:(\d+)/metrics", capsys.readouterr().err)
+    assert told is not None and int(told[1]) > 0
 
 
 def test_a_cuda_graph_is_asked_of_the_model(

@@ -17,6 +17,8 @@ from perception.types import Frame
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 64, 3)).astype(np.uint8)
 
+NAN, INFINITE = float("nan"), float("inf")
+
 
 def ids(source: Source) -> list[int]:
     return [frame.frame_id for frame in source]
@@ -181,6 +183,9 @@ def test_any_kind_of_picture_becomes_bgr(image: np.ndarray, tmp_path: Path) -> N
 def test_folders_without_pictures_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="without pictures"):
         open_source(tmp_path)
+    (tmp_path / "drive.MP4").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"perception run .*drive\.MP4"):
+        open_source(tmp_path)
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(UserError, match="cannot be decoded"):
         open_source(tmp_path)
@@ -257,9 +262,15 @@ def test_names(tmp_path: Path) -> None:
     assert open_source(odd).name == "x-1"
 
 
-@pytest.mark.parametrize("bad", [{"every": 0}, {"start_s": -1}, {"duration_s": 0}, {"rate_hz": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"every": 0}, {"start_s": -1}, {"duration_s": 0}, {"rate_hz": 0}, {"reconnects": -1}),
+        *({name: value} for name in ("start_s", "duration_s", "timeout_s", "rate_hz") for value in (NAN, INFINITE)),
+    ],
+)
 def test_impossible_options_are_refused(bad: dict) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="try: "):
         SourceOptions(**bad)
 
 
