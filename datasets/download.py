@@ -8,6 +8,7 @@ import http.client
 import json
 import re
 import shutil
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -66,7 +67,7 @@ def download(
         UserError: not found, another size or checksum than expected, no room, or no connection.
     """
     if not url.startswith(("http://", "https://")):
-        raise UserError(f"{url}: not a web address", "http://… or https://…")
+        raise UserError(f"{url}: not a web address", "http://… or https://…", "--base-url https://HOST/FOLDER")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, most, failures = part_path(path), 0, 0
     while True:
@@ -94,7 +95,9 @@ def download(
                 "a connection that lasts",
                 "run the same command again: it goes on from there",
             )
-        time.sleep(min(60.0, patience.wait_s * 2**failures))
+        wait_s = min(60.0, patience.wait_s * 2**failures)
+        print(f"{problem}; again in {wait_s:.0f} s", file=sys.stderr, flush=True)
+        time.sleep(wait_s)
     if sha256 is not None and (found := _checksum(part)) != sha256:
         part.unlink()
         _tag_path(part).unlink(missing_ok=True)

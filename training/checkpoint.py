@@ -57,13 +57,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        # torch's own text is a page about its options, and tells how to run what is in the file
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(
-            f"{path}: cannot be read as a checkpoint ({_first_line(error)})",
+            f"{path}: cannot be read as a checkpoint ({reason})",
             "a file that `perception train` wrote",
             "best.pt or last.pt of the same run",
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path}: is not a checkpoint of this project", f"format {FORMAT}")
+        raise UserError(f"{path}: is not a checkpoint of this project", f"format {FORMAT}", "best.pt of a run folder")
     return state
 
 

@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: perception bench pipeline [options]   everything but the network, stage by stage")
         print("       perception bench MODEL.onnx [options]  the network: latency and throughput by device")
+        print("\nperception bench pipeline --help and perception bench MODEL.onnx --help explain the options.")
         return 0
     from export.benchmark import main as bench_model
 
@@ -74,7 +75,11 @@ def bench_pipeline(options: BenchPipelineOptions) -> int:
     from perception.backends import load_model
 
     if min(options.frames, options.objects + 1, options.repeat, *options.sources) < 1 or not options.sources:
-        raise UserError("a count below one", "frames, sources and repeat from 1, objects from 0")
+        raise UserError(
+            "a count below one",
+            "frames, sources and repeat from 1, objects from 0",
+            "perception bench pipeline --help",
+        )
     with tempfile.TemporaryDirectory() as folder:
         location = options.source or str(make_clip(Path(folder) / "clip.mp4", options.frames))
         network = load_model(options.model, options.device) if options.model else None  # type: ignore[arg-type]

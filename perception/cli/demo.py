@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perception.cli.options import parse_options
+from perception.errors import UserError
 
 if TYPE_CHECKING:
     from perception.evaluation.road import RoadEvaluator
@@ -40,6 +41,8 @@ class DemoOptions:
 def main(argv: Sequence[str]) -> int:
     """Clip, run, scores, summary."""
     options = parse_options(DemoOptions, list(argv), "perception demo")
+    if options.frames < 0:
+        raise UserError(f"--frames {options.frames}", "a number of frames, 0 for the demo's own", "--frames 60")
     from perception.backends import load_model
     from perception.cli.run import Progress, RunOptions, as_text, summarise
     from perception.evaluation.road import RoadEvaluator

@@ -20,6 +20,12 @@ def demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_length_that_cannot_be_meant_is_a_sentence(tmp_path: Path) -> None:
+    done = demo(tmp_path, "--frames", "-1")
+    assert done.returncode == 2 and "--frames -1" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_demo_leaves_video_tracks_and_scores(tmp_path: Path) -> None:
     import av

@@ -245,9 +245,10 @@ def test_a_part_that_is_whole_or_too_long_already(server, tmp_path, extra):
     assert not (tmp_path / "a.bin.part").exists()
 
 
-def test_no_server_at_all_ends_in_a_sentence(tmp_path):
+def test_no_server_at_all_is_told_and_ends_in_a_sentence(tmp_path, capsys):
     with pytest.raises(UserError, match="run the same command again"):
         download("http://127.0.0.1:9/a.zip", tmp_path / "a.zip", patience=Patience(retries=1, wait_s=0, timeout_s=2))
+    assert capsys.readouterr().err.count("; again in 0 s") == 1  # who waits knows what for
 
 
 def test_a_missing_file_is_not_tried_again(server, tmp_path):
