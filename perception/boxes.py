@@ -1,4 +1,4 @@
-"""The only box conversions and overlaps. Boxes are (N, 4) left, top, right, bottom unless the name says otherwise."""
+"""The only overlaps and areas of boxes. Boxes are (N, 4) left, top, right, bottom unless the name says otherwise."""
 
 from __future__ import annotations
 
@@ -34,18 +34,6 @@ def intersection_over_area(boxes_a: Floats, boxes_b: Floats) -> Floats:
     shared = intersection(boxes_a, boxes_b)
     own = np.broadcast_to(area(boxes_a)[:, None], shared.shape)
     return np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
-
-
-def xyxy_to_cxcywh(boxes_xyxy: Floats) -> Floats:
-    """Corners to centre and size, (N, 4) → (N, 4)."""
-    size = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-    return np.concatenate([boxes_xyxy[:, :2] + size / 2, size], axis=1)
-
-
-def cxcywh_to_xyxy(boxes_cxcywh: Floats) -> Floats:
-    """Centre and size to corners, (N, 4) → (N, 4)."""
-    half = boxes_cxcywh[:, 2:] / 2
-    return np.concatenate([boxes_cxcywh[:, :2] - half, boxes_cxcywh[:, :2] + half], axis=1)
 
 
 def clip(boxes_xyxy: Floats, size_hw: tuple[int, int]) -> Floats:

@@ -162,7 +162,7 @@ def _take_preset(argv: list[str], presets: dict[str, Any]) -> tuple[str, list[st
         else:
             rest.append(token)
     if name not in presets:
-        raise UserError(f"unknown preset '{name}'", "one of " + ", ".join(presets))
+        raise UserError(f"unknown preset '{name}'", "one of " + ", ".join(presets), "--preset nano")
     return name, rest
 
 
@@ -258,7 +258,7 @@ def stored_run(run: Path) -> tuple[Any, Path | None, int]:
         preset = PRESETS[stored["config"]["preset"]]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{run}: holds no config.json that can be read", "a run folder of `perception train`"
+            f"{run}: holds no config.json that can be read", "a run folder of `perception train`", "--resume RUN"
         ) from None
     config = overlay(preset(), stored["config"], str(run / "config.json"))
     init, folds = stored.get("init"), stored.get("folds", 0)

@@ -69,8 +69,6 @@ class Sink(ABC):
     """As the summary calls it."""
     lossless: bool = True
     """True: nothing may be lost, so the pipeline waits for it. False: it drops what is too much, and counts."""
-    wants_image: bool = False
-    """Whether it shows or keeps pictures."""
 
     @classmethod
     @abstractmethod

@@ -17,7 +17,6 @@ class ImageSink(Sink):
     """`frames/NAME/000000.jpg`, by frame number."""
 
     name = "images"
-    wants_image = True
 
     def __init__(self, folder: Path, quality: int = 90) -> None:
         self.folder, self.quality = folder, quality

@@ -23,7 +23,6 @@ class RerunSink(Sink):
     """One recording for all sources, each under its own name; time is the time of capture."""
 
     name = "rerun"
-    wants_image = True
 
     def __init__(self, path: Path) -> None:
         self.path = path

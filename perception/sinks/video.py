@@ -28,7 +28,6 @@ class VideoSink(Sink):
     """One `annotated.mp4` for each source, at the times of capture."""
 
     name = "video"
-    wants_image = True
 
     def __init__(self, folder: Path, crf: int = 23, preset: str = "superfast", annotate: bool = True) -> None:
         """x264's quality (lower is better, 18 looks lossless) and speed; `annotate` draws the results in."""

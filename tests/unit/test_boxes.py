@@ -56,11 +56,6 @@ def test_intersection_over_area_asks_how_much_of_a_lies_in_b():
     assert boxes.intersection_over_area(empty, SQUARE).tolist() == [[0]]
 
 
-def test_centre_and_size_by_hand():
-    assert boxes.xyxy_to_cxcywh(np.array([[2.0, 4, 8, 6]])).tolist() == [[5, 5, 6, 2]]
-    assert boxes.cxcywh_to_xyxy(np.array([[5.0, 5, 6, 2]])).tolist() == [[2, 4, 8, 6]]
-
-
 def test_clip_keeps_the_far_edge_of_the_image():
     wild = np.array([[-5, -5, 2000, 2000], [1, 2, 3, 4], [500, 500, 600, 600]], np.float32)
     assert boxes.clip(wild, (375, 1242)).tolist() == [[0, 0, 1242, 375], [1, 2, 3, 4], [500, 375, 600, 375]]
@@ -81,8 +76,6 @@ def test_precision_of_the_input_is_kept():
             boxes.area(given_boxes),
             boxes.iou(given_boxes, given_boxes),
             boxes.clip(given_boxes, (5, 5)),
-            boxes.xyxy_to_cxcywh(given_boxes),
-            boxes.cxcywh_to_xyxy(given_boxes),
         )
         assert {result.dtype for result in results} == {np.dtype(dtype)}
 
@@ -118,11 +111,6 @@ def test_iou_does_not_depend_on_place_or_scale(a, b, shift, scale):
         boxes.iou(np.round(a), np.round(b)),
         atol=1e-9,
     )
-
-
-@given(any_boxes())
-def test_corners_to_centre_and_back(a):
-    np.testing.assert_allclose(boxes.cxcywh_to_xyxy(boxes.xyxy_to_cxcywh(a)), a, atol=1e-9)
 
 
 @given(any_boxes(), st.integers(1, 500), st.integers(1, 500))

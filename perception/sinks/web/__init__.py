@@ -27,7 +27,6 @@ class WebSink(Sink):
 
     name = "web"
     lossless = False
-    wants_image = True
 
     def __init__(self, address: str = f"127.0.0.1:{DEFAULT_PORT}", token: str | None = None) -> None:
         """Where to listen, and what a viewer must know.
