@@ -94,6 +94,7 @@ class RunLog:
         for name, value in scores.items():
             self.board.add_scalar(f"held_out/{name}", value, step)
         text = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        text = text or "there are none, so nothing is scored, and best.pt is the newest"
         print(f"step {step}: held-out frames: {text}", file=sys.stderr, flush=True)
         now = time.monotonic()
         self.scoring, self.mark = now - self.mark, now

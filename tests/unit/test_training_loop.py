@@ -17,6 +17,7 @@ from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
 from training.checkpoint import load_checkpoint, load_network, save_checkpoint  # noqa: E402
 from training.config import DataConfig, TrainConfig  # noqa: E402
+from training.run_log import RunLog  # noqa: E402
 
 
 def tiny(steps: int = 4) -> TrainConfig:
@@ -44,6 +45,14 @@ def test_a_run_leaves_config_metrics_curves_and_checkpoints(unbroken: Path) -> N
         assert (unbroken / name).stat().st_size > 0
     records = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(value) for record in records for value in record.values())
+
+
+def test_a_run_without_held_out_frames_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(tmp_path, tiny(), 0)
+    log.scores(4, {})
+    assert "held-out frames: there are none" in capsys.readouterr().err
+    log.scores(4, {"score": 1.0})
+    assert "held-out frames: score 1.00" in capsys.readouterr().err
 
 
 def test_killed_and_resumed_equals_unbroken_to_the_bit(
