@@ -144,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
     )
     if options.rounds < 1 or options.warmup < 0 or min(options.batch) < 1:
         found = f"--rounds {options.rounds} --warmup {options.warmup} --batch {min(options.batch)}"
-        raise UserError(found, "at least one round and one image")
+        raise UserError(found, "at least one round and one image", "--rounds 50 --batch 1")
     if options.plot:
         _require_matplotlib()
     result = bench(options)

@@ -150,7 +150,7 @@ def open_frames(
         UserError: no such folder, or nothing in it.
     """
     if count < 1:
-        raise UserError(f"--frames {count}", "at least one frame")
+        raise UserError(f"--frames {count}", "at least one frame", "--frames 12")
     if data is None:
         return StreetFrames(count, street_hw, STREET_SEED + (100_000 if split == "seen" else 0))
     if not data.is_dir():

@@ -97,7 +97,9 @@ class TensorRTBackend:
         """
         self.path = Path(path)
         if not self.path.is_file():
-            raise UserError(f"{path}: no such engine", "a file that `perception export --format engine` wrote")
+            raise UserError(
+                f"{path}: no such engine", "a file that `perception export --format engine` wrote", "--model FILE"
+            )
         sidecar = read_sidecar(self.path)
         self._trt, self._cuda = modules or import_tensorrt()
         if reason := why_not_here(sidecar.key, find_host(self._trt, self._cuda)):

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         raise UserError(str(error), do="perception data street --help") from None
     if Path(options.sequence).name != options.sequence or options.sequence in ("", ".", ".."):
-        raise UserError(f"--sequence {options.sequence!r}", "a plain name such as 0000")
+        raise UserError(f"--sequence {options.sequence!r}", "a plain name such as 0000", "--sequence 0000")
     if options.video is not None:
         options.video.parent.mkdir(parents=True, exist_ok=True)
     video = None if options.video is None else H264Writer(options.video, config.fps, crf=20)

@@ -152,7 +152,11 @@ def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
     for name, image in _each([(name, paths[camera_names[name]]) for name in names], "segmenting"):
         _, road = network.run(image, 1.0)
         if road is None:
-            raise UserError(f"{options.model}: the network has no road output", "a model that segments the road")
+            raise UserError(
+                f"{options.model}: the network has no road output",
+                "a model that segments the road",
+                "--model M.onnx of a network with a road head",
+            )
         _write(folder / f"{name}.png", cv2.imencode(".png", road.at_frame_size())[1].tobytes())
     return folder
 
@@ -174,7 +178,11 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
         if found:
             sequences[name] = dict(sorted(found.items()))
     if not sequences:
-        raise UserError(f"{images}: no sequence of {labels} has pictures", "folders such as 0000/ of pictures")
+        raise UserError(
+            f"{images}: no sequence of {labels} has pictures",
+            "folders such as 0000/ of pictures",
+            "--data ROOT with training/image_02",
+        )
     network = Network(options)
     folder = _start(options, network, out)
     frames = {}

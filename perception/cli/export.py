@@ -287,5 +287,5 @@ def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--batch {text}", "'dynamic' or a number from 1")
+        raise UserError(f"--batch {text}", "'dynamic' or a number from 1", "--batch 1")
     return int(text)

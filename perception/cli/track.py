@@ -69,7 +69,9 @@ def main(argv: list[str]) -> int:
     try:
         tracker = create_tracker(options.tracker, **overrides)
     except (TypeError, ValueError) as error:
-        raise UserError(f"--set {' '.join(options.set)}: {error}", "a value as its default has") from None
+        raise UserError(
+            f"--set {' '.join(options.set)}: {error}", "a value as its default has", "--set lost_s=1.5"
+        ) from None
     folder = find_detections(options.detections, options.format, options.classes)
     _make_out(options.out, folder)
 
