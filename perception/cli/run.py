@@ -46,7 +46,7 @@ class RunOptions:
     model: Path | None = None
     """ONNX file that `perception export` wrote; by default the shipped one that fits the picture best."""
     out: Path | None = None
-    """Folder for everything that is written; by default a new one under runs/."""
+    """Folder for everything that is written; what an earlier run left there is replaced. By default a new one."""
     video: bool = True
     """Write an annotated H.264 video."""
     json: bool = False
@@ -235,6 +235,8 @@ def _make_folder(folder: Path, new: bool) -> None:
         raise UserError(f"{folder}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder}: not writable", "a folder that can be written", "--out FOLDER")
+    if (folder / "run.json").exists():
+        print(f"note: {folder} holds an earlier run; what has the same name is replaced", file=sys.stderr)
 
 
 def _sinks(options: RunOptions, out: Path) -> list[Sink]:

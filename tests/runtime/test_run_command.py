@@ -72,7 +72,9 @@ def test_text_summary_names_the_files(video_file: Path, tiny_model: Path, tmp_pa
     assert done.stdout.startswith("10 frames")
     assert str(Path("runs") / "drive" / "tracks.jsonl") in done.stdout
     again = play(video_file, "--model", tiny_model, "--no-video", "--duration", "1", cwd=tmp_path)
-    assert "drive-2" in again.stdout  # the first run is not overwritten
+    assert "drive-2" in again.stdout and "earlier run" not in again.stderr  # the first run is not overwritten
+    words = (video_file, "--model", tiny_model, "--no-video", "--duration", "1", "--out", "runs/drive")
+    assert "note: runs/drive holds an earlier run" in play(*words, cwd=tmp_path).stderr
 
 
 def test_camera_file_gives_distances(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
