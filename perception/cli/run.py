@@ -46,7 +46,7 @@ class RunOptions:
     model: Path | None = None
     """ONNX file that `perception export` wrote; by default the shipped one that fits the picture best."""
     out: Path | None = None
-    """Folder for everything that is written; what an earlier run left there is replaced. By default a new one."""
+    """Folder for everything that is written, over an earlier run that is there; by default a new one under runs/."""
     video: bool = True
     """Write an annotated H.264 video."""
     json: bool = False
