@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from datasets.index_masks import PERSON, RIDER, VEHICLE, IndexMasks, Legend
-from datasets.labels import CAR, CYCLIST, PEDESTRIAN
+from datasets.labels import CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
 from datasets.mask_boxes import Shape, boxes_from_mask
 from datasets.sample import Sample
+from perception.errors import UserError
+from perception.formats.kitti import read_objects
 from perception.types import U8
 
 LEGEND = Legend(
@@ -29,6 +33,8 @@ SHAPES = {
 """Two people side by side are wider than this, as are most parked bicycles."""
 VEHICLES = {8: CAR}
 """Cars, vans, buses and lorries, in rows that no mask parts."""
+FOUND = LabelRule(positive={"car": CAR, "pedestrian": PEDESTRIAN, "cyclist": CYCLIST})
+"""What the rows of `found` may say."""
 
 
 class CamVid(IndexMasks):
@@ -41,22 +47,44 @@ class CamVid(IndexMasks):
         split: `train`, `val` or `test`.
         boxes: give single people and cyclists boxes (`datasets/mask_boxes.py`); vehicles and what is not single are
             ignored, the rest is background for all classes. False: what the set itself says, which is no boxes.
+        found: folder of KITTI result rows, a file a picture: boxes that a network found and the masks confirm
+            (`tools/self_labels.py`), beside those of the masks.
+
+    Raises:
+        UserError: as `IndexMasks`, or pictures without a file in `found`.
     """
 
-    def __init__(self, root: Path, split: str = "train", boxes: bool = False) -> None:
+    def __init__(self, root: Path, split: str = "train", boxes: bool = False, found: Path | None = None) -> None:
         super().__init__(root, split, LEGEND)
-        self.boxes = boxes
-        self.variant = "boxes" if boxes else ""  # copies in a cache are told apart by it
+        self.boxes = boxes or found is not None
+        self.found = found
+        self.variant = "boxes" if self.boxes else ""  # copies in a cache are told apart by it
+        if found and (missing := [name for name in self.names if not (found / f"{name}.txt").is_file()]):
+            raise UserError(
+                f"{found / missing[0]}.txt: no such file ({len(missing)} are missing)",
+                "rows for every picture, none where nothing was found",
+                f"python -m tools.self_labels --root {Path(root).parent} --out {found}",
+            )
+
+    def files(self, i: int) -> list[Path]:
+        """Every file that sample `i` is read from; the picture first."""
+        return super().files(i) + ([self.found / f"{self.names[i]}.txt"] if self.found else [])
 
     def sample(self, sample: Sample, numbers: U8) -> Sample:
         """The sample with its boxes."""
         if not self.boxes:
             return sample
-        found = boxes_from_mask(numbers, SHAPES, VEHICLES, ground=(LEGEND.road, PAVEMENT))
+        masked = boxes_from_mask(numbers, SHAPES, VEHICLES, ground=(LEGEND.road, PAVEMENT))
+        boxes, class_ids = masked.boxes_xyxy, masked.class_ids
+        if self.found:
+            rows = read_objects(self.found / f"{sample.name}.txt", classes=FOUND.names)
+            more = targets(rows, FOUND, (numbers.shape[0], numbers.shape[1]))
+            boxes = np.concatenate([boxes, more.boxes_xyxy])
+            class_ids = np.concatenate([class_ids, more.class_ids])
         return replace(
             sample,
-            boxes_xyxy=found.boxes_xyxy,
-            class_ids=found.class_ids,
-            ignore_boxes_xyxy=found.ignore_boxes_xyxy,
-            ignore_class_ids=found.ignore_class_ids,
+            boxes_xyxy=boxes,
+            class_ids=class_ids,
+            ignore_boxes_xyxy=masked.ignore_boxes_xyxy,
+            ignore_class_ids=masked.ignore_class_ids,
         )

@@ -78,14 +78,24 @@ class IndexMasks:
     def __getitem__(self, i: int) -> Sample:
         name = self.names[i]
         image = read_image(self._image_path(name))
-        numbers = read_index_mask(self._mask_path(name), (image.shape[0], image.shape[1]))
+        numbers = self.numbers(i, (image.shape[0], image.shape[1]))
+        road, semantic = self.legend.table({self.legend.road: 1}), self.legend.table(self.legend.semantic)
+        drive = f"{self.legend.name}_{name.split('_')[0]}"
+        return self.sample(Sample(image, name, drive, road=road[numbers], semantic=semantic[numbers]), numbers)
+
+    def numbers(self, i: int, size_hw: tuple[int, int]) -> U8:
+        """(H, W) class number of each pixel of picture `i`.
+
+        Raises:
+            UserError: unreadable, of another size, or a number that the set does not have.
+        """
+        name = self.names[i]
+        numbers = read_index_mask(self._mask_path(name), size_hw)
         if unknown := set(np.unique(numbers).tolist()) - self.legend.classes:
             raise UserError(
                 f"{self._mask_path(name)}: found class {min(unknown)}", f"one of {sorted(self.legend.classes)}"
             )
-        road, semantic = self.legend.table({self.legend.road: 1}), self.legend.table(self.legend.semantic)
-        drive = f"{self.legend.name}_{name.split('_')[0]}"
-        return self.sample(Sample(image, name, drive, road=road[numbers], semantic=semantic[numbers]), numbers)
+        return numbers
 
     def sample(self, sample: Sample, numbers: U8) -> Sample:
         """What a set makes of its (H, W) class numbers beyond masks: here nothing."""

@@ -11,6 +11,7 @@ drives is counted too, and every variant is compared with the base run of the sa
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,8 @@ class Options:
     """Names as in the table; all without it."""
     compile: bool = False
     """Let torch compile the network of every run: pays from some hundred steps on."""
+    more: str = ""
+    """Further options of `perception train`, for every run, the base too; in one string: --more="--a 1 --b 2"."""
     table: bool = False
     """Only draw the table of what is there."""
 
@@ -168,7 +171,7 @@ def _train(
             "--learning-rate", str(options.learning_rate), "--warmup-steps", str(max(1, steps // 10)),
             "--evaluate-every", str(steps + 1), "--checkpoint-every", "100",
             *(["--compile"] if options.compile else []),
-            *chosen,
+            *shlex.split(options.more), *chosen,
         ]  # fmt: skip
         if init is not None:
             command += ["--init", str(init.resolve())]

@@ -82,6 +82,9 @@ class DataConfig:
     """Share of the real pictures that KITTI's road frames make; 0: as the sizes of the sets have it."""
     mask_boxes: bool = True
     """Teach also boxes of single people and cyclists found in CamVid's masks."""
+    self_labels: Path | None = None
+    """Folder of `python -m tools.self_labels`: teach also what an earlier network found in CamVid and its masks
+    confirm."""
     real: bool = True
     """False trains on the synthetic street alone."""
     road_fold: int = 0
@@ -105,7 +108,7 @@ class TrainConfig:
     """One training run."""
 
     preset: str = "nano"
-    """Name of the preset this came from."""
+    """What every other option starts from: nano, small, medium or large."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -125,7 +125,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
         train.append(Subset(ROAD, kitti_road, rest, _weight(ROAD, len(rest))))
         road = Subset(ROAD, kitti_road, held, 0.0) if held else None
     if (root / "camvid/train").is_dir():
-        camvid = CamVid(root / "camvid", "train", data.mask_boxes)
+        camvid = CamVid(root / "camvid", "train", data.mask_boxes, data.self_labels)
         train.append(Subset("camvid", camvid, tuple(range(len(camvid))), _weight("camvid", len(camvid))))
     if (root / "extra/idd_lite/train").is_dir():
         idd = IddLite(root / "extra/idd_lite", "train")

@@ -144,6 +144,12 @@ def test_the_run_without_averaging_is_the_base_run(tmp_path: Path, monkeypatch: 
     assert not commands and not scored, "all is there"
 
 
+def test_more_options_go_to_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, _ = study(tmp_path, monkeypatch, "base", "no mosaic", "--more=--data.self-labels 'a b'")
+    assert commands[0][-2:] == ["--data.self-labels", "a b"]
+    assert commands[1][-4:] == ["--data.self-labels", "a b", "--augment.mosaic", "0"]
+
+
 def test_a_first_part_leaves_its_weights_to_the_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, scored = study(tmp_path, monkeypatch, "synthetic street first")
     first, second = commands
