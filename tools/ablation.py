@@ -24,6 +24,7 @@ import numpy as np
 from datasets.kitti_object import KittiObject
 from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.sample import Sample
+from perception.errors import UserError
 from perception.types import CLASS_NAMES, Detections
 from training.operating_point import match, precision_recall, together
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 MEASURES = ("car_moderate", "car_ap50", "car_f1_50", "pedestrian_ap50", "cyclist_ap50", "road_max_f")
 TITLES = ("Car AP R40 mod.", "Car AP@0.5", "Car F1@0.5", "Ped. AP@0.5", "Cyc. AP@0.5", "Road MaxF")
+
+
+PEOPLE = (0.3, 0.4, 0.5, 0.6)
+OVERLAPS = ((0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8), PEOPLE, PEOPLE)
+"""Of cars, pedestrians and cyclists: AP and F1 averaged over them move less by chance than KITTI's at one overlap."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class Options:
     """Further options of `perception train`, for every run, the base too; in one string: --more="--a 1 --b 2"."""
     table: bool = False
     """Only draw the table of what is there."""
+    score: tuple[Path, ...] = ()
+    """Only score these checkpoints, a line of JSON each."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,6 +118,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"unknown variant {sorted(unknown)[0]!r}; one of {', '.join(VARIANTS)}", file=sys.stderr)
         return 2
+    for checkpoint in options.score:
+        try:
+            found = scores(checkpoint, options.root)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 2
+        rounded = {name: round(value, 2) for name, value in found.items()}
+        print(json.dumps({"checkpoint": str(checkpoint), **rounded}), flush=True)
+    if options.score:
+        return 0
     names = options.variants or tuple(VARIANTS)
     options = replace(options, root=options.root.resolve(), out=options.out.resolve())
     options.out.mkdir(parents=True, exist_ok=True)
@@ -237,6 +255,9 @@ def measures(
         for class_id, name in enumerate(CLASS_NAMES):
             ap, f1 = ap_and_f1(pairs, class_id)
             found |= {f"{name.lower()}_ap50": 100 * ap, f"{name.lower()}_f1_50": 100 * f1}
+            several = np.array([ap_and_f1(pairs, class_id, overlap) for overlap in OVERLAPS[class_id]])
+            ap, f1 = several.mean(0).tolist()
+            found |= {f"{name.lower()}_ap_mean": 100 * ap, f"{name.lower()}_f1_mean": 100 * f1}
     if road and sets.road is not None:
         found |= road_scores(predict, sets.road)
     return found

@@ -144,6 +144,20 @@ def test_the_run_without_averaging_is_the_base_run(tmp_path: Path, monkeypatch: 
     assert not commands and not scored, "all is there"
 
 
+def test_checkpoints_can_be_scored_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        ablation.main(["--root", str(tmp_path), "--out", str(tmp_path / "out"), "--score", str(tmp_path / "a.pt")])
+        == 2
+    )
+    assert "no such checkpoint" in capsys.readouterr().err
+    monkeypatch.setattr(ablation, "scores", lambda checkpoint, root: {"car_ap_mean": 78.123})
+    assert ablation.main(["--root", str(tmp_path), "--out", str(tmp_path / "out"), "--score", "a.pt", "b.pt"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [{"checkpoint": name, "car_ap_mean": 78.12} for name in ("a.pt", "b.pt")]
+
+
 def test_more_options_go_to_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, _ = study(tmp_path, monkeypatch, "base", "no mosaic", "--more=--data.self-labels 'a b'")
     assert commands[0][-2:] == ["--data.self-labels", "a b"]
