@@ -89,6 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            UserError(f"{options.out}: {error.strerror}", "a folder that can be written", "--out DIR"),
+            file=sys.stderr,
+        )
+        return 2
     print(json.dumps(counts))
     return 0
 
@@ -164,7 +170,7 @@ def look(detect: Detect, image_bgr: U8, shape_hw: tuple[int, int]) -> Seen:
     )
 
 
-def merged(boxes_xyxy: F32, scores: F32, class_ids: I64, views: I64) -> Seen:
+def merged(boxes_xyxy: F32, scores: F32, class_ids: I64, from_view: I64) -> Seen:
     """Detections (N) of several views, grouped around the best ones; each group's box is their mean by score."""
     overlap = iou(boxes_xyxy, boxes_xyxy)
     left = np.ones(len(scores), bool)
@@ -174,7 +180,7 @@ def merged(boxes_xyxy: F32, scores: F32, class_ids: I64, views: I64) -> Seen:
             continue
         group = left & (overlap[i] > SAME) & (class_ids == class_ids[i])
         box = np.average(boxes_xyxy[group], axis=0, weights=scores[group])
-        rows.append((box, scores[i], class_ids[i], len(set(views[group].tolist()))))
+        rows.append((box, scores[i], class_ids[i], len(set(from_view[group].tolist()))))
         left &= ~group & (overlap[i] <= DOUBLED)
     return Seen(
         np.array([row[0] for row in rows], np.float32).reshape(-1, 4),

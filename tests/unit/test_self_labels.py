@@ -140,3 +140,6 @@ def test_the_command_writes_a_file_for_every_picture(tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert main([*arguments, "--root", str(tmp_path / "nothing")]) == 2
     assert "no images" in capsys.readouterr().err
+    in_the_way = str(tmp_path / "a.pt")
+    assert main([*arguments, "--root", str(tmp_path / "data"), "--out", in_the_way]) == 2
+    assert capsys.readouterr().err.startswith(in_the_way)
