@@ -63,7 +63,7 @@ class CamVid(IndexMasks):
             raise UserError(
                 f"{found / missing[0]}.txt: no such file ({len(missing)} are missing)",
                 "rows for every picture, none where nothing was found",
-                f"python -m tools.self_labels --root {Path(root).parent} --out {found}",
+                f"python -m tools.self_labels --checkpoint LAST.pt --root {Path(root).parent} --out {found}",
             )
 
     def files(self, i: int) -> list[Path]:

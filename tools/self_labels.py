@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.camvid import CamVid
+from datasets.camvid import SHAPES, CamVid
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from perception.boxes import clip, iou
 from perception.errors import UserError
@@ -39,7 +39,7 @@ MASK_LIKE = 0.4
 """Overlap with a box that the masks give by themselves, from which nothing is added."""
 NUMBERS = {CAR: (8,), PEDESTRIAN: (9,), CYCLIST: (9, 10)}
 """Class → its numbers in CamVid's masks; a rider is often marked as a person."""
-FILLED = {CAR: 0.6, PEDESTRIAN: 0.42, CYCLIST: 0.35}
+FILLED = {CAR: 0.6} | {shape.class_id: shape.filled for shape in SHAPES.values()}
 """Least share of a box that is its class in the mask."""
 
 Detect = Callable[[U8], Detections]

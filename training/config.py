@@ -84,7 +84,7 @@ class DataConfig:
     """Teach also boxes of single people and cyclists found in CamVid's masks."""
     self_labels: Path | None = None
     """Folder of `python -m tools.self_labels`: teach also what an earlier network found in CamVid and its masks
-    confirm."""
+    confirm, beside `mask_boxes`, which it includes."""
     real: bool = True
     """False trains on the synthetic street alone."""
     road_fold: int = 0
