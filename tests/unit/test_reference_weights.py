@@ -18,6 +18,7 @@ from training.models.network import ModelConfig, Network  # noqa: E402
 from training.sets import TrainingSets  # noqa: E402
 
 TINY = ModelConfig(channels=16)
+STAGES = (*reference.STAGES, *reference.ENDS, reference.LAST)
 
 
 def checkpoint(path: Path, seed: int, config: ModelConfig = TINY) -> Network:
@@ -56,7 +57,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     calls: list[list[str]] = []
 
     def run(command: list[str], check: bool) -> subprocess.CompletedProcess:
-        calls.append(command[3:])
+        calls.append(command[2:] if command[2].startswith("tools.") else command[3:])
         return subprocess.CompletedProcess(command, 1 if "384x1248" in command and command[3] == "export" else 0)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -66,9 +67,19 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     c = calls[1]
     assert c[c.index("--out") + 1] == str(out / "c") and c[c.index("--init") + 1] == str(out / "b" / "last.pt")
     assert c[c.index("--steps") + 1] == "15"
-    assert calls[-3] == [str(out / name / "last.pt") for name in reference.MEAN_OF]
-    assert [c[0] for c in calls[-2:]] == ["export", "export"] and len(calls) == 9
-    assert [c[1] for c in calls[-2:]] == [str(out / "g" / "last.pt"), str(out / "mean-e-f-g" / "mean.pt")]
+    folder = {stage.name: out / stage.name / "last.pt" for stage in STAGES}
+    ends, last = [folder[stage.name] for stage in reference.ENDS], folder[reference.LAST.name]
+    mean, wide, kitti = (out / name / "mean.pt" for name in ("mean-h", "mean-e-f-g", "mean-h-i"))
+    means = [ends, [folder[name] for name in reference.MEAN_OF], [mean, last]]
+    assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
+    trained = [call for call in calls if call[0] == "train"][6:]
+    (look,) = (call for call in calls if call[0] == "tools.self_labels")
+    assert look[look.index("--checkpoint") + 1] == str(folder["g"])
+    for call, path in zip(trained, [*ends, last], strict=True):
+        assert call[call.index("--out") + 1] == str(path.parent)
+        assert call[call.index("--init") + 1] == str(folder["g"] if path in ends else mean)
+        assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
+    assert [call[0:2] for call in calls[-2:]] == [["export", str(kitti)], ["export", str(wide)]]
 
 
 def test_a_stage_that_fails_ends_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -88,6 +99,6 @@ def test_the_options_of_every_stage_are_options():
 
     from training.config import TrainConfig
 
-    for stage in reference.STAGES:
+    for stage in STAGES:
         config = tyro.cli(TrainConfig, args=stage.options.split())
         assert config.augment.copy_paste == 0.4 and config.data.mask_boxes, stage.name
