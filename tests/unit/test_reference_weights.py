@@ -72,7 +72,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     mean, wide, kitti = (out / name / "mean.pt" for name in ("mean-h", "mean-e-f-g", "mean-h-i"))
     means = [ends, [folder[name] for name in reference.MEAN_OF], [mean, last]]
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
-    trained = [call for call in calls if call[0] == "train"][6:]
+    trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
     (look,) = (call for call in calls if call[0] == "tools.self_labels")
     assert look[look.index("--checkpoint") + 1] == str(folder["g"])
     for call, path in zip(trained, [*ends, last], strict=True):
@@ -80,6 +80,10 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
         assert call[call.index("--init") + 1] == str(folder["g"] if path in ends else mean)
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
     assert [call[0:2] for call in calls[-2:]] == [["export", str(kitti)], ["export", str(wide)]]
+    calls.clear()
+    folder["h53"].parent.mkdir()
+    reference.main(["--out", str(out), "--root", str(tmp_path)])
+    assert "tools.self_labels" not in [call[0] for call in calls]  # what an end began with stays
 
 
 def test_a_stage_that_fails_ends_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
