@@ -13,6 +13,8 @@ from perception.errors import UserError
 def alone_in(run: Path) -> Iterator[None]:
     """Hold `run/lock` for the length of a block. The system lets go of it whatever ends this process.
 
+    A folder in which the block has written nothing is removed: a run that never began leaves none.
+
     A POSIX record lock: loader processes do not inherit it, so one that outlives us holds nothing up. Where the file
     system or the platform has no locks, nothing is held.
 
@@ -33,4 +35,9 @@ def alone_in(run: Path) -> Iterator[None]:
             ) from None
         except OSError:  # no locks here
             pass
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in run.iterdir()] == ["lock"]:
+                (run / "lock").unlink()
+                run.rmdir()

@@ -195,6 +195,13 @@ def test_two_processes_do_not_train_in_one_folder(data: Path, tmp_path: Path) ->
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 4
 
 
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="no labelled pictures"):
+        loop.train(tiny(tmp_path / "nothing"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_resumed_run_needs_its_first_weights_no_more(
     data: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
