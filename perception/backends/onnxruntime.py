@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +16,7 @@ import onnxruntime as ort
 from perception.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+log = logging.getLogger("perception.backends.onnxruntime")
 
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -26,7 +31,7 @@ _OPTIONS = {
 }
 _CUDA_GRAPH = {
     "CUDAExecutionProvider": {"enable_cuda_graph": "1"},
-    "TensorrtExecutionProvider": {"trt_cuda_graph_enable": "1"},
+    "TensorrtExecutionProvider": {"trt_cuda_graph_enable": "True"},  # this provider takes no "1"
 }
 _TYPES = {
     "tensor(uint8)": np.uint8,
@@ -51,7 +56,40 @@ def _session(path: Path, device: str, threads: int, cuda_graph: bool = False) ->
     options.intra_op_num_threads = threads
     # spinning threads steal the cores that decode the next frame: measured twofold slower with a second thread pool
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=provider_options(device, cuda_graph))
+    # its fallback would go on with the CPU, here or at a run that fails, and tell it to stdout alone
+    return ort.InferenceSession(str(path), options, providers=provider_options(device, cuda_graph), enable_fallback=0)
+
+
+def load_gpu_libraries(device: str) -> str:
+    """Load what a GPU's provider needs and Python packages brought: the system's loader does not look there.
+
+    CUDA and cuDNN lie in `nvidia-…` packages (torch brings most of them, `onnxruntime-gpu[cuda,cudnn]` all), TensorRT
+    in its own. Without this they would be found only where something else, as torch, had loaded them before.
+
+    Returns:
+        What is missing, in ONNX Runtime's words; empty where nothing is.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints its complaints
+        ort.preload_dlls()
+    if device == "tensorrt":
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")
+    return "; ".join(line for line in said.getvalue().splitlines() if line.startswith("Failed"))
+
+
+def _open(path: Path, device: str, threads: int, cuda_graph: bool = False) -> ort.InferenceSession:
+    """A session, or a sentence about why there is none."""
+    try:
+        return _session(path, device, threads, cuda_graph)
+    except Exception as error:
+        with_graph = " with a CUDA graph" if cuda_graph else ""
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"{path}: ONNX Runtime cannot load it on '{device}'{with_graph} ({reason})",
+            "a whole ONNX file and a working device",
+            "perception doctor   (or " + ("without --cuda-graph)" if cuda_graph else "--device cpu)"),
+        ) from None
 
 
 class BoundRuns:
@@ -139,26 +177,24 @@ class OnnxRuntimeBackend:
         if device == "auto":
             wanted = "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() and _cuda_present() else "cpu"
         cuda_graph = cuda_graph and wanted != "cpu"
+        missing = load_gpu_libraries(wanted) if wanted != "cpu" else ""
         try:
-            self.session = _session(path, wanted, threads, cuda_graph)
-        except Exception as error:
-            if device == "auto" and wanted != "cpu" and not cuda_graph:
-                self.session = _session(path, "cpu", threads)
-            else:
-                with_graph = " with a CUDA graph" if cuda_graph else ""
-                reason = str(error).strip().splitlines()[0][:200]
-                raise UserError(
-                    f"{path}: ONNX Runtime cannot load it on '{wanted}'{with_graph} ({reason})",
-                    "a whole ONNX file and a working device",
-                    "perception doctor   (or " + ("without --cuda-graph)" if cuda_graph else "--device cpu)"),
-                ) from None
+            self.session = _open(path, wanted, threads, cuda_graph)
+        except UserError as error:
+            if device != "auto" or wanted == "cpu" or cuda_graph:
+                raise
+            missing = missing or error.found
+            self.session = _open(path, "cpu", threads)
         self.provider = self.session.get_providers()[0]
         if device != "auto" and self.provider != _PROVIDERS[device][0]:
             raise UserError(
-                f"--device {device}: ONNX Runtime fell back to {self.provider}",
+                f"--device {device}: ONNX Runtime fell back to {self.provider}"
+                + (f" ({missing})" if missing else ""),
                 f"{_PROVIDERS[device][0]} in use",
                 "perception doctor shows what is missing; --device cpu or auto goes on without it",
             )
+        if wanted != "cpu" and self.provider == "CPUExecutionProvider":
+            log.warning("the GPU cannot be used (%s), so the CPU is; perception doctor", missing or "CUDA fails")
         self.path = path
         self.inputs = {i.name: tuple(i.shape) for i in self.session.get_inputs()}
         self.outputs = {o.name: tuple(o.shape) for o in self.session.get_outputs()}

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,24 +148,40 @@ def check_providers() -> list[Finding]:
 
 
 def _try_provider(provider: str, name: str) -> Finding:
+    import numpy as np
     import onnxruntime as ort
+
+    from perception.backends.onnxruntime import load_gpu_libraries
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    missing = load_gpu_libraries(name.lower()) if name != "CPU" else ""
     try:
-        session = ort.InferenceSession(_TINY_MODEL, options, providers=[provider])
+        # without its own fallback, which tells stdout and lets a run that fails end well, on the CPU
+        session = ort.InferenceSession(_TINY_MODEL, options, providers=[provider], enable_fallback=0)
         active = session.get_providers()[0]
+        session.run(None, {"x": np.zeros(1, np.float32)})
     except Exception as error:
-        active, reason = "", str(error).strip().splitlines()[0][:160]
+        first = str(error).strip().splitlines()[0]
+        active, reason = "", re.sub(r"^/\S+:\d+ .*?\) ", "", first)[:160]  # source file and function come first
     else:
-        reason = f"fell back to {active}"
+        reason = missing or f"fell back to {active}"
     if active == provider:
         return Finding(name, "ok", "loads and runs")
     mend = {
         "CUDA": "pip install 'onnxruntime-gpu[cuda,cudnn]'   (brings CUDA's libraries)",
-        "Tensorrt": "pip install 'perception-pipeline[tensorrt]'",
+        "Tensorrt": f"pip install 'tensorrt{_linked_tensorrt()}'",
     }.get(name, "pip install --force-reinstall onnxruntime")
     return Finding(name, "missing" if name == "CPU" else "note", f"does not load: {reason}", mend)
+
+
+def _linked_tensorrt() -> str:
+    """Which major version ONNX Runtime's TensorRT provider is linked with, as `==10.*`; it takes no other."""
+    import onnxruntime as ort
+
+    libraries = [*(Path(ort.__file__).parent / "capi").glob("*onnxruntime_providers_tensorrt.*")]
+    found = [re.search(rb"nvinfer(?:\.so\.|_)(\d+)", library.read_bytes()) for library in libraries]
+    return next((f"=={match.group(1).decode()}.*" for match in found if match), "")
 
 
 def check_codecs() -> list[Finding]:

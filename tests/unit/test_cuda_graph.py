@@ -76,6 +76,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return found["session"]
 
     monkeypatch.setattr(backend_module, "_session", session)
+    monkeypatch.setattr(backend_module, "load_gpu_libraries", lambda device: "")
     monkeypatch.setattr(backend_module, "_cuda_present", lambda: found.get("gpu", True))
     monkeypatch.setattr(backend_module.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     return found
@@ -92,7 +93,8 @@ def test_only_the_first_provider_captures() -> None:
     cuda, cpu = provider_options("cuda", True)
     assert cuda == ("CUDAExecutionProvider", {"use_tf32": "0", "enable_cuda_graph": "1"}) and cpu[1] == {}
     tensorrt, cuda, _ = provider_options("tensorrt", True)
-    assert tensorrt[1] == {"trt_cuda_graph_enable": "1"} and "enable_cuda_graph" not in cuda[1]
+    assert tensorrt[1] == {"trt_cuda_graph_enable": "True"}, "its parser knows True and False alone"
+    assert "enable_cuda_graph" not in cuda[1]
     assert provider_options("cuda", False)[0][1] == {"use_tf32": "0"}
 
 
