@@ -134,8 +134,8 @@ class TensorRTBackend:
         self._graphs: dict[int, Any] = {}
 
     def _add_tensor(self, name: str) -> None:
-        is_input = self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
-        shape = tuple(self._engine.get_tensor_shape(name))
+        is_input = self._is_input(name)
+        shape = self._shape(name)
         dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
         full = (self.largest_batch, *shape[1:])
         size = prod(full) * dtype.itemsize
@@ -146,6 +146,32 @@ class TensorRTBackend:
         self._buffers[name] = _Buffer(host, host_address, device_address, is_input)
         fixed = tuple("N" if side < 0 else side for side in shape)
         (self.inputs if is_input else self.outputs)[name] = fixed
+
+    def _is_input(self, name: str) -> bool:
+        return self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, -1 for a free batch.
+
+        Sides of an output that follow from a computation may be unknown to the engine, which then says -1 as well;
+        its context knows them once the inputs have shapes.
+
+        Raises:
+            UserError: it does not know them either, so there can be no buffer.
+        """
+        shape = tuple(self._engine.get_tensor_shape(name))
+        if min(shape[1:], default=0) >= 0:
+            return shape
+        context = self._engine.create_execution_context()
+        for i in range(self._engine.num_io_tensors):
+            if self._is_input(other := self._engine.get_tensor_name(i)):
+                context.set_input_shape(other, (self.largest_batch, *tuple(self._engine.get_tensor_shape(other))[1:]))
+        known = tuple(context.get_tensor_shape(name))
+        if min(known[1:], default=0) < 0:
+            raise UserError(
+                f"{self.path}: {name} has no fixed shape {known}", "free batches alone", "export it again"
+            )
+        return (shape[0], *known[1:])
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One batch: named input arrays → named output arrays.

@@ -311,6 +311,26 @@ def test_a_network_that_cannot_be_captured_runs_kernel_by_kernel(engine: Path, c
         assert not other.memory
 
 
+def test_sides_that_only_a_context_knows_get_buffers_of_their_size(engine: Path, cuda: FakeCuda) -> None:
+    """TensorRT says -1 for sides that the graph computes; as sizes, two of them would make one tiny buffer."""
+    trt = fake_tensorrt(cuda)
+    loaded = trt.Runtime(None).deserialize_cuda_engine(PLAN)
+    loaded.get_tensor_shape = lambda name: (-1, -1, -1) if name == "boxes_xyxy" else SHAPES[name]
+
+    class Context(FakeContext):
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            return (self.batch, *SHAPES[name][1:])
+
+    loaded.create_execution_context = lambda: Context(cuda)
+    backend = TensorRTBackend(engine, modules=(trt, cuda))
+    assert backend.outputs["boxes_xyxy"] == ("N", 5, 4) and cuda.contexts[0].batches == [4]
+    assert backend.run({"images": np.ones((2, 32, 64, 3), np.uint8)})["boxes_xyxy"].shape == (2, 5, 4)
+    backend.close()
+    Context.get_tensor_shape = lambda self, name: (self.batch, -1, 4)  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="boxes_xyxy has no fixed shape"):
+        TensorRTBackend(engine, modules=(trt, cuda))
+
+
 def test_results_are_not_overwritten_by_the_next_batch(engine: Path, cuda: FakeCuda) -> None:
     backend = TensorRTBackend(engine, cuda_graph=False, modules=(fake_tensorrt(cuda), cuda))
     one = backend.run({"images": np.ones((1, 32, 64, 3), np.uint8)})["scores"]
