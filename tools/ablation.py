@@ -178,7 +178,7 @@ def _train(
 ) -> None:
     """One `perception train`, or the rest of one."""
     command = [sys.executable, "-m", "perception.cli.main", "train"]
-    if (run / "last.pt").exists():
+    if (run / "config.json").exists():  # killed before its first checkpoint, it begins again
         command += ["--resume", str(run)]
     else:
         command += [

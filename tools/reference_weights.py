@@ -153,7 +153,7 @@ def _train(options: Options, stage: Stage, before: Path | None, *more: str) -> P
     if has_ended(run):
         return last
     print(f"stage {stage.name}", file=sys.stderr, flush=True)
-    if last.exists():
+    if (run / "config.json").exists():  # killed before its first checkpoint, it begins again
         _perception("train", "--resume", str(run))
         return last
     steps = max(1, stage.steps // options.shorter)

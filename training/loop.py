@@ -180,7 +180,8 @@ def _train(
                 log.scores(progress.step, scores)
                 if progress.best_step == progress.step:
                     save_checkpoint(run / "best.pt", _state(learner, config, description, progress, scores))
-                    write_json(run / "results.json", summary(description, progress, scores, config, ended))
+                    # it has ended when its last checkpoint is written, too
+                    write_json(run / "results.json", summary(description, progress, scores, config, False))
         if log and (ended or progress.step % config.checkpoint_every == 0):
             save_checkpoint(run / "last.pt", _state(learner, config, description, progress, scores))
         if log:

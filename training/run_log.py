@@ -36,7 +36,7 @@ class RunLog:
         self.config, self.first_step = config, first_step
         _take_back(run / "metrics.jsonl", first_step)
         self.file = open(run / "metrics.jsonl", "a")  # noqa: SIM115 - open for the length of the run
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)  # it purges from there on
         self.mark = time.monotonic()
         self.sums: dict[str, float] = {}
         self.count = self.done = 0

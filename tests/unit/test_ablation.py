@@ -104,7 +104,7 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     done.write_text(json.dumps({"car_moderate": 7.0}))
     half = ablation.result_path(tmp_path / "out", "no mosaic", 1).parent
     half.mkdir()
-    (half / "last.pt").touch()
+    (half / "config.json").touch()  # killed, perhaps before its first checkpoint
     assert ablation.main(call) == 0
     assert len(commands) == 3, "base with seed 1 was done"
     assert commands[0][-2:] == ["--resume", str(half)]

@@ -52,7 +52,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     out = tmp_path / "runs"
     for name, ended in (("a", True), ("b", False)):  # a has ended, b was killed
         (out / name).mkdir(parents=True)
-        (out / name / "last.pt").touch()
+        (out / name / "config.json").touch()  # b had no checkpoint yet
         (out / name / "results.json").write_text(json.dumps({"ended": ended}))
     calls: list[list[str]] = []
 

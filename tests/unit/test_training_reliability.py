@@ -23,6 +23,7 @@ from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
 from training.checkpoint import load_checkpoint, load_network  # noqa: E402
 from training.models.network import Network  # noqa: E402
+from training.results import has_ended  # noqa: E402
 
 KILLED_IN_A_WRITE = """
 import os, signal, sys
@@ -125,6 +126,25 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(
     (unbroken / "results.json").unlink()
     loop.train(tiny(data), unbroken, resume=True)
     assert json.loads((unbroken / "results.json").read_text())["ended"], "killed just before its last file"
+
+
+def test_a_run_has_not_ended_before_its_last_checkpoint_is_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = loop.save_checkpoint
+
+    def killed(path: Path, state: dict[str, Any]) -> None:
+        if path.name == "last.pt" and state["step"] == 4:
+            raise KeyboardInterrupt
+        whole(path, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(tiny(data), tmp_path)
+    assert not has_ended(tmp_path), "tools would start the next stage from half a run"
+    loop.train(tiny(data), tmp_path, resume=True)
+    assert has_ended(tmp_path) and load_checkpoint(tmp_path / "last.pt")["step"] == 4
 
 
 def test_a_full_disk_in_the_log_is_a_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,32 @@ def test_the_board_shows_frames_with_truth_and_prediction(tmp_path: Path) -> Non
     assert {"train/class", "held_out/car_moderate", "held_out/road_max_f"} <= set(board.Tags()["scalars"])
 
 
+def test_the_board_of_a_resumed_run_shows_every_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    scored(monkeypatch, [10.0, 20.0, 30.0, 30.0, 40.0])
+    config = tiny(steps=4, evaluate_every=1, checkpoint_every=2)
+
+    def killed(step: int, *_: object) -> float:
+        if step == 3:
+            raise KeyboardInterrupt
+        return 1e-3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learning_rate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config, tmp_path / "run")  # the third step was recorded, and comes again
+    loop.train(config, tmp_path / "run", resume=True)
+    board = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    board.Reload()
+    assert [(event.step, event.value) for event in board.Scalars("held_out/score")] == [
+        (1, 10.0),
+        (2, 20.0),
+        (3, 30.0),
+        (4, 40.0),
+    ]
+
+
 def gradients(config: TrainConfig, changed: dict[str, Any]) -> tuple[dict[str, float], torch.Tensor]:
     """Losses and one weight's gradient of a first step."""
     torch.manual_seed(0)
