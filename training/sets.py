@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
             keep = tuple(i for i, drive in enumerate(drives) if drive not in held_out)
             known = folder if folder in WEIGHTS else "kitti/tracking"
             train.append(Subset(folder, tracking, keep, _weight(known, len(keep))))
-    road_root = _first(root, ("kitti/road", "road", "."), "training/gt_image_2")
+    road_root = _first(root, ("kitti/road", "road", "data_road", "."), "training/gt_image_2")
     if road_root is not None:
         kitti_road = KittiRoad(road_root)
         fold, folds = (data.fold, data.folds) if data.fold >= 0 else (data.road_fold, ROAD_FIFTHS)
@@ -171,7 +171,7 @@ def _kitti_object(root: Path, data: DataConfig) -> tuple[Subset | None, Subset, 
         held_drives = set(drive_folds(root, everything.names, drives, data.folds)[data.fold])
         names = _by_drive(everything.names, drives, held_drives)
     elif (root / "ImageSets/val.txt").exists():
-        names = {split: [n for n in read_split(root, split) if n in index] for split in ("train", "val")}
+        names = _by_split(root, index)
     elif drives:  # every fifth drive is held out
         known = [n for n in everything.names if n in drives]
         names = _by_drive(known, drives, set(sorted(set(drives.values()))[::HELD_OUT_DRIVES]))
@@ -189,6 +189,28 @@ def _kitti_object(root: Path, data: DataConfig) -> tuple[Subset | None, Subset, 
     held, train = (tuple(index[n] for n in names[split]) for split in ("val", "train"))
     objects = Subset("kitti/object", everything, held, 0.0) if held else None
     return objects, Subset("kitti/object", everything, train, _weight("kitti/object", len(train))), sides["val"]
+
+
+def _by_split(root: Path, known: Collection[str]) -> dict[str, list[str]]:
+    """Of `ImageSets/`, the frames that are there: there may be fewer than it names."""
+    names = {split: read_split(root, split) for split in ("train", "val")}
+    if both := set(names["train"]) & set(names["val"]):
+        raise UserError(
+            f"{root}/ImageSets: frame {min(both)} stands in train and in val ({len(both)} do)",
+            "every frame on one side only",
+        )
+    for split, members in names.items():
+        if not any(name in known for name in members):
+            log.warning(
+                "%s/ImageSets/%s.txt: of its %d frames none has picture and label here (there are %d, as %s), so %s",
+                root,
+                split,
+                len(members),
+                len(known),
+                min(known),
+                "nothing is held out" if split == "val" else "none is learnt from",
+            )
+    return {split: [name for name in members if name in known] for split, members in names.items()}
 
 
 def _by_drive(names: Sequence[str], drives: dict[str, str], held: set[str]) -> dict[str, list[str]]:

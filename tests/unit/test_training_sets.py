@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 from datasets.kitti_tracking import DRIVES, KittiTracking
+from perception.errors import UserError
 from training.config import DataConfig
 from training.sets import find_sets
 
@@ -29,6 +30,27 @@ def test_unknown_drives_are_told(root: Path, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING, "training.sets"):
         find_sets(DataConfig(root=root))
     assert "drives of the held-out object frames are not known" in caplog.text
+
+
+def test_a_frame_on_both_sides_of_the_split_is_a_sentence(root: Path) -> None:
+    make.write(root / "kitti/object/ImageSets/train.txt", "000000 000001 000002")
+    (root / "kitti/object/drives.json").unlink()
+    with pytest.raises(UserError, match=r"frame 000002 stands in train and in val \(1 do\)"):
+        find_sets(DataConfig(root=root))
+
+
+@pytest.mark.parametrize(("split", "so"), [("train", "none is learnt from"), ("val", "nothing is held out")])
+def test_a_split_of_other_names_is_told(root: Path, caplog: pytest.LogCaptureFixture, split: str, so: str) -> None:
+    make.write(root / f"kitti/object/ImageSets/{split}.txt", "2 3")
+    with caplog.at_level(logging.WARNING, "training.sets"):
+        find_sets(DataConfig(root=root))
+    assert f"{split}.txt: of its 2 frames none has picture and label" in caplog.text and so in caplog.text
+
+
+def test_the_road_zip_is_found_as_it_unpacks(tmp_path: Path) -> None:
+    make.kitti_object(tmp_path)
+    make.kitti_road(tmp_path / "data_road")
+    assert [subset.name for subset in find_sets(DataConfig(root=tmp_path)).train] == ["kitti/object", "kitti/road"]
 
 
 def test_tracking_frames_of_a_held_out_drive_are_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
