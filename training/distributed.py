@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from perception.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -51,12 +53,24 @@ def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes for the length of a block; nothing happens where there are none.
 
     A block that fails leaves without a word to the others: they may wait for us, and `torchrun` ends them.
+
+    Raises:
+        UserError: another process has gone.
     """
     if not launched() or dist.is_initialized():
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        if "by peer" not in str(error):  # gloo: closed or reset
+            raise
+        raise UserError(
+            f"process {rank()}: another process of this run has ended",
+            "all of them, to the end",
+            "what that one said; then the same command with --resume",
+        ) from None
     dist.barrier()
     dist.destroy_process_group()
 

@@ -5,6 +5,7 @@ Several processes: `torchrun --nproc-per-node 2 -m perception.cli.main train …
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         from training.config import PRESETS, TrainConfig
-        from training.distributed import launched_rank
+        from training.distributed import launched, launched_rank
         from training.folds import cross_validate
         from training.loop import train
     except ModuleNotFoundError as error:
@@ -77,20 +78,38 @@ def main(argv: Sequence[str]) -> int:
             "--data.root FOLDER, perception data fetch kitti-object --root FOLDER, or --data.no-real",
         )
     try:
-        if folds:
-            done, next_command = cross_validate(config, run, init), ""
-        else:
-            done = train(config, run, resume=resumed is not None, init=init)
-            next_command = f"\nnext: perception export {done}"
+        with nullcontext() if launched() else _sigterm_is_ctrl_c():  # torchrun's is final, and may find us in C++
+            if folds:
+                done, next_command = cross_validate(config, run, init), ""
+            else:
+                done = train(config, run, resume=resumed is not None, init=init)
+                next_command = f"\nnext: perception export {done}"
     except KeyboardInterrupt:
         if launched_rank() == 0 and (run / "config.json").exists():
-            print(f"go on with: perception train --resume {run}", file=sys.stderr)
+            command = "torchrun … -m perception.cli.main" if launched() else "perception"
+            print(f"go on with: {command} train --resume {run}", file=sys.stderr)
         raise
     if launched_rank() == 0:
         print(f"done: {done}{next_command}")
         if not folds:
             print(f"curves: tensorboard --logdir {run}", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a run in order, too, and the command that goes on is told."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _given(argv: Sequence[str], option: str) -> str | None:

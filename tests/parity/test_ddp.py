@@ -25,6 +25,7 @@ from ddp_worker import STEPS, STOP, config, double_precision, losses_of_run, sha
 from training_runs import kitti  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
+from training import distributed  # noqa: E402
 from training.checkpoint import load_checkpoint  # noqa: E402
 
 
@@ -124,3 +125,23 @@ def test_batch_norm_over_ranks_is_batch_norm_where_there_is_one() -> None:
     ours, theirs = BatchNormOverRanks(3), torch.nn.BatchNorm2d(3)
     assert torch.equal(ours(x), theirs(x))
     assert np.allclose(ours.running_var, theirs.running_var)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        (
+            "[pair.cc:561] Connection closed by peer [127.0.0.1]:31419",
+            UserError,
+            "another process of this run has ended",
+        ),
+        ("shapes differ", RuntimeError, "^shapes differ$"),
+    ],
+)
+def test_a_process_that_has_gone_is_a_sentence_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, text: str, kind: type[Exception], says: str
+) -> None:
+    monkeypatch.setattr(distributed, "launched", lambda: True)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend: None)
+    with pytest.raises(kind, match=says), distributed.process_group(torch.device("cpu")):
+        raise RuntimeError(text)

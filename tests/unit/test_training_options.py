@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,12 +188,16 @@ def test_a_resumed_run_may_change_its_machine_and_nothing_else(
     assert json.loads((run / "results.json").read_text())["steps"] == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_names_the_command_that_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        assert signal.getsignal(number) is not signal.SIG_DFL, "it would end these tests"
+        signal.raise_signal(number)
 
     monkeypatch.setattr(loop, "train_step", stopped)
+    before = signal.getsignal(number)
     assert main(["train", "--out", str(tmp_path / "run"), *TINY]) == 130
     assert f"go on with: perception train --resume {tmp_path / 'run'}\n" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
