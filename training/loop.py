@@ -135,7 +135,7 @@ def _train(
     description = describe(config, sets, init)
     if sets is not None and config.data.cache is not None:
         sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
-    goes_on = resume and (run / "last.pt").exists()
+    goes_on = from_first(resume and (run / "last.pt").exists())  # then a node without the folder can't start anew
     learner = _learner(config, device, init, make, goes_on)
     progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt") if goes_on else Progress()
     ended = progress.step >= config.steps or 0 < config.patience <= progress.scorings_since
@@ -244,7 +244,7 @@ def train_step(
     scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[dict[str, float], float]:
     """One optimiser step: losses by name, of the batch of all processes, and the length of the gradient before it
-    was cut, without the one-to-one head's. A gradient that is no number changes no weight."""
+    was cut, without the one-to-one head's, unless that is no number. Such a gradient changes no weight."""
     network: Any = model.module if isinstance(model, DistributedDataParallel) else model
     model.train()
     scaler = scaler or torch.amp.GradScaler("cuda", enabled=False)
@@ -254,12 +254,13 @@ def train_step(
     sums: dict[str, float] = {}
     optimiser.zero_grad(set_to_none=True)
     for part in parts:
-        with torch.autocast(batch.images.device.type, precision, enabled=precision is not torch.float32):
-            outputs = model(part.images)
-        losses = network.loss(outputs, part.targets, part.masks, size_hw)
-        total = torch.stack(list(losses.values())).sum() / len(parts)
         alone = isinstance(model, DistributedDataParallel) and part is not parts[-1]
+        # around the forward pass too, which decides whether the backward pass talks to other processes
         with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            with torch.autocast(batch.images.device.type, precision, enabled=precision is not torch.float32):
+                outputs = model(part.images)
+            losses = network.loss(outputs, part.targets, part.masks, size_hw)
+            total = torch.stack(list(losses.values())).sum() / len(parts)
             scaler.scale(total).backward()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(parts)
@@ -272,7 +273,7 @@ def train_step(
     if torch.isfinite(norm + norm_single) or scaler.is_enabled():  # the scaler looks for itself, and scales less then
         scaler.step(optimiser)
     scaler.update()
-    return sums, float(norm)
+    return sums, float(norm if torch.isfinite(norm_single) else norm_single)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
