@@ -156,8 +156,8 @@ def _build(
     options.add_optimization_profile(profile)
     cache_path = _cache_path(engine_path, key)
     cache = options.create_timing_cache(cache_path.read_bytes() if cache_path.exists() else b"")
-    # a cache of another machine is refused by TensorRT itself; then the build starts from nothing
-    if not options.set_timing_cache(cache, False):
+    # a cache that is broken or of another machine is refused by TensorRT itself; then the build starts from nothing
+    if cache is None or not options.set_timing_cache(cache, False):
         cache = options.create_timing_cache(b"")
         options.set_timing_cache(cache, False)
     options.progress_monitor = monitor = _monitor(trt, say)

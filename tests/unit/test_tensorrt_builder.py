@@ -181,6 +181,23 @@ def test_a_cache_of_another_machine_is_left_aside(file: Path) -> None:
     assert trt.builds == 1
 
 
+def test_a_broken_cache_is_left_aside(file: Path) -> None:
+    """TensorRT makes no cache of it at all."""
+
+    class Picky(FakeTensorRT):
+        def _config(self) -> Any:
+            config, given = super()._config(), []
+            whole, attach = config.create_timing_cache, config.set_timing_cache
+            config.create_timing_cache = lambda data: None if data else whole(data)
+            config.set_timing_cache = lambda cache, ignore: given.append(cache.serialize()) or attach(cache, ignore)
+            return config
+
+    (file.parent / "tensorrt-11.4.0.106-nvidia-h200.timing").write_bytes(b"broken")
+    trt = Picky()
+    build_engine(file, None, None, modules=(trt, None))
+    assert trt.builds == 1
+
+
 def test_a_compatibility_that_this_tensorrt_lacks_is_a_sentence(file: Path) -> None:
     """SAME_COMPUTE_CAPABILITY is not in TensorRT 10.3."""
     old = FakeTensorRT("10.3.0")
