@@ -130,7 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     names = options.variants or tuple(VARIANTS)
     options = replace(options, root=options.root.resolve(), out=options.out.resolve())
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        shlex.split(options.more)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        mistake = f"{options.out}: {error.strerror}" if isinstance(error, OSError) else f"--more: {error}"
+        print(mistake, file=sys.stderr)
+        return 2
     for seed in () if options.table else options.seeds:
         for name in names:
             if result_path(options.out, name, seed).exists():
@@ -140,6 +146,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _run(options, name, seed)
             except subprocess.CalledProcessError as error:  # `perception train` has said why
                 return error.returncode
+            except KeyboardInterrupt:
+                print("the same command goes on with what is missing", file=sys.stderr)
+                return 130
+            except UserError as error:
+                print(error, file=sys.stderr)
+                return 2
             write(options.out / "table.md", table(read_results(options.out)))
     print(table(read_results(options.out)))
     return 0
@@ -200,6 +212,8 @@ def root_without(options: Options, folders: tuple[str, ...]) -> Path:
     """The data without some of its folders: a tree of links to the rest."""
     if not folders:
         return options.root
+    if not options.root.is_dir():
+        raise UserError(f"{options.root}: no such folder", "the data", "--root FOLDER")
     made = options.out / ("data-without-" + "-".join(folder.replace("/", "_") for folder in folders))
 
     def link(source: Path, target: Path) -> None:

@@ -40,9 +40,14 @@ def main() -> int:
             texts = {name: file.read(name).decode() for name in file.namelist() if WANTED.fullmatch(name)}
     except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         parser.error(f"{options.labels}: {error}; expected KITTI's labels as a zip")
+    if not any(name.startswith("training/label_2/") for name in texts):
+        parser.error(f"{options.labels}: holds no training/label_2/000000.txt; expected KITTI's labels as a zip")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         parser.error(f"{options.out}: is there already; expected an empty or new folder")
-    make(options.out, texts, ROAD_FRAMES)
+    try:
+        make(options.out, texts, ROAD_FRAMES)
+    except OSError as error:
+        parser.error(f"{options.out}: {error.strerror}; expected a folder with room, on a disk that has hard links")
     objects = sum(name.startswith("training/label_2/") for name in texts)
     print(f"{options.out}: {objects} object frames, {sum(ROAD_FRAMES.values())} road frames")
     return 0

@@ -123,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from perception.errors import UserError
 
     options = tyro.cli(Options, args=argv, prog="python -m tools.reference_weights", description=__doc__)
+    if options.shorter < 1:
+        print(UserError(f"--shorter {options.shorter}", "1 or more"), file=sys.stderr)
+        return 2
     try:
         before: Path | None = None
         for stage in STAGES:
@@ -141,6 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except subprocess.CalledProcessError as error:  # it has said why
         return error.returncode
+    except KeyboardInterrupt:
+        print("the same command goes on", file=sys.stderr)
+        return 130
     return max(answers)
 
 

@@ -226,6 +226,31 @@ def test_an_unknown_variant_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no EMA" in capsys.readouterr().err
 
 
+def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for arguments, said in (
+        (["--out", str(tmp_path / "file/out")], "file/out: Not a directory"),
+        (["--out", str(tmp_path / "out"), '--more=--a "'], "--more: No closing quotation"),
+        (
+            ["--out", str(tmp_path / "out"), "--root", str(tmp_path / "gone"), "--variants", "no mask sets"],
+            "gone: no such",
+        ),
+    ):
+        assert ablation.main(arguments) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_study_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation.subprocess, "run", stopped)
+    assert ablation.main(["--root", str(tmp_path), "--out", str(tmp_path / "out"), "--variants", "base"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 def test_a_run_that_fails_ends_the_study_with_its_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A folder without data: the sentence is that of `perception train`, and nothing is added to it."""
     arguments = ["--root", str(tmp_path / "nothing"), "--out", str(tmp_path / "out"), "--steps", "1"]

@@ -97,6 +97,18 @@ def test_a_stage_that_fails_ends_the_chain(tmp_path: Path, monkeypatch: pytest.M
     assert reference.main(["--out", str(tmp_path)]) == 1 and len(calls) == 1
 
 
+def test_ctrl_c_and_a_mistake_are_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", stopped)
+    assert reference.main(["--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert reference.main(["--out", str(tmp_path), "--shorter", "0"]) == 2
+
+
 def test_the_options_of_every_stage_are_options():
     """Parsed as `perception train` parses them, without training."""
     import tyro

@@ -86,20 +86,33 @@ def test_shards_are_disjoint_and_whole(root: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("labels.zip", "expected KITTI's labels as a zip"), ("whole.zip", "new folder")]
+    ("name", "out", "said"),
+    [
+        ("labels.zip", "new", "expected KITTI's labels as a zip"),
+        ("empty.zip", "new", "holds no training/label_2"),
+        ("whole.zip", ".", "new folder"),
+        ("whole.zip", "empty.zip/new", "expected a folder with room"),
+    ],
 )
 def test_what_the_made_up_set_cannot_be_made_of(
-    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    out: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A file that is no zip, and a folder with something in it, which is left as it is."""
+    """No zip, no labels in it, a folder with something in it, which is left as it is, and no folder."""
     (tmp_path / "labels.zip").write_text("no zip")
-    zipfile.ZipFile(tmp_path / "whole.zip", "w").close()
-    arguments = ["--labels", str(tmp_path / name), "--out", str(tmp_path)]
+    zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as file:
+        file.writestr("training/label_2/000000.txt", ROW)
+    arguments = ["--labels", str(tmp_path / name), "--out", str(tmp_path / out)]
     monkeypatch.setattr("sys.argv", ["made_up_kitti", *arguments])
     with pytest.raises(SystemExit, match="2"):
         made_up_kitti.main()
     assert said in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.zip", "whole.zip"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.zip", "labels.zip", "whole.zip"]
 
 
 @pytest.mark.parametrize(
