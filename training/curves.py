@@ -21,7 +21,7 @@ def draw_curves(run: Path) -> Path:
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     for name in losses[0] if losses else ():
         if name not in NOT_LOSSES:
-            left.plot([r["step"] for r in losses], [r[name] for r in losses], label=name)
+            left.plot([r["step"] for r in losses], [r.get(name, float("nan")) for r in losses], label=name)
     left.set(xlabel="step", ylabel="weighted loss", yscale="log", title="training")
     for name in ("car_easy", "car_moderate", "car_hard", "pedestrian_moderate", "cyclist_moderate", "road_max_f"):
         points = [(r["step"], r[name]) for r in scores if name in r]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -39,7 +40,8 @@ class RunLog:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)  # it purges from there on
         self.mark = time.monotonic()
         self.sums: dict[str, float] = {}
-        self.count = self.done = 0
+        self.counts: dict[str, int] = {}
+        self.done = 0
         self.seconds = self.waited = 0.0
         self.scoring = 0.0
 
@@ -50,8 +52,9 @@ class RunLog:
     def step(self, progress: Progress, losses: dict[str, float], norm: float, rate: float, waited: float) -> Progress:
         """Note one step; write the mean of every fifty. Returns the progress with the time it took."""
         for name, value in {**losses, "gradient": norm}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
+            if math.isfinite(value):  # fp16's scale is found by overflows: one would be the mean, and no JSON
+                self.sums[name] = self.sums.get(name, 0.0) + value
+                self.counts[name] = self.counts.get(name, 0) + 1
         self.done += 1
         now = time.monotonic()
         spent, self.mark = now - self.mark, now
@@ -63,7 +66,7 @@ class RunLog:
         return progress
 
     def _record(self, progress: Progress, rate: float) -> None:
-        means = {name: total / self.count for name, total in self.sums.items()}
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
         record: dict[str, Any] = {
             "step": progress.step,
             **{name: round(value, 4) for name, value in means.items()},
@@ -86,7 +89,7 @@ class RunLog:
             file=sys.stderr,
             flush=True,
         )
-        self.sums, self.count = {}, 0
+        self.sums, self.counts = {}, {}
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """Note the scores on the held-out frames."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from training.config import DataConfig, TrainConfig  # noqa: E402
 from training.data import Batch, PictureStream, collate  # noqa: E402
 from training.models.heads.detection import DetectionConfig, DetectionTargets  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network  # noqa: E402
+from training.results import Progress  # noqa: E402
+from training.run_log import RunLog  # noqa: E402
 
 SMALL = DataConfig(real=False, synthetic_share=1.0, crop_hw=(64, 128), validation_hw=(64, 192), workers=0)
 CONFIG = TrainConfig(steps=4, batch=4, data=SMALL, warmup_steps=2, threads=1, device="cpu")
@@ -127,6 +130,17 @@ def test_parts_of_a_batch_are_summed_before_processes_talk(network: Network, bat
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     finally:
         dist.destroy_process_group()
+
+
+def test_an_overflow_does_not_spoil_the_log(tmp_path: Path) -> None:
+    """Infinity is no JSON, and one such step would hide the gradients of the other 49."""
+    log = RunLog(tmp_path, CONFIG, 0)
+    for number, norm in enumerate((float("inf"), 2.0, float("nan"), 4.0), 1):
+        log.step(Progress(step=number), {"class": 1.0}, norm, 0.1, 0.0)
+    log.close()
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    record = json.loads(line, parse_constant=pytest.fail)
+    assert record["gradient"] == 3.0 and record["class"] == 1.0
 
 
 def test_a_node_without_the_run_folder_does_not_start_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
