@@ -406,7 +406,10 @@ class Pipeline:
                 "perception export CHECKPOINT",
             )
         fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
-        return min(len(self.sources), self.config.batch, fixed or self.config.batch)
+        profile = getattr(
+            self.backend, "largest_batch", self.config.batch
+        )  # of an engine, where any up to it will do
+        return min(len(self.sources), self.config.batch, fixed or profile)
 
     @staticmethod
     def _depths(tracks: tuple[Track, ...], detections: Detections) -> F32 | None:

@@ -438,6 +438,17 @@ def test_a_model_with_a_fixed_batch_of_one_is_run_one_by_one() -> None:
     assert sizes == [1, 1, 1, 1]
 
 
+def test_an_engine_is_never_given_more_than_its_profile_holds() -> None:
+    """Its batch is free, as its inputs say, and yet no larger than the one it was built for."""
+    backend = ReplayBackend(SPEC, [CAR])
+    sources = [Script([0], name) for name in "abc"]
+    assert Pipeline(sources, (backend, SPEC))._most_in_a_batch() == 3
+    backend.largest_batch = 1  # type: ignore[attr-defined]
+    assert Pipeline(sources, (backend, SPEC))._most_in_a_batch() == 1
+    backend.inputs, backend.largest_batch = {"images": (2, 96, 320, 3)}, 2  # type: ignore[attr-defined]
+    assert Pipeline(sources, (backend, SPEC))._most_in_a_batch() == 2
+
+
 def test_large_pictures_wait_in_small_numbers_and_get_more_time() -> None:
     """Eight 8K pictures before each sink would be 800 MB."""
     sink = Keep()
