@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,8 @@ def load_gpu_libraries(device: str) -> str:
     with contextlib.redirect_stdout(said):  # it prints its complaints
         ort.preload_dlls()
     if device == "tensorrt":
+        # fp32 is fp32 here too: this provider has no option for it (microsoft/onnxruntime#26029)
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         with contextlib.suppress(ImportError, OSError):
             importlib.import_module("tensorrt")
     return "; ".join(line for line in said.getvalue().splitlines() if line.startswith("Failed"))

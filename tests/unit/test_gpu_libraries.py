@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         backend_module.ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     monkeypatch.setattr(backend_module, "_cuda_present", lambda: True)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # put back afterwards, whoever sets it
     return found
 
 
@@ -82,6 +84,20 @@ def test_onnx_runtimes_own_fallback_is_off(file: Path, calls: list[Any]) -> None
     with pytest.raises(UserError, match="Please install TensorRT"):
         OnnxRuntimeBackend(file, "tensorrt")
     assert [call[1] for call in calls if call != "libraries"] == [{"enable_fallback": 0}] * 3
+
+
+def test_tensorrts_provider_keeps_fp32_unless_the_user_says_otherwise(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CUDA provider has an option for it; this one listens to the environment alone."""
+    for before, after in ((None, "0"), ("1", "1")):
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", before or "")
+        if before is None:
+            monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+        load_gpu_libraries("cuda")
+        assert os.environ.get("NVIDIA_TF32_OVERRIDE") == before
+        load_gpu_libraries("tensorrt")
+        assert os.environ["NVIDIA_TF32_OVERRIDE"] == after
 
 
 def test_a_broken_file_is_a_sentence_on_a_machine_with_a_gpu_too(file: Path, calls: list[Any]) -> None:
