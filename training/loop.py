@@ -299,7 +299,7 @@ def choose_device(name: str) -> torch.device:
     """ "auto" takes CUDA where it works. Under `torchrun` each process takes the GPU of its number on its machine.
 
     Raises:
-        UserError: CUDA was asked for and is not there, or there are more processes than GPUs.
+        UserError: CUDA was asked for and is not there, it cannot compute, or there are more processes than GPUs.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -310,8 +310,18 @@ def choose_device(name: str) -> torch.device:
         raise UserError(
             f"process {local_rank()} of this machine finds {count} GPUs", "one GPU each", f"--nproc-per-node {count}"
         )
-    torch.cuda.set_device(local_rank())
-    return torch.device("cuda", local_rank())
+    device = torch.device("cuda", local_rank())
+    try:
+        torch.cuda.set_device(device)
+        torch.zeros(1, device=device).add_(1)
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:  # no kernels for a GPU of its age, or others have it for themselves
+        raise UserError(
+            f"{device} is there and cannot be used ({(str(error).splitlines() or ['no reason given'])[0]})",
+            "a GPU that this torch has kernels for, with memory to spare",
+            "nvidia-smi, a torch for this GPU, or --device cpu",
+        ) from None
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

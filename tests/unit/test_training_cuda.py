@@ -132,6 +132,21 @@ def test_parts_of_a_batch_are_summed_before_processes_talk(network: Network, bat
         dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_gpu_that_cannot_compute_is_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch counts GPUs that it has no kernels for as available; the first operation tells."""
+
+    def fails(device: Any) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", fails)
+    with pytest.raises(UserError, match=r"cuda:0 is there and cannot be used .*on the device\)\n.*\n.*--device cpu"):
+        loop.choose_device(name)
+    assert loop.choose_device("cpu").type == "cpu"
+
+
 def test_an_overflow_does_not_spoil_the_log(tmp_path: Path) -> None:
     """Infinity is no JSON, and one such step would hide the gradients of the other 49."""
     log = RunLog(tmp_path, CONFIG, 0)
