@@ -85,9 +85,12 @@ def train(
             run.mkdir(parents=True, exist_ok=True)
             with alone_in(run) if rank() == 0 else nullcontext():
                 return _train(config, run, resume, init, device, make, score or evaluate)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        text = str(error) or "no memory"
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in text:
+            raise  # that text is all that torch gives on a CPU
         raise UserError(
-            f"the memory of {device} is too small ({str(error).splitlines()[0]})",
+            f"the memory of {device} is too small ({text.splitlines()[0]})",
             "room for the pictures of a step",
             "--accumulate 4, a smaller --batch or --data.crop-hw; checkpoints already written are untouched",
         ) from None

@@ -182,12 +182,31 @@ def test_a_run_folder_that_cannot_be_written_is_a_sentence(data: Path, tmp_path:
             loop.train(tiny(data), run)
 
 
-def test_too_little_memory_is_a_sentence(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore lines"), r"allocate 9 GiB\."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "9 bytes"),
+        (MemoryError(), "no memory"),
+    ],
+)
+def test_too_little_memory_is_a_sentence(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
     def too_large(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore lines")
+        raise error
 
     monkeypatch.setattr(loop, "train_step", too_large)
-    with pytest.raises(UserError, match=r"Tried to allocate 9 GiB\.\)\n.*\n.*--accumulate"):
+    with pytest.raises(UserError, match=said + r"\)\n.*\n.*--accumulate"):
+        loop.train(tiny(data), tmp_path)
+
+
+def test_other_failures_keep_their_traceback(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(loop, "train_step", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
         loop.train(tiny(data), tmp_path)
 
 
