@@ -85,10 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options = tyro.cli(Options, args=argv, prog="python -m tools.self_labels", description=__doc__)
     try:
+        if not 0 < options.least_score < 1:
+            raise UserError(f"--least-score {options.least_score}", "a score between 0 and 1", "--least-score 0.3")
         counts = write_labels(options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\nrows already written stay in {options.out}; the same command begins again", file=sys.stderr)
+        return 130
     except OSError as error:
         print(
             UserError(f"{options.out}: {error.strerror}", "a folder that can be written", "--out DIR"),

@@ -133,6 +133,17 @@ def object_scores(
     return scores
 
 
+def check_held_out(sets: TrainingSets, readers: int = 0) -> None:
+    """Read this process's held-out frames once: a broken one is told now, not at the first scoring.
+
+    Raises:
+        UserError: a picture or a label that cannot be read.
+    """
+    for subset in (sets.objects, sets.road):
+        for _ in my_samples(subset, readers) if subset is not None else ():
+            pass
+
+
 def my_samples(subset: Subset, readers: int) -> Iterator[tuple[int, Sample]]:
     """This process's frames with their places in the subset, read ahead by so many threads."""
     mine = range(rank(), len(subset.indices), world())

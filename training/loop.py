@@ -27,7 +27,7 @@ from training.config import TrainConfig
 from training.curves import draw_curves
 from training.data import Batch, batches
 from training.distributed import from_first, local_rank, process_group, rank, synchronise_batch_norm, total, world
-from training.evaluate import evaluate
+from training.evaluate import check_held_out, evaluate
 from training.lock import alone_in
 from training.models.network import ModelConfig, Network
 from training.results import Progress, describe, has_ended, summary, warn_of_other_data, write_json
@@ -145,7 +145,11 @@ def _train(
     if ended and has_ended(run):  # nothing is left to do: commit and data of its record stay those it was made with
         load_checkpoint(run / "best.pt")
         return run / "best.pt"
+    if sets is not None:
+        check_held_out(sets, config.data.workers)
     if rank() == 0:
+        if sets is not None:
+            print(sets.told(), file=sys.stderr, flush=True)
         warn_of_other_data(run, description)
         write_json(run / "config.json", description)
     log = RunLog(run, config, progress.step) if rank() == 0 else None

@@ -84,6 +84,13 @@ class TrainingSets:
         train = (replace(s, source=CachedSource(s.source, folder, width, limit_bytes)) for s in self.train)
         return replace(self, train=tuple(train))
 
+    def told(self) -> str:
+        """One line for whoever started the run: what it learns from, and what it is judged by."""
+        learnt = ", ".join(f"{subset.name} {len(subset.indices)}" for subset in self.train)
+        held_out = ((self.objects, "frames with boxes"), (self.road, "frames with road"))
+        held = " and ".join(f"{len(s.indices)} {what}" for s, what in held_out if s is not None)
+        return f"learns from {learnt}; judged by {held or 'nothing, for nothing is held out'}"
+
     def _all(self) -> Iterator[Subset]:
         yield from self.train
         yield from (subset for subset in (self.objects, self.road) if subset is not None)

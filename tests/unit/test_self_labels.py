@@ -138,3 +138,6 @@ def test_the_command_writes_a_file_for_every_picture(tmp_path: Path, capsys: pyt
     in_the_way = str(tmp_path / "a.pt")
     assert main([*arguments, "--root", str(tmp_path / "data"), "--out", in_the_way]) == 2
     assert capsys.readouterr().err.startswith(in_the_way)
+    capsys.readouterr()
+    assert main([*arguments, "--root", str(tmp_path / "data"), "--least-score", "7"]) == 2
+    assert "--least-score 7" in capsys.readouterr().err

@@ -234,6 +234,19 @@ def test_two_processes_do_not_train_in_one_folder(data: Path, tmp_path: Path) ->
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 4
 
 
+def test_a_broken_held_out_frame_is_told_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = kitti(tmp_path / "data")
+    loop.train(tiny(root, steps=2, evaluate_every=2), tmp_path / "whole")
+    assert "learns from kitti/object 7; judged by 5 frames with boxes" in capsys.readouterr().err
+    broken = root / "kitti/object/training/image_2/000011.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"000011\.png"):
+        loop.train(tiny(root, steps=2, evaluate_every=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match="no labelled pictures"):
@@ -349,11 +362,15 @@ def test_pictures_that_are_all_broken_end_the_run_with_a_sentence(tmp_path: Path
     assert "Traceback" not in str(raised.value)
 
 
-def test_a_broken_held_out_picture_is_a_sentence(tmp_path: Path) -> None:
+def test_a_held_out_picture_that_breaks_in_mid_run_is_a_sentence(tmp_path: Path) -> None:
     root = kitti(tmp_path / "data")
-    (root / "kitti/object/training/image_2/000011.png").write_bytes(b"")
+
+    def score(*arguments: Any) -> dict[str, float]:
+        (root / "kitti/object/training/image_2/000011.png").write_bytes(b"")
+        return loop.evaluate(*arguments)
+
     with pytest.raises(UserError, match=r"000011\.png"):
-        loop.train(tiny(root), tmp_path / "run")
+        loop.train(tiny(root), tmp_path / "run", score=score)
     assert load_checkpoint(tmp_path / "run/last.pt")["step"] == 2, "what was learnt before the scoring is kept"
 
 
