@@ -18,7 +18,7 @@ from training.models.network import ModelConfig, Network  # noqa: E402
 from training.sets import TrainingSets  # noqa: E402
 
 TINY = ModelConfig(channels=16)
-STAGES = (*reference.STAGES, *reference.ENDS, reference.LAST)
+STAGES = (*reference.STAGES, *reference.ENDS, reference.LAST, *reference.LONG)
 
 
 def checkpoint(path: Path, seed: int, config: ModelConfig = TINY) -> Network:
@@ -69,17 +69,19 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     assert c[c.index("--steps") + 1] == "15"
     folder = {stage.name: out / stage.name / "last.pt" for stage in STAGES}
     ends, last = [folder[stage.name] for stage in reference.ENDS], folder[reference.LAST.name]
-    mean, wide, kitti = (out / name / "mean.pt" for name in ("mean-h", "mean-e-f-g", "mean-h-i"))
-    means = [ends, [folder[name] for name in reference.MEAN_OF], [mean, last]]
+    long = [folder[stage.name] for stage in reference.LONG]
+    mean, half, later, shipped = (out / name / "mean.pt" for name in ("mean-h", "mean-h-i", "mean-j", "mean-h-i-j"))
+    means = [ends, [mean, last], long, [half, later]]
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
     trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
     (look,) = (call for call in calls if call[0] == "tools.self_labels")
     assert look[look.index("--checkpoint") + 1] == str(folder["g"])
-    for call, path in zip(trained, [*ends, last], strict=True):
+    before = {**dict.fromkeys(ends, folder["g"]), last: mean, **dict.fromkeys(long, half)}
+    for call, (path, init) in zip(trained, before.items(), strict=True):
         assert call[call.index("--out") + 1] == str(path.parent)
-        assert call[call.index("--init") + 1] == str(folder["g"] if path in ends else mean)
+        assert call[call.index("--init") + 1] == str(init)
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
-    assert [call[0:2] for call in calls[-2:]] == [["export", str(kitti)], ["export", str(wide)]]
+    assert [call[0:2] for call in calls[-2:]] == [["export", str(shipped)]] * 2
     calls.clear()
     folder["h53"].parent.mkdir()
     reference.main(["--out", str(out), "--root", str(tmp_path)])
