@@ -94,8 +94,8 @@ LAST = Stage(  # the road is far from learnt by then, even on the frames that ar
     " --augment.centre-on-object 0.5 --augment.mosaic 0 --augment.native-width 1242 --augment.scale-min 0.6"
     " --augment.off-for-last 0.3 --model.detection.distance",
 )
-"""From the mean of the ends, with the same labels. Then the mean of before and after is taken (as in WiSE-FT, Wortsman et
-al. 2022): after it the road is better and all else a little worse."""
+"""From the mean of the ends, with the same labels. Then the mean of before and after is taken (as in WiSE-FT, Wortsman
+et al. 2022): after it the road is better and all else a little worse."""
 
 LONG = tuple(
     Stage(
@@ -107,7 +107,7 @@ LONG = tuple(
     )
     for seed in (71, 72)
 )
-"""Once more crops from that mean, in two seeds with a heavy road. Their mean is averaged with what they began with."""
+"""More crops from that mean, in two seeds with a heavy road. Their mean is averaged with what they began with."""
 
 
 @dataclass(frozen=True)
