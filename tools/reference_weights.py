@@ -94,7 +94,7 @@ LAST = Stage(  # the road is far from learnt by then, even on the frames that ar
     " --augment.centre-on-object 0.5 --augment.mosaic 0 --augment.native-width 1242 --augment.scale-min 0.6"
     " --augment.off-for-last 0.3 --model.detection.distance",
 )
-"""From the mean of the ends, with the same labels. Then the mean of before and after is taken (as in WiSE-FT, Wortsman
+"""From the mean of the ends, with the same labels. Then the mean of before and after is taken (WiSE-FT, Wortsman
 et al. 2022): after it the road is better and all else a little worse."""
 
 LONG = tuple(
