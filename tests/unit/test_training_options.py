@@ -197,7 +197,12 @@ def test_ctrl_c_names_the_command_that_goes_on(
         signal.raise_signal(number)
 
     monkeypatch.setattr(loop, "train_step", stopped)
-    before = signal.getsignal(number)
-    assert main(["train", "--out", str(tmp_path / "run"), *TINY]) == 130
-    assert f"go on with: perception train --resume {tmp_path / 'run'}\n" in capsys.readouterr().err
-    assert signal.getsignal(number) is before
+    # a job in the background of a shell has SIGINT ignored, and so would these tests
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        before = signal.getsignal(number)
+        assert main(["train", "--out", str(tmp_path / "run"), *TINY]) == 130
+        assert f"go on with: perception train --resume {tmp_path / 'run'}\n" in capsys.readouterr().err
+        assert signal.getsignal(number) is before
+    finally:
+        signal.signal(signal.SIGINT, inherited)
