@@ -158,7 +158,7 @@ def open_frames(
     taken = {(item[0].root, item[1]) for item in without.chosen} if isinstance(without, KittiFrames) else set()
     held_drives = _held_drives(data / "kitti/object")
     chosen: list[tuple[KittiSet, int]] = []
-    for root in (data / "kitti/object", data / "kitti/tracking", data / "kitti/road", data):
+    for root in (data / "kitti/object", data / "kitti/tracking", data / "kitti/road", data / "data_road", data):
         for dataset, held in _kitti(root, held_drives):
             free = [i for i in range(len(dataset)) if _belongs(i in held, split) and (dataset.root, i) not in taken]
             chosen += [(dataset, free[i]) for i in _spread(len(free), count)]

@@ -19,7 +19,7 @@ def draw_curves(run: Path) -> Path:
     losses = [r for r in records if "rate" in r]
     scores = [r for r in records if "score" in r]
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    for name in losses[0] if losses else ():
+    for name in dict.fromkeys(name for record in losses for name in record):
         if name not in NOT_LOSSES:
             left.plot([r["step"] for r in losses], [r.get(name, float("nan")) for r in losses], label=name)
     left.set(xlabel="step", ylabel="weighted loss", yscale="log", title="training")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from perception.errors import UserError
 
 
 @contextmanager
-def alone_in(run: Path) -> Iterator[None]:
+def alone_in(run: Path, made: bool = False) -> Iterator[None]:
     """Hold `run/lock` for the length of a block. The system lets go of it whatever ends this process.
 
-    A folder in which the block has written nothing is removed: a run that never began leaves none.
+    A run that never began leaves nothing: neither the lock nor, where it was `made` for this run, the folder.
 
     A POSIX record lock: loader processes do not inherit it, so one that outlives us holds nothing up. Where the file
     system or the platform has no locks, nothing is held.
@@ -38,6 +38,8 @@ def alone_in(run: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if [path.name for path in run.iterdir()] == ["lock"]:
-                (run / "lock").unlink()
-                run.rmdir()
+            with suppress(OSError):  # what goes wrong in the block is what is told
+                if [path.name for path in run.iterdir()] == ["lock"]:
+                    (run / "lock").unlink()
+                    if made:
+                        run.rmdir()

@@ -82,8 +82,9 @@ def train(
     try:
         with writes_to(run), process_group(device):
             _check_parts(config)
+            made = not run.exists()
             run.mkdir(parents=True, exist_ok=True)
-            with alone_in(run) if rank() == 0 else nullcontext():
+            with alone_in(run, made) if rank() == 0 else nullcontext():
                 return _train(config, run, resume, init, device, make, score or evaluate)
     except (RuntimeError, MemoryError) as error:
         text = str(error) or "no memory"
@@ -147,6 +148,7 @@ def _train(
         return run / "best.pt"
     if sets is not None:
         check_held_out(sets, config.data.workers)
+        total(0, device)  # no process begins where another has found a broken frame
     if rank() == 0:
         if sets is not None:
             print(sets.told(), file=sys.stderr, flush=True)
@@ -303,7 +305,7 @@ def update_average(average: Network, network: Network, decay: float, step: int) 
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" takes CUDA where it works. Under `torchrun` each process takes the GPU of its number on its machine.
+    """ "auto" takes CUDA where torch sees it. Under `torchrun` each process takes the GPU of its number there.
 
     Raises:
         UserError: CUDA was asked for and is not there, it cannot compute, or there are more processes than GPUs.

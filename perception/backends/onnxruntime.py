@@ -70,12 +70,13 @@ def load_gpu_libraries(device: str) -> str:
     Returns:
         What is missing, in ONNX Runtime's words; empty where nothing is.
     """
+    if device == "tensorrt":
+        # fp32 is fp32 here too: this provider has no option for it (microsoft/onnxruntime#26029)
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     said = io.StringIO()
     with contextlib.redirect_stdout(said):  # it prints its complaints
         ort.preload_dlls()
     if device == "tensorrt":
-        # fp32 is fp32 here too: this provider has no option for it (microsoft/onnxruntime#26029)
-        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         with contextlib.suppress(ImportError, OSError):
             importlib.import_module("tensorrt")
     return "; ".join(line for line in said.getvalue().splitlines() if line.startswith("Failed"))
@@ -186,7 +187,7 @@ class OnnxRuntimeBackend:
         except UserError as error:
             if device != "auto" or wanted == "cpu" or cuda_graph:
                 raise
-            missing = missing or error.found
+            missing = "; ".join(filter(None, (missing, error.found)))
             self.session = _open(path, "cpu", threads)
         self.provider = self.session.get_providers()[0]
         if device != "auto" and self.provider != _PROVIDERS[device][0]:

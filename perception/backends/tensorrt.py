@@ -163,6 +163,8 @@ class TensorRTBackend:
         if min(shape[1:], default=0) >= 0:
             return shape
         context = self._engine.create_execution_context()
+        if context is None:
+            raise RuntimeError(f"{self.path}: TensorRT has no memory for an execution context")
         for i in range(self._engine.num_io_tensors):
             if self._is_input(other := self._engine.get_tensor_name(i)):
                 context.set_input_shape(other, (self.largest_batch, *tuple(self._engine.get_tensor_shape(other))[1:]))

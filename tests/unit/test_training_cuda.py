@@ -136,12 +136,13 @@ def test_parts_of_a_batch_are_summed_before_processes_talk(network: Network, bat
 def test_a_gpu_that_cannot_compute_is_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch counts GPUs that it has no kernels for as available; the first operation tells."""
 
-    def fails(device: Any) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_device", fails)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch, "zeros", fails)
     with pytest.raises(UserError, match=r"cuda:0 is there and cannot be used .*on the device\)\n.*\n.*--device cpu"):
         loop.choose_device(name)
     assert loop.choose_device("cpu").type == "cpu"

@@ -199,6 +199,7 @@ def test_ctrl_c_names_the_command_that_goes_on(
     monkeypatch.setattr(loop, "train_step", stopped)
     # a job in the background of a shell has SIGINT ignored, and so would these tests
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    of_children = signal.getsignal(signal.SIGCHLD)
     try:
         before = signal.getsignal(number)
         assert main(["train", "--out", str(tmp_path / "run"), *TINY]) == 130
@@ -206,3 +207,4 @@ def test_ctrl_c_names_the_command_that_goes_on(
         assert signal.getsignal(number) is before
     finally:
         signal.signal(signal.SIGINT, inherited)
+        signal.signal(signal.SIGCHLD, of_children)

@@ -249,9 +249,13 @@ def test_a_broken_held_out_frame_is_told_before_the_first_step(
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(UserError, match="no labelled pictures"):
-        loop.train(tiny(tmp_path / "nothing"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for name in ("run", "mine", "link"):
+        with pytest.raises(UserError, match="no labelled pictures"):
+            loop.train(tiny(tmp_path / "nothing"), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "mine", "nothing"]
+    assert not list((tmp_path / "mine").iterdir())
 
 
 def test_a_resumed_run_needs_its_first_weights_no_more(

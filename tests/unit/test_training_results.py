@@ -106,7 +106,10 @@ def test_the_board_shows_frames_with_truth_and_prediction(tmp_path: Path) -> Non
 
 def test_the_board_of_a_resumed_run_shows_every_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
 
+    # files of one second are read in the order of a number that counts all files of a process: 10 before 9
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     scored(monkeypatch, [10.0, 20.0, 30.0, 30.0, 40.0])
     config = tiny(steps=4, evaluate_every=1, checkpoint_every=2)
 
