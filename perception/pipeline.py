@@ -406,9 +406,8 @@ class Pipeline:
                 "perception export CHECKPOINT",
             )
         fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
-        profile = getattr(
-            self.backend, "largest_batch", self.config.batch
-        )  # of an engine, where any up to it will do
+        # an engine's batch is free and yet no larger than its profile
+        profile = getattr(self.backend, "largest_batch", self.config.batch)
         return min(len(self.sources), self.config.batch, fixed or profile)
 
     @staticmethod

@@ -15,6 +15,7 @@ import torch
 
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import ground_truth_name
+from datasets.progress import Progress
 from datasets.sample import Sample
 from perception.camera import fit_frame
 from perception.evaluation.object import ObjectEvaluator
@@ -139,9 +140,12 @@ def check_held_out(sets: TrainingSets, readers: int = 0) -> None:
     Raises:
         UserError: a picture or a label that cannot be read.
     """
-    for subset in (sets.objects, sets.road):
-        for _ in my_samples(subset, readers) if subset is not None else ():
-            pass
+    subsets = [subset for subset in (sets.objects, sets.road) if subset is not None]
+    progress = Progress("held-out frames read", sum(len(range(rank(), len(s.indices), world())) for s in subsets))
+    frames = (frame for subset in subsets for frame in my_samples(subset, readers))
+    for done, _ in enumerate(frames, 1):
+        progress.update(done)
+    progress.close()
 
 
 def my_samples(subset: Subset, readers: int) -> Iterator[tuple[int, Sample]]:

@@ -88,8 +88,9 @@ def train(
                 return _train(config, run, resume, init, device, make, score or evaluate)
     except (RuntimeError, MemoryError) as error:
         text = str(error) or "no memory"
+        # on a CPU torch raises a plain RuntimeError with that text
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in text:
-            raise  # that text is all that torch gives on a CPU
+            raise
         raise UserError(
             f"the memory of {device} is too small ({text.splitlines()[0]})",
             "room for the pictures of a step",
@@ -147,11 +148,11 @@ def _train(
         load_checkpoint(run / "best.pt")
         return run / "best.pt"
     if sets is not None:
+        if rank() == 0:
+            print(sets.told(), file=sys.stderr, flush=True)
         check_held_out(sets, config.data.workers)
         total(0, device)  # no process begins where another has found a broken frame
     if rank() == 0:
-        if sets is not None:
-            print(sets.told(), file=sys.stderr, flush=True)
         warn_of_other_data(run, description)
         write_json(run / "config.json", description)
     log = RunLog(run, config, progress.step) if rank() == 0 else None

@@ -179,6 +179,11 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
         open_frames(None, 0)
 
 
+def test_the_road_zip_gives_frames_as_it_unpacks(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "data_road").symlink_to((data_root / "kitti/road").resolve())
+    assert [frame.road is not None for frame in open_frames(tmp_path, 3)] == [True] * 3
+
+
 def test_kitti_folders_give_their_held_out_frames(data_root: Path) -> None:
     """Three each of objects, tracking and road; of the tracking set only sequences of held-out drives."""
     found = open_frames(data_root, 3)
