@@ -199,7 +199,7 @@ def _train(
             "--steps", str(steps), "--batch", str(options.batch),
             "--data.crop-hw", *map(str, options.crop_hw),
             "--learning-rate", str(options.learning_rate), "--warmup-steps", str(max(1, steps // 10)),
-            "--evaluate-every", str(steps + 1), "--checkpoint-every", "100",
+            "--evaluate-every", str(steps + 1), "--checkpoint-every", "100", "--model.no-pretrained",
             *(["--compile"] if options.compile else []),
             *shlex.split(options.more), *chosen,
         ]  # fmt: skip

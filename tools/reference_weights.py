@@ -149,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         half_way = _mean(options, [ends, _train(options, LAST, ends, *more)], "mean-h-i")
         long = _mean(options, [_train(options, stage, half_way, *more) for stage in LONG], "mean-j")
         all_of_them = _mean(options, [half_way, long], "mean-h-i-j")
+        release(all_of_them, options.out / "nano.pt")
         answers = [_export(options, all_of_them, size_hw) for size_hw in ("384x1248", "640x1152")]
     except UserError as error:
         print(error, file=sys.stderr)
@@ -177,7 +178,7 @@ def _train(options: Options, stage: Stage, before: Path | None, *more: str) -> P
     _perception(
         "train", "--preset", "nano", "--out", str(run), "--data.root", str(options.root),
         "--steps", str(steps), "--batch", str(stage.batch), "--evaluate-every", str(min(steps, 1200)),
-        "--data.workers", str(options.workers), *(["--compile"] if options.compile else []),
+        "--data.workers", str(options.workers), "--model.no-pretrained", *(["--compile"] if options.compile else []),
         *(["--init", str(before)] if before else []), *stage.options.split(), *more,
     )  # fmt: skip
     return last
@@ -189,6 +190,20 @@ def _mean(options: Options, checkpoints: Sequence[Path], name: str) -> Path:
     mean.parent.mkdir(exist_ok=True)
     average(checkpoints, mean, options.root)
     return mean
+
+
+def release(checkpoint: Path, out: Path) -> None:
+    """Write what `--init` and `perception export` take of a checkpoint, at half its size: averaged weights, the
+    network's shape, scores, what run it was. Of folders of this machine only their names go along."""
+    from training.checkpoint import load_checkpoint, save_checkpoint
+
+    state = load_checkpoint(checkpoint)
+    description = json.loads(state["description"])
+    data = description.get("config", {}).get("data", {})
+    for values, names in ((data, ("root", "self_labels", "cache")), (description, ("init",))):
+        values.update({name: Path(values[name]).name for name in names if values.get(name)})
+    kept = {name: state[name] for name in ("ema", "model_config", "scores", "step") if name in state}
+    save_checkpoint(out, {**kept, "description": json.dumps(description)})
 
 
 def _export(options: Options, checkpoint: Path, size_hw: str) -> int:

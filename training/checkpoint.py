@@ -81,10 +81,23 @@ def model_config_to_json(config: ModelConfig) -> str:
 def model_config_from_json(text: str) -> ModelConfig:
     """The network's shape from text."""
     values = json.loads(text)
-    values["detection"] = DetectionConfig(**values["detection"])
+    detection = values["detection"]
+    values["detection"] = DetectionConfig(**{**detection, "class_weights": tuple(detection.get("class_weights", ()))})
     values["segmentation"] = SegmentationConfig(**values["segmentation"])
     values["class_names"] = tuple(values["class_names"])
     return ModelConfig(**values)
+
+
+def backbone_of(path: Path) -> str | None:
+    """Name of the backbone whose weights a checkpoint holds; None where it does not say.
+
+    Raises:
+        UserError: what `load_checkpoint` raises.
+    """
+    try:
+        return json.loads(load_checkpoint(path)["model_config"])["backbone"]
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def load_network(path: Path) -> tuple[Network, dict[str, Any]]:

@@ -78,6 +78,9 @@ class DataConfig:
     """Size at which the held-out frames are scored."""
     synthetic_share: float = 0.25
     """Share of pictures from the synthetic street; 0 trains on real pictures alone."""
+    streets: int = 0
+    """How many different streets are drawn; 0: a new one for each picture. Some hundred stay in memory (1.5 MB each),
+    where a new one takes longer than the network's step for its crop on a CPU."""
     road_share: float = 0.0
     """Share of the real pictures that KITTI's road frames make; 0: as the sizes of the sets have it."""
     mask_boxes: bool = True
@@ -158,7 +161,12 @@ class TrainConfig:
         check_ranges(self, **dict.fromkeys(counts, (0, MANY)), seed=(0, 2**32 - 1))
         check_ranges(self, evaluate_every=(1, MANY), checkpoint_every=(1, MANY))
         check_ranges(
-            self.data, workers=(0, MANY), cache_gb=(0, MANY), fold=(-1, MANY), road_fold=(-1, ROAD_FIFTHS - 1)
+            self.data,
+            workers=(0, MANY),
+            cache_gb=(0, MANY),
+            streets=(0, 2**31),
+            fold=(-1, MANY),
+            road_fold=(-1, ROAD_FIFTHS - 1),
         )
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
             raise UserError(
@@ -186,7 +194,7 @@ class TrainConfig:
 
 def nano() -> TrainConfig:
     """About 2 GFLOPs at 1248×384: real time on two CPU cores."""
-    return TrainConfig(preset="nano")
+    return TrainConfig(preset="nano", model=_model("mobilenet_v3_small", 80))
 
 
 def small() -> TrainConfig:

@@ -42,6 +42,7 @@ class PictureStream(Dataset):
         self.sets, self.config = sets, config
         self._cache: dict[tuple[str, int], Sample] = {}
         self._cached_bytes = 0
+        self._streets: dict[int, Sample] = {}
         self._cutouts: CutoutBank | None = None
         self._names: list[str] = []
         self._broken: dict[tuple[str, int], str] = {}
@@ -59,9 +60,9 @@ class PictureStream(Dataset):
             augment = without_strong(augment)
         bank = self._bank() if augment.copy_paste else None
         if self.sets is None or rng.random() < config.data.synthetic_share:
-            seed = int(rng.integers(2**31))
+            seed = int(rng.integers(config.data.streets or 2**31))
             self._names.append(f"synthetic street {seed}")
-            return training_picture(_synthetic(seed), size_hw, rng, augment, bank)
+            return training_picture(self._street(seed), size_hw, rng, augment, bank)
         if rng.random() < augment.mosaic:
             return mosaic_picture([self._real(self.sets, rng) for _ in range(4)], size_hw, rng, augment, bank)
         return training_picture(self._real(self.sets, rng), size_hw, rng, augment, bank)
@@ -72,6 +73,15 @@ class PictureStream(Dataset):
         sample = self._read(subset, int(rng.integers(len(subset.indices))))
         self._names.append(f"{subset.name}/{sample.name}")
         return sample
+
+    def _street(self, seed: int) -> Sample:
+        """A street, kept where few are asked for: drawing one takes many times as long as cutting a crop from it."""
+        if seed not in self._streets:
+            street = _synthetic(seed)
+            if not self.config.data.streets:
+                return street
+            self._streets[seed] = street
+        return self._streets[seed]
 
     def _bank(self) -> CutoutBank | None:
         """Objects to paste, collected when the first picture wants one; the same for every process of a run."""

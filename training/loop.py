@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from perception.errors import UserError
-from training.checkpoint import load_checkpoint, model_config_to_json, save_checkpoint
+from training.checkpoint import backbone_of, load_checkpoint, model_config_to_json, save_checkpoint
 from training.config import TrainConfig
 from training.curves import draw_curves
 from training.data import Batch, batches
@@ -210,8 +210,11 @@ def _learner(
     config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network, goes_on: bool = False
 ) -> Learner:
     """A network with first weights, unless it `goes_on`: then they are read later and needn't be there any more."""
+    scaled = choose_precision(config.precision, device) is torch.float16  # may say no, so before any download
     if goes_on:
-        config, init = replace(config, model=replace(config.model, pretrained=False)), None
+        init = None
+    if goes_on or (init is not None and backbone_of(init) == config.model.backbone):  # nothing to download for
+        config = replace(config, model=replace(config.model, pretrained=False))
     network = _network(config, make).to(device, memory_format=torch.channels_last)
     if init is not None:
         _start_from(network, init)
@@ -226,7 +229,6 @@ def _learner(
             network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
         )
     optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.learning_rate)
-    scaled = choose_precision(config.precision, device) is torch.float16
     return Learner(network, model, average, optimiser, torch.amp.GradScaler("cuda", enabled=scaled))
 
 

@@ -16,7 +16,8 @@ SHORTER = {
     # what keeps a command to seconds here; the command itself stands as it is in the README
     "perception train --preset nano": (
         "--steps 2 --batch 2 --warmup-steps 1 --threads 1 --data.workers 0 --data.crop-hw 64 128 "
-        "--data.validation-hw 64 192 --data.synthetic-share 0 --evaluate-every 2 --device cpu"
+        "--data.validation-hw 64 192 --data.synthetic-share 0 --evaluate-every 2 --device cpu "
+        "--model.no-pretrained"  # a test downloads nothing
     ).split(),
     "perception data street": ["--frames", "3"],
     "perception export": ["--no-verify"],

@@ -105,7 +105,7 @@ def test_the_documented_command_trains(runs: dict[str, Any], tmp_path: Path) -> 
     arguments = (
         f"train --preset nano --data.root {runs['root']} --out {tmp_path / 'run'} --steps 1 --batch 2 --threads 1 "
         "--data.workers 0 --data.crop-hw 64 128 --data.validation-hw 64 192 --data.synthetic-share 0 "
-        "--augment.copy-paste 0 --device cpu"
+        "--augment.copy-paste 0 --device cpu --model.no-pretrained"
     )
     done = torchrun("-m", "perception.cli.main", *arguments.split())
     assert done.stdout.count("done: ") == 1

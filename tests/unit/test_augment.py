@@ -102,6 +102,28 @@ def test_pictures_of_a_run_depend_on_seed_and_number_alone() -> None:
     assert (a.image_bgr != other.image_bgr).any()
 
 
+def test_so_many_streets_are_drawn_and_each_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import data
+
+    drawn: list[int] = []
+
+    def draw(seed: int) -> Sample:
+        drawn.append(seed)
+        return marked_sample()
+
+    monkeypatch.setattr(data, "_synthetic", draw)
+    config = TrainConfig(steps=10, batch=2, augment=replace(TrainConfig().augment, copy_paste=0))
+    config = replace(config, data=replace(config.data, synthetic_share=1.0, streets=3))
+    stream = data.PictureStream(None, config)
+    pictures = [stream[n].image_bgr for n in range(20)]
+    assert sorted(drawn) == [0, 1, 2], "three streets in twenty pictures"
+    again = data.PictureStream(None, config)
+    assert (again[13].image_bgr == pictures[13]).all(), "whatever was shown before"
+    drawn.clear()
+    endless = data.PictureStream(None, replace(config, data=replace(config.data, streets=0)))
+    assert [endless[n] for n in range(6)] and len(set(drawn)) == 6
+
+
 # ---------------------------------------------------------------- geometry
 
 

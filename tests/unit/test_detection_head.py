@@ -21,6 +21,7 @@ from training.models.heads.detection import (  # noqa: E402
     grid_points,
     pairwise_iou,
 )
+from training.models.network import ModelConfig  # noqa: E402
 
 SIZE = (64, 96)
 
@@ -144,6 +145,22 @@ def test_a_class_that_is_not_labelled_adds_nothing_to_the_loss() -> None:
     sum(losses.values()).backward()  # type: ignore[union-attr]
     assert (logits.grad[..., 0] == 0).all() and (logits.grad[..., 2] == 0).all()
     assert (logits.grad[..., 1] != 0).all()
+
+
+def test_class_weights_multiply_a_class_s_part_of_the_loss() -> None:
+    raw = RawDetections(torch.randn(1, point_count(), 3), torch.zeros(1, point_count(), 64), None)
+
+    def loss(weights: tuple[float, ...], labelled: tuple[bool, bool, bool] = (True, True, True)) -> float:
+        head = DetectionHead(8, 3, DetectionConfig(class_weights=weights))
+        return float(head.loss(raw, targets([], [], labelled=labelled), SIZE)["class"])
+
+    assert loss((1, 1, 1)) == loss(())
+    people = loss((), labelled=(False, True, False))
+    assert loss((1, 3, 1)) == pytest.approx(loss(()) + 2 * people)
+    with pytest.raises(UserError, match="class_weights 1 -1 1"):
+        DetectionConfig(class_weights=(1, -1, 1))
+    with pytest.raises(UserError, match="2 class_weights"):
+        ModelConfig(detection=DetectionConfig(class_weights=(1, 2)))
 
 
 def test_an_image_without_object_labels_adds_exactly_nothing() -> None:

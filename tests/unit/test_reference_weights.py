@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 
 from perception.errors import UserError  # noqa: E402
 from tools import reference_weights as reference  # noqa: E402
-from training.checkpoint import load_network, model_config_to_json, save_checkpoint  # noqa: E402
+from training.checkpoint import load_checkpoint, load_network, model_config_to_json, save_checkpoint  # noqa: E402
+from training.loop import _start_from  # noqa: E402
 from training.models.network import ModelConfig, Network  # noqa: E402
 from training.sets import TrainingSets  # noqa: E402
 
@@ -48,6 +49,25 @@ def test_checkpoints_of_different_networks_have_no_mean(tmp_path: Path):
         reference.average([tmp_path / "e.pt", tmp_path / "f.pt"], tmp_path / "mean.pt", tmp_path)
 
 
+def test_what_is_released_starts_another_run_and_names_no_folder_of_this_machine(tmp_path: Path):
+    path, out = tmp_path / "last.pt", tmp_path / "nano.pt"
+    config = replace(TINY, detection=replace(TINY.detection, class_weights=(1.0, 3.0, 2.0)))
+    network = checkpoint(path, 0, config)
+    data = {"root": "/home/me/kitti", "self_labels": "/home/me/self", "cache": None, "crop_hw": [256, 512]}
+    description = json.dumps({"config": {"data": data}, "init": "/home/me/before.pt", "commit": "abc"})
+    save_checkpoint(path, {**load_checkpoint(path), "description": description})
+    reference.release(path, out)
+    released, state = load_network(out)
+    assert released.config == config
+    for name, value in released.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name])
+    assert "/home" not in state["description"] and json.loads(state["description"])["commit"] == "abc"
+    assert "network" not in state and "optimiser" not in state
+    again = Network(TINY)
+    _start_from(again, out)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
+
+
 def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "runs"
     for name, ended in (("a", True), ("b", False)):  # a has ended, b was killed
@@ -62,6 +82,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(reference, "average", lambda paths, mean, root: calls.append([str(p) for p in paths]))
+    monkeypatch.setattr(reference, "release", lambda path, out: calls.append(["release", str(path), str(out)]))
     assert reference.main(["--out", str(out), "--root", str(tmp_path), "--shorter", "100"]) == 1  # one export said no
     assert calls[0] == ["train", "--resume", str(out / "b")]
     c = calls[1]
@@ -81,6 +102,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
         assert call[call.index("--out") + 1] == str(path.parent)
         assert call[call.index("--init") + 1] == str(init)
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
+    assert calls[-3] == ["release", str(shipped), str(out / "nano.pt")]
     assert [call[0:2] for call in calls[-2:]] == [["export", str(shipped)]] * 2
     calls.clear()
     folder["h53"].parent.mkdir()

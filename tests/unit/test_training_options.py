@@ -129,7 +129,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 TINY = (
     "--data.no-real --steps 1 --batch 2 --data.crop-hw 64 128 --data.validation-hw 64 192 --data.workers 0 "
-    "--threads 1 --device cpu --augment.copy-paste 0"
+    "--threads 1 --device cpu --augment.copy-paste 0 --model.no-pretrained"
 ).split()
 
 

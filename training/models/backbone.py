@@ -56,7 +56,7 @@ class Backbone(nn.Module):
             raise UserError(
                 f"the ImageNet weights of {name} cannot be downloaded ({error})",
                 "network access to torchvision's weights, or a copy in TORCH_HOME",
-                "--model.no-pretrained trains from scratch",
+                "--model.no-pretrained trains from scratch, --init CHECKPOINT goes on from other weights",
             ) from None
         blocks = _trunk(model, name)
         stages: dict[int, list[nn.Module]] = {}

@@ -60,6 +60,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, dropout=(0, 0.99), channels=(1, float("inf")))
+        weights = self.detection.class_weights
+        if weights and len(weights) != len(self.class_names):
+            raise UserError(f"{len(weights)} class_weights", f"one for each of {' '.join(self.class_names)}")
         if self.task_weights not in ("fixed", "uncertainty"):
             raise UserError(f"task_weights {self.task_weights!r}", "'fixed' or 'uncertainty'")
 

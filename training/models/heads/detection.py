@@ -41,6 +41,8 @@ class DetectionConfig:
     """Weight of the overlap in it."""
     class_weight: float = 1.0
     """Of the classification loss."""
+    class_weights: tuple[float, ...] = ()
+    """Of each class within it, in the network's order; empty: 1 each."""
     box_weight: float = 5.0
     """Of the IoU loss."""
     box_loss: Literal["ciou", "giou"] = "ciou"
@@ -67,6 +69,8 @@ class DetectionConfig:
         check_ranges(self, **dict.fromkeys((*weights, "distance_weight"), (0, math.inf)))
         check_ranges(self, bins=(2, 1000), assign_top=(1, math.inf), top_k=(1, 10_000))
         check_ranges(self, nms_iou=(0, 1), nms_rounds=(0, 1000))
+        if not all(0 <= weight < math.inf for weight in self.class_weights):
+            raise UserError(f"class_weights {' '.join(map(str, self.class_weights))}", "numbers from 0")
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,8 @@ class DetectionHead(nn.Module):
         class_targets[batch, point, classes] = quality[batch, point]
         normaliser = sum_over_ranks(class_targets.sum()).clamp(min=1.0)
         weight = class_loss_weight(points, class_targets, targets)
+        if config.class_weights:
+            weight = weight * weight.new_tensor(config.class_weights)
         class_loss = F.binary_cross_entropy_with_logits(class_logits, class_targets, weight, reduction="sum")
         losses = {"class": config.class_weight * sum_over_ranks(class_loss) / normaliser}
         weights = quality[batch, point]
