@@ -26,7 +26,7 @@ from export.cost import Cost, cost, single
 from perception import __version__
 from perception.backends import Backend, load_model
 from perception.errors import UserError
-from perception.model import ModelSpec
+from perception.model import ModelSpec, shipped_or
 
 Device = Literal["cpu", "cuda", "tensorrt"]
 GEMM_SIDE = 1024
@@ -190,7 +190,7 @@ def bench(options: BenchOptions) -> BenchResult:
         raise UserError("--cuda-graph on the CPU", "a GPU", "--device cuda, or leave it out")
     cases = [
         _load(model, device, batch, options)
-        for model in options.models
+        for model in map(shipped_or, options.models)
         for device in (("tensorrt",) if model.suffix == ".engine" else options.device)
         for batch in _batches(model, options.batch)
     ]
@@ -211,7 +211,7 @@ def bench(options: BenchOptions) -> BenchResult:
         floors[device] = measure_floor(device, options.threads)
     profiles = {}
     if options.profile:
-        for model in options.models:
+        for model in map(shipped_or, options.models):
             if model.suffix == ".onnx":
                 profiles[str(model)] = profile(model, options.threads, rounds=max(5, options.rounds // 5))
     return BenchResult(machine(), floors, [_measured(case, floors.get(case.device)) for case in cases], profiles)

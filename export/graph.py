@@ -9,17 +9,17 @@ import onnx
 from onnx import numpy_helper
 
 from perception.errors import UserError
-from perception.model import METADATA_KEY, ModelSpec
+from perception.model import METADATA_KEY, ModelSpec, shipped_or
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """Read a model file.
+    """Read a model file, or the shipped one by its bare name.
 
     Raises:
         UserError: missing, or no ONNX file.
     """
     try:
-        return onnx.load(str(path))
+        return onnx.load(str(shipped_or(path)))
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise UserError(f"{path}: cannot be read as ONNX ({first})", "a file of `perception export`") from None

@@ -97,8 +97,15 @@ class ModelSpec:
             ) from None
 
 
+def shipped_or(path: Path) -> Path:
+    """A file as it is named, or the shipped one where a bare name of one is not found in the folder one is in."""
+    shipped = WEIGHTS_FOLDER / path.name
+    return shipped if path.parent == Path() and not path.exists() and shipped.is_file() else path
+
+
 def default_model(source_size_hw: tuple[int, int] | None, folder: Path = WEIGHTS_FOLDER) -> Path:
-    """The shipped model whose input fits the source best: the nearest aspect ratio, the wide one for an unknown size.
+    """The shipped model whose input fits the source best: the nearest aspect ratio, the wide one for an unknown size;
+    among equals, within a tenth, the largest.
 
     Raises:
         UserError: no weights are shipped.
@@ -112,8 +119,9 @@ def default_model(source_size_hw: tuple[int, int] | None, folder: Path = WEIGHTS
         )
     height, width = source_size_hw or (375, 1242)
 
-    def mismatch(path: Path) -> float:
-        return abs(math.log((width / height) / (int(sizes[path]["width"]) / int(sizes[path]["height"]))))
+    def mismatch(path: Path) -> tuple[float, int]:
+        own_height, own_width = int(sizes[path]["height"]), int(sizes[path]["width"])
+        return round(abs(math.log((width / height) / (own_width / own_height))), 1), -own_height * own_width
 
     return min(sizes, key=mismatch)
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 
 from perception.errors import UserError
+from perception.model import shipped_or
 from training.config import TrainConfig
 from training.models.heads.detection import DetectionConfig
 from training.models.heads.segmentation import SegmentationConfig
@@ -47,11 +48,12 @@ def _write(file: BinaryIO, content: memoryview) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running anything in it.
+    """Read a checkpoint, or the shipped one by its bare name, without running anything in it.
 
     Raises:
         UserError: missing, damaged, or not one of ours.
     """
+    path = shipped_or(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint", "a .pt file of a run folder", "perception train --preset nano")
     try:

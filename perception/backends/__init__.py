@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from perception.errors import UserError
-from perception.model import ModelSpec
+from perception.model import ModelSpec, shipped_or
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 MOST_THREADS = 256
@@ -45,7 +45,7 @@ def load_model(path: Path | str, device: Device = "auto", threads: int = 0, cuda
     """Load a model file: `.onnx` with ONNX Runtime, `.engine` with TensorRT.
 
     Args:
-        path: a file that `perception export` wrote.
+        path: a file that `perception export` wrote, or the bare name of a shipped one.
         device: auto, cpu, cuda or tensorrt. Anything but auto is used or refused, never replaced.
         threads: CPU threads for one operator, 0 for one a core.
         cuda_graph: ONNX Runtime on a GPU: capture the kernels of each batch size once and replay them. An engine does
@@ -54,7 +54,7 @@ def load_model(path: Path | str, device: Device = "auto", threads: int = 0, cuda
     Raises:
         UserError: missing or broken file, a number of threads that cannot be meant, or the device cannot be used.
     """
-    path = Path(path)
+    path = shipped_or(Path(path))
     most = max(MOST_THREADS, os.cpu_count() or 1)
     if not 0 <= threads <= most:
         raise UserError(f"--threads {threads}", f"0 for one a core, or 1 to {most}", "--threads 2")
