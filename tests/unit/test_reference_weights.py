@@ -19,7 +19,13 @@ from training.models.network import ModelConfig, Network  # noqa: E402
 from training.sets import TrainingSets  # noqa: E402
 
 TINY = ModelConfig(channels=16)
-STAGES = (*reference.STAGES, *reference.ENDS, reference.LAST, *reference.LONG)
+STAGES = (
+    *reference.STAGES,
+    *reference.ENDS,
+    reference.LAST,
+    *reference.LONG,
+    *(s for r in reference.ROUNDS for s in r),
+)
 
 
 def checkpoint(path: Path, seed: int, config: ModelConfig = TINY) -> Network:
@@ -34,7 +40,7 @@ def checkpoint(path: Path, seed: int, config: ModelConfig = TINY) -> Network:
 def test_the_mean_lies_between(tmp_path: Path):
     paths = [tmp_path / "e.pt", tmp_path / "f.pt"]
     networks = [checkpoint(path, seed) for seed, path in enumerate(paths)]
-    scores = reference.average(paths, tmp_path / "mean.pt", tmp_path, TrainingSets((), None, None))
+    scores = reference.average(paths, tmp_path / "mean.pt", tmp_path, sets=TrainingSets((), None, None))
     mean, state = load_network(tmp_path / "mean.pt")
     assert scores == {} and state["scores"] == {} and state["optimiser"] == {}
     for name, value in mean.state_dict().items():
@@ -81,7 +87,9 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
         return subprocess.CompletedProcess(command, 1 if "384x1248" in command and command[3] == "export" else 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(reference, "average", lambda paths, mean, root: calls.append([str(p) for p in paths]))
+    monkeypatch.setattr(
+        reference, "average", lambda paths, mean, root, size_hw: calls.append([str(p) for p in paths])
+    )
     monkeypatch.setattr(reference, "release", lambda path, out: calls.append(["release", str(path), str(out)]))
     assert reference.main(["--out", str(out), "--root", str(tmp_path), "--shorter", "100"]) == 1  # one export said no
     assert calls[0] == ["train", "--resume", str(out / "b")]
@@ -91,21 +99,29 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     folder = {stage.name: out / stage.name / "last.pt" for stage in STAGES}
     ends, last = [folder[stage.name] for stage in reference.ENDS], folder[reference.LAST.name]
     long = [folder[stage.name] for stage in reference.LONG]
-    mean, half, later, shipped = (out / name / "mean.pt" for name in ("mean-h", "mean-h-i", "mean-j", "mean-h-i-j"))
-    means = [ends, [mean, last], long, [half, later]]
+    mean, half, later, all_of_them = (
+        out / name / "mean.pt" for name in ("mean-h", "mean-h-i", "mean-j", "mean-h-i-j")
+    )
+    (k81, k82), (k83, k84) = ([folder[stage.name] for stage in stages] for stages in reference.ROUNDS)
+    first = out / "mean-k81-k82/mean.pt"
+    means = [ends, [mean, last], long, [half, later], [k81, k82], *[[k83, k84]] * 4]  # and once for each size
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
     trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
-    (look,) = (call for call in calls if call[0] == "tools.self_labels")
-    assert look[look.index("--checkpoint") + 1] == str(folder["g"])
+    looks = [call for call in calls if call[0] == "tools.self_labels"]
+    assert [look[look.index("--checkpoint") + 1] for look in looks] == [str(folder["g"]), str(all_of_them)]
     before = {**dict.fromkeys(ends, folder["g"]), last: mean, **dict.fromkeys(long, half)}
+    before |= {**dict.fromkeys((k81, k82), all_of_them), **dict.fromkeys((k83, k84), first)}
     for call, (path, init) in zip(trained, before.items(), strict=True):
         assert call[call.index("--out") + 1] == str(path.parent)
         assert call[call.index("--init") + 1] == str(init)
+        look = looks[path in (k81, k82, k83, k84)]
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
-    assert calls[-3] == ["release", str(shipped), str(out / "nano.pt")]
-    assert [call[0:2] for call in calls[-2:]] == [["export", str(shipped)]] * 2
+    exported = [(call[1], call[call.index("--size-hw") + 1]) for call in calls if call[0] == "export"]
+    assert exported == [(str(out / f"mean-{hw}/mean.pt"), hw) for hw in ("480x1568", "384x1248", "640x1152")]
+    assert ["release", str(out / "mean-k83-k84/mean.pt"), str(out / "nano.pt")] in calls
     calls.clear()
     folder["h53"].parent.mkdir()
+    k81.parent.mkdir()
     reference.main(["--out", str(out), "--root", str(tmp_path)])
     assert "tools.self_labels" not in [call[0] for call in calls]  # what an end began with stays
 
