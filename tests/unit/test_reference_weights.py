@@ -104,7 +104,8 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     )
     (k81, k82), (k83, k84) = ([folder[stage.name] for stage in stages] for stages in reference.ROUNDS)
     first = out / "mean-k81-k82/mean.pt"
-    means = [ends, [mean, last], long, [half, later], [k81, k82], *[[k83, k84]] * 4]  # and once for each size
+    parts = [all_of_them, k81, k82, k83, k84]
+    means = [ends, [mean, last], long, [half, later], [k81, k82], [k83, k84], parts, parts]  # thresholds of two sizes
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
     trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
     looks = [call for call in calls if call[0] == "tools.self_labels"]
@@ -117,8 +118,9 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
         look = looks[path in (k81, k82, k83, k84)]
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
     exported = [(call[1], call[call.index("--size-hw") + 1]) for call in calls if call[0] == "export"]
-    assert exported == [(str(out / f"mean-{hw}/mean.pt"), hw) for hw in ("480x1568", "384x1248", "640x1152")]
-    assert ["release", str(out / "mean-k83-k84/mean.pt"), str(out / "nano.pt")] in calls
+    large, wide = str(out / "mean-480/mean.pt"), str(out / "mean-384/mean.pt")
+    assert exported == [(large, "480x1568"), (wide, "384x1248"), (wide, "640x1152")]
+    assert ["release", wide, str(out / "nano.pt")] in calls
     calls.clear()
     folder["h53"].parent.mkdir()
     k81.parent.mkdir()
