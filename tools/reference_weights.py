@@ -241,7 +241,8 @@ def release(checkpoint: Path, out: Path) -> None:
     data = description.get("config", {}).get("data", {})
     for values, names in ((data, ("root", "self_labels", "cache")), (description, ("init",))):
         values.update({name: Path(values[name]).name for name in names if values.get(name)})
-    kept = {name: state[name] for name in ("ema", "model_config", "scores", "step") if name in state}
+    rest = ("network", "optimiser", "scaler", "progress", "best", "format")
+    kept = {name: value for name, value in state.items() if name not in rest}
     save_checkpoint(out, {**kept, "description": json.dumps(description)})
 
 
