@@ -24,6 +24,8 @@ SEVERAL_LOOKS = 0.7
 """A tracker sees an object in many frames, so it may believe earlier than a single picture's best F1 would: with
 earlier weights of ours HOTA was 78.1 for cars and 26.8 for pedestrians at 0.7 of that score, and 74.8 and 17.3 at the
 score itself (`tools.benchmark_trackers --parts own`)."""
+FLAT = 0.02
+"""F1 below the best that is as good: the curve is flat there, and which of its scores is the best is chance."""
 LEAST_FOUND = 8
 """Objects found, under which a class's own score is chance."""
 
@@ -89,12 +91,13 @@ def precision_recall(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
 
 
 def believed_from(matches: Matches) -> float | None:
-    """`SEVERAL_LOOKS` of the score at the best F1; None where too few were found to tell."""
+    """`SEVERAL_LOOKS` of the lowest score at which F1 is as good as the best; None where too few were found to tell."""
     if sum(hit for _, hit in matches.scored) < LEAST_FOUND:
         return None
     precision, recall = precision_recall(matches)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-    return float(np.clip(SEVERAL_LOOKS * matches.scored[int(f1.argmax())][0], *SENSIBLE))
+    lowest = int(np.flatnonzero(f1 >= f1.max() - FLAT)[-1])
+    return float(np.clip(SEVERAL_LOOKS * matches.scored[lowest][0], *SENSIBLE))
 
 
 def even_scores(classes: Sequence[Matches]) -> tuple[float, ...]:
