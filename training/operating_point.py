@@ -91,7 +91,7 @@ def precision_recall(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
 
 
 def believed_from(matches: Matches) -> float | None:
-    """`SEVERAL_LOOKS` of the lowest score at which F1 is as good as the best; None where too few were found to tell."""
+    """`SEVERAL_LOOKS` of the lowest score with as good an F1 as the best; None where too few were found to tell."""
     if sum(hit for _, hit in matches.scored) < LEAST_FOUND:
         return None
     precision, recall = precision_recall(matches)
