@@ -227,7 +227,7 @@ def test_a_signal_ends_the_wait_for_a_stream_that_never_answers(tmp_path: Path) 
         deaf.accept()  # now it waits for an answer
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)  # far below the 600 s
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == -signal.SIGINT, stderr
     assert stderr == ""
 
 
