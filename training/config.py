@@ -148,8 +148,8 @@ class TrainConfig:
     """"fp32", "bf16" or, on CUDA, "fp16" with scaled gradients. "auto": fp32 on a CPU, on CUDA bf16 where the GPU has
     it and fp16 elsewhere."""
     compile: bool = False
-    """Let torch compile the network: 1.4 times the steps a second on one CPU, no more on another, after a minute or two
-    at the start. Needs a C++ compiler."""
+    """Let torch compile the network: 1.4 times the steps a second on one CPU, no more on another, after a minute
+    or two at the start. Needs a C++ compiler."""
     skip_nonfinite: int = 0
     """Batches whose loss is no number that a run may pass over; at the next one it stops."""
 
