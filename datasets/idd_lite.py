@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from datasets.index_masks import PERSON, VEHICLE, IndexMasks, Legend
+from datasets.labels import ALL_CLASSES, PEDESTRIAN
+from datasets.mask_boxes import Shape, boxes_from_mask
+from datasets.sample import Sample
+from perception.types import U8
 
 LEGEND = Legend(
     name="idd",
@@ -14,10 +19,37 @@ LEGEND = Legend(
     semantic={2: PERSON, 3: VEHICLE},
 )
 """0 drivable, 1 other ground, 2 people and riders (together), 3 vehicles, 4 roadside, 5 far objects, 6 sky."""
+OTHER_GROUND = 1
+SHAPES = {2: Shape(PEDESTRIAN, aspect=(0.2, 0.5), filled=0.42)}
+"""Riders are no people here: what is under them is no ground but a vehicle."""
+VEHICLES = {3: ALL_CLASSES}
+"""Cars, lorries, rickshaws and motorcycles, none told apart."""
 
 
 class IddLite(IndexMasks):
-    """Folders `train`, `val` with masks in `<split>annot`. The drive is the name up to its underscore."""
+    """Folders `train`, `val` with masks in `<split>annot`. The drive is the name up to its underscore.
 
-    def __init__(self, root: Path, split: str = "train") -> None:
+    Args:
+        root: folder that holds `train/` and `trainannot/`.
+        split: `train` or `val`.
+        boxes: give single people boxes (`datasets/mask_boxes.py`); vehicles, riders and groups are ignored, the rest
+            is background for all classes. False: what the set itself says, which is no boxes.
+    """
+
+    def __init__(self, root: Path, split: str = "train", boxes: bool = False) -> None:
         super().__init__(root, split, LEGEND)
+        self.boxes = boxes
+        self.variant = "boxes" if boxes else ""  # copies in a cache are told apart by it
+
+    def sample(self, sample: Sample, numbers: U8) -> Sample:
+        """The sample with its boxes."""
+        if not self.boxes:
+            return sample
+        masked = boxes_from_mask(numbers, SHAPES, VEHICLES, ground=(LEGEND.road, OTHER_GROUND))
+        return replace(
+            sample,
+            boxes_xyxy=masked.boxes_xyxy,
+            class_ids=masked.class_ids,
+            ignore_boxes_xyxy=masked.ignore_boxes_xyxy,
+            ignore_class_ids=masked.ignore_class_ids,
+        )

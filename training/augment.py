@@ -18,7 +18,7 @@ from training.geometry import crop_sample, mirror, rotate
 from training.models.heads.segmentation import IGNORE, STRIDE
 from training.mosaic import mosaic
 from training.picture import SMALLEST_HEIGHT, TrainingPicture
-from training.weather import haze, night, rain, recolour, sensor_noise, soften
+from training.weather import expose, haze, night, rain, recolour, sensor_noise, soften
 
 _TURN_MARGIN = 8
 """Pixels to which the margin around a picture that will be turned is rounded, so that masks keep their grid."""
@@ -60,6 +60,7 @@ def without_strong(config: AugmentConfig) -> AugmentConfig:
         haze=0.0,
         rain=0.0,
         night=0.0,
+        exposure=config.exposure / 2,
         colour=config.colour / 2,
     )
 
@@ -179,6 +180,7 @@ def _mask_to_stride(mask: U8, fit: Fit) -> U8:
 def _vary(image: U8, rng: np.random.Generator, config: AugmentConfig) -> U8:
     """Light, colour and weather."""
     for share, change in (
+        (config.exposure, expose),
         (config.colour, recolour),
         (config.haze, haze),
         (config.rain, rain),

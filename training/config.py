@@ -37,6 +37,8 @@ class AugmentConfig:
     """Share mirrored left to right."""
     colour: float = 0.8
     """Share with changed brightness, contrast, gamma and saturation."""
+    exposure: float = 0.5
+    """Share exposed and white-balanced anew, as far as daylight for what is dark and clear air for what is pale."""
     blur: float = 0.15
     """Share blurred."""
     noise: float = 0.2
@@ -59,8 +61,9 @@ class AugmentConfig:
     """Share of the run, at its end, with geometry, mirror and half the colour change alone."""
 
     def __post_init__(self) -> None:
-        shares = ("centre_on_object", "flip", "colour", "blur", "noise", "haze", "rain", "night", "rotation")
-        check_ranges(self, **dict.fromkeys((*shares, "copy_paste", "mosaic", "off_for_last"), SHARE))
+        light = ("colour", "exposure", "blur", "noise", "haze", "rain", "night")
+        shape = ("centre_on_object", "flip", "rotation", "copy_paste", "mosaic", "off_for_last")
+        check_ranges(self, **dict.fromkeys((*light, *shape), SHARE))
         check_ranges(self, native_width=(32, MANY), rotation_max_deg=(0, 45))
         check_ranges(self, scale_min=(0.01, 100), scale_max=(self.scale_min, 100))
 
@@ -84,7 +87,7 @@ class DataConfig:
     road_share: float = 0.0
     """Share of the real pictures that KITTI's road frames make; 0: as the sizes of the sets have it."""
     mask_boxes: bool = True
-    """Teach also boxes of single people and cyclists found in CamVid's masks."""
+    """Teach also boxes of single people found in CamVid's and IDD-Lite's masks, and of CamVid's cyclists."""
     self_labels: Path | None = None
     """Folder of `python -m tools.self_labels`: teach also what an earlier network found in CamVid and its masks
     confirm, beside `mask_boxes`, which it includes."""

@@ -1,7 +1,10 @@
 """Copy-paste of rare classes: people and cyclists cut from one frame stand in another, where a person could stand.
 
 Sources: Dwibedi et al. 2017 (cut, paste and learn: soft edges matter more than a fitting scene); Ghiasi et al. 2021.
-An object's outline comes from GrabCut (Rother et al. 2004) inside its box; where that fails, from a soft ellipse.
+An object's outline is its mask where there is one. Elsewhere it comes from GrabCut (Rother et al. 2004) inside the
+box, which starts from what those with masks look like on average, or is that average where GrabCut fails.
+
+People are few, so they are pasted in other clothes and another light than they were cut from.
 
 The place follows from a flat road: an object H metres tall whose foot is at row y, under a camera 1.65 m up, is
 (y − horizon) · H / 1.65 pixels tall. So the size that is drawn says where the foot stands.
@@ -9,6 +12,7 @@ The place follows from a flat road: an object H metres tall whose foot is at row
 
 from __future__ import annotations
 
+import colorsys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +20,13 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from datasets.labels import PEDESTRIAN
 from datasets.sample import ROAD_IGNORE, Sample
 from perception.boxes import area, intersection, intersection_over_area
 from perception.camera import resize
 from perception.types import F32, F64, U8
 from training.picture import SMALLEST_VISIBLE
+from training.weather import expose
 
 HEIGHT_M = np.array([1.6, 2.0, 1.9])
 """Height of each class that its pixels imply on a flat road: medians over 16,789 whole, unhidden objects of KITTI's
@@ -29,19 +35,20 @@ HEIGHT_SPREAD = (0.85, 1.25)
 """Of the same, as factors; 10th to 90th percentile there: 0.82 to 1.42 (cars), 0.86 to 1.34 (pedestrians)."""
 CAMERA_HEIGHT_M = 1.65
 """Where no camera is given."""
-WANTED = (100, 250, 200)
+WANTED = (100, 500, 200)
 """Cut-outs kept of each class."""
-FRAMES_READ = 800
+FRAMES_READ = 2400
 """At most so many frames are looked through for them."""
 SMALLEST_SOURCE = 36.0
-"""Frame pixels; lower objects are not cut out."""
+SMALLEST_MASKED = 24.0
+"""Frame pixels; lower objects are not cut out, those with a mask from the second on."""
 CLASS_SHARES = np.array([0.15, 0.5, 0.35])
 """How often each class is pasted."""
 ASIDE_M = (7.0, 9.0, 7.0)
 """How far from straight ahead each class may stand, metres."""
 ASPECT = ((0.6, 3.5), (0.15, 0.7), (0.2, 1.6))
 """Width over height that a whole object of each class can have."""
-MOST_OF_A_DRIVE = 30
+MOST_OF_A_DRIVE = 60
 """Cut-outs of one class from one recording: in a video they are all the same person."""
 LEAST_CONTRAST = 28.0
 """Standard deviation of grey inside a box; what fog or night has all but hidden is not cut out."""
@@ -50,6 +57,25 @@ _OUTLINE_HEIGHT = 72
 """Pixels at which outlines are searched."""
 _SOLID = (0.25, 0.93)
 """Share of its box that a believable outline fills."""
+_LIKE_OTHERS = 0.68
+"""Least overlap (Dice) of a believable outline with the average one."""
+_ENOUGH_MASKS = 12
+"""Objects with a mask from which an average is taken."""
+_AVERAGE_HW = (64, 32)
+ANOTHER_LIGHT = 0.7
+"""Share of pasted objects that are exposed anew."""
+OTHER_CLOTHES = 0.6
+"""Share of pasted people's garments that have another colour."""
+BARE_LEGS = 0.25
+"""Share of pedestrians whose legs are made bare: nearly all pictures of people were taken in the cold."""
+GARMENTS = ((), ((0.17, 0.5), (0.5, 0.92)), ((0.15, 0.5),))
+"""From where to where down its box each class wears one."""
+LEGS = (0.7, 0.93)
+"""The same of a pedestrian's legs below shorts or a skirt."""
+LARGER_THAN_CUT = 2.0
+"""Factor up to which a cut-out is enlarged: near people are as rare as people are."""
+OTHER_BUILD = (0.9, 1.12)
+"""Factors on the width of pasted people."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,30 +86,46 @@ class Cutout:
     box_xyxy: F32
     """(4,) in that picture."""
     class_id: int
+    mask: U8 | None = None
+    """(h, w) 1 on the object, where its set has masks."""
 
-    def alpha(self) -> F32:
-        """(h, w) opacity 0..1: GrabCut's outline with a soft edge, a soft ellipse where that is not believable."""
+    def alpha(self, average: F32 | None = None) -> F32:
+        """(h, w) opacity 0..1 with soft edges: the mask, GrabCut's outline, the average where that is not believable.
+
+        Args:
+            average: opacity of its class in a box of `_AVERAGE_HW`; None for an ellipse.
+        """
+        if self.mask is not None:
+            return cv2.GaussianBlur(self.mask.astype(np.float32), (0, 0), 0.7)
         height, width = self.image_bgr.shape[:2]
         factor = max(1.0, float(self.box_xyxy[3] - self.box_xyxy[1]) / _OUTLINE_HEIGHT)
         small = resize(self.image_bgr, (round(height / factor), round(width / factor)))
         x0, y0, x1, y1 = (round(float(v) / factor) for v in self.box_xyxy)
-        shape = _largest_part(_outline(small, (x0, y0, x1, y1)))
-        inside = shape[y0:y1, x0:x1]
+        expected = np.zeros(small.shape[:2], np.float32)
+        expected[y0:y1, x0:x1] = cv2.resize(_ellipse() if average is None else average, (x1 - x0, y1 - y0))
+        shape = _largest_part(_outline(small, (x0, y0, x1, y1), expected))
+        inside, likely = shape[y0:y1, x0:x1], expected[y0:y1, x0:x1] > 0.5
         rows = np.flatnonzero(inside.any(1))
-        believable = _SOLID[0] < inside.mean() < _SOLID[1] and len(rows) > 0.85 * (y1 - y0)
-        if not believable:
-            shape = _ellipse(small, (x0, y0, x1, y1), 0.92, 1.0)
-        alpha = cv2.GaussianBlur(shape.astype(np.float32), (0, 0), 0.7 if believable else 0.05 * (x1 - x0) + 0.7)
-        return np.asarray(cv2.resize(alpha, (width, height)), np.float32)
+        dice = 2 * (inside * likely).sum() / max(1, int(inside.sum()) + int(likely.sum()))
+        believable = _SOLID[0] < inside.mean() < _SOLID[1] and len(rows) > 0.85 * (y1 - y0) and dice > _LIKE_OTHERS
+        alpha = shape.astype(np.float32) if believable else np.clip((expected - 0.2) / 0.4, 0, 1)
+        return np.asarray(cv2.resize(cv2.GaussianBlur(alpha, (0, 0), 0.7), (width, height)), np.float32)
+
+    def mask_in_box(self) -> F32:
+        """`_AVERAGE_HW`, what the mask looks like in the box."""
+        assert self.mask is not None
+        x0, y0, x1, y1 = (round(float(v)) for v in self.box_xyxy)
+        part = self.mask[y0:y1, x0:x1].astype(np.float32)
+        return np.asarray(cv2.resize(part, _AVERAGE_HW[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _outline(image: U8, box: tuple[int, int, int, int]) -> U8:
-    """GrabCut in a picture (h, w, 3): all outside the box is background, the middle of the box is the object."""
+def _outline(image: U8, box: tuple[int, int, int, int], expected: F32) -> U8:
+    """GrabCut in a picture (h, w, 3): all outside the box is background, what is expected for certain the object."""
     mask = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     x0, y0, x1, y1 = box
     mask[y0:y1, x0:x1] = cv2.GC_PR_BGD
-    mask[_ellipse(image, box, 0.85, 0.98) > 0] = cv2.GC_PR_FGD
-    mask[_ellipse(image, box, 0.3, 0.7) > 0] = cv2.GC_FGD
+    mask[expected > 0.5] = cv2.GC_PR_FGD
+    mask[expected > 0.9] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # its clusters start at random, from a generator of the whole thread
     try:
         cv2.grabCut(image, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
@@ -92,12 +134,11 @@ def _outline(image: U8, box: tuple[int, int, int, int]) -> U8:
     return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
 
 
-def _ellipse(image: U8, box: tuple[int, int, int, int], wide: float, tall: float) -> U8:
-    """(h, w) 1 in an ellipse that takes such shares of a box's sides."""
-    x0, y0, x1, y1 = box
-    shape = np.zeros(image.shape[:2], np.uint8)
-    cv2.ellipse(shape, (((x0 + x1) / 2, (y0 + y1) / 2), (wide * (x1 - x0), tall * (y1 - y0)), 0.0), 1.0, -1)
-    return shape
+def _ellipse() -> F32:
+    """`_AVERAGE_HW` opacity that falls from the middle of a box to its sides."""
+    y, x = ((np.arange(side) + 0.5) / side * 2 - 1 for side in _AVERAGE_HW)
+    radius = np.hypot(x[None] / 0.85, y[:, None] / 0.98)  # 1 on the ellipse
+    return np.clip(1 - 0.5 * radius**3, 0, 1).astype(np.float32)
 
 
 def _largest_part(shape: U8) -> U8:
@@ -118,6 +159,7 @@ class CutoutBank:
     def __init__(self, frames: Iterator[Sample]) -> None:
         self.cutouts: tuple[list[Cutout], ...] = tuple([] for _ in HEIGHT_M)
         self._alphas: dict[int, F32] = {}
+        self._averages: dict[int, F32 | None] = {}
         taken: Counter[tuple[str, int]] = Counter()
         for sample in frames:
             if all(len(found) >= wanted for found, wanted in zip(self.cutouts, WANTED, strict=True)):
@@ -136,8 +178,16 @@ class CutoutBank:
         class_id = int(rng.choice(len(shares), p=shares / shares.sum()))
         cutout = self.cutouts[class_id][int(rng.integers(len(self.cutouts[class_id])))]
         if id(cutout) not in self._alphas:
-            self._alphas[id(cutout)] = cutout.alpha()
+            self._alphas[id(cutout)] = cutout.alpha(self._average(class_id))
         return cutout, self._alphas[id(cutout)]
+
+    def _average(self, class_id: int) -> F32 | None:
+        """What the masks of a class look like on average; None where too few have one."""
+        if class_id not in self._averages:
+            masks = [cutout.mask_in_box() for cutout in self.cutouts[class_id] if cutout.mask is not None]
+            enough = len(masks) >= _ENOUGH_MASKS
+            self._averages[class_id] = np.mean(masks, axis=0).astype(np.float32) if enough else None
+        return self._averages[class_id]
 
 
 def frames_in_turn(
@@ -169,7 +219,7 @@ def cut_out(sample: Sample) -> Iterator[Cutout]:
     limits = np.array(ASPECT)[sample.class_ids]  # (N, 2)
     aspect = sides[:, 0] / np.maximum(sides[:, 1], 1e-6)
     good = (
-        (sides[:, 1] >= SMALLEST_SOURCE)
+        (sides[:, 1] >= (SMALLEST_SOURCE if sample.semantic is None else SMALLEST_MASKED))
         & (sides[:, 1] < 0.8 * height)
         & (covered.max(1) < 0.08)
         & (aspect > limits[:, 0])
@@ -185,7 +235,12 @@ def cut_out(sample: Sample) -> Iterator[Cutout]:
         x0, y0, x1, y1 = (round(v) for v in boxes[i] - np.tile(low, 2))
         if cv2.cvtColor(crop[y0:y1, x0:x1], cv2.COLOR_BGR2GRAY).std() < LEAST_CONTRAST:
             continue
-        yield Cutout(crop, (boxes[i] - np.tile(low, 2)).astype(np.float32), int(sample.class_ids[i]))
+        class_id, mask = int(sample.class_ids[i]), None
+        if sample.semantic is not None:
+            inside = np.zeros(crop.shape[:2], np.uint8)
+            inside[y0:y1, x0:x1] = sample.semantic[low[1] : high[1], low[0] : high[0]][y0:y1, x0:x1] == class_id + 1
+            mask = _largest_part(inside)
+        yield Cutout(crop, (boxes[i] - np.tile(low, 2)).astype(np.float32), class_id, mask)
 
 
 def horizon_of(sample: Sample) -> float | None:
@@ -222,7 +277,7 @@ def paste(
             return sample
         for _ in range(6):
             box = _place(chosen[0], sample, horizon_y, ahead_x, network_scale, rng)
-            if box is not None and (pasted := _blend(sample, *chosen, box)) is not None:
+            if box is not None and (pasted := _blend(sample, *chosen, box, rng)) is not None:
                 sample = pasted
                 break
     return sample
@@ -235,7 +290,7 @@ def _place(
     height, width = sample.image_bgr.shape[:2]
     source = cutout.box_xyxy[2:] - cutout.box_xyxy[:2]
     smallest = max(14 / network_scale, 0.3 * source[1])
-    largest = min(1.25 * source[1], 0.75 * height)
+    largest = min(LARGER_THAN_CUT * source[1], 0.75 * height)
     if smallest >= largest:
         return None
     tall = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
@@ -243,13 +298,13 @@ def _place(
     below_horizon = tall * camera_m / (HEIGHT_M[cutout.class_id] * rng.uniform(*HEIGHT_SPREAD))
     foot = horizon_y + below_horizon
     aside = rng.uniform(-1, 1) * ASIDE_M[cutout.class_id] * below_horizon / camera_m
-    wide = tall * source[0] / source[1]
+    wide = tall * source[0] / source[1] * rng.uniform(*OTHER_BUILD)
     box = np.array([ahead_x + aside - wide / 2, foot - tall, ahead_x + aside + wide / 2, foot])
     whole = box[0] >= 1 and box[1] >= 1 and box[2] <= width - 1 and box[3] <= height - 1
     return box if whole else None
 
 
-def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64) -> Sample | None:
+def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.Generator) -> Sample | None:
     """The sample with the cut-out at `box`; None where something nearer stands there."""
     assert sample.boxes_xyxy is not None and sample.class_ids is not None
     assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
@@ -260,13 +315,26 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64) -> Sample | Non
     if (shared[nearer] > 0.05 * area(box[None])[0]).any():
         return None
     height, width = sample.image_bgr.shape[:2]
-    scale = (box[3] - box[1]) / (cutout.box_xyxy[3] - cutout.box_xyxy[1])
-    size = tuple(max(1, round(side * scale)) for side in cutout.image_bgr.shape[:2])
-    left, top = (round(v) for v in box[:2] - cutout.box_xyxy[:2] * scale)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size[1], width), min(top + size[0], height)
+    source, picture = cutout.box_xyxy.astype(np.float64), cutout.image_bgr
+    if rng.random() < 0.5:
+        picture, alpha = np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(alpha[:, ::-1])
+        source = source[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (picture.shape[1], 0, picture.shape[1], 0)
+    if rng.random() < ANOTHER_LIGHT:
+        picture = expose(picture, rng)
+    scale = (box[2:] - box[:2]) / (source[2:] - source[:2])  # (2,) across, down
+    size_wh = [max(1, round(side * float(f))) for side, f in zip(picture.shape[1::-1], scale, strict=True)]
+    left, top = (round(v) for v in box[:2] - source[:2] * scale)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size_wh[0], width), min(top + size_wh[1], height)
     inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-    colour = resize(cutout.image_bgr, (size[0], size[1]))[inside].astype(np.float32)
-    opacity = cv2.resize(alpha, (size[1], size[0]), interpolation=cv2.INTER_AREA)[inside]
+    opacity = cv2.resize(alpha, size_wh, interpolation=cv2.INTER_AREA)[inside]
+    colour = resize(picture, (size_wh[1], size_wh[0]))[inside].astype(np.float32)
+    down = ((np.arange(y0, y1) + 0.5 - box[1]) / (box[3] - box[1])).astype(np.float32)
+    for garment in GARMENTS[cutout.class_id]:
+        if rng.random() < OTHER_CLOTHES:
+            colour = _dyed(colour, opacity, _within(down, garment), _cloth(rng), rng)
+    if cutout.class_id == PEDESTRIAN and rng.random() < BARE_LEGS:
+        skin = np.array([110, 140, 195], np.float32) * rng.uniform(0.45, 1.2)
+        colour = _dyed(colour, opacity, _within(down, LEGS), skin, rng)
     image = sample.image_bgr.copy()
     behind = image[y0:y1, x0:x1].astype(np.float32)
     # half of the way to the brightness of its new surroundings
@@ -297,3 +365,25 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64) -> Sample | Non
         road=masked(sample.road, 0),
         semantic=masked(sample.semantic, cutout.class_id + 1),
     )
+
+
+def _within(down: F32, limits: tuple[float, float]) -> F32:
+    """1 between two limits, 0 elsewhere, with soft ends."""
+    outside = np.maximum(np.maximum(limits[0] - down, down - limits[1]), 0)
+    return np.clip(1 - outside / 0.04, 0, 1)
+
+
+def _cloth(rng: np.random.Generator) -> F32:
+    """(3,) BGR. Half of all clothes are dark, few are vivid."""
+    value = rng.uniform(12, 75) if rng.random() < 0.5 else rng.uniform(75, 235)
+    return np.array(colorsys.hsv_to_rgb(rng.random(), 0.8 * rng.random() ** 1.5, value), np.float32)
+
+
+def _dyed(colour: F32, opacity: F32, share: F32, dye: F32, rng: np.random.Generator) -> F32:
+    """A picture (h, w, 3) with another colour (3,) in the rows (h,) of a garment: folds and some pattern stay."""
+    weight = opacity * share[:, None]
+    grey = colour.mean(2)
+    middle = float((grey * weight).sum() / max(float(weight.sum()), 1e-6))
+    folds = np.clip((grey + 12) / (middle + 12), 0.4, 2.0)[..., None]
+    mix = np.float32(rng.uniform(0.5, 1.0)) * share[:, None, None]
+    return np.asarray(colour + mix * (np.minimum(folds * dye, 255) - colour), np.float32)

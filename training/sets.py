@@ -135,7 +135,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
         camvid = CamVid(root / "camvid", "train", data.mask_boxes, data.self_labels)
         train.append(Subset("camvid", camvid, tuple(range(len(camvid))), _weight("camvid", len(camvid))))
     if (root / "extra/idd_lite/train").is_dir():
-        idd = IddLite(root / "extra/idd_lite", "train")
+        idd = IddLite(root / "extra/idd_lite", "train", data.mask_boxes)
         train.append(Subset("idd_lite", idd, tuple(range(len(idd))), _weight("idd_lite", len(idd))))
     for name in ("dawn_fog", "citypersons_sample", "carla_danielhfnr"):
         if (root / "extra" / name).is_dir():

@@ -13,11 +13,20 @@ from datasets.sample import Sample
 from training import weather
 from training.augment import _with_margin, mosaic_picture, place, training_picture, without_strong
 from training.config import AugmentConfig, TrainConfig
-from training.copy_paste import CutoutBank, cut_out, frames_in_turn, horizon_of, paste
+from training.copy_paste import OTHER_BUILD, CutoutBank, _cloth, _dyed, cut_out, frames_in_turn, horizon_of, paste
 from training.geometry import mirror, rotate
 
 PLAIN = AugmentConfig(
-    colour=0.0, blur=0.0, noise=0.0, haze=0.0, rain=0.0, night=0.0, rotation=0.0, copy_paste=0.0, mosaic=0.0
+    exposure=0.0,
+    colour=0.0,
+    blur=0.0,
+    noise=0.0,
+    haze=0.0,
+    rain=0.0,
+    night=0.0,
+    rotation=0.0,
+    copy_paste=0.0,
+    mosaic=0.0,
 )
 
 
@@ -253,6 +262,63 @@ def test_an_outline_is_opaque_inside_and_clear_outside() -> None:
     assert (alpha == cutout.alpha()).all(), "GrabCut starts at random"
 
 
+def masked_people(count: int, shade: int = 240) -> Sample:
+    """The same with masks: a head of eight columns on a body of twenty-four."""
+    sample = people(count)
+    assert sample.boxes_xyxy is not None
+    semantic = np.zeros(sample.image_bgr.shape[:2], np.uint8)
+    for x0, y0, x1, y1 in sample.boxes_xyxy.astype(int):
+        semantic[y0 : y0 + 20, x0 + 16 : x1 - 16] = 2
+        semantic[y0 + 20 : y1, x0 + 8 : x1 - 8] = 2
+    sample.image_bgr[semantic == 2] = shade
+    sample.image_bgr[::4][semantic[::4] == 2] = shade // 2
+    return replace(sample, semantic=semantic)
+
+
+def test_a_mask_is_the_outline_where_there_is_one() -> None:
+    sample = masked_people(2)
+    assert sample.semantic is not None
+    cutout = next(cut_out(sample))
+    alpha = cutout.alpha()
+    x0, y0, x1, _ = cutout.box_xyxy.astype(int)
+    middle = (x0 + x1) // 2
+    assert alpha[y0 + 10, middle] > 0.95 and alpha[y0 + 60, middle] > 0.95
+    assert alpha[y0 + 10, middle - 8] < 0.05 < 0.95 < alpha[y0 + 60, middle - 8], "narrow head, wide body"
+
+
+def test_without_a_mask_the_outline_starts_from_what_masks_look_like() -> None:
+    flat = people(1)  # nothing that GrabCut could tell from the ground
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, flat.image_bgr.shape, np.uint8)
+    bank = CutoutBank(
+        iter([masked_people(11), replace(masked_people(11), drive="b"), replace(flat, image_bgr=image)])
+    )
+    average = bank._average(1)
+    assert average is not None and bank._average(0) is None, "no car has a mask"
+    assert average[5, 16] > 0.9 and average[5, 8] < 0.1 and average[40, 8] > 0.9
+    (unmasked,) = [cutout for cutout in bank.cutouts[1] if cutout.mask is None]
+    alpha = unmasked.alpha(average)
+    x0, y0, x1, _ = unmasked.box_xyxy.astype(int)
+    middle = (x0 + x1) // 2
+    assert alpha[y0 + 60, middle] > 0.9 and alpha[y0 + 8, middle] > 0.7 and alpha[y0 + 8, middle - 13] < 0.3
+
+
+def test_other_clothes_keep_folds_and_leave_the_rest_alone() -> None:
+    colour = np.full((100, 40, 3), 100, np.float32)
+    colour[::4] = 50
+    opacity = np.zeros((100, 40), np.float32)
+    opacity[:, 8:-8] = 1
+    rows = np.zeros(100, np.float32)
+    rows[50:92] = 1
+    rngs = [np.random.default_rng(seed) for seed in range(6)]
+    dyed = [_dyed(colour, opacity, rows, _cloth(rng), rng) for rng in rngs]
+    for one in dyed:
+        assert (one[:50] == colour[:50]).all() and (one[92:] == colour[92:]).all()
+        assert (one[52] < one[53]).all(), "the dark stripe is still there"
+        assert one.min() >= 0 and one.max() <= 255
+    assert np.std([one[61].mean() for one in dyed]) > 15, "not always the same colour"
+
+
 def test_pasted_people_stand_on_the_road_at_their_size() -> None:
     bank = CutoutBank(iter([people(3)]))
     sample, stood = street(), 0
@@ -263,9 +329,10 @@ def test_pasted_people_stand_on_the_road_at_their_size() -> None:
             stood += 1
             implied_m = (y1 - y0) / (y1 - 172) * 1.65
             assert 0.84 * 2.0 < implied_m < 1.26 * 2.0, "as tall as people appear on KITTI's streets"
-            assert (x1 - x0) / (y1 - y0) == pytest.approx(0.4, abs=0.01)
+            assert 0.4 * OTHER_BUILD[0] - 0.01 < (x1 - x0) / (y1 - y0) < 0.4 * OTHER_BUILD[1] + 0.01
             middle = int((y0 + y1) / 2), int((x0 + x1) / 2)
-            assert more.image_bgr[middle].max() > 100, "the person is in the picture where the box says"
+            there = more.image_bgr[int(y0) : int(y1), int(x0) : int(x1)]
+            assert (there != 90).any(2).mean() > 0.4, "the person is in the picture where the box says"
             assert more.road[middle] == 0, "a person is no road"
             nearer = y1 < 300  # the car's foot
             covers = min(x1, 300) - max(x0, 100) > 0.1 * (x1 - x0) and y1 > 190
@@ -308,6 +375,17 @@ def test_the_bank_takes_few_of_one_recording_and_stops_reading_when_full() -> No
 
     frames = frames_in_turn((3, 100), reading, seed=4, limit=8)
     assert len(list(frames)) == 8 and {s for s, _ in read[:2]} == {0, 1} and len(set(read)) == 8
+
+
+def test_pasted_people_look_different_each_time() -> None:
+    bank = CutoutBank(iter([masked_people(1)]))
+    looks = []
+    for seed in range(12):
+        more = paste(street(), bank, 172.0, 621.0, 1.0, np.random.default_rng(seed))
+        assert more.boxes_xyxy is not None
+        for x0, y0, x1, y1 in more.boxes_xyxy[more.class_ids == 1].astype(int):
+            looks.append(more.image_bgr[(y0 + y1) // 2 : y1, x0:x1].reshape(-1, 3).mean(0))
+    assert len(looks) >= 8 and np.std(looks, axis=0).min() > 8
 
 
 def test_horizon_from_the_camera_or_from_objects_that_agree() -> None:
@@ -374,11 +452,27 @@ def test_boxes_of_a_mosaic_lie_on_their_pixels() -> None:
 # ---------------------------------------------------------------- weather
 
 
-@pytest.mark.parametrize("change", [weather.rain, weather.night, weather.haze, weather.soften, weather.recolour])
+@pytest.mark.parametrize(
+    "change", [weather.rain, weather.night, weather.haze, weather.soften, weather.recolour, weather.expose]
+)
 def test_weather_changes_pixels_and_keeps_their_form(change: object) -> None:
     image = np.random.default_rng(0).integers(60, 200, (64, 128, 3), np.uint8)
     a, b = (change(image, np.random.default_rng(3)) for _ in range(2))  # type: ignore[operator]
     assert a.shape == image.shape and a.dtype == np.uint8 and (a == b).all() and (a != image).any()
+
+
+def test_exposure_brings_dusk_and_fog_to_daylight_and_takes_a_cast_away() -> None:
+    scene = np.random.default_rng(0).integers(0, 256, (60, 90, 3))
+    dusk, fog = (scene * 0.12 + 4).astype(np.uint8), (scene * 0.15 + 170).astype(np.uint8)
+    green = (scene * (0.4, 0.7, 0.45)).astype(np.uint8)
+    rngs = [np.random.default_rng(seed) for seed in range(20)]
+    for dull in (dusk, fog):
+        bright = [weather.expose(dull, rng) for rng in rngs]
+        assert min(image.std() for image in bright) > 1.5 * dull.std()
+        assert all(45 < image.mean() < 150 for image in bright)
+    casts = [image[..., 1].mean() / image[..., 0].mean() for image in (weather.expose(green, rng) for rng in rngs)]
+    assert min(casts) < 1.2 and np.median(casts) < 1.7, "balanced in part, by chance"
+    assert weather.expose(np.full((9, 9, 3), 80, np.uint8), rngs[0]).shape == (9, 9, 3), "one colour alone"
 
 
 def test_night_is_dark_and_rain_brightens_some_pixels() -> None:

@@ -364,6 +364,23 @@ def test_idd_lite(tmp_path):
     assert sample.semantic[0, blocks].tolist() == [0, 0, 2, 1, 0, 0, 0, 255]
 
 
+def test_idd_lite_people_stand_on_the_ground_and_riders_do_not(tmp_path):
+    root = make.idd_lite(tmp_path)
+    numbers = np.zeros(SIZE, np.uint8)
+    numbers[5:25, 20:27] = 2  # someone on the road
+    numbers[5:15, 60:64] = 2  # someone on
+    numbers[15:25, 55:70] = 3  # a motorcycle
+    numbers[5:25, 90:110] = 2  # several
+    make.write_mask(root / "trainannot" / "10_1.png", numbers)
+    assert IddLite(root)[0].boxes_xyxy is None
+    sample = IddLite(root, boxes=True)[0]
+    assert sample.boxes_xyxy.tolist() == [[20, 5, 27, 25]] and sample.class_ids.tolist() == [1]
+    ignored = sorted(sample.ignore_boxes_xyxy.tolist())
+    assert ignored == [[55, 15, 70, 25], [60, 5, 64, 15], [90, 5, 110, 25]]
+    assert sample.ignore_class_ids.tolist() == [-1, -1, -1], "a motorcycle could be a cyclist as well as no car"
+    assert sample.labelled_classes == (True, True, True)
+
+
 def test_masks_that_are_missing_or_hold_unknown_classes(tmp_path):
     root = make.camvid(tmp_path)
     make.write_mask(root / "trainannot" / "0001TP_1.png", np.full(SIZE, 77))
@@ -473,7 +490,7 @@ def test_the_sample_data(data_root):
         (CamVid(data_root / "camvid"), 367),
         (CamVid(data_root / "camvid", "val"), 101),
         (IddLite(extra / "idd_lite"), 702),
-        (IddLite(extra / "idd_lite", "val"), 51),
+        (IddLite(extra / "idd_lite", "val", boxes=True), 51),
         (PartialBoxes(extra / "dawn_fog"), 234),
         (PartialBoxes(extra / "citypersons_sample"), 135),
         (PartialBoxes(extra / "carla_danielhfnr"), 257),
