@@ -6,8 +6,11 @@ background.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
@@ -24,6 +27,8 @@ class PartialSet:
     rule: LabelRule
     scenes_apart: bool = False
     """True: every picture is a recording of its own. False: the image's name up to its underscore says which."""
+    widest: float = math.inf
+    """Width over height from which a box is of something else and ignored."""
 
 
 DAWN = PartialSet(
@@ -39,8 +44,10 @@ DAWN = PartialSet(
 CITYPERSONS = PartialSet(
     "citypersons_sample",
     LabelRule(positive={"pedestrian": PEDESTRIAN}, labelled_classes=(False, True, False)),
+    widest=0.46,
 )
-"""Cars are there and not labelled; riders are boxed as Pedestrian. The recording is the city."""
+"""Cars are there and not labelled; riders are boxed as Pedestrian. Who stands or walks has a box 0.41 times as wide
+as tall; wider ones are of groups and of people who sit, as KITTI's Person_sitting. The recording is the city."""
 
 CARLA = PartialSet(
     "carla_danielhfnr",
@@ -99,14 +106,16 @@ class PartialBoxes:
         image = read_image(self._image_path(name))
         rows = read_objects(self._label_path(name), scores=False, classes=self.set.rule.names)
         found = targets(rows, self.set.rule, (image.shape[0], image.shape[1]))
+        sides = found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]
+        wide = sides[:, 0] > self.set.widest * sides[:, 1]
         return Sample(
             image_bgr=image,
             name=name,
             drive=f"{self.set.name}_{name if self.set.scenes_apart else name.split('_')[0]}",
-            boxes_xyxy=found.boxes_xyxy,
-            class_ids=found.class_ids,
-            ignore_boxes_xyxy=found.ignore_boxes_xyxy,
-            ignore_class_ids=found.ignore_class_ids,
+            boxes_xyxy=found.boxes_xyxy[~wide],
+            class_ids=found.class_ids[~wide],
+            ignore_boxes_xyxy=np.concatenate([found.ignore_boxes_xyxy, found.boxes_xyxy[wide]]),
+            ignore_class_ids=np.concatenate([found.ignore_class_ids, found.class_ids[wide]]),
             labelled_classes=self.set.rule.labelled_classes,
-            distances_m=found.distances_m,
+            distances_m=found.distances_m[~wide],
         )

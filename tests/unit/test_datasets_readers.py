@@ -418,12 +418,15 @@ def test_dawn_ignores_what_it_cannot_tell(tmp_path):
 
 
 def test_what_a_set_does_not_label_is_marked(tmp_path):
-    cities = make.partial_boxes(tmp_path / "citypersons_sample", {"aachen_1_2": ["Pedestrian 1 2 5 20"]})
+    people = ["Pedestrian 1 2 5 20", "Pedestrian 9 2 19 20"]  # the second one sits
+    cities = make.partial_boxes(tmp_path / "citypersons_sample", {"aachen_1_2": people})
     towns = make.partial_boxes(
         tmp_path / "carla_danielhfnr", {"Town01_1": ["vehicle 1 2 5 20", "traffic_light 9 9 12 20"]}
     )
     city, town = PartialBoxes(cities)[0], PartialBoxes(towns)[0]
     assert city.labelled_classes == (False, True, False) and city.drive == "citypersons_sample_aachen"
+    assert city.boxes_xyxy.tolist() == [[1, 2, 5, 20]] and city.ignore_boxes_xyxy.tolist() == [[9, 2, 19, 20]]
+    assert city.class_ids.tolist() == city.ignore_class_ids.tolist() == [PEDESTRIAN] and len(city.distances_m) == 1
     assert town.labelled_classes == (True, False, True) and town.drive == "carla_danielhfnr_Town01"
     assert town.class_ids is not None and town.class_ids.tolist() == [CAR]
     assert town.ignore_class_ids is not None and len(town.ignore_class_ids) == 0
