@@ -14,7 +14,7 @@ from export.half import to_half
 from export.onnx import OnnxConfig, export_onnx, write_model
 from export.quantize import QuantizeConfig, QuantizeReport, quantize
 from perception.errors import UserError
-from perception.model import ModelSpec
+from perception.model import ModelSpec, shipped_or
 from training.checkpoint import load_network
 from training.models.network import check_size
 from training.operating_point import of_exported_head, proposed
@@ -99,7 +99,7 @@ def export_precision(
     is_onnx = checkpoint.suffix == ".onnx"
     if precision == "fp32":
         return (
-            checkpoint
+            shipped_or(checkpoint)
             if is_onnx
             else export_checkpoint(checkpoint, out, size_hw, batch, licence, one_to_one, even_scores)
         ), None

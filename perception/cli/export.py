@@ -97,6 +97,7 @@ def main(argv: Sequence[str]) -> int:
     from export.frames import open_frames
     from export.quantize import QuantizeConfig
 
+    _check_out(options)
     size_hw = _size_of(options)
     calibration = None
     if options.precision == "int8":
@@ -141,6 +142,20 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_out(options: ExportOptions) -> None:
+    """A file is read by its suffix, so it must have the one of what is in it."""
+    from perception.errors import UserError
+
+    suffix = {"onnx": ".onnx", "engine": ".engine", "triton": None}[options.format]
+    if suffix and options.out and options.out.suffix != suffix:
+        other = {".onnx": "onnx", ".engine": "engine"}.get(options.out.suffix)
+        raise UserError(
+            f"--out {options.out} with --format {options.format}",
+            f"a name that ends in {suffix}",
+            f"--format {other}" if other else f"--out {options.out.with_suffix(suffix)}",
+        )
+
+
 def _size_of(options: ExportOptions) -> tuple[int, int]:
     """Input size: as asked for, or the ONNX file's own, which cannot be changed any more."""
     from perception.errors import UserError
@@ -180,18 +195,19 @@ def _tell_even_scores(path: Path) -> None:
 
 
 def _finish(path: Path, options: ExportOptions) -> Path:
-    """The ONNX file in the format that was asked for."""
+    """The ONNX file in the format that was asked for, beside the checkpoint where no place is named."""
+    beside = options.checkpoint.parent / path.name  # a shipped file lies elsewhere
     if options.format == "triton":
         from export.triton import write_repository
 
-        folder = write_repository(path, options.out or path.parent / "triton")
+        folder = write_repository(path, options.out or beside.parent / "triton")
         print(f"done: {folder} (Triton model repository {folder.parent})")
         return folder
     if options.format == "engine":
         from export.tensorrt import EngineConfig, build_engine
 
         config = EngineConfig(options.batch_profile, options.hardware, options.version_compatible)
-        engine = build_engine(path, options.out, config, _say)
+        engine = build_engine(path, options.out or beside.with_suffix(".engine"), config, _say)
         print(f"done: {engine} ({engine.stat().st_size / 1e6:.1f} MB)")
         return engine
     return path

@@ -125,3 +125,24 @@ def test_what_cannot_be_exported_is_said(checkpoint: Path, tmp_path: Path, optio
     with pytest.raises(UserError, match=word):
         main([str(checkpoint), "--out", str(tmp_path / "m.onnx"), "--no-verify", *options])
     assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "form", "next_step"),
+    [
+        ("m.engine", "onnx", "--format engine"),
+        ("m.onnx", "engine", "--format onnx"),
+        ("m", "onnx", "--out m.onnx"),
+        ("m.pt", "engine", "--out m.engine"),
+    ],
+)
+def test_a_file_is_not_named_as_what_it_is_not(out: str, form: str, next_step: str) -> None:
+    with pytest.raises(UserError, match=f"--out {out} with --format {form}") as error:
+        main(["nano.pt", "--out", out, "--format", form])
+    assert next_step in str(error.value)
+
+
+def test_what_comes_of_a_shipped_file_lies_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["nano-384x1248.onnx", "--format", "triton", "--no-verify"]) == 0
+    assert (tmp_path / "triton/nano-384x1248/1/model.onnx").is_file()
