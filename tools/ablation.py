@@ -23,10 +23,11 @@ import numpy as np
 
 from datasets.kitti_object import KittiObject
 from datasets.kitti_tracking import DRIVES, KittiTracking
+from datasets.labels import kitti_rule
 from datasets.sample import Sample
 from perception.errors import UserError
 from perception.types import CLASS_NAMES, Detections
-from training.operating_point import match, precision_recall, together
+from training.operating_point import believed_from, match, precision_recall, together
 
 if TYPE_CHECKING:
     from training.models.network import Network
@@ -38,6 +39,12 @@ TITLES = ("Car AP R40 mod.", "Car AP@0.5", "Car F1@0.5", "Ped. AP@0.5", "Cyc. AP
 PEOPLE = (0.3, 0.4, 0.5, 0.6)
 OVERLAPS = ((0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8), PEOPLE, PEOPLE)
 """Of cars, pedestrians and cyclists: AP and F1 averaged over them move less by chance than KITTI's at one overlap."""
+
+
+PLAIN = kitti_rule(max_truncation=0.3, max_occlusion=1)
+PLAIN_M = 40.0
+"""What a person sees plainly: objects that KITTI calls visible or partly hidden, at most three tenths outside of the
+picture, within so many metres."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +252,8 @@ def scores(checkpoint: Path, root: Path, averaged: bool = True) -> dict[str, flo
 def measures(
     network: Network, root: Path, validation_hw: tuple[int, int] | None = None, road: bool = True
 ) -> dict[str, float]:
-    """All measures of a network on held-out drives, in per cent.
+    """All measures of a network on held-out drives, in per cent; of what is plainly seen (`PLAIN`) the number of
+    objects, and of those found by the score from which the tracker believes.
 
     Args:
         network: in evaluation mode.
@@ -272,6 +280,14 @@ def measures(
             several = np.array([ap_and_f1(pairs, class_id, overlap) for overlap in OVERLAPS[class_id]])
             ap, f1 = several.mean(0).tolist()
             found |= {f"{name.lower()}_ap_mean": 100 * ap, f"{name.lower()}_f1_mean": 100 * f1}
+        plain = KittiObject(root / "kitti/object", rule=PLAIN)
+        near = (plainly_seen(plain[i]) for i in sets.objects.indices)
+        shown = [(sample, predict(sample.image_bgr)[0]) for sample in near]
+        for class_id, name in enumerate(CLASS_NAMES):
+            from_score = believed_from(together(match(*pair, class_id) for pair in pairs))
+            if from_score is not None:
+                seen, right = found_from(from_score, shown, class_id)
+                found |= {f"{name.lower()}_plain": seen, f"{name.lower()}_plain_found": right}
     if road and sets.road is not None:
         found |= road_scores(predict, sets.road)
     return found
@@ -290,6 +306,27 @@ def held_out_frames(root: Path, objects: Iterable[int]) -> Iterable[Sample]:
         for i, name in enumerate(tracking.names):
             if DRIVES.get(name.split("/")[0]) in drives:
                 yield tracking[i]
+
+
+def plainly_seen(sample: Sample) -> Sample:
+    """A frame in which what is farther than `PLAIN_M`, or nobody knows how far, is neither found nor missed."""
+    assert sample.boxes_xyxy is not None and sample.class_ids is not None and sample.distances_m is not None
+    assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
+    near = sample.distances_m <= PLAIN_M
+    return replace(
+        sample,
+        boxes_xyxy=sample.boxes_xyxy[near],
+        class_ids=sample.class_ids[near],
+        distances_m=sample.distances_m[near],
+        ignore_boxes_xyxy=np.concatenate([sample.ignore_boxes_xyxy, sample.boxes_xyxy[~near]]),
+        ignore_class_ids=np.concatenate([sample.ignore_class_ids, sample.class_ids[~near]]),
+    )
+
+
+def found_from(score: float, pairs: Sequence[tuple[Sample, Detections]], class_id: int) -> tuple[int, int]:
+    """How many objects of a class there are, and how many of them a detection of at least that score is on."""
+    matches = together(match(*pair, class_id) for pair in pairs)
+    return matches.objects, sum(hit and found >= score for found, hit in matches.scored)
 
 
 def ap_and_f1(pairs: Sequence[tuple[Sample, Detections]], class_id: int, overlap: float = 0.5) -> tuple[float, float]:

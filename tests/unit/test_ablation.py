@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,16 @@ def test_low_objects_and_ignore_regions_neither_help_nor_harm() -> None:
     truth = frame([A, low], [[100, 0, 200, 100]])
     assert ablation.ap_and_f1([(truth, found([low, B, A], [0.9, 0.8, 0.7]))], 0) == (1.0, 1.0)
     assert ablation.ap_and_f1([(truth, found([], []))], 0) == (0.0, 0.0)
+
+
+def test_what_is_far_or_of_unknown_distance_is_not_plainly_seen() -> None:
+    truth = replace(frame([A, B, FAR]), distances_m=np.array([39.0, 41, np.nan], np.float32))
+    plain = ablation.plainly_seen(truth)
+    assert plain.boxes_xyxy is not None and plain.ignore_boxes_xyxy is not None
+    assert plain.boxes_xyxy.tolist() == [A] and plain.ignore_boxes_xyxy.tolist() == [B, FAR]
+    hits = found([A, B], [0.3, 0.9])
+    assert ablation.found_from(0.3, [(plain, hits)], 0) == (1, 1)
+    assert ablation.found_from(0.31, [(plain, hits)], 0) == (1, 0)
 
 
 def test_the_table_compares_at_the_same_seeds() -> None:
