@@ -24,7 +24,7 @@ STAGES = (
     *reference.ENDS,
     reference.LAST,
     *reference.LONG,
-    *(s for r in reference.ROUNDS for s in r),
+    *(s for r in (*reference.ROUNDS, *reference.LIGHT_ROUNDS) for s in r),
 )
 
 
@@ -103,19 +103,21 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
         out / name / "mean.pt" for name in ("mean-h", "mean-h-i", "mean-j", "mean-h-i-j")
     )
     (k81, k82), (k83, k84) = ([folder[stage.name] for stage in stages] for stages in reference.ROUNDS)
-    first = out / "mean-k81-k82/mean.pt"
-    parts = [all_of_them, k81, k82, k83, k84]
-    means = [ends, [mean, last], long, [half, later], [k81, k82], [k83, k84], parts, parts]  # thresholds of two sizes
+    first, rounds, second = (out / name / "mean.pt" for name in ("mean-k81-k82", "mean-k", "mean-l101-l102"))
+    few, more = ([folder[stage.name] for stage in stages] for stages in reference.LIGHT_ROUNDS)
+    before_light, parts = [all_of_them, k81, k82, k83, k84], [*few, *more]
+    means = [ends, [mean, last], long, [half, later], [k81, k82], before_light, few, parts, parts]  # of two sizes
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
     trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
     looks = [call for call in calls if call[0] == "tools.self_labels"]
     assert [look[look.index("--checkpoint") + 1] for look in looks] == [str(folder["g"]), str(all_of_them)]
     before = {**dict.fromkeys(ends, folder["g"]), last: mean, **dict.fromkeys(long, half)}
     before |= {**dict.fromkeys((k81, k82), all_of_them), **dict.fromkeys((k83, k84), first)}
+    before |= {**dict.fromkeys(few, rounds), **dict.fromkeys(more, second)}
     for call, (path, init) in zip(trained, before.items(), strict=True):
         assert call[call.index("--out") + 1] == str(path.parent)
         assert call[call.index("--init") + 1] == str(init)
-        look = looks[path in (k81, k82, k83, k84)]
+        look = looks[path in (k81, k82, k83, k84, *parts)]
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
     exported = [(call[1], call[call.index("--size-hw") + 1]) for call in calls if call[0] == "export"]
     large, wide = str(out / "mean-480/mean.pt"), str(out / "mean-384/mean.pt")
@@ -159,4 +161,4 @@ def test_the_options_of_every_stage_are_options():
 
     for stage in STAGES:
         config = tyro.cli(TrainConfig, args=stage.options.split())
-        assert config.augment.copy_paste == 0.4 and config.data.mask_boxes, stage.name
+        assert config.augment.copy_paste >= 0.4 and config.data.mask_boxes, stage.name
