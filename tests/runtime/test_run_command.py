@@ -224,9 +224,10 @@ def test_a_signal_ends_the_wait_for_a_stream_that_never_answers(tmp_path: Path) 
             command(url, "--timeout", "600", "--out", tmp_path / "o"), stderr=subprocess.PIPE, text=True
         )
         deaf.settimeout(60)
-        deaf.accept()  # now it waits for an answer
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)  # far below the 600 s
+        connection, _ = deaf.accept()
+        with connection:  # held: a connection that nobody keeps is closed at once, which is an answer
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)  # far below the 600 s
     assert process.returncode == -signal.SIGINT, stderr
     assert stderr == ""
 
