@@ -105,8 +105,9 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     (k81, k82), (k83, k84) = ([folder[stage.name] for stage in stages] for stages in reference.ROUNDS)
     first, rounds, second = (out / name / "mean.pt" for name in ("mean-k81-k82", "mean-k", "mean-l101-l102"))
     few, more = ([folder[stage.name] for stage in stages] for stages in reference.LIGHT_ROUNDS)
-    before_light, parts = [all_of_them, k81, k82, k83, k84], [*few, *more]
-    means = [ends, [mean, last], long, [half, later], [k81, k82], before_light, few, parts, parts]  # of two sizes
+    before_light, five = [all_of_them, k81, k82, k83, k84], [*few, *more]
+    parts = [rounds, out / "mean-l/mean.pt"]  # thresholds of two sizes
+    means = [ends, [mean, last], long, [half, later], [k81, k82], before_light, few, five, parts, parts]
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
     trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
     looks = [call for call in calls if call[0] == "tools.self_labels"]
@@ -117,7 +118,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     for call, (path, init) in zip(trained, before.items(), strict=True):
         assert call[call.index("--out") + 1] == str(path.parent)
         assert call[call.index("--init") + 1] == str(init)
-        look = looks[path in (k81, k82, k83, k84, *parts)]
+        look = looks[path in (k81, k82, k83, k84, *five)]
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
     exported = [(call[1], call[call.index("--size-hw") + 1]) for call in calls if call[0] == "export"]
     large, wide = str(out / "mean-480/mean.pt"), str(out / "mean-384/mean.pt")
