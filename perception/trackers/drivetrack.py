@@ -20,6 +20,8 @@ Around that:
 - Detectors differ in what they call a high score. What the steady objects of a class score is learned on the way:
   a score counts in proportion to it, and if it is low, so is the score of even odds.
 - What is more likely wrong than right starts no track, nor does a box that overlaps a track seen in this frame.
+- A thing is of one class. Where two tracks of different classes are seen in one place (a pedestrian whom the detector
+  calls a cyclist, too), the one is told for which all its scores together speak more.
 - What starts while the whole picture moves (the camera turns) starts with that motion.
 - A known object that vanishes where a nearer one covers it is taken to be hidden. It is told for a while longer,
   as "lost", where it must be.
@@ -66,7 +68,8 @@ class DriveConfig:
     doubt: float = 2.0
     """A detection that scores s times what is typical errs 1 + doubt·(1 − s) times as much."""
     duplicate_iou: float = 0.5
-    """A detection that overlaps a track seen in this frame by more starts no track."""
+    """A detection that overlaps a track of its class seen in this frame by more starts no track; of two tracks of
+    different classes that overlap by more one is told."""
     tentative_s: float = 0.15
     """A young track unseen for longer ends, seconds; it survives one missed frame at 10 Hz."""
     lost_s: float = 2.0
@@ -238,15 +241,17 @@ class DriveTracker:
         told, missing, dead = [], [], False
         for row, life in enumerate(table.lives):
             if life.seen_frame == frame:
-                if life.track_id:
-                    told.append(row)
-                elif life.nats >= config.confirm_nats:
-                    table.confirm(life)
+                if life.track_id or life.nats >= config.confirm_nats:
                     told.append(row)
             elif not life.track_id:
                 dead = dead or life.seen_s < earliest_s
             elif life.told_frame == frame - 1 and life.seen_s >= earliest_hidden_s and life.hits >= HIDDEN_AFTER_HITS:
                 missing.append(row)
+        if len({table.lives[row].class_id for row in told}) > 1:
+            told = self._of_one_class(told, match, boxes)
+        for row in told:
+            if not table.lives[row].track_id:
+                table.confirm(table.lives[row])
         position = table.states.position
         rows, columns = np.array([told, [match[row] for row in told]], np.int64)
         shown = self._smooth * position.take(rows, 1) + self._raw * measured.take(columns, 1)
@@ -260,6 +265,19 @@ class DriveTracker:
         if dead:
             table.keep([life.track_id > 0 or life.seen_s >= earliest_s for life in table.lives])
         return tracks
+
+    def _of_one_class(self, rows: list[int], match: dict[int, int], boxes: F64) -> list[int]:
+        """Those of the tracks in `rows` that are not seen where one of another class is for which more speaks."""
+        lives, corners = self._table.lives, boxes.T.tolist()
+        kept: list[tuple[int, Corners, int]] = []
+        for row in sorted(rows, key=lambda row: -lives[row].nats):
+            kind, box = lives[row].class_id, corners[match[row]]
+            for other_kind, other, _ in kept:
+                if kind != other_kind and _shared(box, other) > self._double * (_area(box) + _area(other)):
+                    break
+            else:
+                kept.append((kind, box, row))
+        return sorted(row for _, _, row in kept)
 
     def _hidden(self, rows: list[int], match: dict[int, int], boxes: F64) -> list[int]:
         """Those of the tracks in `rows` that a nearer box covers, one that was matched in this frame."""

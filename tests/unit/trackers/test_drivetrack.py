@@ -168,6 +168,24 @@ def test_classes_never_mix() -> None:
     assert {t.track_id: t.class_id for tracks in play(DriveTracker(), frames) for t in tracks} == {1: 0, 2: 1}
 
 
+def test_one_thing_is_told_as_one_class_the_one_that_more_speaks_for() -> None:
+    """A pedestrian whom the detector calls a cyclist, too, and once more sharply."""
+    tracker = DriveTracker(DriveConfig(even_scores=(0.3, 0.2, 0.2)))
+    walker, rider = (100, 100, 130, 180), (97, 98, 134, 182)
+    scores = [(0.8, 0.4)] * 6 + [(0.3, 0.7)] + [(0.8, 0.4)] * 6
+    told = play(tracker, [seen((*walker, a, PEDESTRIAN), (*rider, b, 2)) for a, b in scores])
+    assert {(len(tracks), tracks[0].class_id, tracks[0].track_id) for tracks in told} == {(1, PEDESTRIAN, 1)}
+    # apart, both are there; and a person before a car hides no car
+    tracker.reset()
+    tracks = play(tracker, [seen((*walker, SURE, PEDESTRIAN), (140, 98, 177, 182, SURE, 2), car(90))] * 3)[-1]
+    assert sorted(track.class_id for track in tracks) == [CAR, PEDESTRIAN, 2]
+    # who is not told takes no number
+    tracker.reset()
+    both = seen((*walker, SURE, PEDESTRIAN), (*rider, 0.8, 2))
+    tracks = play(tracker, [both] * 3 + [seen((*walker, SURE, PEDESTRIAN), car(300))])[-1]
+    assert [track.track_id for track in tracks] == [1, 2]
+
+
 def test_new_cars_start_with_the_motion_of_the_turning_camera() -> None:
     """Where the picture slides by almost the distance between cars, only the common motion tells who is who."""
     slide = np.cumsum(np.minimum(5 * np.arange(20), 50))  # pixels, at last 50 a frame
