@@ -58,7 +58,7 @@ class AugmentConfig:
     mosaic: float = 0.15
     """Share of the real pictures that are made of four."""
     off_for_last: float = 0.1
-    """Share of the run, at its end, with geometry, mirror and half the colour change alone."""
+    """Share of the run, at its end, with geometry, mirror and half the changes of colour and exposure alone."""
 
     def __post_init__(self) -> None:
         light = ("colour", "exposure", "blur", "noise", "haze", "rain", "night")
