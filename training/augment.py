@@ -49,7 +49,7 @@ def mosaic_picture(
 
 
 def without_strong(config: AugmentConfig) -> AugmentConfig:
-    """What is left at the end of a run: true pictures, cropped and mirrored, half the changes of colour and exposure."""
+    """What is left at the end of a run: true pictures, cropped, mirrored, half the changes of colour and exposure."""
     return replace(
         config,
         copy_paste=0.0,
