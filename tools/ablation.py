@@ -27,7 +27,7 @@ from datasets.labels import kitti_rule
 from datasets.sample import Sample
 from perception.errors import UserError
 from perception.types import CLASS_NAMES, Detections
-from training.operating_point import believed_from, match, precision_recall, together
+from training.operating_point import even_score_key, match, precision_recall, together
 
 if TYPE_CHECKING:
     from training.models.network import Network
@@ -284,9 +284,8 @@ def measures(
         near = (plainly_seen(plain[i]) for i in sets.objects.indices)
         shown = [(sample, predict(sample.image_bgr)[0]) for sample in near]
         for class_id, name in enumerate(CLASS_NAMES):
-            from_score = believed_from(together(match(*pair, class_id) for pair in pairs))
-            if from_score is not None:
-                seen, right = found_from(from_score, shown, class_id)
+            if even_score_key(name) in found:
+                seen, right = found_from(found[even_score_key(name)], shown, class_id)
                 found |= {f"{name.lower()}_plain": seen, f"{name.lower()}_plain_found": right}
     if road and sets.road is not None:
         found |= road_scores(predict, sets.road)
