@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import dataset_folders as make
 import numpy as np
 import pytest
 
+from datasets import partial_boxes
 from datasets.camvid import CamVid
 from datasets.idd_lite import IddLite
 from datasets.kitti_object import KittiObject
@@ -418,18 +421,53 @@ def test_dawn_ignores_what_it_cannot_tell(tmp_path):
 
 
 def test_what_a_set_does_not_label_is_marked(tmp_path):
-    people = ["Pedestrian 1 2 5 20", "Pedestrian 9 2 19 20"]  # the second one sits
+    # the second one sits, the third is a few pixels high
+    people = ["Pedestrian 1 2 9 24", "Pedestrian 9 2 30 24", "Pedestrian 30 2 33 12"]
     cities = make.partial_boxes(tmp_path / "citypersons_sample", {"aachen_1_2": people})
     towns = make.partial_boxes(
         tmp_path / "carla_danielhfnr", {"Town01_1": ["vehicle 1 2 5 20", "traffic_light 9 9 12 20"]}
     )
     city, town = PartialBoxes(cities)[0], PartialBoxes(towns)[0]
-    assert city.labelled_classes == (False, True, False) and city.drive == "citypersons_sample_aachen"
-    assert city.boxes_xyxy.tolist() == [[1, 2, 5, 20]] and city.ignore_boxes_xyxy.tolist() == [[9, 2, 19, 20]]
-    assert city.class_ids.tolist() == city.ignore_class_ids.tolist() == [PEDESTRIAN] and len(city.distances_m) == 1
+    assert city.labelled_classes == (False, True, True) and city.drive == "citypersons_sample_aachen"
+    assert city.boxes_xyxy.tolist() == [[1, 2, 9, 24]] and city.class_ids.tolist() == [PEDESTRIAN]
+    assert city.ignore_boxes_xyxy.tolist() == [[9, 2, 30, 24], [30, 2, 33, 12]] and len(city.distances_m) == 1
+    assert city.ignore_class_ids.tolist() == [ALL_CLASSES] * 2  # neither a pedestrian nor a cyclist, nor none
     assert town.labelled_classes == (True, False, True) and town.drive == "carla_danielhfnr_Town01"
     assert town.class_ids is not None and town.class_ids.tolist() == [CAR]
     assert town.ignore_class_ids is not None and len(town.ignore_class_ids) == 0
+
+
+def test_who_rides_and_who_is_hidden_in_citypersons(tmp_path):
+    """Boxes are known by picture and corner; other pictures with the same corner are left as they are."""
+    rows = ["Pedestrian 192.5 79.25 215 135", "Pedestrian 336.5 95.75 348 123", "Pedestrian 310.25 78 330 125"]
+    names = ("aachen_000031_000019_leftImg8bit", "bremen_000067_000019_leftImg8bit", "bremen_1_1_leftImg8bit")
+    root = make.partial_boxes(tmp_path / "citypersons_sample", dict.fromkeys(names, rows))
+    for name in names:  # as large as the set's own
+        cv2.imwrite(str(root / "image_2" / f"{name}.jpg"), np.zeros((256, 512, 3), np.uint8))
+    aachen, bremen, other = PartialBoxes(root)
+    assert aachen.class_ids.tolist() == [CYCLIST, PEDESTRIAN, PEDESTRIAN]
+    assert aachen.boxes_xyxy[0].tolist() == [184, 79, 236, 144]  # with the bicycle
+    assert bremen.class_ids.tolist() == [PEDESTRIAN, CYCLIST]
+    assert bremen.ignore_boxes_xyxy.tolist() == [[336.5, 95.75, 348, 123]]
+    assert other.class_ids.tolist() == [PEDESTRIAN] * 3
+
+
+@pytest.mark.data
+def test_what_was_seen_in_citypersons_is_there(data_root):
+    """Every line is about a box of the set."""
+    folder = data_root / "extra/citypersons_sample"
+    lines = [
+        line.split() for line in (Path(partial_boxes.__file__).parent / CITYPERSONS.seen).read_text().splitlines()
+    ]
+    corners = {
+        (path.stem, *map(float, row.split()[4:6]))
+        for path in (folder / "label_2").iterdir()
+        for row in path.read_text().splitlines()
+    }
+    assert len(lines) == 288 and all((line[0], float(line[1]), float(line[2])) in corners for line in lines)
+    data = PartialBoxes(folder)
+    class_ids = np.concatenate([data[i].class_ids for i in range(len(data))])
+    assert ((class_ids == PEDESTRIAN).sum(), (class_ids == CYCLIST).sum()) == (1040, 43)
 
 
 def test_a_class_the_set_does_not_know_is_an_error(tmp_path):
@@ -451,7 +489,7 @@ def test_unknown_folders_and_missing_labels(tmp_path):
 def test_no_set_calls_a_class_positive_that_it_does_not_label():
     for known in (DAWN, CITYPERSONS, CARLA):
         labelled = {i for i, is_labelled in enumerate(known.rule.labelled_classes) if is_labelled}
-        assert set(known.rule.positive.values()) == labelled
+        assert set(known.rule.positive.values()) | ({CYCLIST} if known.seen else set()) == labelled
 
 
 # ---------------------------------------------------------------- all of them
