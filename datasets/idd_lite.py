@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from datasets.index_masks import PERSON, VEHICLE, IndexMasks, Legend
 from datasets.labels import ALL_CLASSES, PEDESTRIAN
 from datasets.mask_boxes import Shape, boxes_from_mask
 from datasets.sample import Sample
+from datasets.seen import as_seen, seen_file
 from perception.types import U8
 
 LEGEND = Legend(
@@ -21,7 +24,10 @@ LEGEND = Legend(
 """0 drivable, 1 other ground, 2 people and riders (together), 3 vehicles, 4 roadside, 5 far objects, 6 sky."""
 OTHER_GROUND = 1
 SHAPES = {2: Shape(PEDESTRIAN, aspect=(0.2, 0.5), filled=0.42)}
-"""Riders are no people here: what is under them is no ground but a vehicle."""
+"""Most riders are no people here: what is under them is no ground but a vehicle."""
+LOWEST = 17
+"""Pixels; lower people are ignored. All others were looked at: many ride, seen from the front or from behind."""
+SEEN = "idd_lite"
 VEHICLES = {3: ALL_CLASSES}
 """Cars, lorries, rickshaws and motorcycles, none told apart."""
 
@@ -32,8 +38,8 @@ class IddLite(IndexMasks):
     Args:
         root: folder that holds `train/` and `trainannot/`.
         split: `train` or `val`.
-        boxes: give single people boxes (`datasets/mask_boxes.py`); vehicles, riders and groups are ignored, the rest
-            is background for all classes. False: what the set itself says, which is no boxes.
+        boxes: give single people boxes (`datasets/mask_boxes.py`, `datasets/seen.py`); vehicles, riders and groups
+            are ignored, the rest is background for all classes. False: what the set itself says, which is no boxes.
     """
 
     def __init__(self, root: Path, split: str = "train", boxes: bool = False) -> None:
@@ -41,15 +47,21 @@ class IddLite(IndexMasks):
         self.boxes = boxes
         self.variant = "boxes" if boxes else ""  # copies in a cache are told apart by it
 
+    def files(self, i: int) -> list[Path]:
+        """Every file that sample `i` is read from; the picture first."""
+        return super().files(i) + ([seen_file(SEEN)] if self.boxes else [])
+
     def sample(self, sample: Sample, numbers: U8) -> Sample:
         """The sample with its boxes."""
         if not self.boxes:
             return sample
         masked = boxes_from_mask(numbers, SHAPES, VEHICLES, ground=(LEGEND.road, OTHER_GROUND))
+        boxes, class_ids, unsure = as_seen(SEEN, sample.name, masked.boxes_xyxy, masked.class_ids)
+        unsure |= boxes[:, 3] - boxes[:, 1] < LOWEST
         return replace(
             sample,
-            boxes_xyxy=masked.boxes_xyxy,
-            class_ids=masked.class_ids,
-            ignore_boxes_xyxy=masked.ignore_boxes_xyxy,
-            ignore_class_ids=masked.ignore_class_ids,
+            boxes_xyxy=boxes[~unsure],
+            class_ids=class_ids[~unsure],
+            ignore_boxes_xyxy=np.concatenate([masked.ignore_boxes_xyxy, boxes[unsure]]),
+            ignore_class_ids=np.concatenate([masked.ignore_class_ids, np.full(unsure.sum(), ALL_CLASSES)]),
         )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.seen import as_seen, seen_file
 from perception.errors import UserError
 from perception.formats.kitti import read_objects
 
@@ -33,7 +33,7 @@ class PartialSet:
     lowest: float = 0.0
     """Height in pixels below which a box is ignored."""
     seen: str = ""
-    """Name of the file beside this module that says what is to be seen in some boxes (see `_read_seen`)."""
+    """Name of the file that says what is to be seen in some boxes (`datasets/seen.py`)."""
 
 
 DAWN = PartialSet(
@@ -51,7 +51,7 @@ CITYPERSONS = PartialSet(
     LabelRule(positive={"pedestrian": PEDESTRIAN}, labelled_classes=(False, True, True)),
     widest=0.46,
     lowest=20.0,
-    seen="citypersons_seen.txt",
+    seen="citypersons",
 )
 """Cars are there and not labelled. Everybody is boxed as Pedestrian, whole, 0.41 times as wide as tall, riders too,
 and who stands behind a car or a crowd, so that a box can hold nothing but the car. So each box from 20 pixels up
@@ -108,7 +108,7 @@ class PartialBoxes:
 
     def files(self, i: int) -> list[Path]:
         """Every file that sample `i` is read from, where present; the picture first."""
-        seen = [Path(__file__).with_name(self.set.seen)] if self.set.seen else []
+        seen = [seen_file(self.set.seen)] if self.set.seen else []
         return [self._image_path(self.names[i]), self._label_path(self.names[i]), *seen]
 
     def __getitem__(self, i: int) -> Sample:
@@ -116,17 +116,12 @@ class PartialBoxes:
         image = read_image(self._image_path(name))
         rows = read_objects(self._label_path(name), scores=False, classes=self.set.rule.names)
         found = targets(rows, self.set.rule, (image.shape[0], image.shape[1]))
-        boxes, class_ids = found.boxes_xyxy.copy(), found.class_ids.copy()
+        boxes, class_ids = found.boxes_xyxy, found.class_ids
         width, height = (boxes[:, 2:] - boxes[:, :2]).T
         unsure = (width > self.set.widest * height) | (height < self.set.lowest)
-        seen = _read_seen(self.set.seen).get(name, {}) if self.set.seen else {}
-        for j, box in enumerate(found.boxes_xyxy):
-            corner = (round(float(box[0]), 2), round(float(box[1]), 2))
-            if corner in seen:
-                cyclist = seen[corner]
-                unsure[j] = cyclist is None
-                if cyclist is not None:
-                    boxes[j], class_ids[j] = cyclist, CYCLIST
+        if self.set.seen:
+            boxes, class_ids, hidden = as_seen(self.set.seen, name, boxes, class_ids)
+            unsure |= hidden
         return Sample(
             image_bgr=image,
             name=name,
@@ -138,14 +133,3 @@ class PartialBoxes:
             labelled_classes=self.set.rule.labelled_classes,
             distances_m=found.distances_m[~unsure],
         )
-
-
-@cache
-def _read_seen(name: str) -> dict[str, dict[tuple[float, float], tuple[float, ...] | None]]:
-    """Picture → left upper corner of a box as labelled → the cyclist's box in it, None for a box in which nobody can
-    be told. A line is `PICTURE LEFT TOP hidden` or `PICTURE LEFT TOP cyclist X1 Y1 X2 Y2`."""
-    seen: dict[str, dict[tuple[float, float], tuple[float, ...] | None]] = {}
-    for line in Path(__file__).with_name(name).read_text().splitlines():
-        picture, left, top, what, *box = line.split()
-        seen.setdefault(picture, {})[float(left), float(top)] = tuple(map(float, box)) if what == "cyclist" else None
-    return seen

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import dataset_folders as make
 import numpy as np
 import pytest
 
-from datasets import partial_boxes
 from datasets.camvid import CamVid
 from datasets.idd_lite import IddLite
 from datasets.kitti_object import KittiObject
@@ -21,6 +19,7 @@ from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, KITTI_RULE, PEDESTRIAN, kitti_rule, targets
 from datasets.partial_boxes import CARLA, CITYPERSONS, DAWN, PartialBoxes
 from datasets.sample import Sample, find_image, read_image, read_index_mask
+from datasets.seen import seen_file
 from datasets.splits import read_drives, read_split
 from perception.errors import UserError
 from perception.formats.kitti import parse_objects
@@ -456,9 +455,7 @@ def test_who_rides_and_who_is_hidden_in_citypersons(tmp_path):
 def test_what_was_seen_in_citypersons_is_there(data_root):
     """Every line is about a box of the set."""
     folder = data_root / "extra/citypersons_sample"
-    lines = [
-        line.split() for line in (Path(partial_boxes.__file__).parent / CITYPERSONS.seen).read_text().splitlines()
-    ]
+    lines = [line.split() for line in seen_file("citypersons").read_text().splitlines()]
     corners = {
         (path.stem, *map(float, row.split()[4:6]))
         for path in (folder / "label_2").iterdir()
@@ -468,6 +465,20 @@ def test_what_was_seen_in_citypersons_is_there(data_root):
     data = PartialBoxes(folder)
     class_ids = np.concatenate([data[i].class_ids for i in range(len(data))])
     assert ((class_ids == PEDESTRIAN).sum(), (class_ids == CYCLIST).sum()) == (1040, 43)
+
+
+@pytest.mark.data
+def test_who_rides_in_idd_lite_is_ignored(data_root):
+    """Every line is about a box that the masks give, and none of them is left."""
+    folder = data_root / "extra/idd_lite"
+    lines = {tuple(line.split()[:3]) for line in seen_file("idd_lite").read_text().splitlines()}
+    ignored, kept = set(), 0
+    for data in (IddLite(folder, split, boxes=True) for split in ("train", "val")):
+        for i, name in enumerate(data.names):
+            if any(line[0] == name for line in lines):
+                ignored |= {(name, f"{x:g}", f"{y:g}") for x, y in data[i].ignore_boxes_xyxy[:, :2].tolist()}
+                kept += sum((name, f"{x:g}", f"{y:g}") in lines for x, y in data[i].boxes_xyxy[:, :2].tolist())
+    assert len(lines) == 181 and lines <= ignored and not kept
 
 
 def test_a_class_the_set_does_not_know_is_an_error(tmp_path):
