@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.camvid import CamVid
+from datasets.clips import CLIPS, Clips
 from datasets.idd_lite import IddLite
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import CATEGORIES, KittiRoad
@@ -37,6 +38,7 @@ WEIGHTS = {
     "dawn_fog": (0.13, 234),
     "citypersons_sample": (0.1, 135),
     "carla_danielhfnr": (0.04, 257),
+    "videos": (0.05, 13),
 }
 """Weight of each set among the pictures that are shown, and for how many pictures it was chosen."""
 
@@ -141,6 +143,9 @@ def find_sets(data: DataConfig) -> TrainingSets:
         if (root / "extra" / name).is_dir():
             boxes = PartialBoxes(root / "extra" / name, KNOWN[name])
             train.append(Subset(name, boxes, tuple(range(len(boxes))), _weight(name, len(boxes))))
+    if any((root / "videos" / clip).is_file() for clip in CLIPS):
+        clips = Clips(root / "videos")
+        train.append(Subset("videos", clips, tuple(range(len(clips))), _weight("videos", len(clips))))
     train = [subset for subset in train if subset.indices]
     if not train:
         raise UserError(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
+import av
 import cv2
 import dataset_folders as make
 import numpy as np
 import pytest
 
 from datasets.camvid import CamVid
+from datasets.clips import CLIPS, LABELS, Clips
 from datasets.idd_lite import IddLite
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import KittiRoad, ground_truth_name, is_road_name, road_mask
@@ -503,6 +507,57 @@ def test_no_set_calls_a_class_positive_that_it_does_not_label():
         assert set(known.rule.positive.values()) | ({CYCLIST} if known.seen else set()) == labelled
 
 
+# ---------------------------------------------------------------- frames of clips
+
+
+def clip(path: Path, frames: int) -> Path:
+    """A video whose picture gets brighter by the frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for i in range(frames):
+            picture = np.full((96, 160, 3), 20 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_frames_of_a_clip_and_what_was_drawn_on_them(tmp_path):
+    frames = {
+        str(number): {
+            "cars": [[10, 20, 30, 40]],
+            "unclear": [[40, 0, 60, 10]],
+            "road": [[0, 24], [80, 24], [80, 48], [0, 48]],
+            "road_unclear": [[[0, 24], [80, 24], [80, 30], [0, 30]]],
+        }
+        for number in (2, 7)
+    }
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({"size_hw": [48, 80], "clips": {"a.mp4": frames, "missing.mp4": {"0": {}}}}))
+    with pytest.raises(UserError, match="no labelled clips"):
+        Clips(tmp_path, labels)
+    clip(tmp_path / "a.mp4", 10)
+    data = Clips(tmp_path, labels)
+    assert data.names == ["a_000002", "a_000007"]
+    for i, number in enumerate((2, 7)):  # pictures are twice the size that was drawn on
+        sample = data[i]
+        assert sample.image_bgr.shape == (96, 160, 3) and abs(float(sample.image_bgr.mean()) - 20 * number) < 6
+        assert sample.boxes_xyxy.tolist() == [[20, 40, 60, 80]] and sample.class_ids.tolist() == [CAR]
+        assert sample.ignore_boxes_xyxy.tolist() == [[80, 0, 120, 20]]
+        assert sample.road[[10, 52, 90, 70], [5, 5, 5, 40]].tolist() == [0, 255, 1, 255]  # sky, unclear, road, car
+    clip(tmp_path / "a.mp4", 5)
+    with pytest.raises(UserError, match=r"(?s)5 frames.*at least 8"):
+        Clips(tmp_path, labels)[0]
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match="a video that can be read"):
+        Clips(tmp_path, labels)[0]
+
+
+def test_the_labelled_clips_are_those_that_are_named():
+    assert set(json.loads(LABELS.read_text())["clips"]) == set(CLIPS)
+
+
 # ---------------------------------------------------------------- all of them
 
 
@@ -546,6 +601,7 @@ def test_the_sample_data(data_root):
         (PartialBoxes(extra / "dawn_fog"), 234),
         (PartialBoxes(extra / "citypersons_sample"), 135),
         (PartialBoxes(extra / "carla_danielhfnr"), 257),
+        (Clips(data_root / "videos"), 13),
     ]
     for data, count in readers:
         assert len(data) == count
