@@ -88,6 +88,9 @@ class DataConfig:
     """Share of the real pictures that KITTI's road frames make; 0: as the sizes of the sets have it."""
     mask_boxes: bool = True
     """Teach also boxes of single people found in CamVid's and IDD-Lite's masks, and of CamVid's cyclists."""
+    hand_labels: bool = True
+    """Teach also what was drawn by hand for this project: boxes on 25 of KITTI's road frames, boxes and road on 13
+    frames of two clips."""
     self_labels: Path | None = None
     """Folder of `python -m tools.self_labels`: teach also what an earlier network found in CamVid and its masks
     confirm, beside `mask_boxes`, which it includes."""

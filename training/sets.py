@@ -127,7 +127,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
             train.append(Subset(folder, tracking, keep, _weight(known, len(keep))))
     road_root = _first(root, ("kitti/road", "road", "data_road", "."), "training/gt_image_2")
     if road_root is not None:
-        kitti_road = KittiRoad(road_root)
+        kitti_road = KittiRoad(road_root, drawn=data.hand_labels)
         fold, folds = (data.fold, data.folds) if data.fold >= 0 else (data.road_fold, ROAD_FIFTHS)
         held = tuple(road_fold_indices(kitti_road.names, fold, folds)) if fold >= 0 else ()
         rest = tuple(i for i in range(len(kitti_road)) if i not in set(held))
@@ -143,7 +143,7 @@ def find_sets(data: DataConfig) -> TrainingSets:
         if (root / "extra" / name).is_dir():
             boxes = PartialBoxes(root / "extra" / name, KNOWN[name])
             train.append(Subset(name, boxes, tuple(range(len(boxes))), _weight(name, len(boxes))))
-    if any((root / "videos" / clip).is_file() for clip in CLIPS):
+    if data.hand_labels and any((root / "videos" / clip).is_file() for clip in CLIPS):
         clips = Clips(root / "videos")
         train.append(Subset("videos", clips, tuple(range(len(clips))), _weight("videos", len(clips))))
     train = [subset for subset in train if subset.indices]

@@ -18,7 +18,7 @@ from datasets.camvid import CamVid
 from datasets.clips import CLIPS, LABELS, Clips
 from datasets.idd_lite import IddLite
 from datasets.kitti_object import KittiObject
-from datasets.kitti_road import KittiRoad, ground_truth_name, is_road_name, road_mask
+from datasets.kitti_road import DRAWN, KittiRoad, ground_truth_name, is_road_name, road_mask
 from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, KITTI_RULE, PEDESTRIAN, kitti_rule, targets
 from datasets.partial_boxes import CARLA, CITYPERSONS, DAWN, PartialBoxes
@@ -507,6 +507,23 @@ def test_no_set_calls_a_class_positive_that_it_does_not_label():
         assert set(known.rule.positive.values()) | ({CYCLIST} if known.seen else set()) == labelled
 
 
+def test_boxes_that_were_drawn_on_road_frames(tmp_path):
+    root = make.kitti_road(tmp_path / "road")
+    (name, drawn), *_ = json.loads(DRAWN.read_text()).items()
+    said = KittiRoad(root)
+    for file in ("image_2", "gt_image_2"):  # one of the frames takes the name of a drawn one
+        old, new = (said.names[0], name) if file == "image_2" else map(ground_truth_name, (said.names[0], name))
+        path = find_image(root / "training" / file, old)
+        path.rename(path.with_name(new + path.suffix))
+    assert all(sample.boxes_xyxy is None for sample in KittiRoad(root))
+    data = KittiRoad(root, drawn=True)
+    sample = data[data.names.index(name)]
+    assert sample.boxes_xyxy.tolist() == drawn["cars"] and sample.class_ids.tolist() == [CAR] * len(drawn["cars"])
+    assert sample.ignore_boxes_xyxy.tolist() == drawn["unclear"] and sample.road is not None
+    assert [data[i].boxes_xyxy is None for i in range(len(data))].count(False) == 1
+    assert DRAWN in data.files(data.names.index(name))
+
+
 # ---------------------------------------------------------------- frames of clips
 
 
@@ -602,6 +619,7 @@ def test_the_sample_data(data_root):
         (PartialBoxes(extra / "citypersons_sample"), 135),
         (PartialBoxes(extra / "carla_danielhfnr"), 257),
         (Clips(data_root / "videos"), 13),
+        (KittiRoad(kitti / "road", drawn=True), 35),
     ]
     for data, count in readers:
         assert len(data) == count
