@@ -64,3 +64,15 @@ def test_tracking_frames_of_a_held_out_drive_are_left_out(root: Path, caplog: py
     kept = [i for subset in sets.train if subset.name == "kitti/tracking" for i in subset.indices]
     assert kept == [i for i, sequence in enumerate(sequences) if DRIVES[sequence] != held]
     assert 0 < len(kept) < len(sequences)
+
+
+@pytest.mark.data
+def test_what_was_drawn_by_hand_can_be_left_out(data_root: Path) -> None:
+    road: dict[bool, int] = {}
+    for drawn in (True, False):
+        sets = find_sets(DataConfig(root=data_root, hand_labels=drawn))
+        assert any(subset.name == "videos" for subset in sets.train) is drawn
+        subset = next(subset for subset in sets.train if subset.name == "kitti/road")
+        road[drawn] = sum(subset.source[i].boxes_xyxy is not None for i in subset.indices)
+        assert sets.road is not None and all(sets.road.source[i].boxes_xyxy is None for i in sets.road.indices)
+    assert road == {True: 25, False: 0}
