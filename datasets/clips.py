@@ -22,8 +22,8 @@ from perception.errors import UserError
 from perception.types import F32, F64, U8
 
 LABELS = Path(__file__).with_name("clips_labels.json")
-CLIPS = ("udacity_project_video_cut.mp4", "udacity_solidWhiteRight.mp4")
-"""Two of the four; the others show the same roads and stay unseen."""
+CLIPS = ("udacity_project_video_cut.mp4", "udacity_solidWhiteRight.mp4", "udacity_test_small1.mp4")
+"""Three of the four; the other shows the same motorway and stays unseen."""
 
 
 class Clips:

@@ -38,7 +38,7 @@ WEIGHTS = {
     "dawn_fog": (0.13, 234),
     "citypersons_sample": (0.1, 135),
     "carla_danielhfnr": (0.04, 257),
-    "videos": (0.1, 13),
+    "videos": (0.1, 18),
 }
 """Weight of each set among the pictures that are shown, and for how many pictures it was chosen."""
 

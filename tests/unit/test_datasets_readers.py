@@ -618,7 +618,7 @@ def test_the_sample_data(data_root):
         (PartialBoxes(extra / "dawn_fog"), 234),
         (PartialBoxes(extra / "citypersons_sample"), 135),
         (PartialBoxes(extra / "carla_danielhfnr"), 257),
-        (Clips(data_root / "videos"), 13),
+        (Clips(data_root / "videos"), 18),
         (KittiRoad(kitti / "road", drawn=True), 35),
     ]
     for data, count in readers:
