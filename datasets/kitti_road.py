@@ -17,9 +17,9 @@ from perception.formats.kitti import read_calibration
 from perception.types import U8
 
 DRAWN = Path(__file__).with_name("kitti_road_labels.json")
-"""Boxes that were drawn on 25 of the frames for this project, the benchmark having none: `cars`, and `unclear` around
+"""Boxes that were drawn on 21 of the frames for this project, the benchmark having none: `cars`, and `unclear` around
 what is too far, too dark, or a van. Nobody on foot or on a bicycle is outside of those. The frames are those of the
-sample data that its first fifth does not hold out, less one that shows a street of the held-out object frames."""
+sample data that its first fifth does not hold out, less five that show streets of the held-out object frames."""
 CATEGORIES = ("um", "umm", "uu")
 """Urban marked, urban multiple marked lanes, urban unmarked."""
 

@@ -89,7 +89,7 @@ class DataConfig:
     mask_boxes: bool = True
     """Teach also boxes of single people found in CamVid's and IDD-Lite's masks, and of CamVid's cyclists."""
     hand_labels: bool = True
-    """Teach also what was drawn by hand for this project: boxes on 25 of KITTI's road frames, boxes and road on 18
+    """Teach also what was drawn by hand for this project: boxes on 21 of KITTI's road frames, boxes and road on 18
     frames of three clips."""
     self_labels: Path | None = None
     """Folder of `python -m tools.self_labels`: teach also what an earlier network found in CamVid and its masks
