@@ -95,7 +95,8 @@ class CachedSource:
     def path(self, i: int) -> Path:
         """Where the copy of sample `i` lies."""
         variant = getattr(self.source, "variant", "")  # what else than its files a sample depends on
-        digest = hashlib.sha256(MAGIC + f"{self.width}{variant}".encode())
+        # a clip is one file with many samples, so the name counts
+        digest = hashlib.sha256(MAGIC + f"{self.width}{variant}\0{self.names[i]}".encode())
         for file in self.source.files(i):
             try:
                 status = file.stat()

@@ -90,7 +90,7 @@ class DataConfig:
     """Teach also boxes of single people found in CamVid's and IDD-Lite's masks, and of CamVid's cyclists."""
     hand_labels: bool = True
     """Teach also what was drawn by hand for this project: boxes on 21 of KITTI's road frames, boxes and road on 18
-    frames of three clips."""
+    frames of three clips. Which drives those road frames are of is not known: off for object scores to publish."""
     self_labels: Path | None = None
     """Folder of `python -m tools.self_labels`: teach also what an earlier network found in CamVid and its masks
     confirm, beside `mask_boxes`, which it includes."""

@@ -76,7 +76,7 @@ class TrainingSets:
                     if not path.is_file():
                         continue
                     digest.update(str(path.stat().st_size).encode())
-                    if path.suffix == ".txt" and path not in texts:
+                    if path.suffix in (".txt", ".json") and path not in texts:
                         digest.update(path.read_bytes())
                         texts.add(path)
         return digest.hexdigest()[:16]

@@ -27,6 +27,7 @@ from datasets.seen import seen_file
 from datasets.splits import read_drives, read_split
 from perception.errors import UserError
 from perception.formats.kitti import parse_objects
+from training.cache import CachedSource
 
 SIZE = (make.HEIGHT, make.WIDTH)
 
@@ -563,6 +564,9 @@ def test_frames_of_a_clip_and_what_was_drawn_on_them(tmp_path):
         assert sample.boxes_xyxy.tolist() == [[20, 40, 60, 80]] and sample.class_ids.tolist() == [CAR]
         assert sample.ignore_boxes_xyxy.tolist() == [[80, 0, 120, 20]]
         assert sample.road[[10, 52, 90, 70], [5, 5, 5, 40]].tolist() == [0, 255, 1, 255]  # sky, unclear, road, car
+    copies = CachedSource(data, tmp_path / "cache", 160, 10**9)
+    for _ in range(2):  # written, then read: one file, yet a copy for each frame
+        assert [round(float(copies[i].image_bgr.mean()) / 20) for i in range(2)] == [2, 7]
     clip(tmp_path / "a.mp4", 5)
     with pytest.raises(UserError, match=r"(?s)5 frames.*at least 8"):
         Clips(tmp_path, labels)[0]
