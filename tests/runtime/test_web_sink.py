@@ -320,6 +320,23 @@ def test_a_viewer_that_never_answers_is_let_go(page: WebSink, monkeypatch: pytes
     stuck.close()
 
 
+def test_who_looks_on_hears_that_the_run_has_ended() -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    sink = WebSink("127.0.0.1:0")
+    sink.open(info_of("front"))
+    viewer = Visitor(sink)
+    viewer.say(watch=[0], detail=0)
+    until(lambda: viewer.hear() == "minutes")
+    closing = threading.Thread(target=sink.close)
+    closing.start()
+    until(lambda: viewer.hear() == "end")
+    closing.join()
+    with pytest.raises(ConnectionClosed):
+        viewer.hear()
+    viewer.close()
+
+
 def test_closing_ends_all_threads_even_with_a_viewer_that_reads_nothing() -> None:
     before = {t.name for t in threading.enumerate()}
     sink = WebSink("127.0.0.1:0")

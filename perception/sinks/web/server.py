@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import wait
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ MOST_VIEWERS = 32
 MOST_CONNECTIONS = 128
 SILENT_VIEWER_S = 30.0
 """A viewer that has not shown what it got for this long is let go."""
+FAREWELL_S = 0.3
+"""Viewers have this long to hear that the run has ended."""
 
 
 class Viewer:
@@ -88,6 +91,7 @@ class Hub:
         self.names = list(board.sources)
         self.viewers: set[Viewer] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.over = False
         self.pictures = PictureMaker(board.info.spec, self.deliver)
         self._packets: dict[str, tuple[int, bytes]] = {}
         self._hello = self._greeting()
@@ -179,8 +183,24 @@ class Hub:
             if count % TICKS_A_MINUTES == 0:
                 self._tell(awake, "minutes")
 
+    async def end(self) -> None:
+        """Tell all viewers that the run has ended, until they have heard it or time is up.
+
+        The code with which a socket is closed does not say it surely: what a page has sent and nobody will read makes
+        the system drop what is on its way to that page.
+        """
+        self.over = True
+        for viewer in self.viewers:
+            viewer.texts, viewer.pictures = {"end": _json({"type": "end"})}, {}
+            viewer.wake.set()
+        end_s = time.monotonic() + FAREWELL_S
+        while any(viewer.texts or viewer.texts_out for viewer in self.viewers) and time.monotonic() < end_s:
+            await asyncio.sleep(0.01)
+
     def _tell(self, viewers: list[Viewer], what: str) -> None:
         """Put the newest of one kind of message before each viewer; made once for all who look at the same source."""
+        if self.over:
+            return
         made: dict[str | None, str] = {}
         make = self.board.now if what == "now" else self.board.minutes
         for viewer in viewers:
@@ -271,7 +291,7 @@ class LiveServer:
                 ws_per_message_deflate=False,  # a JPEG does not get smaller
                 limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=5,
-                timeout_graceful_shutdown=0.4,  # type: ignore[arg-type]  # handed to asyncio as it is
+                timeout_graceful_shutdown=0.3,  # type: ignore[arg-type]  # handed to asyncio as it is
             )
         )
         self._thread = threading.Thread(
@@ -289,9 +309,11 @@ class LiveServer:
     def close(self) -> None:
         """Let all viewers go; within a second."""
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a viewer that does not answer is no news now
-        self._server.should_exit = True
         self.hub.pictures.close()
-        self._thread.join(0.9)
+        if self.hub.loop is not None and self._thread.is_alive():
+            wait([asyncio.run_coroutine_threadsafe(self.hub.end(), self.hub.loop)], FAREWELL_S)
+        self._server.should_exit = True
+        self._thread.join(0.7)
         self._server.force_exit = True
 
 

@@ -10,6 +10,7 @@ const KINDS = { "size-changed": "new size", overexposed: "over-exposed", "sink-f
 let hello = null; // what the run is
 let now = null; // the latest numbers
 let minutes = null; // the latest charts
+let over = false; // the run has ended, and no other has begun
 let selected = null; // number of the camera that is looked at; null for all of them
 let socket = null;
 let retryMs = 500;
@@ -33,7 +34,7 @@ function connect() {
     }
   };
   socket.onclose = ({ code }) => {
-    const over = code === 1012; // the server closed in order
+    over ||= code === 1012; // the server closed in order
     setLink("off", over ? "run ended" : code === 1013 ? "too many viewers" : "no connection");
     if (hello) veilAll(over ? "The run has ended." : "No connection to the run; trying again.");
     setTimeout(reconnect, retryMs);
@@ -71,6 +72,7 @@ function take(message) {
   if (message.type === "hello") {
     hello = message;
     now = minutes = null;
+    over = false;
     retryMs = 500;
     setLink("on", "connected");
     build();
@@ -80,6 +82,8 @@ function take(message) {
   } else if (message.type === "minutes") {
     minutes = message;
     showMinutes();
+  } else if (message.type === "end") {
+    over = true;
   }
 }
 
