@@ -174,42 +174,43 @@ LIGHT_ROUNDS = (
 """Two more, of two and three: these were the first to see pictures exposed anew and people in other clothes, and most
 of them crops tall enough for what is near. What goes on lies half way between the mean of these five and what they
 began with: the five alone take a concrete barrier for a car twice as often."""
-_NEAR = "--augment.native-width 1400 "
+_SEEN = _ROUND.format(seed="{seed}", rate=0.0014, **_LIGHT) + _PEOPLE  # each stage puts its seed in
+SEEN = (
+    Stage("m106", 4000, 8, _SEEN.format(seed=106) + _TALL + "--augment.native-width 1400 --data.no-hand-labels"),
+    Stage("m107", 3600, 8, _SEEN.format(seed=107) + _SQUARE + "--augment.native-width 1300"),
+    Stage("m120", 3600, 8, _SEEN.format(seed=120) + _TALL + "--augment.native-width 1350"),
+)
+"""Labels that were looked at, from the second stage on also labels drawn by hand. The third goes on from the first."""
 SEEN_ROUNDS = (
     (
-        Stage("m106", 4000, 8, _ROUND.format(seed=106, rate=0.0014, **_LIGHT) + _PEOPLE + _TALL + _NEAR),
-        Stage("m107", 4000, 8, _ROUND.format(seed=107, rate=0.0014, **_LIGHT) + _PEOPLE + _SQUARE + _NEAR),
+        Stage("m121", 3000, 8, _SEEN.format(seed=121) + _SQUARE + "--augment.native-width 1400"),
+        Stage("m122", 2600, 6, _SEEN.format(seed=122) + "--data.crop-hw 352 640 --augment.native-width 1250"),
     ),
     (
-        Stage("m108", 3800, 8, _ROUND.format(seed=108, rate=0.0014, **_LIGHT) + _PEOPLE + _TALL + _NEAR),
-        Stage(
-            "m109",
-            3400,
-            8,
-            _ROUND.format(seed=109, rate=0.0014, **_LIGHT)
-            + _PEOPLE
-            + _SQUARE
-            + "--augment.native-width 1350 --augment.copy-paste 0.5",
-        ),
-        Stage("m110", 3000, 8, _ROUND.format(seed=110, rate=0.0014, **_LIGHT) + _PEOPLE + _TALL + _NEAR),
-        Stage("m111", 2000, 8, _ROUND.format(seed=111, rate=0.0014, **_LIGHT) + _PEOPLE + _SQUARE + _NEAR),
+        Stage("m123", 2300, 8, _SEEN.format(seed=123) + _SQUARE + "--augment.native-width 1300"),
+        Stage("m124", 2300, 8, _SEEN.format(seed=124) + _TALL + "--augment.native-width 1350"),
     ),
 )
-"""And two with labels that were looked at and drawn by hand."""
+"""The first two start from the mean of those three and of that of the five before, the last two from the mean of all
+five that had such labels."""
 SHORT = tuple(
     Stage(
         f"m{seed}",
-        650,
-        8,
+        steps,
+        batch,
         _ROUND.format(seed=seed, rate=0.0006, streets=200, warmup=20, street=0.2, plain=0.3)
         + _PEOPLE
         + crop
-        + "--ema-decay 0.99 --augment.native-width 1300 --augment.mosaic 0.1",  # the later of two counts
+        + "--ema-decay 0.99 --augment.native-width 1250 --augment.mosaic 0.1",
     )
-    for seed, crop in ((112, "--data.crop-hw 384 448 "), (113, _TALL))
+    for seed, steps, batch, crop in (
+        (125, 700, 6, "--data.crop-hw 352 640 "),
+        (126, 600, 5, "--data.crop-hw 384 768 "),
+    )
 )
-"""Two short ends from their mean, made when the bridge of a third clip had got labels. The weights are the mean of
-four: the mean of those six, either end, and what stood before stage L, which takes concrete for a car least often."""
+"""Two short ends with crops half as wide as the frame, from the mean of those seven and of that of the five before.
+The weights are that mean, twice, either end, and what stood before stage L, which takes concrete for a car least
+often."""
 SIZES = {(480, 1568): (480, 1568), (384, 1248): (384, 1248), (640, 1152): (384, 1248)}
 """Size of each model file and the size at which its thresholds are measured, for scores depend on it: KITTI's shape
 twice, the larger for people and far cars; and 16:9, where KITTI's frames would be half grey, so by its like."""
@@ -255,9 +256,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         rounds = _mean(options, [all_of_them, *_rounds(options, ROUNDS, all_of_them, more)], "mean-k")
         light = _mean(options, _rounds(options, LIGHT_ROUNDS, rounds, more), "mean-l")
         half_way = _mean(options, [rounds, light], "mean-k-l")
-        more = _self_labels(options, light, "self-third", SEEN_ROUNDS[0][0])
-        seen = _mean(options, _rounds(options, SEEN_ROUNDS, half_way, more), "mean-m")
-        parts = [seen, *(_train(options, stage, seen, *more) for stage in SHORT), rounds]
+        more = _self_labels(options, light, "self-third", SEEN[0])
+        seen = [_train(options, stage, half_way, *more) for stage in SEEN[:2]]
+        seen.append(_train(options, SEEN[2], seen[0], *more))
+        for stages, parts in zip(SEEN_ROUNDS, ([light, *seen], seen), strict=True):  # `seen` grows on the way
+            start = _mean(options, parts, f"mean-before-{stages[0].name}")
+            seen += [_train(options, stage, start, *more) for stage in stages]
+        looked_at = _mean(options, [light, *seen], "mean-m")
+        short = [_train(options, stage, looked_at, *more) for stage in SHORT]
+        parts = [rounds, looked_at, looked_at, *short]
         sizes = dict.fromkeys(SIZES.values())
         means = {size_hw: _mean(options, parts, f"mean-{size_hw[0]}", size_hw) for size_hw in sizes}
         release(means[384, 1248], options.out / "nano.pt")

@@ -24,7 +24,8 @@ STAGES = (
     *reference.ENDS,
     reference.LAST,
     *reference.LONG,
-    *(s for r in (*reference.ROUNDS, *reference.LIGHT_ROUNDS, *reference.SEEN_ROUNDS, reference.SHORT) for s in r),
+    *(s for r in (*reference.ROUNDS, *reference.LIGHT_ROUNDS, reference.SEEN, *reference.SEEN_ROUNDS) for s in r),
+    *reference.SHORT,
 )
 
 
@@ -106,12 +107,17 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     first, rounds, second = (out / name / "mean.pt" for name in ("mean-k81-k82", "mean-k", "mean-l101-l102"))
     few, more = ([folder[stage.name] for stage in stages] for stages in reference.LIGHT_ROUNDS)
     before_light, five = [all_of_them, k81, k82, k83, k84], [*few, *more]
-    light, half_way, third = (out / name / "mean.pt" for name in ("mean-l", "mean-k-l", "mean-m106-m107"))
-    seen, drawn = ([folder[stage.name] for stage in stages] for stages in reference.SEEN_ROUNDS)
-    short, six = [folder[stage.name] for stage in reference.SHORT], out / "mean-m/mean.pt"
-    parts = [six, *short, rounds]
-    means = [ends, [mean, last], long, [half, later], [k81, k82], before_light, few, five, [rounds, light], seen]
-    means += [[*seen, *drawn], parts, parts]  # thresholds of two sizes
+    light, half_way, before_121, before_123 = (
+        out / name / "mean.pt" for name in ("mean-l", "mean-k-l", "mean-before-m121", "mean-before-m123")
+    )
+    seen, drawn, last_two = (
+        [folder[stage.name] for stage in stages] for stages in (reference.SEEN, *reference.SEEN_ROUNDS)
+    )
+    short, all_seen = [folder[stage.name] for stage in reference.SHORT], out / "mean-m/mean.pt"
+    parts = [rounds, all_seen, all_seen, *short]
+    means = [ends, [mean, last], long, [half, later], [k81, k82], before_light, few, five, [rounds, light]]
+    means += [[light, *seen], [*seen, *drawn], [light, *seen, *drawn, *last_two]]
+    means += [parts, parts]  # thresholds of two sizes
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
     trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
     looks = [call for call in calls if call[0] == "tools.self_labels"]
@@ -121,11 +127,12 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     before = {**dict.fromkeys(ends, folder["g"]), last: mean, **dict.fromkeys(long, half)}
     before |= {**dict.fromkeys((k81, k82), all_of_them), **dict.fromkeys((k83, k84), first)}
     before |= {**dict.fromkeys(few, rounds), **dict.fromkeys(more, second)}
-    before |= {**dict.fromkeys(seen, half_way), **dict.fromkeys(drawn, third), **dict.fromkeys(short, six)}
+    before |= {**dict.fromkeys(seen[:2], half_way), seen[2]: seen[0], **dict.fromkeys(drawn, before_121)}
+    before |= {**dict.fromkeys(last_two, before_123), **dict.fromkeys(short, all_seen)}
     for call, (path, init) in zip(trained, before.items(), strict=True):
         assert call[call.index("--out") + 1] == str(path.parent)
         assert call[call.index("--init") + 1] == str(init)
-        look = looks[2 if path in (*seen, *drawn, *short) else path in (k81, k82, k83, k84, *five)]
+        look = looks[2 if path in (*seen, *drawn, *last_two, *short) else path in (k81, k82, k83, k84, *five)]
         assert call[call.index("--data.self-labels") + 1] == look[look.index("--out") + 1]
     exported = [(call[1], call[call.index("--size-hw") + 1]) for call in calls if call[0] == "export"]
     large, wide = str(out / "mean-480/mean.pt"), str(out / "mean-384/mean.pt")
