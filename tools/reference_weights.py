@@ -180,7 +180,7 @@ SEEN = (
     Stage("m107", 3600, 8, _SEEN.format(seed=107) + _SQUARE + "--augment.native-width 1300"),
     Stage("m120", 3600, 8, _SEEN.format(seed=120) + _TALL + "--augment.native-width 1350"),
 )
-"""Labels that were looked at, from the second stage on also labels drawn by hand. The third goes on from the first."""
+"""Labels that were looked at, from the second on also labels drawn by hand. The third goes on from the first."""
 SEEN_ROUNDS = (
     (
         Stage("m121", 3000, 8, _SEEN.format(seed=121) + _SQUARE + "--augment.native-width 1400"),
