@@ -201,7 +201,7 @@ SHORT = tuple(
         _ROUND.format(seed=seed, rate=0.0006, streets=200, warmup=20, street=0.2, plain=0.3)
         + _PEOPLE
         + crop
-        + "--ema-decay 0.99 --augment.native-width 1250 --augment.mosaic 0.1",
+        + "--ema-decay 0.99 --augment.native-width 1250 --augment.mosaic 0.1",  # the later of two counts
     )
     for seed, steps, batch, crop in (
         (125, 700, 6, "--data.crop-hw 352 640 "),
