@@ -54,7 +54,7 @@ class SharedOptions:
     results: Path | None = None
     """Folder of results in KITTI's format."""
     model: Path | None = None
-    """ONNX file to run over --data first, instead of --results."""
+    """Model file to run over --data first, instead of --results, or the bare name of a shipped one."""
     data: Path | None = None
     """KITTI's root, with the pictures, for --model."""
     out: Path | None = None

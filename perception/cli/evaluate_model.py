@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from perception import __version__
-from perception.backends.onnxruntime import OnnxRuntimeBackend
+from perception.backends import load_model
 from perception.camera import fit_frame
 from perception.cli.evaluate import Progress
 from perception.errors import UserError
@@ -27,7 +27,7 @@ from perception.evaluation.folders import (
     read_names,
 )
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
-from perception.model import ModelSpec, read_outputs
+from perception.model import read_outputs
 from perception.types import I64, U8, Detections, RoadMask
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class Network:
 
     def __init__(self, options: SharedOptions) -> None:
         assert options.model is not None
-        self.backend = OnnxRuntimeBackend(options.model, options.device, options.threads)
-        self.spec = ModelSpec.from_metadata(self.backend.metadata, options.model)
+        self.backend, self.spec = load_model(options.model, options.device, options.threads)
         self.input_name = next(iter(self.backend.inputs))
         self.batch = self.backend.inputs[self.input_name][0]
 
@@ -101,7 +100,7 @@ def _start(options: SharedOptions, network: Network, out: Path) -> Path:
     note: dict[str, Any] = {
         "version": __version__,
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
-        "provider": network.backend.provider,
+        "provider": getattr(network.backend, "provider", ""),
         "model": asdict(network.spec),
     }
     _write(out / "run.json", (json.dumps(note, indent=1) + "\n").encode())

@@ -105,6 +105,15 @@ def test_a_model_is_run_over_objects_first(
     assert again == out  # what was kept can be scored again, or submitted
 
 
+def test_a_shipped_model_is_run_by_its_bare_name(
+    kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("object", "--model", "nano-384x1248.onnx", "--data", kitti, "--out", tmp_path / "out", "--device", "cpu")
+    evaluate(capsys, *words)
+    note = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert note["model"]["size_hw"] == [384, 1248]
+
+
 def test_a_model_is_run_over_roads_first(
     kitti: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
