@@ -48,7 +48,7 @@ class CamVid(IndexMasks):
         boxes: give single people and cyclists boxes (`datasets/mask_boxes.py`); vehicles and what is not single are
             ignored, the rest is background for all classes. False: what the set itself says, which is no boxes.
         found: folder of KITTI result rows, a file a picture: boxes that a network found and the masks confirm
-            (`tools/self_labels.py`), beside those of the masks.
+            (`tools/recipes/self_labels.py`), beside those of the masks.
 
     Raises:
         UserError: as `IndexMasks`, or pictures without a file in `found`.
@@ -63,7 +63,7 @@ class CamVid(IndexMasks):
             raise UserError(
                 f"{found / missing[0]}.txt: no such file ({len(missing)} are missing)",
                 "rows for every picture, none where nothing was found",
-                f"python -m tools.self_labels --checkpoint LAST.pt --root {Path(root).parent} --out {found}",
+                f"python -m tools.recipes.self_labels --checkpoint LAST.pt --root {Path(root).parent} --out {found}",
             )
 
     def files(self, i: int) -> list[Path]:

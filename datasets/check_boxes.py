@@ -14,7 +14,7 @@ from datasets.kitti_tracking import drive_of
 from datasets.labels import KITTI_RULE, LabelRule
 from datasets.partial_boxes import KNOWN
 from datasets.splits import read_drives, read_split
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import (
     OBJECT_CLASSES,

@@ -1,7 +1,7 @@
 """Frames of the Udacity clips on a motorway, labelled by hand for this project: cars and road.
 
 Nothing else in the sample data shows a motorway by day, where a concrete barrier is no car and dry grass no road. The
-labels are in `clips_labels.json` beside this module, per clip and frame, in pixels of `size_hw`: boxes of cars, boxes
+labels are in `annotations/clips_labels.json`, per clip and frame, in pixels of `size_hw`: boxes of cars, boxes
 in which nothing is judged, the road's outline, and outlines of what may be road or not.
 """
 
@@ -21,7 +21,7 @@ from datasets.sample import ROAD_IGNORE, Sample
 from perception.errors import UserError
 from perception.types import F32, F64, U8
 
-LABELS = Path(__file__).with_name("clips_labels.json")
+LABELS = Path(__file__).parent / "annotations/clips_labels.json"
 CLIPS = ("udacity_project_video_cut.mp4", "udacity_solidWhiteRight.mp4", "udacity_test_small1.mp4")
 """Three of the four; the other shows the same motorway and stays unseen."""
 

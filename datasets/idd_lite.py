@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.annotations.reviewed import as_seen, seen_file
 from datasets.index_masks import PERSON, VEHICLE, IndexMasks, Legend
 from datasets.labels import ALL_CLASSES, PEDESTRIAN
 from datasets.mask_boxes import Shape, boxes_from_mask
 from datasets.sample import Sample
-from datasets.seen import as_seen, seen_file
 from perception.types import U8
 
 LEGEND = Legend(
@@ -38,7 +38,7 @@ class IddLite(IndexMasks):
     Args:
         root: folder that holds `train/` and `trainannot/`.
         split: `train` or `val`.
-        boxes: give single people boxes (`datasets/mask_boxes.py`, `datasets/seen.py`); vehicles, riders and groups
+        boxes: give single people boxes (`datasets.mask_boxes`, `annotations.reviewed`); vehicles, riders and groups
             are ignored, the rest is background for all classes. False: what the set itself says, which is no boxes.
     """
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import read_calibration
 from perception.types import U8
 
-DRAWN = Path(__file__).with_name("kitti_road_labels.json")
+DRAWN = Path(__file__).parent / "annotations/kitti_road_labels.json"
 """Boxes that were drawn on 21 of the frames for this project, the benchmark having none: `cars`, and `unclear` around
 what is too far, too dark, or a van. Nobody on foot or on a bicycle is outside of those. The frames are those of the
 sample data that its first fifth does not hold out, less five that show streets of the held-out object frames."""

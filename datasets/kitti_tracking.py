@@ -10,7 +10,7 @@ import numpy as np
 from datasets.kitti_road import road_mask
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import TrackingRows, read_calibration, read_tracking
 from perception.types import U8

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.annotations.reviewed import as_seen, seen_file
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
-from datasets.seen import as_seen, seen_file
 from perception.errors import UserError
 from perception.formats.kitti import read_objects
 
@@ -33,7 +33,7 @@ class PartialSet:
     lowest: float = 0.0
     """Height in pixels below which a box is ignored."""
     seen: str = ""
-    """Name of the file that says what is to be seen in some boxes (`datasets/seen.py`)."""
+    """Name of the file that says what is to be seen in some boxes (`datasets/annotations/reviewed.py`)."""
 
 
 DAWN = PartialSet(

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.types import CLASS_NAMES, F32, I64, U8
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from export.cost import Cost, cost, single
+from export.flops import Cost, cost, single
 from perception import __version__
 from perception.backends import Backend, load_model
 from perception.errors import UserError

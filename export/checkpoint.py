@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from export.fp16 import to_half
 from export.frames import Frames
 from export.graph import load_onnx, read_spec
-from export.half import to_half
+from export.int8 import QuantizeConfig, QuantizeReport, quantize
 from export.onnx import OnnxConfig, export_onnx, write_model
-from export.quantize import QuantizeConfig, QuantizeReport, quantize
 from perception.errors import UserError
 from perception.model import ModelSpec, shipped_or
 from training.checkpoint import load_network

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from export.frames import TestFrame, road_judged
 from perception.backends import Device, load_model
 from perception.boxes import iou
-from perception.camera import Fit, fit_frame
+from perception.cameras.letterbox import Letterbox, letterbox
 from perception.errors import UserError
 from perception.evaluation.bootstrap import Score, paired_draws
 from perception.evaluation.object import ObjectEvaluator, score_curve
@@ -27,7 +27,7 @@ from perception.formats.kitti import ObjectRows
 from perception.model import ModelSpec, read_outputs
 from perception.types import U8, Detections, RoadMask
 
-FitFunction = Callable[[U8, tuple[int, int]], tuple[U8, Fit]]
+FitFunction = Callable[[U8, tuple[int, int]], tuple[U8, Letterbox]]
 PAIR_IOU = 0.5
 """Boxes of one class that overlap by more are the same object, and their differences are measured."""
 SAME_IOU = 0.99
@@ -77,7 +77,7 @@ class Candidate:
     spec: ModelSpec
     run: Callable[[U8], dict[str, np.ndarray]]
     """Fitted images (N, h, w, 3) → named outputs."""
-    fit: FitFunction = fit_frame
+    fit: FitFunction = letterbox
 
     def __call__(self, image_bgr: U8) -> tuple[Detections, RoadMask | None]:
         """A frame (H, W, 3) → what the network finds, in frame pixels, all scores."""

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from perception.backends import Model as Model
     from perception.backends import load_model as load_model
     from perception.errors import UserError as UserError
-    from perception.pipeline import Pipeline as Pipeline
-    from perception.pipeline import PipelineConfig as PipelineConfig
-    from perception.pipeline import run as run
+    from perception.runtime.pipeline import Pipeline as Pipeline
+    from perception.runtime.pipeline import PipelineConfig as PipelineConfig
+    from perception.runtime.pipeline import run as run
     from perception.sources import SourceOptions as SourceOptions
     from perception.sources import open_source as open_source
 
 _PLACES = {
     "Model": "perception.backends",
-    "Pipeline": "perception.pipeline",
-    "PipelineConfig": "perception.pipeline",
+    "Pipeline": "perception.runtime.pipeline",
+    "PipelineConfig": "perception.runtime.pipeline",
     "SourceOptions": "perception.sources",
     "UserError": "perception.errors",
     "load_model": "perception.backends",
     "open_source": "perception.sources",
-    "run": "perception.pipeline",
+    "run": "perception.runtime.pipeline",
 }
 
 

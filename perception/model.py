@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.camera import Fit
+from perception.cameras.letterbox import Letterbox
 from perception.errors import UserError
 from perception.types import Detections, RoadMask
 
@@ -127,7 +127,7 @@ def default_model(source_size_hw: tuple[int, int] | None, folder: Path = WEIGHTS
 
 
 def read_outputs(
-    outputs: Mapping[str, np.ndarray], index: int, fit: Fit, minimum_score: float = 0.0
+    outputs: Mapping[str, np.ndarray], index: int, fit: Letterbox, minimum_score: float = 0.0
 ) -> tuple[Detections, RoadMask | None]:
     """One image's outputs (contract of ARCHITECTURE.md) → detections in frame pixels and the road mask.
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from perception.camera import resize
+from perception.cameras.letterbox import resize
 from perception.model import ModelSpec
 from perception.types import U8, Frame, Result, RoadMask, Track
 
@@ -220,7 +220,7 @@ def _plate(image: U8, left: int, top: int, width: int, height: int, colour: tupl
 
 
 def _to_frame(mask: U8, road: RoadMask) -> U8:
-    """As `Fit.mask_to_frame`, to the nearest pixel instead of a fraction of one, and six times as fast."""
+    """As `Letterbox.mask_to_frame`, to the nearest pixel instead of a fraction of one, and six times as fast."""
     fit = road.fit
     (net_height, net_width), (height, width) = fit.network_hw, fit.source_hw
     whole = cv2.resize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from perception.camera import Fit, PinholeCamera
+    from perception.cameras.letterbox import Letterbox
+    from perception.cameras.pinhole import PinholeCamera
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -97,7 +99,7 @@ class RoadMask:
 
     confidence: U8
     """(h, w) uint8 at the network's output resolution; 255 = certainly road."""
-    fit: Fit
+    fit: Letterbox
     """How the frame was fitted to the network's input."""
 
     def at_frame_size(self) -> U8:
@@ -148,3 +150,38 @@ class Result:
     """Duration of each stage in milliseconds."""
     age_ms: float | None = None
     """Live sources only: how old the frame was when the result left the pipeline."""
+
+
+MOMENTARY = frozenset({"corrupt", "size-changed", "ended"})
+"""These happen; they don't last, and nothing says that they are over."""
+HealthKind = Literal[
+    "lost",
+    "stalled",
+    "frozen",
+    "black",
+    "overexposed",
+    "blurred",
+    "size-changed",
+    "corrupt",
+    "sink-failed",
+    "failed",
+    "ended",
+]
+
+
+@dataclass(frozen=True)
+class HealthEvent:
+    """Something went wrong, or is well again."""
+
+    kind: HealthKind
+    source: str
+    """Name of the source, or of the sink for `sink-failed`."""
+    active: bool
+    """True when it begins (or happened once), False when it is over."""
+    timestamp_ns: int | None = None
+    """Of the frame that showed it, on the source's clock; None where no frame did."""
+    detail: str = ""
+    """For people. Holds no password."""
+
+
+EventListener = Callable[[HealthEvent], None]

@@ -26,7 +26,8 @@ import cv2
 import numpy as np
 
 from datasets.sample import Sample
-from perception.camera import PinholeCamera, resize
+from perception.cameras.letterbox import resize
+from perception.cameras.pinhole import PinholeCamera
 
 log = logging.getLogger("training.cache")
 

@@ -92,7 +92,7 @@ class DataConfig:
     """Teach also what was drawn by hand for this project: boxes on 21 of KITTI's road frames, boxes and road on 18
     frames of three clips. Which drives those road frames are of is not known: off for object scores to publish."""
     self_labels: Path | None = None
-    """Folder of `python -m tools.self_labels`: teach also what an earlier network found in CamVid and its masks
+    """Folder of `python -m tools.recipes.self_labels`: what an earlier network found in CamVid and its masks
     confirm, beside `mask_boxes`, which it includes."""
     real: bool = True
     """False trains on the synthetic street alone."""

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.sample import Sample
 from perception.errors import UserError
-from training.augment import mosaic_picture, training_picture, without_strong
+from training.augment.augment import mosaic_picture, training_picture, without_strong
+from training.augment.copy_paste import CutoutBank, frames_in_turn
 from training.config import TrainConfig
-from training.copy_paste import CutoutBank, frames_in_turn
 from training.distributed import rank, world
 from training.models.heads.detection import DetectionTargets
 from training.picture import TrainingPicture, of_classes

@@ -17,7 +17,7 @@ from datasets.kitti_object import KittiObject
 from datasets.kitti_road import ground_truth_name
 from datasets.progress import Progress
 from datasets.sample import Sample
-from perception.camera import fit_frame
+from perception.cameras.letterbox import letterbox
 from perception.evaluation.object import ObjectEvaluator
 from perception.evaluation.results import LEVELS, RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
@@ -44,7 +44,7 @@ def predictor(
     deployed = DeployedNetwork(network, size_hw, one_to_one).to(device).eval()
 
     def predict(image_bgr: np.ndarray) -> tuple[Detections, RoadMask | None]:
-        fitted, fit = fit_frame(image_bgr, size_hw)
+        fitted, fit = letterbox(image_bgr, size_hw)
         with torch.inference_mode():
             outputs = deployed(torch.from_numpy(fitted)[None].to(device))
         named = {name: value.cpu().numpy() for name, value in zip(network.output_names, outputs, strict=True)}

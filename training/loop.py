@@ -69,7 +69,7 @@ def train(
         run: folder for config, metrics, curves, results and checkpoints.
         resume: go on from `run/last.pt`, or from the start where the run was ended before its first checkpoint.
         init: start from another run's averaged weights where names and shapes agree.
-        make: another network, for comparison (`tools/yolo_baseline.py`).
+        make: another network, for comparison (`tools/baselines/yolo.py`).
         score: how it is scored; None: `evaluate`.
 
     Returns:

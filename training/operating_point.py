@@ -23,7 +23,7 @@ SENSIBLE = (0.1, 0.9)
 SEVERAL_LOOKS = 0.7
 """A tracker sees an object in many frames, so it may believe earlier than a single picture's best F1 would: with
 earlier weights of ours HOTA was 78.1 for cars and 26.8 for pedestrians at 0.7 of that score, and 74.8 and 17.3 at the
-score itself (`tools.benchmark_trackers --parts own`)."""
+score itself (`tools.benchmarks.trackers --parts own`)."""
 FLAT = 0.02
 """F1 below the best that is as good: the curve is flat there, and which of its scores is the best is chance."""
 LEAST_FOUND = 8

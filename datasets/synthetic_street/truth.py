@@ -13,7 +13,7 @@ from datasets.synthetic_street.geometry import NEAR_M, View
 from datasets.synthetic_street.people import Limbs, Person, Silhouette, pose, silhouettes
 from datasets.synthetic_street.scene import Actor, looks
 from datasets.synthetic_street.vehicles import Vehicle
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.formats.kitti import UNKNOWN_ALPHA, ObjectRows, TrackingRows
 from perception.types import CLASS_NAMES, F64, I64, U8
 

@@ -15,7 +15,7 @@ from perception.cli.options import parse_options
 from perception.errors import UserError
 
 if TYPE_CHECKING:
-    from perception.camera_file import CameraFile
+    from perception.cameras.files import CameraFile
     from perception.types import U8
 
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
         return _write_page(options, image)
     file, findings = calibrate(options, image)
 
-    from perception.camera_file import write_camera_file
+    from perception.cameras.files import write_camera_file
 
     write_camera_file(options.out, file)
     check = None
@@ -86,8 +86,8 @@ def main(argv: list[str]) -> int:
 
 def calibrate(options: CalibrateOptions, image: U8 | None) -> tuple[CameraFile, list[str]]:
     """The camera file, and how its pitch and yaw were found."""
-    from perception.calibration import focal_from_fov, pitch_yaw_deg
-    from perception.camera_file import CameraFile
+    from perception.cameras.calibration import focal_from_fov, pitch_yaw_deg
+    from perception.cameras.files import CameraFile
 
     height, width = _size_hw(options, image)
     if (options.fov_deg is None) == (options.focal_px is None):
@@ -132,7 +132,7 @@ def _vanishing_point(
     """Where straight ahead is in the picture, None where nothing was said about it; and how it was found."""
     import numpy as np
 
-    from perception.calibration import focus_of_expansion, foot_trails, meeting_point
+    from perception.cameras.calibration import focus_of_expansion, foot_trails, meeting_point
 
     ways = [options.horizon_y is not None, bool(options.lane_line), options.tracks is not None]
     if sum(ways) > 1:
@@ -216,7 +216,7 @@ def _size_hw(options: CalibrateOptions, image: U8 | None) -> tuple[int, int]:
 
 
 def _write_page(options: CalibrateOptions, image: U8 | None) -> int:
-    from perception.calibration_page import click_page
+    from perception.cameras.calibration_page import click_page
 
     if image is None:
         raise UserError("--page without --frame", "a picture to click in", "--frame road.png --page")
@@ -234,7 +234,7 @@ def _write_page(options: CalibrateOptions, image: U8 | None) -> int:
 def _write_check(path: Path, image: U8, file: CameraFile) -> None:
     import cv2
 
-    from perception.calibration import draw_check
+    from perception.cameras.calibration import draw_check
 
     _write(path, cv2.imencode(".png", draw_check(image, file.camera()))[1].tobytes())
 
@@ -255,7 +255,7 @@ def _report(
 ) -> dict[str, object]:
     import numpy as np
 
-    from perception.calibration import ground_to_pixel
+    from perception.cameras.calibration import ground_to_pixel
 
     camera = file.camera()
     focal = float(file.fy or 0)

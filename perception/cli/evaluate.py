@@ -16,8 +16,8 @@ from perception.cli.options import parse_options
 from perception.errors import UserError
 
 if TYPE_CHECKING:
-    from perception.evaluation.report import Report
     from perception.evaluation.results import RoadEvaluation
+    from perception.reports.report import Report
 
 SUBCOMMANDS = {
     "object": "2D average precision and orientation similarity of Car, Pedestrian and Cyclist",
@@ -141,7 +141,7 @@ class CompareOptions:
 def _object(argv: list[str]) -> int:
     options = parse_options(ObjectOptions, argv, "perception evaluate object")
     from perception.evaluation.folders import score_object_folders
-    from perception.evaluation.tables import object_json, object_text
+    from perception.reports.tables import object_json, object_text
 
     gt, results = _inputs(options)
     if options.model is not None:
@@ -153,7 +153,7 @@ def _object(argv: list[str]) -> int:
     _tell(evaluation.warnings)
     page = None
     if options.report is not None:
-        from perception.evaluation.report_object import object_report
+        from perception.reports.object import object_report
 
         page = _report(
             object_report(
@@ -171,7 +171,7 @@ def _object(argv: list[str]) -> int:
 def _road(argv: list[str]) -> int:
     options = parse_options(RoadOptions, argv, "perception evaluate road")
     from perception.evaluation.folders import score_road_folders
-    from perception.evaluation.tables import road_json, road_text
+    from perception.reports.tables import road_json, road_text
 
     gt, results = _inputs(options)
     if options.model is not None:
@@ -194,7 +194,7 @@ def _road(argv: list[str]) -> int:
         _render(evaluation, options.render, _pictures(options, gt, "road"))
     page = None
     if options.report is not None:
-        from perception.evaluation.report_road import road_report
+        from perception.reports.road import road_report
 
         page = _report(
             road_report(evaluation, images=_pictures(options, gt, "road"), facts=_facts(options, gt, results)),
@@ -207,7 +207,7 @@ def _road(argv: list[str]) -> int:
 def _tracking(argv: list[str]) -> int:
     options = parse_options(TrackingOptions, argv, "perception evaluate tracking")
     from perception.evaluation.folders import score_tracking_folders
-    from perception.evaluation.tables import tracking_json, tracking_text
+    from perception.reports.tables import tracking_json, tracking_text
 
     gt, results = _inputs(options)
     only_frames = None
@@ -222,7 +222,7 @@ def _tracking(argv: list[str]) -> int:
     _tell(evaluation.warnings)
     page = None
     if options.report is not None:
-        from perception.evaluation.report_tracking import tracking_report
+        from perception.reports.tracking import tracking_report
 
         page = _report(
             tracking_report(
@@ -247,9 +247,9 @@ def _compare(argv: list[str]) -> int:
         )
     if options.block is not None and options.block < 1:
         raise UserError(f"--block {options.block}", "a number of frames from 1", "--block 50, or leave it out")
-    from perception.evaluation.compare import compare, read_groups
-    from perception.evaluation.report import render_json, write_report
-    from perception.evaluation.report_compare import comparison_report, text_table
+    from perception.reports.compare import compare, read_groups
+    from perception.reports.compare_page import comparison_report, text_table
+    from perception.reports.report import render_json, write_report
 
     with Progress("drawing frames") as progress:
         comparison = compare(
@@ -318,7 +318,7 @@ def _pictures(options: SharedOptions, gt: Path, task: str) -> Path | None:
 
 
 def _report(report: Report, options: SharedOptions) -> Path:
-    from perception.evaluation.report import write_report
+    from perception.reports.report import write_report
 
     assert options.report is not None
     page = write_report(report, options.report)

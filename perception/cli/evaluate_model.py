@@ -14,7 +14,7 @@ import numpy as np
 
 from perception import __version__
 from perception.backends import load_model
-from perception.camera import fit_frame
+from perception.cameras.letterbox import letterbox
 from perception.cli.evaluate import Progress
 from perception.errors import UserError
 from perception.evaluation.folders import (
@@ -49,7 +49,7 @@ class Network:
 
     def run(self, image_bgr: U8, minimum_score: float) -> tuple[Detections, RoadMask | None]:
         """One picture, at its own size."""
-        fitted, fit = fit_frame(image_bgr, self.spec.size_hw)
+        fitted, fit = letterbox(image_bgr, self.spec.size_hw)
         count = self.batch if isinstance(self.batch, int) else 1
         outputs = self.backend.run({self.input_name: np.broadcast_to(fitted, (count, *fitted.shape))})
         return read_outputs(outputs, 0, fit, minimum_score)

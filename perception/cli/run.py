@@ -23,10 +23,10 @@ from perception.errors import UserError
 from perception.redact import redact
 
 if TYPE_CHECKING:
-    from perception.health import HealthEvent
-    from perception.pipeline import Pipeline, RunStats
+    from perception.runtime.pipeline import Pipeline, RunStats
     from perception.sinks import Sink
     from perception.sources import Source
+    from perception.types import HealthEvent
 
 log = logging.getLogger("perception.run")
 
@@ -130,9 +130,9 @@ def _run(options: RunOptions) -> int:
     import cv2
 
     from perception.backends import load_model
-    from perception.camera_file import read_camera
+    from perception.cameras.files import read_camera
     from perception.model import default_model
-    from perception.pipeline import Pipeline, PipelineConfig
+    from perception.runtime.pipeline import Pipeline, PipelineConfig
     from perception.sources import open_source
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it has to say, we say in a sentence

@@ -19,7 +19,7 @@ from perception.errors import UserError
 
 if TYPE_CHECKING:
     from perception.formats.detections import DetectionFolder
-    from perception.ranging import Ranger
+    from perception.ranging.ranger import Ranger
     from perception.trackers import Tracker
 
 MOST_EMPTY_FRAMES = 300
@@ -167,8 +167,8 @@ def _ranger(options: TrackOptions, sequence: str, class_names: tuple[str, ...]) 
     """What fills in metres for one sequence, where a calibration is given."""
     if options.calib is None:
         return None
-    from perception.camera_file import read_camera
-    from perception.ranging import Ranger
+    from perception.cameras.files import read_camera
+    from perception.ranging.ranger import Ranger
 
     path = options.calib
     if path.is_dir():

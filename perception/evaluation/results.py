@@ -361,3 +361,9 @@ class TrackingEvaluation:
     n_frames: dict[str, int]
     warnings: tuple[str, ...] = ()
     missing_sequences: tuple[str, ...] = ()
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> F64:
+    """part / whole, NaN where whole is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)

@@ -13,8 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from perception.evaluation.object_analysis import ratio
-from perception.evaluation.results import TRACKING_CLASSES_SCORED, TrackingEvaluation, TrackingFrames
+from perception.evaluation.results import TRACKING_CLASSES_SCORED, TrackingEvaluation, TrackingFrames, ratio
 from perception.evaluation.tracking import frames_of
 from perception.types import F64, I64
 

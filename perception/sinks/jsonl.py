@@ -16,9 +16,8 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from perception.health import HealthEvent
 from perception.sinks import RunInfo, Sink
-from perception.types import Result, RoadMask, Track
+from perception.types import HealthEvent, Result, RoadMask, Track
 
 SCHEMA = "perception.record/1"
 """Name and version. A new field keeps it; a changed or removed one raises it."""

@@ -9,10 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from perception.errors import UserError
-from perception.health import MOMENTARY, HealthEvent
 from perception.sinks import RunInfo, Sink
 from perception.timing import StageClock
-from perception.types import Result
+from perception.types import MOMENTARY, HealthEvent, Result
 
 QUANTILES = (0.5, 0.95, 0.99)
 

@@ -17,11 +17,10 @@ from pathlib import Path
 from threading import Event
 from typing import ClassVar, Literal
 
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
-from perception.health import EventListener, HealthEvent, HealthKind
 from perception.redact import redact
-from perception.types import Frame
+from perception.types import EventListener, Frame, HealthEvent, HealthKind
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z][\w-]{0,31})=(?P<location>.+)", re.DOTALL)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from perception.clocks import Backoff
 from perception.errors import UserError
-from perception.live import Backoff
 from perception.sources import Source, SourceOptions
 from perception.types import Frame
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.sources import Source, SourceOptions
 from perception.types import U8, Frame

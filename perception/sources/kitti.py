@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import read_calibration, read_text
 from perception.sources import Source, SourceOptions

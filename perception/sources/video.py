@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from perception.clocks import Backoff, StreamClock
 from perception.errors import UserError
-from perception.live import Backoff, StreamClock
-from perception.pictures import PictureConverter
+from perception.image_pool import PictureConverter
 from perception.redact import redact
 from perception.sources import Source, SourceOptions
 from perception.types import Frame

@@ -26,7 +26,7 @@ Around that:
 - A known object that vanishes where a nearer one covers it is taken to be hidden. It is told for a while longer,
   as "lost", where it must be.
 
-Metres are not this file's business: `perception.ranging` adds them. The picture is not looked at.
+Metres are not this file's business: `perception.ranging.ranger` adds them. The picture is not looked at.
 """
 
 from __future__ import annotations

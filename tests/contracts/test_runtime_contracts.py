@@ -13,13 +13,12 @@ import pytest
 import perception.backends
 import perception.sinks
 import perception.sources
-from perception.camera import plan_fit
+from perception.cameras.letterbox import plan_letterbox
 from perception.errors import MissingDependencyError
-from perception.health import HealthEvent
 from perception.model import ModelSpec
 from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sources import Source, SourceOptions
-from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 
@@ -92,7 +91,7 @@ RESULTS: dict[str, Callable[[int], Result]] = {
         frame(i),
         Detections(np.array([[10, 10, 30, 40]], np.float32), np.array([0.9], np.float32), np.array([0])),
         (Track(1, 0, np.array([10, 10, 30, 40], np.float32), 0.9, age_frames=i + 1),),
-        RoadMask(np.full((24, 80), 200, np.uint8), plan_fit((61, 99), (96, 320))),
+        RoadMask(np.full((24, 80), 200, np.uint8), plan_letterbox((61, 99), (96, 320))),
         {"network": 1.0},
         5.0,
     ),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from training_runs import tiny
 
-from perception.camera import plan_fit
+from perception.cameras.letterbox import plan_letterbox
 from perception.types import Detections, RoadMask
 from training import loop
 from training.config import TrainConfig
@@ -84,7 +84,7 @@ def guess(sets: TrainingSets) -> Predict:
         found = Detections(moved, rng.random(len(boxes)).astype(np.float32), class_ids)
         road = rng.integers(0, 256, (16, 48)).astype(np.uint8)
         road[8:] |= 128
-        return found, RoadMask(road, plan_fit(image_bgr.shape[:2], (64, 192)))  # type: ignore[arg-type]
+        return found, RoadMask(road, plan_letterbox(image_bgr.shape[:2], (64, 192)))  # type: ignore[arg-type]
 
     return predict
 

@@ -71,7 +71,7 @@ def test_an_engine_says_what_onnx_says(fp32_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt")
     if not Path("/dev/nvidiactl").exists():
         pytest.skip("no GPU here")
-    from export.tensorrt import EngineConfig, build_engine
+    from export.engine import EngineConfig, build_engine
     from perception.backends.tensorrt import TensorRTBackend
 
     said: list[str] = []

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+from export.cli import main, parse_size
 from perception.backends import load_model
-from perception.cli.export import main, parse_size
 from perception.errors import UserError
 
 

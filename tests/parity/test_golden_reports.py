@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from perception.cli.main import main
-from perception.evaluation.compare import compare
 from perception.evaluation.object import score_curve
 from perception.evaluation.object_draws import PrecisionAreas
 from perception.evaluation.results import LEVELS, ObjectCurve
+from perception.reports.compare import compare
 
 pytestmark = pytest.mark.data
 

@@ -12,8 +12,8 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from export.fp16 import to_half  # noqa: E402
 from export.graph import between_convolutions, element_types, load_onnx, read_spec, write_spec  # noqa: E402
-from export.half import to_half  # noqa: E402
 from export.onnx import write_model  # noqa: E402
 from export.parity import compare, open_candidate  # noqa: E402
 from perception.errors import UserError  # noqa: E402

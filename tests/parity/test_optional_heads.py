@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from export.half import to_half  # noqa: E402
+from export.fp16 import to_half  # noqa: E402
 from export.onnx import OnnxConfig, example_images, export_onnx  # noqa: E402
 from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
-from perception.camera import fit_frame  # noqa: E402
+from perception.cameras.letterbox import letterbox  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from perception.model import ModelSpec, read_outputs  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
@@ -80,7 +80,7 @@ def test_half_precision_keeps_the_types_of_optional_outputs(network: Network, tm
 def test_depth_is_told_in_the_frames_own_pixels(network: Network) -> None:
     """A frame of twice the network's size has twice the focal length: depth over focal length is half as much."""
     frame = np.zeros((128, 192, 3), np.uint8)
-    _, fit = fit_frame(frame, SIZE)
+    _, fit = letterbox(frame, SIZE)
     outputs = {
         "boxes_xyxy": np.array([[[10, 10, 20, 20], [30, 30, 40, 40]]], np.float32),
         "scores": np.array([[0.9, 0.2]], np.float32),

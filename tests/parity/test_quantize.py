@@ -14,16 +14,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import numpy_helper  # noqa: E402
 
 from export.graph import between_convolutions, load_onnx, read_spec, write_spec  # noqa: E402
-from export.onnx import write_model  # noqa: E402
-from export.parity import (  # noqa: E402
-    TOLERANCES,
-    Candidate,
-    Difference,
-    ParityReport,
-    compare,
-    open_candidate,
-)
-from export.quantize import (  # noqa: E402
+from export.int8 import (  # noqa: E402
     ABSORBED,
     OPERATORS,
     QuantizeConfig,
@@ -35,7 +26,16 @@ from export.quantize import (  # noqa: E402
     quantize,
     worst,
 )
-from perception.camera import fit_frame  # noqa: E402
+from export.onnx import write_model  # noqa: E402
+from export.parity import (  # noqa: E402
+    TOLERANCES,
+    Candidate,
+    Difference,
+    ParityReport,
+    compare,
+    open_candidate,
+)
+from perception.cameras.letterbox import letterbox  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 
 SIZE = (96, 160)
@@ -59,7 +59,7 @@ def chosen(model: onnx.ModelProto) -> list[str]:
 
 @pytest.fixture(scope="module")
 def full(model: onnx.ModelProto, chosen: list[str], frames: list) -> onnx.ModelProto:
-    images = [fit_frame(frame.image_bgr, SIZE)[0] for frame in frames]
+    images = [letterbox(frame.image_bgr, SIZE)[0] for frame in frames]
     return _quantize_static(model, images, chosen, QuantizeConfig("minmax"))
 
 
@@ -70,7 +70,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch, full: onnx.ModelProto) -> None:
     def known(model: onnx.ModelProto, images: list, chosen: list, config: QuantizeConfig) -> onnx.ModelProto:
         return onnx.ModelProto.FromString(full.SerializeToString())
 
-    monkeypatch.setattr("export.quantize._quantize_static", known)
+    monkeypatch.setattr("export.int8._quantize_static", known)
 
 
 def _candidate(model: onnx.ModelProto, path: Path, precision: str = "int8") -> Candidate:
@@ -145,7 +145,7 @@ def test_quantise_says_what_it_left_and_why(
         return "road head" if "segmentation" in name else "the rest"
 
     everything = replace(TOLERANCES["int8"], mean_score=1.0, alone=101.0, shift_px=1e3, mean_road_levels=1e-9)
-    monkeypatch.setattr("export.quantize.block_of", part)
+    monkeypatch.setattr("export.int8.block_of", part)
     monkeypatch.setitem(TOLERANCES, "int8", everything)
     with pytest.raises(UserError, match="whatever is left in fp32"):
         quantize(model, frames[:2], frames[2:3], QuantizeConfig("minmax"))

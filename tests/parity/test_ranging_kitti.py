@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from tools import benchmark_ranging as bench
-from tools.ranging_kitti import load_sequence, true_closing
+from tools.benchmarks import ranging as bench
+from tools.benchmarks.ranging_kitti import load_sequence, true_closing
 
 pytestmark = pytest.mark.data
 SEQUENCES = ("0003", "0006", "0010")

@@ -20,13 +20,13 @@ FILES = sorted(WEIGHTS_FOLDER.glob("*.onnx"))
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_a_model_file_is_the_shipped_checkpoint(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets.synthetic_street import street_sample
-    from perception.camera import fit_frame
+    from perception.cameras.letterbox import letterbox
 
     monkeypatch.chdir(tmp_path)  # by its bare name, from anywhere
     network, state = load_network(Path("nano.pt"))
     assert '": "/' not in state["description"], "no folder of the machine it was made on"
     model = load_model(file.name, "cpu", 1)
-    picture, _ = fit_frame(street_sample(5).image_bgr, model.spec.size_hw)
+    picture, _ = letterbox(street_sample(5).image_bgr, model.spec.size_hw)
     found = model.backend.run({"images": picture[None]})
     with torch.inference_mode():
         wanted = DeployedNetwork(network, model.spec.size_hw).eval()(torch.from_numpy(picture)[None])

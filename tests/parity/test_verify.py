@@ -14,10 +14,10 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import numpy_helper  # noqa: E402
 
+from export.cli import main  # noqa: E402
 from export.frames import TestFrame, open_frames  # noqa: E402
 from export.parity import Candidate, ParityReport, compare, open_candidate  # noqa: E402
-from perception.camera import Fit, fit_frame  # noqa: E402
-from perception.cli.export import main  # noqa: E402
+from perception.cameras.letterbox import Letterbox, letterbox  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from perception.formats.kitti import ObjectRows  # noqa: E402
 
@@ -98,23 +98,23 @@ def test_a_slightly_wrong_constant_is_caught(
     _no(compare(reference, _edited(fp32_file, tmp_path / "x.onnx", nudge), frames), "scores, largest")
 
 
-def _half_pixel(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Fit]:
+def _half_pixel(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Letterbox]:
     """A resize that aligns pixel corners where ours aligns centres: the picture lies half a pixel aside."""
-    fitted, fit = fit_frame(image_bgr, size_hw)
+    fitted, fit = letterbox(image_bgr, size_hw)
     move = np.array([[1, 0, 0.5], [0, 1, 0.5]])
     return cv2.warpAffine(fitted, move, size_hw[::-1], borderMode=cv2.BORDER_REPLICATE), fit
 
 
-def _back_half_pixel(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Fit]:
+def _back_half_pixel(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Letterbox]:
     """The picture is right, its way back is half a pixel off."""
-    fitted, fit = fit_frame(image_bgr, size_hw)
+    fitted, fit = letterbox(image_bgr, size_hw)
     x, y = fit.offset_xy
     return fitted, dataclasses.replace(fit, offset_xy=(x + 0.5, y + 0.5))  # type: ignore[arg-type]
 
 
-def _shifted(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Fit]:
+def _shifted(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Letterbox]:
     """A letterbox in the middle where the contract has it at the top: twelve pixels down."""
-    fitted, fit = fit_frame(image_bgr, size_hw)
+    fitted, fit = letterbox(image_bgr, size_hw)
     return np.roll(fitted, 12, axis=0), fit
 
 

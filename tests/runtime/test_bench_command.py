@@ -35,7 +35,7 @@ def test_overload_has_a_bounded_age(capsys: pytest.CaptureFixture[str], video_fi
 def test_a_real_model_is_compared_with_itself(
     capsys: pytest.CaptureFixture[str], video_file: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from perception.cli import bench
+    from export import bench_cli as bench
 
     monkeypatch.setattr(bench, "raw_fps", lambda pipeline: 100.0)
     words = ["bench", "pipeline", "--source", str(video_file), "--model", str(tiny_model), "--sources", "1", "2"]
@@ -47,7 +47,7 @@ def test_a_real_model_is_compared_with_itself(
 
 
 def test_laps_leave_the_start_out() -> None:
-    from perception.cli.bench import LAP, lap_ms
+    from export.bench_cli import LAP, lap_ms
 
     walls = [10.0, 11.0, 12.0, 22.0]
     assert lap_ms([(wall, 0.0) for wall in walls], 0) == pytest.approx(1000 / LAP)

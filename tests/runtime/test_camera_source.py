@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from perception.errors import UserError
-from perception.health import HealthEvent
 from perception.sources import SourceOptions, open_source
+from perception.types import HealthEvent
 
 
 class FakeCapture:

@@ -12,14 +12,13 @@ import pytest
 from browser import Page, chromium
 
 from perception.backends.replay import ReplayBackend
-from perception.camera import PinholeCamera
-from perception.health import HealthEvent
+from perception.cameras.pinhole import PinholeCamera
 from perception.model import ModelSpec
-from perception.pipeline import Pipeline
+from perception.runtime.pipeline import Pipeline
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.web import WebSink
 from perception.sources import Source, SourceOptions
-from perception.types import CLASS_NAMES, Detections, Frame, Result
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result
 
 for package in ("starlette", "uvicorn", "websockets"):
     pytest.importorskip(package, reason="the extra 'web' is not installed (pip install -e '.[web]')")

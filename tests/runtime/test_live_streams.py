@@ -18,11 +18,10 @@ import pytest
 
 from perception.backends.replay import ReplayBackend
 from perception.errors import UserError
-from perception.health import HealthEvent
 from perception.model import ModelSpec
-from perception.pipeline import Pipeline, PipelineConfig
+from perception.runtime.pipeline import Pipeline, PipelineConfig
 from perception.sources import SourceOptions, open_source
-from perception.types import CLASS_NAMES, Detections, Result
+from perception.types import CLASS_NAMES, Detections, HealthEvent, Result
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 CAR = Detections(np.array([[40, 30, 90, 70]], np.float32), np.array([0.9], np.float32), np.array([0]))

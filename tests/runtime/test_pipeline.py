@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from perception.backends.replay import ReplayBackend
-from perception.buffer import Channel
-from perception.camera import PinholeCamera
-from perception.health import HealthEvent
+from perception.cameras.pinhole import PinholeCamera
 from perception.model import ModelSpec
-from perception.pipeline import Pipeline, PipelineConfig
+from perception.runtime.pipeline import Pipeline, PipelineConfig
+from perception.runtime.queues import Channel
 from perception.sinks import RunInfo, Sink
 from perception.sources import Source, SourceOptions
-from perception.types import CLASS_NAMES, Detections, Frame, Result
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 CAR = Detections(np.array([[40, 30, 90, 70]], np.float32), np.array([0.9], np.float32), np.array([0]))

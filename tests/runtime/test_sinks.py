@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.camera import plan_fit
+from perception.cameras.letterbox import plan_letterbox
 from perception.errors import UserError
 from perception.formats.kitti import read_tracking
-from perception.health import HealthEvent, HealthKind
 from perception.model import ModelSpec
 from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sinks.images import ImageSink
@@ -26,7 +25,7 @@ from perception.sinks.metrics import MetricsSink, parse_address
 from perception.sinks.mot import MotSink
 from perception.sinks.rerun import RerunSink
 from perception.sinks.video import VideoSink
-from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, HealthKind, Result, RoadMask, Track
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 NOISE = np.random.default_rng(0).integers(0, 255, (91, 301, 3)).astype(np.uint8)
@@ -43,7 +42,7 @@ def make_result(
         Frame(image, i * 40_000_000, i, source, None, 2 if i == 1 else 0),
         Detections.empty(),
         tracks,
-        RoadMask(road, plan_fit(size_hw, SPEC.size_hw)),
+        RoadMask(road, plan_letterbox(size_hw, SPEC.size_hw)),
         {"decode": 1.0, "network": 20.0},
         12.5,
     )
@@ -302,7 +301,7 @@ def test_a_picture_that_does_not_fit_leaves_no_half_one(tmp_path: Path, monkeypa
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_a_clear_error_and_the_rest_goes_on(tmp_path: Path) -> None:
     from perception.backends.replay import ReplayBackend
-    from perception.pipeline import Pipeline
+    from perception.runtime.pipeline import Pipeline
     from perception.sources import open_source
 
     cv2.imwrite(str(tmp_path / "a.png"), NOISE)

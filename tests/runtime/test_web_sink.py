@@ -17,10 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.camera import plan_fit
+from perception.cameras.letterbox import plan_letterbox
 from perception.cli.main import main as front_door
 from perception.errors import MissingDependencyError, UserError
-from perception.health import HealthEvent
 from perception.model import ModelSpec
 from perception.overlay import shrunk
 from perception.sinks import RunInfo, SourceInfo
@@ -28,7 +27,7 @@ from perception.sinks.web import WebSink
 from perception.sinks.web.access import is_loopback_name
 from perception.sinks.web.board import HISTORY_S, Board
 from perception.sinks.web.pictures import Picture, PictureMaker
-from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track
 
 pytest.importorskip("starlette", reason="the extra 'web' is not installed (pip install -e '.[web]')")
 pytest.importorskip("uvicorn", reason="the extra 'web' is not installed (pip install -e '.[web]')")
@@ -183,7 +182,7 @@ def test_large_frames_shrink_with_all_that_is_drawn_on_them() -> None:
     road = np.zeros((24, 80), np.uint8)
     road[12:] = 255
     frame = Frame(np.zeros((*size_hw, 3), np.uint8), 0, 0, "front")
-    big = Result(frame, Detections.empty(), (track(),), RoadMask(road, plan_fit(size_hw, SPEC.size_hw)))
+    big = Result(frame, Detections.empty(), (track(),), RoadMask(road, plan_letterbox(size_hw, SPEC.size_hw)))
     small = shrunk(big, 1280)
     assert small.frame.size_hw == (360, 1280)
     assert small.tracks[0].box_xyxy.tolist() == [5, 10, 30, 25]

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from datasets.sample import Sample
 from perception.types import Detections
-from tools import ablation
+from tools.recipes import ablation
 
 
 def frame(boxes: list[list[float]], ignore: list[list[float]] | None = None) -> Sample:

@@ -10,11 +10,20 @@ import pytest
 pytest.importorskip("torch")
 
 from datasets.sample import Sample
-from training import weather
-from training.augment import _with_margin, mosaic_picture, place, training_picture, without_strong
+from training.augment import weather
+from training.augment.augment import _with_margin, mosaic_picture, place, training_picture, without_strong
+from training.augment.copy_paste import (
+    OTHER_BUILD,
+    CutoutBank,
+    _cloth,
+    _dyed,
+    cut_out,
+    frames_in_turn,
+    horizon_of,
+    paste,
+)
+from training.augment.geometry import mirror, rotate
 from training.config import AugmentConfig, TrainConfig
-from training.copy_paste import OTHER_BUILD, CutoutBank, _cloth, _dyed, cut_out, frames_in_turn, horizon_of, paste
-from training.geometry import mirror, rotate
 
 PLAIN = AugmentConfig(
     exposure=0.0,
@@ -79,11 +88,11 @@ def test_same_seed_same_picture() -> None:
 
 
 def test_place_uses_the_runtimes_own_fit() -> None:
-    from perception.camera import fit_frame
+    from perception.cameras.letterbox import letterbox
 
     sample = marked_sample()
     picture = place(sample, (384, 1248))
-    fitted, fit = fit_frame(sample.image_bgr, (384, 1248))
+    fitted, fit = letterbox(sample.image_bgr, (384, 1248))
     assert (picture.image_bgr == fitted).all()
     assert sample.boxes_xyxy is not None
     assert np.allclose(picture.boxes_xyxy, fit.boxes_to_network(sample.boxes_xyxy))
@@ -211,7 +220,7 @@ def test_an_object_turned_out_of_the_picture_becomes_an_ignore_region() -> None:
 
 def street(camera: bool = True, labelled: tuple[bool, ...] = (True, True, True)) -> Sample:
     """A grey road under a grey sky, one near car, KITTI's camera."""
-    from perception.camera import PinholeCamera
+    from perception.cameras.pinhole import PinholeCamera
 
     P_cam2 = np.array([[720.0, 0, 621, 0], [0, 720, 172, 0], [0, 0, 1, 0]])
     return Sample(
@@ -363,7 +372,7 @@ def test_a_set_that_does_not_label_people_gets_none() -> None:
 
 
 def test_the_bank_takes_few_of_one_recording_and_stops_reading_when_full() -> None:
-    from training.copy_paste import MOST_OF_A_DRIVE
+    from training.augment.copy_paste import MOST_OF_A_DRIVE
 
     bank = CutoutBank(iter([people(8)] * 10 + [people(2, "other")]))
     assert [len(found) for found in bank.cutouts] == [0, MOST_OF_A_DRIVE + 2, 0]

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from perception.buffer import Channel, FrameBuffer, Waiting
+from perception.runtime.queues import Channel, FrameBuffer, Waiting
 from perception.types import Frame
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.calibration import (
+from perception.cameras.calibration import (
     RINGS_M,
     draw_check,
     focal_from_fov,
@@ -23,7 +23,7 @@ from perception.calibration import (
     meeting_point,
     pitch_yaw_deg,
 )
-from perception.camera_file import CameraFile
+from perception.cameras.files import CameraFile
 from perception.cli.main import main
 from perception.errors import UserError
 

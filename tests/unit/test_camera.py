@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.camera import PAD_VALUE, PinholeCamera, fit_frame, plan_fit, resize
+from perception.cameras.letterbox import PAD_VALUE, letterbox, plan_letterbox, resize
+from perception.cameras.pinhole import PinholeCamera
 from perception.types import RoadMask
 
 KITTI_P2 = np.array(
@@ -114,7 +115,7 @@ network_sizes = st.sampled_from([(384, 1248), (192, 640), (256, 832), (96, 320)]
 
 
 def test_plan_by_hand():
-    fit = plan_fit((360, 640), (192, 640))  # the height binds: 192/360 = 0.5333, 341 columns wide, centred
+    fit = plan_letterbox((360, 640), (192, 640))  # the height binds: 192/360 = 0.5333, 341 columns wide, centred
     assert fit.placed_hw == (192, 341)
     assert fit.offset_xy == (149, 0)
     assert fit.scale_xy == pytest.approx((341 / 640, 192 / 360))
@@ -122,7 +123,7 @@ def test_plan_by_hand():
 
 def test_a_kitti_frame_goes_into_its_native_input_untouched():
     image = np.random.default_rng(0).integers(0, 256, (375, 1242, 3), np.uint8)
-    fitted, fit = fit_frame(image, (384, 1248))
+    fitted, fit = letterbox(image, (384, 1248))
     assert fit.scale_xy == (1.0, 1.0) and fit.offset_xy == (3, 0)
     np.testing.assert_array_equal(fitted[:375, 3 : 3 + 1242], image)
     assert (
@@ -134,7 +135,7 @@ def test_a_kitti_frame_goes_into_its_native_input_untouched():
 
 def test_a_frame_of_the_networks_size_is_a_copy():
     image = np.random.default_rng(1).integers(0, 256, (192, 640, 3), np.uint8)
-    fitted, fit = fit_frame(image, (192, 640))
+    fitted, fit = letterbox(image, (192, 640))
     np.testing.assert_array_equal(fitted, image)
     fitted[:] = 0
     assert image.any()
@@ -144,14 +145,14 @@ def test_a_frame_of_the_networks_size_is_a_copy():
 def test_fitting_into_a_given_buffer_overwrites_all_of_it():
     image = np.full((300, 900, 3), 7, np.uint8)
     buffer = np.full((192, 640, 3), 255, np.uint8)
-    fitted, _ = fit_frame(image, (192, 640), out=buffer)
+    fitted, _ = letterbox(image, (192, 640), out=buffer)
     assert fitted is buffer
-    np.testing.assert_array_equal(buffer, fit_frame(image, (192, 640))[0])
+    np.testing.assert_array_equal(buffer, letterbox(image, (192, 640))[0])
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 4000), (4000, 1), (3, 2)])
 def test_odd_shapes_still_fit(size_hw):
-    fitted, fit = fit_frame(np.full((*size_hw, 3), 9, np.uint8), (192, 640))
+    fitted, fit = letterbox(np.full((*size_hw, 3), 9, np.uint8), (192, 640))
     assert fitted.shape == (192, 640, 3)
     assert (fitted == 9).any()
     assert min(fit.placed_hw) >= 1
@@ -159,12 +160,12 @@ def test_odd_shapes_still_fit(size_hw):
 
 def test_an_empty_frame_is_refused():
     with pytest.raises(ValueError, match="at least one pixel"):
-        plan_fit((0, 640), (192, 640))
+        plan_letterbox((0, 640), (192, 640))
 
 
 @given(sizes, network_sizes)
 def test_the_whole_frame_lies_inside_and_keeps_its_shape(source_hw, network_hw):
-    fit = plan_fit(source_hw, network_hw)
+    fit = plan_letterbox(source_hw, network_hw)
     (height, width), (left, top) = fit.placed_hw, fit.offset_xy
     assert left >= 0 and top >= 0 and left + width <= network_hw[1] and top + height <= network_hw[0]
     assert abs(left - (network_hw[1] - width - left)) <= 1  # centred to the pixel
@@ -175,7 +176,7 @@ def test_the_whole_frame_lies_inside_and_keeps_its_shape(source_hw, network_hw):
 
 @given(sizes, network_sizes, st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=5))
 def test_boxes_come_back_from_the_network(source_hw, network_hw, corners):
-    fit = plan_fit(source_hw, network_hw)
+    fit = plan_letterbox(source_hw, network_hw)
     unit = np.array(corners, np.float32).reshape(-1, 4)
     boxes = np.concatenate([np.minimum(unit[:, :2], unit[:, 2:]), np.maximum(unit[:, :2], unit[:, 2:])], axis=1)
     boxes *= np.array([source_hw[1], source_hw[0]] * 2, np.float32)
@@ -186,7 +187,7 @@ def test_boxes_come_back_from_the_network(source_hw, network_hw, corners):
 
 
 def test_boxes_on_the_border_are_cut_to_the_frame():
-    fit = plan_fit((360, 640), (192, 640))
+    fit = plan_letterbox((360, 640), (192, 640))
     outside = np.array([[0, -50, 640, 500]], np.float32)
     assert fit.boxes_to_frame(outside).tolist() == [[0, 0, 640, 360]]
     assert fit.boxes_to_frame(np.zeros((0, 4), np.float32)).shape == (0, 4)
@@ -204,7 +205,7 @@ def test_boxes_on_the_border_are_cut_to_the_frame():
     st.floats(0.2, 0.8),
 )
 def test_an_edge_in_the_mask_returns_to_its_place_in_the_frame(source_hw, network_hw, stride, at_x, at_y):
-    fit = plan_fit(source_hw, network_hw)
+    fit = plan_letterbox(source_hw, network_hw)
     height, width = network_hw[0] // stride, network_hw[1] // stride
     column = round((fit.offset_xy[0] + at_x * fit.placed_hw[1]) / stride)
     row = round((fit.offset_xy[1] + at_y * fit.placed_hw[0]) / stride)
@@ -229,18 +230,18 @@ def width_of_dark(line: np.ndarray) -> float:
 
 def test_mask_at_the_frames_own_size_comes_back_to_the_bit():
     mask = np.random.default_rng(2).integers(0, 256, (384, 1248)).astype(np.uint8)
-    fit = plan_fit((375, 1242), (384, 1248))
+    fit = plan_letterbox((375, 1242), (384, 1248))
     np.testing.assert_array_equal(fit.mask_to_frame(mask), mask[:375, 3:1245])
 
 
 def test_border_of_the_mask_does_not_bleed_into_the_frame():
-    fit = plan_fit((375, 1242), (192, 640))
+    fit = plan_letterbox((375, 1242), (192, 640))
     mask = np.full((48, 160), 200, np.uint8)
     assert (fit.mask_to_frame(mask) == 200).all()
 
 
 def test_road_mask_goes_through_its_fit():
-    fit = plan_fit((100, 400), (96, 320))
+    fit = plan_letterbox((100, 400), (96, 320))
     road = RoadMask(np.full((24, 80), 77, np.uint8), fit)
     assert road.at_frame_size().shape == (100, 400)
     assert (road.at_frame_size() == 77).all()
@@ -254,7 +255,7 @@ def test_a_marked_square_lands_where_the_fit_says(size_hw):
     image = np.zeros((*size_hw, 3), np.uint8)
     top, left = size_hw[0] * 2 // 3, size_hw[1] * 3 // 4
     image[top : top + 60, left : left + 60] = 255
-    fitted, fit = fit_frame(image, (192, 640))
+    fitted, fit = letterbox(image, (192, 640))
     bright = (fitted[: fit.placed_hw[0], :, 0] > 127) & (fitted[: fit.placed_hw[0], :, 0] != PAD_VALUE)
     rows, columns = np.nonzero(bright)
     found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.camera_file import (
+from perception.cameras.files import (
     CameraFile,
     format_camera_file,
     parse_camera_file,

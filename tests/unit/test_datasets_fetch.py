@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets import cli as data_command
 from datasets import fetch as fetching
 from datasets import unpack as unpacking
 from datasets.download import Patience, download
 from datasets.fetch import Archive, Fetched, RemoteSet, fetch
 from datasets.progress import Progress, byte_count, duration
 from datasets.unpack import BadArchiveError, unpack
-from perception.cli import data as data_command
 from perception.cli.main import main as perception
 from perception.errors import UserError
 

@@ -14,6 +14,7 @@ import dataset_folders as make
 import numpy as np
 import pytest
 
+from datasets.annotations.reviewed import seen_file
 from datasets.camvid import CamVid
 from datasets.clips import CLIPS, LABELS, Clips
 from datasets.idd_lite import IddLite
@@ -23,7 +24,6 @@ from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, KITTI_RULE, PEDESTRIAN, kitti_rule, targets
 from datasets.partial_boxes import CARLA, CITYPERSONS, DAWN, PartialBoxes
 from datasets.sample import Sample, find_image, read_image, read_index_mask
-from datasets.seen import seen_file
 from datasets.splits import read_drives, read_split
 from perception.errors import UserError
 from perception.formats.kitti import parse_objects

@@ -12,16 +12,16 @@ from evaluation_scenes import object_set, road_set, tracking_set
 
 from perception.errors import UserError
 from perception.evaluation.bootstrap import blocks, holm, judge, paired_draws
-from perception.evaluation.compare import compare, load_run, read_groups
 from perception.evaluation.object import recall_thresholds, score_curve
 from perception.evaluation.object_draws import PrecisionAreas, recall_positions
-from perception.evaluation.report import write_report
-from perception.evaluation.report_compare import text_table
-from perception.evaluation.report_object import object_report
-from perception.evaluation.report_road import road_report
-from perception.evaluation.report_tracking import tracking_report
 from perception.evaluation.results import ObjectEvaluation
 from perception.evaluation.tracking_evidence import TrackingEvidence
+from perception.reports.compare import compare, load_run, read_groups
+from perception.reports.compare_page import text_table
+from perception.reports.object import object_report
+from perception.reports.report import write_report
+from perception.reports.road import road_report
+from perception.reports.tracking import tracking_report
 
 
 def written(folder: Path, evaluation: ObjectEvaluation) -> Path:

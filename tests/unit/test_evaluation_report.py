@@ -16,9 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.errors import UserError
-from perception.evaluation.markup import Markup, tag, text
 from perception.evaluation.object import ObjectEvaluator, match_objects
-from perception.evaluation.object_analysis import (
+from perception.evaluation.results import LEVELS
+from perception.reports.compare_page import comparison_report
+from perception.reports.images import load_picture, pictured
+from perception.reports.markup import Markup, tag, text
+from perception.reports.object import object_report
+from perception.reports.object_analysis import (
     calibration_of,
     confusion,
     full_curve,
@@ -26,15 +30,11 @@ from perception.evaluation.object_analysis import (
     split_scores,
     wilson,
 )
-from perception.evaluation.pictures import load_picture, pictured
-from perception.evaluation.plots import Axis, Series, line_plot, nice_ticks, thin
-from perception.evaluation.report import Column, Report, Section, Table, render_csv, render_page, write_report
-from perception.evaluation.report_compare import comparison_report
-from perception.evaluation.report_object import object_report
-from perception.evaluation.report_road import histogram_calibration, road_report
-from perception.evaluation.report_tracking import tracking_report
-from perception.evaluation.report_tracking_frames import frame_faults, timeline_rows
-from perception.evaluation.results import LEVELS
+from perception.reports.plots import Axis, Series, line_plot, nice_ticks, thin
+from perception.reports.report import Column, Report, Section, Table, render_csv, render_page, write_report
+from perception.reports.road import histogram_calibration, road_report
+from perception.reports.tracking import tracking_report
+from perception.reports.tracking_frames import frame_faults, timeline_rows
 
 # ---------------------------------------------------------------- every page
 
@@ -447,7 +447,7 @@ def test_boxes_of_a_scene_are_drawn_where_they_are() -> None:
 
 
 def test_comparison_page(tmp_path: Path) -> None:
-    from perception.evaluation.compare import compare
+    from perception.reports.compare import compare
 
     for name, missed in (("a", 0.1), ("b", 0.4)):
         write_report(object_report(object_set(missed=missed)), tmp_path / name)

@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from export import benchmark  # noqa: E402
-from export.cost import cost, single  # noqa: E402
+from export.flops import cost, single  # noqa: E402
 from export.graph import write_spec  # noqa: E402
 from export.triton import config_text, write_repository  # noqa: E402
 from perception.errors import UserError  # noqa: E402

@@ -4,8 +4,8 @@ import av
 import cv2
 import numpy as np
 
-from perception.health import HealthEvent, HealthMonitor
-from perception.types import Frame
+from perception.runtime.health import HealthMonitor
+from perception.types import Frame, HealthEvent
 
 SCENE = cv2.resize(np.random.default_rng(3).integers(0, 255, (60, 160, 3)).astype(np.uint8), (640, 240))
 

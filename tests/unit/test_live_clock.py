@@ -3,7 +3,7 @@ from threading import Event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.live import MOST_RETRY_S, Backoff, StreamClock
+from perception.clocks import MOST_RETRY_S, Backoff, StreamClock
 
 MS = 10**6
 

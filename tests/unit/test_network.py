@@ -103,7 +103,7 @@ def test_the_cost_tool_agrees() -> None:
     pytest.importorskip("onnx")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from export.cost import cost
+    from export.flops import cost
     from export.onnx import OnnxConfig, _trace
 
     network = Network(TINY).eval()

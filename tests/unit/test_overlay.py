@@ -3,7 +3,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from perception.camera import plan_fit
+from perception.cameras.letterbox import plan_letterbox
 from perception.model import ModelSpec
 from perception.overlay import Overlay, _to_frame, radial_speed_mps, time_shown
 from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
@@ -15,7 +15,7 @@ def result(size_hw: tuple[int, int], confidence: int = 0, tracks: tuple[Track, .
     frame = Frame(np.full((*size_hw, 3), 100, np.uint8), 0, 0)
     mask = np.zeros((96, 312), np.uint8)
     mask[60:] = confidence
-    return Result(frame, Detections.empty(), tracks, RoadMask(mask, plan_fit(size_hw, SPEC.size_hw)))
+    return Result(frame, Detections.empty(), tracks, RoadMask(mask, plan_letterbox(size_hw, SPEC.size_hw)))
 
 
 def test_the_road_is_tinted_from_the_threshold_on_and_in_proportion() -> None:
@@ -56,7 +56,7 @@ def test_any_size_and_any_box(size_hw: tuple[int, int]) -> None:
 
 def test_the_fast_mask_agrees_with_the_exact_one() -> None:
     for size_hw in ((375, 1242), (540, 960), (720, 1280)):
-        road = RoadMask(np.zeros((96, 312), np.uint8), plan_fit(size_hw, SPEC.size_hw))
+        road = RoadMask(np.zeros((96, 312), np.uint8), plan_letterbox(size_hw, SPEC.size_hw))
         road.confidence[40:, 100:200] = 255
         exact, fast = road.at_frame_size(), _to_frame(road.confidence, road)
         assert exact.shape == fast.shape

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.pictures import PictureConverter, PicturePool
+from perception.image_pool import PictureConverter, PicturePool
 
 
 def test_an_array_comes_back_only_when_nobody_refers_to_it() -> None:

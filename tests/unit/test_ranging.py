@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception.camera import PinholeCamera
-from perception.ranging import FARTHEST_M, FASTEST_MPS, MAX_REMEMBERED, Ranger, RangingConfig
-from perception.ranging_filter import Drift
-from perception.size_priors import SizePrior
+from perception.cameras.pinhole import PinholeCamera
+from perception.ranging.filter import Drift
+from perception.ranging.ranger import FARTHEST_M, FASTEST_MPS, MAX_REMEMBERED, Ranger, RangingConfig
+from perception.ranging.size_priors import SizePrior
 from perception.types import CLASS_NAMES, Track
 
 FOCAL, CAMERA_M = 1000.0, 1.5

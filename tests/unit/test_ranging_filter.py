@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perception.ranging_filter import LOG_HEIGHT, SLOPE, VX, VZ, Drift, RangingFilter, X, Z
+from perception.ranging.filter import LOG_HEIGHT, SLOPE, VX, VZ, Drift, RangingFilter, X, Z
 
 OBJECTS = 4
 STEADY = Drift(pitch_time_s=1e15, roll_time_s=1e15, gate_sigmas=1e9)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perception.camera import PinholeCamera
-from perception.ranging import Ranger, depths_of_tracks
+from perception.cameras.pinhole import PinholeCamera
+from perception.ranging.ranger import Ranger, depths_of_tracks
 from perception.types import Detections, Track
 
 FOCAL = 1000.0

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from perception.errors import UserError  # noqa: E402
-from tools import reference_weights as reference  # noqa: E402
+from tools.recipes import reference_weights as reference  # noqa: E402
 from training.checkpoint import load_checkpoint, load_network, model_config_to_json, save_checkpoint  # noqa: E402
 from training.loop import _start_from  # noqa: E402
 from training.models.network import ModelConfig, Network  # noqa: E402
@@ -120,7 +120,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     means += [parts, parts]  # thresholds of two sizes
     assert [call for call in calls if call[0].endswith(".pt")] == [[str(path) for path in each] for each in means]
     trained = [call for call in calls if call[0] == "train"][len(reference.STAGES) - 1 :]  # a had ended
-    looks = [call for call in calls if call[0] == "tools.self_labels"]
+    looks = [call for call in calls if call[0] == "tools.recipes.self_labels"]
     assert [look[look.index("--checkpoint") + 1] for look in looks] == list(
         map(str, (folder["g"], all_of_them, light))
     )
@@ -143,7 +143,7 @@ def test_the_chain_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     k81.parent.mkdir()
     seen[0].parent.mkdir()
     reference.main(["--out", str(out), "--root", str(tmp_path)])
-    assert "tools.self_labels" not in [call[0] for call in calls]  # what an end began with stays
+    assert "tools.recipes.self_labels" not in [call[0] for call in calls]  # what an end began with stays
 
 
 def test_a_stage_that_fails_ends_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

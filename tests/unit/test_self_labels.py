@@ -13,7 +13,7 @@ from datasets.camvid import CamVid
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from perception.errors import UserError
 from perception.types import Detections
-from tools.self_labels import Seen, confirmed, look, merged, views
+from tools.recipes.self_labels import Seen, confirmed, look, merged, views
 
 SHAPE_HW = (384, 1248)
 CAR_MASK, PERSON_MASK = 8, 9
@@ -102,7 +102,7 @@ def test_camvid_takes_them_beside_its_own(tmp_path: Path):
     name = CamVid(root).names[0]
     make.write_mask(root / "trainannot" / f"{name}.png", numbers)
     found.mkdir()
-    with pytest.raises(UserError, match=r"no such file.*\n.*\n.*tools\.self_labels --checkpoint"):
+    with pytest.raises(UserError, match=r"no such file.*\n.*\n.*tools\.recipes\.self_labels --checkpoint"):
         CamVid(root, found=found)
     for each in CamVid(root).names:
         (found / f"{each}.txt").write_text("")
@@ -117,7 +117,7 @@ def test_camvid_takes_them_beside_its_own(tmp_path: Path):
 
 def test_the_command_writes_a_file_for_every_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     torch = pytest.importorskip("torch")
-    from tools.self_labels import main
+    from tools.recipes.self_labels import main
     from training.checkpoint import model_config_to_json, save_checkpoint
     from training.models.network import ModelConfig, Network
 

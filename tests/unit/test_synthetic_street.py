@@ -371,7 +371,7 @@ def test_a_written_drive_can_be_read(tmp_path):
 
 
 def test_command_writes_a_drive_and_says_what_is_in_it(tmp_path, capsys):
-    from perception.cli.data_street import main
+    from datasets.synthetic_street.cli import main
 
     arguments = [
         "--out",
@@ -392,7 +392,7 @@ def test_command_writes_a_drive_and_says_what_is_in_it(tmp_path, capsys):
 
 
 def test_command_refuses_nonsense_with_a_sentence(tmp_path):
-    from perception.cli.data_street import main
+    from datasets.synthetic_street.cli import main
     from perception.errors import UserError
 
     with pytest.raises(UserError, match="frames"):

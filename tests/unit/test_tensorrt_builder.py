@@ -12,8 +12,8 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper  # noqa: E402
 
+from export.engine import EngineConfig, build_engine  # noqa: E402
 from export.graph import write_spec  # noqa: E402
-from export.tensorrt import EngineConfig, build_engine  # noqa: E402
 from perception.engine import Host, file_sha256, read_sidecar, sidecar_path  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from perception.model import ModelSpec  # noqa: E402
@@ -83,7 +83,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(trt: Any, cudart: Any) -> Host:
         return Host(trt.__version__, HOST.gpu_name, HOST.compute_capability, HOST.driver)
 
-    monkeypatch.setattr("export.tensorrt.find_host", find)
+    monkeypatch.setattr("export.engine.find_host", find)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from training_runs import kitti, tiny, write_picture
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import KittiRoad
 from datasets.sample import Sample
-from perception.camera import PinholeCamera
+from perception.cameras.pinhole import PinholeCamera
 from training import cache
 from training.cache import CachedSource, folder_bytes, pack, read_copy, reduce
 from training.data import PictureStream, batches

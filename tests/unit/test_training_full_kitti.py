@@ -15,8 +15,8 @@ pytest.importorskip("tensorboard")
 from training_runs import tiny  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
-from tools import made_up_kitti  # noqa: E402
-from tools.made_up_kitti import make  # noqa: E402
+from tools.benchmarks import synthetic_kitti  # noqa: E402
+from tools.benchmarks.synthetic_kitti import make  # noqa: E402
 from training import evaluate, loop  # noqa: E402
 from training import sets as sets_module  # noqa: E402
 from training.sets import find_sets  # noqa: E402
@@ -110,7 +110,7 @@ def test_what_the_made_up_set_cannot_be_made_of(
     arguments = ["--labels", str(tmp_path / name), "--out", str(tmp_path / out)]
     monkeypatch.setattr("sys.argv", ["made_up_kitti", *arguments])
     with pytest.raises(SystemExit, match="2"):
-        made_up_kitti.main()
+        synthetic_kitti.main()
     assert said in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.zip", "labels.zip", "whole.zip"]
 
@@ -119,5 +119,5 @@ def test_what_the_made_up_set_cannot_be_made_of(
     "name", ["../ImageSets/train.txt", "/ImageSets/train.txt", "training/label_2/../../x.txt", "x.txt"]
 )
 def test_other_names_in_the_zip_are_not_written(name: str) -> None:
-    assert made_up_kitti.WANTED.fullmatch("training/label_2/000000.txt")
-    assert not made_up_kitti.WANTED.fullmatch(name)
+    assert synthetic_kitti.WANTED.fullmatch("training/label_2/000000.txt")
+    assert not synthetic_kitti.WANTED.fullmatch(name)

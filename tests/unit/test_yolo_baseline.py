@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 from training_runs import kitti, tiny  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
-from tools import ablation, yolo_baseline  # noqa: E402
-from tools.yolo_network import NoRoad, YoloHead, YoloNano, joint_logits, sim_ota  # noqa: E402
+from tools.baselines import yolo as yolo_baseline  # noqa: E402
+from tools.baselines.yolo_network import NoRoad, YoloHead, YoloNano, joint_logits, sim_ota  # noqa: E402
+from tools.recipes import ablation  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
 from training.loop import train_step  # noqa: E402
 from training.models.heads.detection import DetectionConfig, DetectionTargets, grid_points  # noqa: E402
@@ -193,6 +194,6 @@ def test_a_run_is_scored_as_the_ablation_is_and_goes_on(
     assert "a run with another evaluate_every, steps" in capsys.readouterr().err
     assert yolo_baseline.main(call) == 0 and path.exists(), "scored again without a step"
     with pytest.raises(UserError):
-        from perception.cli.train import stored_run
+        from training.cli import stored_run
 
         stored_run(path.parent)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perception.errors import MissingDependencyError
-from perception.health import HealthEvent
 from perception.sinks import RunInfo, Sink
 from perception.sinks.metrics import MetricsSink, parse_address
 from perception.sinks.web.access import Door, open_door
 from perception.sinks.web.board import Board
-from perception.types import Result
+from perception.types import HealthEvent, Result
 
 if TYPE_CHECKING:
     from perception.sinks.web.server import LiveServer

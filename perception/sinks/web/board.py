@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
 
-from perception.health import MOMENTARY, HealthEvent
 from perception.overlay import radial_speed_mps, track_colour
 from perception.redact import redact
 from perception.sinks import RunInfo, SourceInfo
 from perception.timing import StageClock
-from perception.types import Result, Track
+from perception.types import MOMENTARY, HealthEvent, Result, Track
 
 HISTORY_S = 300
 MOST_EVENTS = 60

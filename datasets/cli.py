@@ -1,0 +1,171 @@
+"""`perception data`: check the data sets under a folder, fetch KITTI's, or make the synthetic street."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from perception.errors import MissingDependencyError, UserError
+
+if TYPE_CHECKING:
+    from datasets.findings import SetReport
+
+SUBCOMMANDS = {
+    "check": "count, draw label statistics, and list missing, unreadable or contradictory files",
+    "fetch": "download KITTI's public archives and unpack them where the readers look",
+    "street": "make a drive through the synthetic street, with exact truth in KITTI's formats",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one subcommand; 0 for yes, 1 when the data has problems that matter."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        width = max(map(len, SUBCOMMANDS))
+        print("usage: perception data SUBCOMMAND [options]\n")
+        print("\n".join(f"  {name:<{width}}  {text}" for name, text in SUBCOMMANDS.items()))
+        print("\nperception data SUBCOMMAND --help explains one of them.")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name == "check":
+        return _check(rest)
+    if name == "fetch":
+        return _fetch(rest)
+    if name == "street":
+        return int(importlib.import_module("datasets.synthetic_street.cli").main(rest))
+    import difflib
+
+    near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+    hint = f"perception data {near[0]}" if near else "perception data --help"
+    raise UserError(f"unknown subcommand '{name}'", "one of " + ", ".join(SUBCOMMANDS), hint)
+
+
+# ---------------------------------------------------------------- check
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Check every data set at or below a folder: KITTI object, road and tracking, CamVid, IDD-Lite, sets of boxes.
+
+    Ends with 1 where something was found with which training would fail or scores would be wrong.
+    """
+
+    root: Annotated[Path, tyro.conf.Positional]
+    """Folder to look through."""
+    out: Path = Path("runs/data-check")
+    """Folder for label_statistics.png."""
+    draw: bool = True
+    """Draw label statistics; needs matplotlib."""
+    all: bool = False
+    """List every finding instead of the first five of a kind."""
+    json: bool = False
+    """Print everything as JSON."""
+
+
+def _check(argv: list[str]) -> int:
+    from datasets.check import check, shared_drives
+
+    options = tyro.cli(CheckOptions, args=argv, prog="perception data check")
+    reports = check(options.root)
+    picture = _draw(reports, options.out / "label_statistics.png") if options.draw else None
+    shared = shared_drives(reports)
+    errors = sum(len(report.of_level("error")) for report in reports)
+    warnings = sum(len(report.of_level("warning")) for report in reports)
+    if options.json:
+        summary = {"errors": errors, "warnings": warnings, "shared_drives": shared, "picture": picture}
+        print(json.dumps({"root": str(options.root), **summary, "sets": [_as_table(r) for r in reports]}, indent=1))
+        return 1 if errors else 0
+    for report in reports:
+        print("\n".join(_as_lines(report, options.root, None if options.all else 5)))
+    for a, b, drives in shared:
+        print(f"note: {a} and {b} show the same recordings; do not train on one and score on the other")
+        print(f"    {', '.join(drives)}")
+    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" + (f"; drawn in {picture}" if picture else ""))
+    return 1 if errors else 0
+
+
+def _draw(reports: list[SetReport], path: Path) -> str | None:
+    from datasets.statistics import draw_statistics
+
+    try:
+        draw_statistics(reports, path)
+    except MissingDependencyError as error:
+        print(f"nothing drawn: {error}", file=sys.stderr)
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to", "--out FOLDER") from None
+    return str(path)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _as_table(report: SetReport) -> dict[str, Any]:
+    return {
+        "layout": report.layout,
+        "folder": str(report.root),
+        "counts": report.counts,
+        "boxes": dict(report.names.most_common()),
+        "images_by_drive": dict(report.images_by_drive.most_common()),
+        "findings": [asdict(finding) for finding in report.findings],
+    }
+
+
+def _as_lines(report: SetReport, root: Path, limit: int | None) -> list[str]:
+    """One set as text; `limit` places are named of each kind of finding."""
+    lines = [f"{report.layout}: {report.root}"]
+    lines.append("  " + ", ".join(f"{count} {name}" for name, count in report.counts.items()))
+    if report.names:
+        lines.append("  boxes: " + ", ".join(f"{name} {count}" for name, count in report.names.most_common()))
+    order = {"error": 0, "warning": 1, "note": 2}
+    findings = sorted(report.findings, key=lambda f: (order[f.level], f.kind))
+    for (level, kind), group in groupby(findings, key=lambda f: (f.level, f.kind)):
+        found = list(group)
+        lines.append(f"  {level}: {kind} ({len(found)})")
+        lines += [f"    {f.where}" + (f": {f.detail}" if f.detail else "") for f in found[:limit]]
+        if limit is not None and len(found) > limit:
+            lines.append(f"    … and {len(found) - limit} more (--all lists them)")
+    return [*lines, ""]
+
+
+# ---------------------------------------------------------------- fetch
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """Download one of KITTI's benchmarks from its public storage. Break it off and run it again as you like."""
+
+    name: Annotated[Literal["kitti-object", "kitti-road", "kitti-tracking"], tyro.conf.Positional]
+    """Which benchmark: object is 12.6 GB, tracking about 15 GB, road about 0.5 GB."""
+    root: Path
+    """Folder for the data; the set goes into object/, road/ or tracking/ below it."""
+    base_url: str = ""
+    """Address of a folder that holds the archives, for mirrors; empty means KITTI's own."""
+    keep_archives: bool = False
+    """Keep the zips in ROOT/archives."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+def _fetch(argv: list[str]) -> int:
+    from datasets.fetch import BASE_URL, LICENCE, SETS, fetch
+
+    options = tyro.cli(FetchOptions, args=argv, prog="perception data fetch")
+    print(LICENCE, file=sys.stderr)
+    base_url = options.base_url or BASE_URL
+    done = fetch(options.name, options.root, base_url=base_url, keep_archives=options.keep_archives)
+    folder = options.root / SETS[options.name].folder
+    if options.json:
+        print(json.dumps({"folder": str(folder), "archives": [asdict(one) for one in done]}))
+        return 0
+    for one in done:
+        print(f"{one.archive}: {one.state}" + (f", {one.files} files" if one.files else ""))
+    print(f"next: perception data check {folder}")
+    return 0

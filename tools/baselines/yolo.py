@@ -1,0 +1,158 @@
+"""A YOLO-nano-class network against ours: the same pictures, trainer and scoring, both from scratch.
+
+    python -m tools.baselines.yolo --root ../shared/data --out runs/yolo --steps 2000 --seed 1         # the YOLO
+    python -m tools.baselines.yolo --root ../shared/data --out runs/yolo --steps 2000 --seed 1 --ours  # our `nano`
+    python -m tools.recipes.ablation --table --out runs/yolo  # side by side
+
+Picture number n of a run depends on seed and n alone, so both networks see the very same crops of the same streams in
+the same order. Those without boxes teach the YOLO nothing; our network learns road and masks from them, which is part
+of what it is. Optimiser, schedule, averaged weights, augmentation, suppression and the official scoring are the same
+code. What is scored is the last step, not the best, so nothing is chosen on the held-out frames.
+
+The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.config import PRESETS, AugmentConfig, TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.models.network import Network
+    from training.sets import TrainingSets
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train and score one network with one seed, or go on with it."""
+
+    root: Path = Path("../shared/data")
+    """The data, laid out as `perception train` expects it."""
+    out: Path = Path("runs/yolo")
+    """Folder of all runs; each gets a folder of its own in it."""
+    ours: bool = False
+    """Train our own `nano` preset instead of the other network."""
+    steps: int = 2000
+    batch: int = 8
+    seed: int = 1
+    crop_hw: tuple[int, int] = (256, 512)
+    learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    synthetic_share: float = 0.25
+    """Share of pictures from the synthetic street."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """As in `perception train`."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+    workers: int = 0
+    """Loader processes."""
+    threads: int = 1
+    """CPU threads of the network."""
+    compile: bool = False
+    """As in `perception train`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing, score it, print what there is of this seed's network."""
+    import tyro
+
+    from perception.errors import UserError
+    from tools.recipes.ablation import COMPARED, read_results, result_path, table
+
+    options = tyro.cli(Options, args=argv, prog="python -m tools.baselines.yolo", description=__doc__)
+    path = result_path(options.out, "base" if options.ours else COMPARED, options.seed)
+    try:
+        if not path.exists():
+            train_and_score(options, path)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table(read_results(options.out)))
+    return 0
+
+
+def configuration(options: Options) -> TrainConfig:
+    """The run, which is the same for both networks but for its name."""
+    config = PRESETS["nano"]()
+    return replace(
+        config,
+        preset="nano" if options.ours else "yolo-nano-class",  # `perception train --resume` must not take it for ours
+        model=replace(config.model, pretrained=False),
+        data=replace(
+            config.data,
+            root=options.root,
+            crop_hw=options.crop_hw,
+            synthetic_share=options.synthetic_share,
+            workers=options.workers,
+        ),
+        augment=options.augment,
+        steps=options.steps,
+        batch=options.batch,
+        seed=options.seed,
+        learning_rate=options.learning_rate,
+        warmup_steps=min(options.warmup_steps, max(1, options.steps // 10)),
+        evaluate_every=options.steps,
+        checkpoint_every=options.checkpoint_every,
+        threads=options.threads,
+        compile=options.compile,
+    )
+
+
+def train_and_score(options: Options, path: Path) -> None:
+    """Train in the folder of `path` and write the measures of the last step there.
+
+    Raises:
+        UserError: what training raises, and a folder that holds a run with other options.
+    """
+    from perception.errors import UserError
+    from tools.baselines.yolo_network import YoloNano
+    from tools.recipes.ablation import measures, write
+    from training.checkpoint import load_checkpoint, resolved_config
+    from training.loop import train
+    from training.models.network import Network
+
+    config, run = configuration(options), path.parent
+    make = Network if options.ours else YoloNano
+    if (run / "config.json").exists():
+        stored = json.loads((run / "config.json").read_text())["config"]
+        if other := sorted(_differences(resolved_config(config), stored)):
+            raise UserError(
+                f"{run}: a run with another {', '.join(other)}", "the options it began with, or another --out"
+            )
+    train(config, run, resume=True, make=make, score=objects_alone)
+    network = make(config.model)
+    network.load_state_dict(load_checkpoint(run / "last.pt")["ema"])
+    found = measures(network.eval(), options.root, road=options.ours)
+    write(path, json.dumps(found, indent=1) + "\n")
+
+
+def _differences(config: dict[str, Any], stored: dict[str, Any]) -> set[str]:
+    """Fields in which two configs differ, of those that both have and that change what is learnt."""
+    found: set[str] = set()
+    for name in (config.keys() & stored.keys()) - {"threads", "compile", "checkpoint_every", "workers", "root"}:
+        if isinstance(config[name], dict) and isinstance(stored[name], dict):
+            found |= _differences(config[name], stored[name])
+        elif config[name] != stored[name]:
+            found.add(name)
+    return found
+
+
+def objects_alone(
+    network: Network, sets: TrainingSets | None, config: TrainConfig, device: torch.device, show: Any = None
+) -> dict[str, float]:
+    """The trainer's own scoring without the road, which only one of the two networks knows."""
+    from training.evaluate import evaluate
+
+    return evaluate(network, sets and replace(sets, road=None), config, device, show)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Pictures a second: of the loader from full-size PNGs and from cached copies, and of training by preset.
+
+    python -m tools.benchmarks.loader --data FOLDER             # KITTI's object frames under FOLDER
+    python -m tools.benchmarks.loader --data FOLDER --presets   # a training step of each preset too
+
+JPEG copies of KITTI's frames are first written as PNG, which is how KITTI gives them, in a temporary folder. Both
+loaders are timed in turns in one process and one thread, by processor time, which a busy machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from datasets.kitti_object import KittiObject
+from datasets.sample import read_image
+from training.cache import CachedSource
+from training.config import PRESETS, TrainConfig, nano
+from training.data import PictureStream, batches
+from training.loop import choose_device, train_step
+from training.models.network import Network
+from training.sets import Subset, TrainingSets
+
+
+def main() -> int:
+    """Print a table; `--json` for machines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with kitti/object")
+    parser.add_argument("--frames", type=int, default=48, help="frames to read")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each loader; the median counts")
+    parser.add_argument("--presets", action="store_true", help="time training steps of each preset too")
+    parser.add_argument("--batch", type=int, default=4, help="pictures of such a step")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        result = {"loader": loader_rates(options.data, Path(folder), options.frames, options.rounds)}
+    if options.presets:
+        result["training"] = {name: training_rate(PRESETS[name](), options.batch) for name in PRESETS}
+    if options.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    for table, rows in result.items():
+        print(f"{table}: one core's time, median")
+        for name, row in rows.items():
+            print(f"  {name:<34} " + "  ".join(f"{key} {value:.2f}" for key, value in row.items()))
+    return 0
+
+
+def png_copies(data: Path, folder: Path, count: int) -> KittiObject:
+    """KITTI's object frames with their labels, as full-size PNGs."""
+    source = KittiObject(next(p for p in (data / "kitti/object", data / "object", data) if (p / "training").is_dir()))
+    (folder / "training/image_2").mkdir(parents=True)
+    (folder / "training/label_2").mkdir()
+    for i in range(min(count, len(source))):
+        picture, label = source.files(i)[:2]
+        cv2.imwrite(str(folder / f"training/image_2/{i:06d}.png"), read_image(picture))
+        (folder / f"training/label_2/{i:06d}.txt").write_text(label.read_text())
+    return KittiObject(folder)
+
+
+def loader_rates(data: Path, folder: Path, frames: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds a picture and the ratio, for reading alone and for all that the loader does."""
+    config = nano()
+    # the loader's own memory is switched off: full KITTI doesn't fit it, and each epoch reads every file again
+    config = replace(config, data=replace(config.data, synthetic_share=0.0, cache=folder / "cache"))
+    plain = png_copies(data, folder / "png", frames)
+    cached = CachedSource(plain, folder / "cache", config.augment.native_width, 10**12)
+    everything = tuple(range(len(plain)))
+    for i in everything:
+        cached[i]  # the first epoch writes the copies
+    rows: dict[str, dict[str, float]] = {}
+    jobs: dict[str, Callable[[KittiObject | CachedSource], Callable[[int], object]]] = {
+        "reading and decoding": lambda source: source.__getitem__,
+        "crop, mirror, light": lambda source: stream(source, light(config), everything),
+        "all of this preset's augmentation": lambda source: stream(source, config, everything),
+    }
+    for name, job in jobs.items():
+        both = {"PNG": job(plain), "cache": job(cached)}
+        times: dict[str, list[float]] = {key: [] for key in both}
+        for _ in range(rounds):
+            for key, read in both.items():
+                started = time.process_time()
+                for n in everything:
+                    read(n)
+                times[key].append(1000 * (time.process_time() - started) / len(everything))
+        png, copy = (statistics.median(times[key]) for key in both)
+        rows[name] = {
+            "PNG_ms": png,
+            "cache_ms": copy,
+            "PNG_per_s": 1000 / png,
+            "cache_per_s": 1000 / copy,
+            "ratio": png / copy,
+        }
+    return rows
+
+
+def light(config: TrainConfig) -> TrainConfig:
+    """The config without what costs much more than reading: what the last part of each run does."""
+    from training.augment.augment import without_strong
+
+    return replace(config, augment=without_strong(config.augment))
+
+
+def stream(
+    source: KittiObject | CachedSource, config: TrainConfig, indices: tuple[int, ...]
+) -> Callable[[int], object]:
+    """Picture number n of a run on these frames alone."""
+    sets = TrainingSets((Subset("kitti/object", source, indices, 1.0),), None, None)
+    pictures = PictureStream(sets, config)
+    pictures[0]  # cut-outs for copy-paste are collected once a run
+    return pictures.__getitem__
+
+
+def training_rate(config: TrainConfig, batch: int, steps: int = 3) -> dict[str, float]:
+    """Pictures a second of optimiser steps on ready pictures, without the loader."""
+    device = choose_device("auto")
+    config = replace(config, batch=batch, data=replace(config.data, real=False, synthetic_share=1.0, workers=0))
+    ready = next(batches(None, config, 0)).to(device)
+    network = Network(replace(config.model, pretrained=False)).to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    train_step(network, ready, optimiser, config)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    seconds = []
+    for _ in range(steps):
+        started = clock()
+        train_step(network, ready, optimiser, config)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(clock() - started)
+    parameters = sum(p.numel() for p in network.parameters())
+    return {"pictures_per_s": batch / float(np.median(seconds)), "parameters_M": parameters / 1e6}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""What our own network finds in those KITTI sequences that have pictures, for measuring trackers on it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from perception.backends import load_model
+from perception.cameras.letterbox import letterbox
+from perception.errors import UserError
+from perception.formats.kitti import TrackingRows, read_tracking
+from perception.model import default_model, read_outputs
+from perception.types import Detections
+
+FOLDERS = ("tracking", "tracking_640x192")
+"""Of KITTI's folder; each holds training/image_02 and training/label_02."""
+
+
+Recorded = dict[str, tuple[TrackingRows, list[tuple[int, Detections]]]]
+"""Labels and detections by the name of the sequence."""
+
+
+def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
+    """Labels and detections, frames without a picture missing; and the scores from which the file says to believe.
+
+    Args:
+        kitti: the folder with `FOLDERS`.
+        model: ONNX file; by default the shipped one.
+    """
+    import cv2
+
+    backend, spec = load_model(model or default_model(None), "cpu", 1)
+    found: Recorded = {}
+    for folder in FOLDERS:
+        for pictures in sorted((kitti / folder / "training" / "image_02").glob("*")):
+            frames = []
+            for path in sorted(p for p in pictures.iterdir() if p.stem.isdecimal()):
+                picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+                if picture is None:
+                    raise UserError(f"{path}: no picture", "a JPEG or PNG file")
+                image, fit = letterbox(np.asarray(picture, np.uint8), spec.size_hw)
+                detections, _ = read_outputs(backend.run({"images": image[None]}), 0, fit, spec.track_threshold)
+                frames.append((int(path.stem), detections))
+            labels = kitti / folder / "training" / "label_02" / f"{pictures.name}.txt"
+            found[pictures.name] = (read_tracking(labels), frames)
+            print(f"{pictures.name}: {len(frames)} pictures", file=sys.stderr)
+    return found, spec.even_scores

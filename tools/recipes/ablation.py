@@ -1,0 +1,391 @@
+"""What each ingredient of training brings: variants × seeds, one after the other, resumable; a table at the end.
+
+    python -m tools.recipes.ablation --root ../shared/data --out runs/ablation [--init CHECKPOINT] [--steps 300]
+
+Every run is a `perception train` with the same small budget. Seeds are the outer loop, so that a study that is
+stopped early still compares all variants at the seeds that it reached; started again, it goes on where it was. Few
+held-out frames make the official AP noisy, so AP at IoU 0.5 over the object and the tracking frames of held-out
+drives is counted too, and every variant is compared with the base run of the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datasets.kitti_object import KittiObject
+from datasets.kitti_tracking import DRIVES, KittiTracking
+from datasets.labels import kitti_rule
+from datasets.sample import Sample
+from perception.errors import UserError
+from perception.types import CLASS_NAMES, Detections
+from training.operating_point import even_score_key, match, precision_recall, together
+
+if TYPE_CHECKING:
+    from training.models.network import Network
+
+MEASURES = ("car_moderate", "car_ap50", "car_f1_50", "pedestrian_ap50", "cyclist_ap50", "road_max_f")
+TITLES = ("Car AP R40 mod.", "Car AP@0.5", "Car F1@0.5", "Ped. AP@0.5", "Cyc. AP@0.5", "Road MaxF")
+
+
+PEOPLE = (0.3, 0.4, 0.5, 0.6)
+OVERLAPS = ((0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8), PEOPLE, PEOPLE)
+"""Of cars, pedestrians and cyclists: AP and F1 averaged over them move less by chance than KITTI's at one overlap."""
+
+
+PLAIN = kitti_rule(max_truncation=0.3, max_occlusion=1)
+PLAIN_M = 40.0
+"""What a person sees plainly: objects that KITTI calls visible or partly hidden, at most three tenths outside of the
+picture, within so many metres."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing changed."""
+
+    options: tuple[str, ...] = ()
+    """Of `perception train`."""
+    without: tuple[str, ...] = ()
+    """Folders of the data that it does not see."""
+    before: tuple[str, ...] = ()
+    """Options of a first quarter of the steps, from whose weights the other three quarters start."""
+    raw: bool = False
+    """Not a run of its own: the base run of this seed, scored with the weights of its last step instead of the
+    averaged ones. Averaging touches nothing that is learnt, so this is the run without it."""
+
+
+VARIANTS = {
+    "base": Variant(),
+    "no copy-paste": Variant(("--augment.copy-paste", "0")),
+    "no mosaic": Variant(("--augment.mosaic", "0")),
+    "no synthetic street": Variant(("--data.synthetic-share", "0")),
+    "no EMA": Variant(raw=True),
+    "half width": Variant(("--augment.native-width", "600", "--data.validation-hw", "192", "640")),
+    "synthetic street first": Variant(("--data.synthetic-share", "0"), before=("--data.synthetic-share", "1")),
+    "fixed assignment": Variant(("--model.detection.assign-by", "centre")),
+    "one point an object": Variant(("--model.detection.assign-top", "1")),
+    "no boxes from masks": Variant(("--data.no-mask-boxes",)),
+    "no mask sets": Variant(without=("camvid", "extra/idd_lite")),
+    "no class-balanced crops": Variant(("--augment.no-balance-classes",)),
+    "no rotation, rain, night": Variant(("--augment.rotation", "0", "--augment.rain", "0", "--augment.night", "0")),
+    "one-to-one head": Variant(("--model.one-to-one",)),
+    "uncertainty weights": Variant(("--model.task-weights", "uncertainty")),
+    "GIoU for CIoU": Variant(("--model.detection.box-loss", "giou")),
+    "distance head": Variant(("--model.detection.distance",)),
+}
+
+
+COMPARED = "YOLO-nano class"
+"""Row of the other network that `tools.baselines.yolo` trains; that tool, not this one, makes it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run an ablation study, or go on with one."""
+
+    root: Path = Path("../shared/data")
+    """The data, laid out as `perception train` expects it."""
+    out: Path = Path("runs/ablation")
+    """Folder of all runs and of the table."""
+    init: Path | None = None
+    """Checkpoint that every run starts from: differences show only where something is found at all."""
+    preset: str = "nano"
+    steps: int = 300
+    """Of every run."""
+    batch: int = 8
+    crop_hw: tuple[int, int] = (192, 384)
+    learning_rate: float = 1e-3
+    seeds: tuple[int, ...] = (1, 2, 3)
+    variants: tuple[str, ...] = ()
+    """Names as in the table; all without it."""
+    compile: bool = False
+    """Let torch compile the network of every run: pays from some hundred steps on."""
+    more: str = ""
+    """Further options of `perception train`, for every run, the base too; in one string: --more="--a 1 --b 2"."""
+    table: bool = False
+    """Only draw the table of what is there."""
+    score: tuple[Path, ...] = ()
+    """Only score these checkpoints, a line of JSON each."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, draw the table."""
+    import tyro
+
+    options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.ablation", description=__doc__)
+    unknown = set(options.variants) - set(VARIANTS)
+    if unknown:
+        print(f"unknown variant {sorted(unknown)[0]!r}; one of {', '.join(VARIANTS)}", file=sys.stderr)
+        return 2
+    for checkpoint in options.score:
+        try:
+            found = scores(checkpoint, options.root)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return 2
+        rounded = {name: round(value, 2) for name, value in found.items()}
+        print(json.dumps({"checkpoint": str(checkpoint), **rounded}), flush=True)
+    if options.score:
+        return 0
+    names = options.variants or tuple(VARIANTS)
+    options = replace(options, root=options.root.resolve(), out=options.out.resolve())
+    try:
+        shlex.split(options.more)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        mistake = f"{options.out}: {error.strerror}" if isinstance(error, OSError) else f"--more: {error}"
+        print(mistake, file=sys.stderr)
+        return 2
+    for seed in () if options.table else options.seeds:
+        for name in names:
+            if result_path(options.out, name, seed).exists():
+                continue
+            print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
+            try:
+                _run(options, name, seed)
+            except subprocess.CalledProcessError as error:  # `perception train` has said why
+                return error.returncode
+            except KeyboardInterrupt:
+                print("the same command goes on with what is missing", file=sys.stderr)
+                return 130
+            except UserError as error:
+                print(error, file=sys.stderr)
+                return 2
+            write(options.out / "table.md", table(read_results(options.out)))
+    print(table(read_results(options.out)))
+    return 0
+
+
+def result_path(out: Path, name: str, seed: int) -> Path:
+    """Where the scores of a run are kept."""
+    return out / f"{name.replace(' ', '-').replace(',', '')}-{seed}" / "scores.json"
+
+
+def _run(options: Options, name: str, seed: int) -> None:
+    """Train one variant with one seed, score it, keep the scores."""
+    from training.results import has_ended
+
+    variant, path = VARIANTS[name], result_path(options.out, name, seed)
+    if variant.raw:
+        base = result_path(options.out, "base", seed)
+        if not base.exists():
+            _run(options, "base", seed)
+        path.parent.mkdir(exist_ok=True)
+        write(path, json.dumps(scores(base.parent / "last.pt", options.root, averaged=False), indent=1) + "\n")
+        return
+    init, steps = options.init, options.steps
+    if variant.before:
+        first = path.parent.with_name(path.parent.name + "-before")
+        steps = max(1, options.steps // 4)
+        if not has_ended(first):
+            _train(options, variant, variant.before, first, seed, steps, init)
+        init, steps = first / "last.pt", max(1, options.steps - steps)
+    _train(options, variant, variant.options, path.parent, seed, steps, init)
+    write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
+
+
+def _train(
+    options: Options, variant: Variant, chosen: tuple[str, ...], run: Path, seed: int, steps: int, init: Path | None
+) -> None:
+    """One `perception train`, or the rest of one."""
+    command = [sys.executable, "-m", "perception.cli.main", "train"]
+    if (run / "config.json").exists():  # killed before its first checkpoint, it begins again
+        command += ["--resume", str(run)]
+    else:
+        command += [
+            "--preset", options.preset, "--out", str(run), "--seed", str(seed),
+            "--data.root", str(root_without(options, variant.without)), "--data.workers", "0", "--threads", "1",
+            "--steps", str(steps), "--batch", str(options.batch),
+            "--data.crop-hw", *map(str, options.crop_hw),
+            "--learning-rate", str(options.learning_rate), "--warmup-steps", str(max(1, steps // 10)),
+            "--evaluate-every", str(steps + 1), "--checkpoint-every", "100", "--model.no-pretrained",
+            *(["--compile"] if options.compile else []),
+            *shlex.split(options.more), *chosen,
+        ]  # fmt: skip
+        if init is not None:
+            command += ["--init", str(init.resolve())]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def root_without(options: Options, folders: tuple[str, ...]) -> Path:
+    """The data without some of its folders: a tree of links to the rest."""
+    if not folders:
+        return options.root
+    if not options.root.is_dir():
+        raise UserError(f"{options.root}: no such folder", "the data", "--root FOLDER")
+    made = options.out / ("data-without-" + "-".join(folder.replace("/", "_") for folder in folders))
+
+    def link(source: Path, target: Path) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        for child in sorted(source.iterdir()):
+            inside = str(child.relative_to(options.root))
+            if inside in folders or (target / child.name).is_symlink():
+                continue
+            if any(folder.startswith(inside + "/") for folder in folders):
+                link(child, target / child.name)
+            else:
+                (target / child.name).symlink_to(child)
+
+    link(options.root, made)
+    return made
+
+
+def scores(checkpoint: Path, root: Path, averaged: bool = True) -> dict[str, float]:
+    """All measures of a checkpoint's averaged or raw weights on held-out drives, in per cent, at its run's size."""
+    from training.checkpoint import load_network
+
+    network, state = load_network(checkpoint)
+    if not averaged:
+        network.load_state_dict(state["network"])
+    height, width = json.loads(state["description"])["config"]["data"]["validation_hw"]
+    return measures(network, root, (height, width))
+
+
+def measures(
+    network: Network, root: Path, validation_hw: tuple[int, int] | None = None, road: bool = True
+) -> dict[str, float]:
+    """All measures of a network on held-out drives, in per cent; of what is plainly seen (`PLAIN`) the number of
+    objects, and of those found by the score from which the tracker believes.
+
+    Args:
+        network: in evaluation mode.
+        root: the data.
+        validation_hw: size of its input; None: as `perception train` has it.
+        road: False for a network that knows no road.
+    """
+    import torch
+
+    from training.config import DataConfig
+    from training.evaluate import object_scores, predictor, road_scores
+    from training.sets import find_sets
+
+    data = DataConfig(root=root)
+    sets = find_sets(data)
+    predict = predictor(network, validation_hw or data.validation_hw, torch.device("cpu"))
+    found: dict[str, float] = {}
+    if sets.objects is not None:
+        found |= object_scores(predict, sets.objects, network.config.class_names)
+        pairs = [(sample, predict(sample.image_bgr)[0]) for sample in held_out_frames(root, sets.objects.indices)]
+        for class_id, name in enumerate(CLASS_NAMES):
+            ap, f1 = ap_and_f1(pairs, class_id)
+            found |= {f"{name.lower()}_ap50": 100 * ap, f"{name.lower()}_f1_50": 100 * f1}
+            several = np.array([ap_and_f1(pairs, class_id, overlap) for overlap in OVERLAPS[class_id]])
+            ap, f1 = several.mean(0).tolist()
+            found |= {f"{name.lower()}_ap_mean": 100 * ap, f"{name.lower()}_f1_mean": 100 * f1}
+        plain = KittiObject(root / "kitti/object", rule=PLAIN)
+        near = (plainly_seen(plain[i]) for i in sets.objects.indices)
+        shown = [(sample, predict(sample.image_bgr)[0]) for sample in near]
+        for class_id, name in enumerate(CLASS_NAMES):
+            if even_score_key(name) in found:
+                seen, right = found_from(found[even_score_key(name)], shown, class_id)
+                found |= {f"{name.lower()}_plain": seen, f"{name.lower()}_plain_found": right}
+    if road and sets.road is not None:
+        found |= road_scores(predict, sets.road)
+    return found
+
+
+def held_out_frames(root: Path, objects: Iterable[int]) -> Iterable[Sample]:
+    """Held-out object frames, then the tracking frames of the same drives."""
+    source = KittiObject(root / "kitti/object")
+    drives = set()
+    for i in objects:
+        sample = source[i]
+        drives.add(sample.drive)
+        yield sample
+    if (root / "kitti/tracking/training/image_02").is_dir():
+        tracking = KittiTracking(root / "kitti/tracking")
+        for i, name in enumerate(tracking.names):
+            if DRIVES.get(name.split("/")[0]) in drives:
+                yield tracking[i]
+
+
+def plainly_seen(sample: Sample) -> Sample:
+    """A frame in which what is farther than `PLAIN_M`, or nobody knows how far, is neither found nor missed."""
+    assert sample.boxes_xyxy is not None and sample.class_ids is not None and sample.distances_m is not None
+    assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
+    near = sample.distances_m <= PLAIN_M
+    return replace(
+        sample,
+        boxes_xyxy=sample.boxes_xyxy[near],
+        class_ids=sample.class_ids[near],
+        distances_m=sample.distances_m[near],
+        ignore_boxes_xyxy=np.concatenate([sample.ignore_boxes_xyxy, sample.boxes_xyxy[~near]]),
+        ignore_class_ids=np.concatenate([sample.ignore_class_ids, sample.class_ids[~near]]),
+    )
+
+
+def found_from(score: float, pairs: Sequence[tuple[Sample, Detections]], class_id: int) -> tuple[int, int]:
+    """How many objects of a class there are, and how many of them a detection of at least that score is on."""
+    matches = together(match(*pair, class_id) for pair in pairs)
+    return matches.objects, sum(hit and found >= score for found, hit in matches.scored)
+
+
+def ap_and_f1(pairs: Sequence[tuple[Sample, Detections]], class_id: int, overlap: float = 0.5) -> tuple[float, float]:
+    """Area under the precision-recall curve and best F1 of one class.
+
+    Args:
+        pairs: truth and detections of each frame.
+        class_id: which class.
+        overlap: IoU from which a detection is one of an object, see `match`.
+    """
+    matches = together(match(*pair, class_id, overlap) for pair in pairs)
+    if not matches.objects or not matches.scored:
+        return 0.0, 0.0
+    precision, recall = precision_recall(matches)
+    right = np.array([hit for _, hit in matches.scored])
+    best_after = np.maximum.accumulate(precision[::-1])[::-1]
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    return float((best_after * right).sum() / matches.objects), float(f1.max())
+
+
+Results = dict[str, dict[int, dict[str, float]]]
+"""Variant → seed → measure → value."""
+
+
+def read_results(out: Path) -> Results:
+    """All scores that are there."""
+    results: Results = {}
+    for name in (*VARIANTS, COMPARED):
+        for path in sorted(out.glob("*/scores.json")):
+            seed = path.parent.name.rsplit("-", 1)[-1]
+            if seed.isdecimal() and path == result_path(out, name, int(seed)):
+                results.setdefault(name, {})[int(seed)] = json.loads(path.read_text())
+    return results
+
+
+def table(results: Results) -> str:
+    """Markdown: mean ± standard deviation over the seeds, and the mean difference from base at the same seeds."""
+    base = results.get("base", {})
+    lines = ["| variant | seeds | " + " | ".join(TITLES) + " |", "|---|---|" + "---|" * len(TITLES)]
+    for name, runs in results.items():
+        cells = []
+        for measure in MEASURES:
+            known = {seed: run[measure] for seed, run in runs.items() if measure in run}
+            if not known:  # a network without this task
+                cells.append("–")
+                continue
+            values = list(known.values())
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            pairs = [value - base[s][measure] for s, value in known.items() if measure in base.get(s, {})]
+            change = f" ({np.mean(pairs):+.1f})" if pairs and name != "base" else ""
+            cells.append(f"{np.mean(values):.1f}{spread}{change}")
+        lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write(path: Path, text: str) -> None:
+    beside = path.with_suffix(".tmp")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
