@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from perception.cli.evaluate_options import (
+    CompareOptions,
+    ObjectOptions,
+    Progress,
+    RoadOptions,
+    SharedOptions,
+    TrackingOptions,
+)
 from perception.cli.options import parse_options
 from perception.errors import UserError
 
@@ -43,99 +48,6 @@ def main(argv: list[str]) -> int:
         hint = f"perception evaluate {near[0]}" if near else "perception evaluate --help"
         raise UserError(f"unknown subcommand '{name}'", "one of " + ", ".join(SUBCOMMANDS), hint)
     return {"object": _object, "road": _road, "tracking": _tracking, "compare": _compare}[name](rest)
-
-
-@dataclass(frozen=True)
-class SharedOptions:
-    """What the three tasks have in common."""
-
-    gt: Path | None = None
-    """Folder of labels, or KITTI's root; with --model, --data without it."""
-    results: Path | None = None
-    """Folder of results in KITTI's format."""
-    model: Path | None = None
-    """Model file to run over --data first, instead of --results, or the bare name of a shipped one."""
-    data: Path | None = None
-    """KITTI's root, with the pictures, for --model."""
-    out: Path | None = None
-    """Folder where --model keeps its results, in KITTI's format; by default one under runs/."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
-    """What runs the network."""
-    threads: int = 0
-    """CPU threads for the network, 0 for one a core."""
-    allow_missing: bool = False
-    """Count frames without a result file as empty instead of refusing; the report says so."""
-    report: Path | None = None
-    """Folder for a page to look at, and the same as JSON and CSV."""
-    images: Path | None = None
-    """Folder of camera pictures for the report's gallery; by default the one beside the labels."""
-    json: bool = False
-    """Print everything as JSON."""
-
-
-@dataclass(frozen=True)
-class ObjectOptions(SharedOptions):
-    """Score 2D boxes as KITTI's object benchmark does: AP and AOS, R40 and R11, easy, moderate and hard."""
-
-    split: Path | None = None
-    """File with the frames to score, one name on a line, or a name in KITTI's ImageSets such as val."""
-    minimum_score: float = 0.01
-    """With --model: lowest score that is written."""
-    score_threshold: float | None = None
-    """Operating point of the report; by default each class's highest F1 at moderate."""
-
-
-@dataclass(frozen=True)
-class RoadOptions(SharedOptions):
-    """Score road confidence as KITTI's road benchmark does: MaxF and AP for um, umm, uu and URBAN."""
-
-    calib: Path | None = None
-    """Folder of calibration files; by default 'calib' beside the ground truth."""
-    space: Literal["bev", "perspective"] = "bev"
-    """Seen from above, as the server scores, or in the image."""
-    split: Path | None = None
-    """File with the ground truths to score, such as um_road_000012, one on a line."""
-    render: Path | None = None
-    """Folder for pictures in the space that is scored: confidence as the server wants it, and errors in colour."""
-
-
-@dataclass(frozen=True)
-class TrackingOptions(SharedOptions):
-    """Score tracks as KITTI's tracking benchmark does: HOTA, CLEAR and Identity; by sequence, class, combined."""
-
-    seqmap: Path | None = None
-    """KITTI's sequence map; by default the one that lies with the labels."""
-    tracker: str = "drivetrack"
-    """With --model: tracker, by the name of its file in perception/trackers."""
-    summary: bool = False
-    """Print the combined rows only."""
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """Put two reports side by side and say which differences chance does not explain."""
-
-    a: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="A")] = None
-    """Folder that --report wrote."""
-    b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None
-    """Another, of the same task and frames."""
-    resamples: int = 2000
-    """Draws of the bootstrap."""
-    seed: int = 0
-    """Of the draws: the same seed gives the same intervals."""
-    block: int | None = None
-    """Consecutive frames that are drawn together; by default 1, in tracking 50."""
-    groups: Path | None = None
-    """JSON file with the group of every frame, such as its drive; frames of a group are drawn together."""
-    fail_if_worse: bool = False
-    """Exit with 1 where any number of B is really worse than A's, or missing, as of a class it never detects."""
-    report: Path | None = None
-    """Folder for a page to look at, and the same as JSON and CSV."""
-    json: bool = False
-    """Print everything as JSON."""
-
-
-# ---------------------------------------------------------------- the three tasks
 
 
 def _object(argv: list[str]) -> int:
@@ -357,32 +269,3 @@ def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> 
             cv2.imwrite(str(folder / "errors" / f"{image.name}.png"), errors)
             progress.update(i + 1, len(evaluation.images))
     print(f"pictures: {folder}", file=sys.stderr)
-
-
-class Progress:
-    """A bar on stderr: redrawn on a terminal, one line for every tenth elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self.what, self.terminal, self.start, self.shown = what, sys.stderr.isatty(), time.monotonic(), -1
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.terminal and self.shown >= 0:
-            print(file=sys.stderr)
-
-    def update(self, done: int, total: int) -> None:
-        """`done` of `total` are finished."""
-        step = done * (100 if self.terminal else 10) // max(total, 1)
-        if step == self.shown and done < total:
-            return
-        self.shown = step
-        spent = time.monotonic() - self.start
-        left = spent / done * (total - done) if done else 0.0
-        filled = 30 * done // max(total, 1)
-        bar = "█" * filled + "·" * (30 - filled) + " " if self.terminal else ""
-        text = f"{self.what} {bar}{done}/{total}, {done / max(spent, 1e-9):.1f}/s, {left:.0f} s left"
-        print(
-            f"\r{text:<90}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )

@@ -15,7 +15,7 @@ import numpy as np
 from perception import __version__
 from perception.backends import load_model
 from perception.cameras.letterbox import letterbox
-from perception.cli.evaluate import Progress
+from perception.cli.evaluate_options import Progress
 from perception.errors import UserError
 from perception.evaluation.folders import (
     LAYOUT,
@@ -31,7 +31,7 @@ from perception.model import read_outputs
 from perception.types import I64, U8, Detections, RoadMask
 
 if TYPE_CHECKING:
-    from perception.cli.evaluate import ObjectOptions, RoadOptions, SharedOptions, TrackingOptions
+    from perception.cli.evaluate_options import ObjectOptions, RoadOptions, SharedOptions, TrackingOptions
 
 PICTURES = (".png", ".jpg", ".jpeg")
 FRAME_NS = 100_000_000
