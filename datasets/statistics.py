@@ -11,6 +11,7 @@ import numpy as np
 
 from datasets.findings import BoxRow, SetReport
 from perception.errors import MissingDependencyError
+from perception.files import write_atomically
 from perception.types import CLASS_NAMES
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ def draw_statistics(reports: Sequence[SetReport], path: Path) -> None:
     )
     for axis, panel in zip(axes.flat, panels, strict=True):
         panel(axis, reports)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    figure.savefig(beside, dpi=80, format="png")
-    beside.replace(path)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=80, format="png"))
 
 
 def _label(report: SetReport) -> str:

@@ -26,6 +26,7 @@ from export.flops import Cost, cost, single
 from perception import __version__
 from perception.backends import Backend, load_model
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.model import ModelSpec, shipped_or
 
 Device = Literal["cpu", "cuda", "tensorrt"]
@@ -150,22 +151,11 @@ def main(argv: Sequence[str]) -> int:
     result = bench(options)
     values = to_json(result)
     if options.out:
-        _write(options.out, json.dumps(values, indent=1))
+        write_atomically(options.out, json.dumps(values, indent=1), do="--out FILE.json")
     if options.plot:
         plot(result.measurements, options.plot)
     print(json.dumps(values, indent=1) if options.json else text(result))
     return 0
-
-
-def _write(path: Path, content: str) -> None:
-    """Beside and renamed."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(content, encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "a file that can be written", "--out FILE.json") from None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ calibrators here: fp16 is casts in the graph, int8 is Q/DQ in the graph.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from perception.engine import (
     write_sidecar,
 )
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.model import ModelSpec
 
 Say = Callable[[str], None]
@@ -98,7 +98,7 @@ def build_engine(
     say(f"building for {key.host.gpu_name} with TensorRT {key.host.tensorrt_version}: this takes minutes")
     begin = time.monotonic()
     plan = _build(trt, onnx_path, first.name, (*spec.size_hw, 3), key, config, engine_path, say)
-    _write_bytes(engine_path, plan)
+    write_atomically(engine_path, plan, do="--out FILE")
     seconds = round(time.monotonic() - begin, 1)
     write_sidecar(engine_path, Sidecar(key, metadata, hashlib.sha256(plan).hexdigest(), seconds))
     say(f"built in {time.monotonic() - begin:.0f} s")
@@ -168,7 +168,7 @@ def _build(
             f"{onnx_path}: TensorRT could not build an engine", "see its messages above", "--batch-profile 1 1 1"
         )
     if (timing := options.get_timing_cache()) is not None:
-        _write_bytes(cache_path, bytes(timing.serialize()))
+        write_atomically(cache_path, bytes(timing.serialize()), do="--out FILE")
     return bytes(plan)
 
 
@@ -205,12 +205,3 @@ def _monitor(trt: Any, say: Say) -> Any:
             self.steps.pop(phase_name, None)
 
     return Monitor()
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "a folder that can be written", "--out FILE") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import onnx
 import torch
 
 from export.lean import LeanNetwork
-from perception.errors import UserError
+from perception.files import write_atomically
 from perception.model import METADATA_KEY, ModelSpec
 from training.models.network import OUTPUTS, Network, check_size
 
@@ -46,7 +45,7 @@ def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfi
     Args:
         network: weights to export.
         spec: what the file will say about itself.
-        path: written beside and renamed.
+        path: written whole or not at all.
         config: size and batch.
 
     Returns:
@@ -114,18 +113,12 @@ def _name_batch(model: onnx.ModelProto, batch: int | None) -> None:
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write beside and rename.
+    """Write a model file, whole or not at all.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: it cannot be written.
     """
-    beside = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(model.SerializeToString())
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "a folder that can be written", "--out FILE.onnx") from None
+    write_atomically(path, model.SerializeToString(), do="--out FILE.onnx")
 
 
 @contextlib.contextmanager

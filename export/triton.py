@@ -5,13 +5,12 @@ Layout and field names: Triton's documentation, "Model Repository" and "Model Co
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import onnx
 
 from export.graph import load_onnx, read_spec
-from perception.errors import UserError
+from perception.files import write_atomically
 
 _TYPES = {
     onnx.TensorProto.UINT8: "TYPE_UINT8",
@@ -39,14 +38,10 @@ def write_repository(onnx_path: Path, folder: Path, name: str = "", largest_batc
     model = load_onnx(onnx_path)
     name = name or read_spec(model).name or onnx_path.stem
     target = folder / name
-    try:
-        (target / VERSION).mkdir(parents=True, exist_ok=True)
-        _put(target / VERSION / "model.onnx", onnx_path.read_bytes())
-        _put(target / "config.pbtxt", config_text(model, name, largest_batch).encode())
-        # what the runtime knows from the ONNX metadata, for clients that see only the server
-        _put(target / "perception.json", read_spec(model).to_json().encode())
-    except OSError as error:
-        raise UserError(f"{target}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
+    write_atomically(target / VERSION / "model.onnx", onnx_path.read_bytes(), do="--out FOLDER")
+    write_atomically(target / "config.pbtxt", config_text(model, name, largest_batch), do="--out FOLDER")
+    # what the runtime knows from the ONNX metadata, for clients that see only the server
+    write_atomically(target / "perception.json", read_spec(model).to_json(), do="--out FOLDER")
     return target
 
 
@@ -77,9 +72,3 @@ def _tensor(value: onnx.ValueInfoProto, dynamic: bool) -> str:
         f"    dims: [ {', '.join(map(str, dims))} ]\n"
         "  }"
     )
-
-
-def _put(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(content)
-    os.replace(beside, path)

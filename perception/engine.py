@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from perception.errors import UserError
+from perception.files import write_atomically
 
 FORMAT = 1
 Hardware = Literal["same-gpu", "same-compute-capability", "ampere-plus"]
@@ -66,11 +66,12 @@ def sidecar_path(engine: Path) -> Path:
 
 
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
-    """Beside and renamed."""
-    path = sidecar_path(engine)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(asdict(sidecar), indent=1), encoding="utf-8")
-    os.replace(beside, path)
+    """Write the sidecar of an engine.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_atomically(sidecar_path(engine), json.dumps(asdict(sidecar), indent=1), do="--out FILE")
 
 
 def read_sidecar(engine: Path) -> Sidecar:

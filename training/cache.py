@@ -5,7 +5,7 @@ faster than PNG or JPEG (docs/training.md), and they are the very pixels that th
 cold cache equals one with a warm cache.
 
 The name of a copy is a hash of path, time and size of every file behind the sample, and of the width. So a changed
-picture or label makes a new copy, and the folder may be deleted at any time. Files are written beside and renamed.
+picture or label makes a new copy, and the folder may be deleted at any time. Files are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +26,8 @@ import numpy as np
 from datasets.sample import Sample
 from perception.cameras.letterbox import resize
 from perception.cameras.pinhole import PinholeCamera
+from perception.errors import UserError
+from perception.files import write_atomically
 
 log = logging.getLogger("training.cache")
 
@@ -108,19 +108,15 @@ class CachedSource:
         return self.folder / key[:2] / f"{key}.sample"
 
     def _write(self, path: Path, sample: Sample) -> None:
-        beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._written % LOOK_EVERY == 0 and not self._room():
                 return
             self._written += 1
-            with open(beside, "wb") as file:
-                for part in pack(sample):
-                    file.write(part)
-            os.replace(beside, path)
-        except OSError as error:  # a cache that cannot be written is slow, not wrong
-            with suppress(OSError):
-                beside.unlink()
+            write_atomically(path, lambda file: file.writelines(pack(sample)))
+        except UserError as error:  # a cache that cannot be written is slow, not wrong
+            self._stop(error.found)
+        except OSError as error:
             self._stop(str(error))
 
     def _room(self) -> bool:

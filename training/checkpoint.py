@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.model import shipped_or
 from training.config import TrainConfig
 from training.models.heads.detection import DetectionConfig
@@ -23,28 +22,17 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, flush to the disk, rename: a kill at any moment leaves the old file or the new one."""
-    content = io.BytesIO()  # torch.save into a file turns a full disk into a riddle
+    """Write a checkpoint; a kill or a power cut at any moment leaves the old file or the new one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    for leftover in path.parent.glob(f".{path.name}.*.part"):  # of a run that was killed while it wrote
+        leftover.unlink(missing_ok=True)
+    content = io.BytesIO()  # torch.save into a file on a full disk raises an error that does not say so
     torch.save({"format": FORMAT, **state}, content)
-    beside = path.with_suffix(".tmp")
-    try:
-        with open(beside, "wb") as file:
-            _write(file, content.getbuffer())
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise UserError(
-            f"{path}: the checkpoint could not be written ({error.strerror or error})",
-            "space and permission in the run folder; the previous checkpoint is untouched",
-            f"free some space, then perception train --resume {path.parent}",
-        ) from None
-
-
-def _write(file: BinaryIO, content: memoryview) -> None:
-    file.write(content)
-    file.flush()
+    do = f"free some space, then perception train --resume {path.parent}; the previous checkpoint is untouched"
+    write_atomically(path, content.getbuffer(), sync=True, do=do)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from perception.files import write_atomically
 from perception.types import CLASS_NAMES
 from training.checkpoint import resolved_config
 from training.config import TrainConfig
@@ -137,7 +138,5 @@ def has_ended(run: Path) -> bool:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write beside and rename."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(value, indent=1) + "\n")
-    beside.replace(path)
+    """Write indented JSON, whole or not at all."""
+    write_atomically(path, json.dumps(value, indent=1) + "\n")

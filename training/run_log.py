@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from perception.files import write_atomically
 from training.config import TrainConfig
 from training.results import Progress
 
@@ -140,6 +141,4 @@ def _take_back(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue
-    beside = path.with_suffix(".tmp")
-    beside.write_text("".join(kept))
-    beside.replace(path)
+    write_atomically(path, "".join(kept))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from datasets.synthetic_street.drive import SyntheticStreet, concatenate
 from datasets.synthetic_street.geometry import KITTI_SIZE_HW
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.formats.kitti import TrackingRows, format_calibration, format_objects, format_tracking
 from perception.types import F64, U8
 
@@ -61,18 +61,12 @@ def tracking_levels(rows: TrackingRows) -> TrackingRows:
     return replace(rows, objects=replace(rows.objects, truncation=level))
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(data)
-    os.replace(beside, path)
-
-
 def _write_image(path: Path, image: U8) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
     ok, data = cv2.imencode(path.suffix, image, options)
     if not ok:
         raise UserError(f"{path}: the picture could not be encoded")
-    _write_bytes(path, data.tobytes())
+    write_atomically(path, data.tobytes())
 
 
 def _prepare(root: Path, *folders: str) -> None:
@@ -106,7 +100,7 @@ def write_kitti_tracking(
     # the tracking kit's files call some matrices otherwise
     names = {"R0_rect": "R_rect", "Tr_velo_to_cam": "Tr_velo_cam", "Tr_imu_to_velo": "Tr_imu_velo"}
     text = format_calibration({names.get(k, k): v for k, v in matrices.items()})
-    _write_bytes(base / f"calib/{sequence}.txt", text.encode())
+    write_atomically(base / f"calib/{sequence}.txt", text)
     parts = []
     for i in range(len(drive)):
         frame = drive.frame(i)
@@ -116,7 +110,7 @@ def write_kitti_tracking(
         if progress:
             progress(i + 1, len(drive), frame.image_bgr)
     rows = concatenate(parts)
-    _write_bytes(base / f"label_02/{sequence}.txt", format_tracking(tracking_levels(rows)).encode())
+    write_atomically(base / f"label_02/{sequence}.txt", format_tracking(tracking_levels(rows)))
     return rows
 
 
@@ -142,8 +136,8 @@ def write_kitti_object(
         parts.append(frame.rows)
         _write_image(base / f"image_2/{i:06d}.{image_kind}", frame.image_bgr)
         _write_image(base / f"gt_image_2/um_road_{i:06d}.png", road_picture(frame.road))
-        _write_bytes(base / f"calib/{i:06d}.txt", text)
-        _write_bytes(base / f"label_2/{i:06d}.txt", format_objects(frame.rows.objects).encode())
+        write_atomically(base / f"calib/{i:06d}.txt", text)
+        write_atomically(base / f"label_2/{i:06d}.txt", format_objects(frame.rows.objects))
         if progress:
             progress(i + 1, len(drive), frame.image_bgr)
     return concatenate(parts)

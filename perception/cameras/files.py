@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.formats.kitti import read_calibration
 from perception.types import F64
 
@@ -215,12 +215,9 @@ def format_camera_file(file: CameraFile) -> str:
 
 
 def write_camera_file(path: Path, file: CameraFile) -> None:
-    """Write beside, then rename, so that no reader sees half a file."""
-    beside = path.with_name(path.name + f".{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(format_camera_file(file), encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to", "--out FILE") from None
+    """Write a camera file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_atomically(path, format_camera_file(file), do="--out FILE")

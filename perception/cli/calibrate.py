@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import tyro
 
 from perception.cli.options import parse_options
 from perception.errors import UserError
+from perception.files import write_atomically
 
 if TYPE_CHECKING:
     from perception.cameras.files import CameraFile
@@ -226,7 +226,8 @@ def _write_page(options: CalibrateOptions, image: U8 | None) -> int:
     tall = f"{options.height_m:g}" if options.height_m is not None else "METRES"
     files = f"--frame {shlex.quote(str(options.frame))} --out {shlex.quote(str(options.out))}"
     path = options.out.with_suffix(".html")
-    _write(path, click_page(image, f"perception calibrate {lens} --height-m {tall} {files}").encode())
+    page = click_page(image, f"perception calibrate {lens} --height-m {tall} {files}")
+    write_atomically(path, page, do="--out FILE")
     print(json.dumps({"page": str(path)}) if options.json else f"wrote {path}\nopen it in a browser, and click")
     return 0
 
@@ -236,18 +237,7 @@ def _write_check(path: Path, image: U8, file: CameraFile) -> None:
 
     from perception.cameras.calibration import draw_check
 
-    _write(path, cv2.imencode(".png", draw_check(image, file.camera()))[1].tobytes())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write beside, then rename."""
-    beside = path.with_name(path.name + f".{os.getpid()}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to", "--out FILE") from None
+    write_atomically(path, cv2.imencode(".png", draw_check(image, file.camera()))[1].tobytes(), do="--check FILE")
 
 
 def _report(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from perception.evaluation.folders import (
     first_ten,
     read_names,
 )
+from perception.files import write_atomically
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
 from perception.model import read_outputs
 from perception.types import I64, U8, Detections, RoadMask
@@ -87,12 +87,6 @@ def _pictures(folder: Path, names: list[str]) -> list[tuple[str, Path]]:
     return found
 
 
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(data)
-    os.replace(beside, path)
-
-
 def _start(options: SharedOptions, network: Network, out: Path) -> Path:
     """The folder for results, with a note of how they were made beside it."""
     folder = out / "data"
@@ -103,7 +97,7 @@ def _start(options: SharedOptions, network: Network, out: Path) -> Path:
         "provider": getattr(network.backend, "provider", ""),
         "model": asdict(network.spec),
     }
-    _write(out / "run.json", (json.dumps(note, indent=1) + "\n").encode())
+    write_atomically(out / "run.json", json.dumps(note, indent=1) + "\n")
     return folder
 
 
@@ -131,7 +125,7 @@ def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
             np.round(detections.boxes_xyxy.astype(np.float64), 3),
             np.round(detections.scores.astype(np.float64), 6),
         )
-        _write(folder / f"{name}.txt", format_objects(rows).encode())
+        write_atomically(folder / f"{name}.txt", format_objects(rows))
     return folder
 
 
@@ -156,7 +150,7 @@ def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
                 "a model that segments the road",
                 "--model M.onnx of a network with a road head",
             )
-        _write(folder / f"{name}.png", cv2.imencode(".png", road.at_frame_size())[1].tobytes())
+        write_atomically(folder / f"{name}.png", cv2.imencode(".png", road.at_frame_size())[1].tobytes())
     return folder
 
 
@@ -193,6 +187,6 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
             tracks = tracker.update(detections, int(stem) * FRAME_NS, image)
             seen = [t for t in tracks if t.state == "confirmed" and t.frames_since_seen == 0]
             rows.append(tracking_rows(int(stem), seen, network.spec.class_names))
-        _write(folder / f"{name}.txt", "".join(map(format_tracking, rows)).encode())
+        write_atomically(folder / f"{name}.txt", "".join(map(format_tracking, rows)))
         frames[name] = np.array(list(found), np.int64)
     return folder, frames

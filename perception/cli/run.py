@@ -20,6 +20,7 @@ import tyro
 from perception import __version__
 from perception.cli.options import parse_options
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.redact import redact
 
 if TYPE_CHECKING:
@@ -329,14 +330,11 @@ def _leave(code: int) -> None:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Written beside and renamed. A full disk costs this file, not the run."""
-    beside = path.with_suffix(".part")
+    """Write a JSON file; where that fails, warn and go on: a full disk costs this file, not the run."""
     try:
-        beside.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        print(f"warning: {path}: {error.strerror}", file=sys.stderr)
+        write_atomically(path, json.dumps(value, indent=2, default=str) + "\n")
+    except UserError as error:
+        print(f"warning: {error.found}", file=sys.stderr)
 
 
 def _record(options: RunOptions, pipeline: Pipeline, model_path: Path) -> dict[str, Any]:

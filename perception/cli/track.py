@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import tyro
 from perception import __version__
 from perception.cli.options import parse_options
 from perception.errors import UserError
+from perception.files import write_atomically
 
 if TYPE_CHECKING:
     from perception.formats.detections import DetectionFolder
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         ranger = _ranger(options, sequence, folder.class_names)
         tracker.reset()
         text, counts = _track(folder, sequence, tracker, ranger, options.fps, options.frame_size)
-        _write(options.out / f"{sequence}.txt", text)
+        write_atomically(options.out / f"{sequence}.txt", text, do="--out FOLDER")
         summary["sequences"][sequence] = counts
         if not options.quiet:
             print(
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
             )
     config = {"perception": __version__, "tracker": options.tracker, "fps": options.fps}
     config |= {"config": asdict(tracker.config)}  # type: ignore[attr-defined]
-    _write(options.out / "track.json", json.dumps(config, indent=2) + "\n")
+    write_atomically(options.out / "track.json", json.dumps(config, indent=2) + "\n", do="--out FOLDER")
     total = {key: sum(c[key] for c in summary["sequences"].values()) for key in ("detections", "tracks", "rows")}
     summary |= total
     if options.json:
@@ -175,10 +175,3 @@ def _ranger(options: TrackOptions, sequence: str, class_names: tuple[str, ...]) 
         named = [path / f"{sequence}{suffix}" for suffix in (".txt", ".toml")]
         path = next((file for file in named if file.is_file()), named[0])
     return Ranger(read_camera(path, options.frame_size), class_names)
-
-
-def _write(path: Path, text: str) -> None:
-    """A whole file or none."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -15,7 +15,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -26,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from perception import __version__
-from perception.errors import UserError
+from perception.files import write_atomically
 from perception.reports.markup import Child, Markup, tag
 
 FORMAT = "perception-evaluation-report"
@@ -310,16 +309,6 @@ def render_csv(table: Table) -> str:
     return out.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Beside and renamed: a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def write_report(report: Report, directory: Path) -> Path:
     """Write page, JSON, CSV and evidence into `directory` (made if need be); returns the page's path.
 
@@ -329,24 +318,19 @@ def write_report(report: Report, directory: Path) -> Path:
     keys = [table.key for table in report.tables()]
     if len(set(keys)) != len(keys):
         raise ValueError(f"two tables share a key: {sorted(k for k in keys if keys.count(k) > 1)}")
-    try:
-        (directory / "tables").mkdir(parents=True, exist_ok=True)
-        for table in report.tables():
-            _write(directory / "tables" / f"{table.key}.csv", render_csv(table).encode())
-        if report.evidence:
-            packed = io.BytesIO()
-            np.savez_compressed(packed, **report.evidence)  # type: ignore[arg-type]
-            _write(directory / "evidence.npz", packed.getvalue())
-        _write(directory / "report.json", render_json(report).encode())
-        page = directory / "report.html"
-        _write(page, render_page(report).encode())
-    except OSError as error:
-        raise UserError(
-            f"{directory}: the report can't be written ({error.strerror})",
-            "a folder that can be written",
-            "--report DIR with another DIR",
-        ) from None
-    return page
+
+    def write(name: str, content: str | bytes) -> Path:
+        write_atomically(directory / name, content, do="--report DIR with another DIR")
+        return directory / name
+
+    for table in report.tables():
+        write(f"tables/{table.key}.csv", render_csv(table))
+    if report.evidence:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **report.evidence)  # type: ignore[arg-type]
+        write("evidence.npz", packed.getvalue())
+    write("report.json", render_json(report))
+    return write("report.html", render_page(report))
 
 
 def legend_of(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:

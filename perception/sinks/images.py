@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.overlay import Overlay
 from perception.sinks import RunInfo, Sink
 from perception.types import Result
@@ -39,13 +39,7 @@ class ImageSink(Sink):
         if not done:
             raise UserError(f"frame {result.frame.frame_id}: cannot be encoded as JPEG")
         path = self.folder / source / f"{result.frame.frame_id:06d}.jpg"
-        beside = path.with_suffix(".part")
-        try:
-            beside.write_bytes(data.tobytes())
-            os.replace(beside, path)  # a half-written picture never bears the name of a whole one
-        except OSError:
-            beside.unlink(missing_ok=True)  # on a full disk, what cannot be used gives its room back
-            raise
+        write_atomically(path, data.tobytes(), do="free some space, or --out FOLDER on another disk")
 
     def close(self) -> None:
         pass

@@ -285,15 +285,14 @@ def test_a_rerun_recording_is_written(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_does_not_fit_leaves_no_half_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(path: Path, data: bytes) -> None:
-        path.open("wb").write(data[:100])
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     sink = ImageSink(tmp_path)
     sink.open(RunInfo(SPEC, (SourceInfo("a", "a", "video", False),)))
     sink.write(make_result(0))
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("perception.files.os.replace", full)
+    with pytest.raises(UserError, match="No space"):
         sink.write(make_result(1))
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["000000.jpg"]
 

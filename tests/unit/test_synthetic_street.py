@@ -365,7 +365,7 @@ def test_a_written_drive_can_be_read(tmp_path):
     np.testing.assert_array_equal(read_calibration(base / "calib/0000.txt")["P2"], street.camera.P_cam2)
     road = cv2.imread(str(base / "gt_road/0000/000000.png"))
     np.testing.assert_array_equal(road, road_picture(street.frame(0).road))
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*.part"))
     write_kitti_object(config, tmp_path / "object", image_kind="jpg")
     assert len(list((tmp_path / "object/training/image_2").glob("*.jpg"))) == 2
 

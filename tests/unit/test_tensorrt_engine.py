@@ -110,7 +110,7 @@ def test_a_sidecar_comes_back_as_it_was(engine: Path) -> None:
     sidecar = read_sidecar(engine)
     assert sidecar.key == KEY and sidecar.build_seconds == 12.5
     assert ModelSpec.from_metadata(sidecar.metadata, engine) == SPEC
-    assert not list(engine.parent.glob("*.tmp"))
+    assert not list(engine.parent.glob(".*.part"))
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_the_source_is_read_once_until_a_file_changes(tmp_path: Path) -> None:
     source = Counting(KittiObject(root))
     cached = CachedSource(source, tmp_path / "cache", 1000, PLENTY)
     assert same(cached[3], cached[3]) and source.readings == 1
-    assert not list((tmp_path / "cache").rglob("*.tmp"))
+    assert not list((tmp_path / "cache").rglob(".*.part"))
     label = root / "training/label_2/000003.txt"
     label.write_text(label.read_text() + "Pedestrian 0 0 0 5 5 9 19 1 1 1 1 1 9 0\n")
     boxes = cached[3].boxes_xyxy
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_no_half_copy(tmp_path: Path, monkeypatch: pytest.Mon
 
     source = KittiObject(kitti(tmp_path / "data") / "kitti/object")
     cached = CachedSource(source, tmp_path / "cache", 1000, PLENTY)
-    monkeypatch.setattr("training.cache.os.replace", full_disk)
+    monkeypatch.setattr("perception.files.os.replace", full_disk)
     assert same(cached[0], source[0])
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 

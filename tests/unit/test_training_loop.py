@@ -85,10 +85,10 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("training.checkpoint.os.fsync", full_disk)
+    monkeypatch.setattr("perception.files.os.fsync", full_disk)
     with pytest.raises(UserError, match="No space left"):
         save_checkpoint(path, {"step": 2})
-    assert load_checkpoint(path)["step"] == 1 and not path.with_suffix(".tmp").exists()
+    assert load_checkpoint(path)["step"] == 1 and not list(path.parent.glob(".*.part"))
 
 
 def test_checkpoints_cannot_run_code(tmp_path: Path) -> None:

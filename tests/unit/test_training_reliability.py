@@ -28,22 +28,20 @@ from training.results import has_ended  # noqa: E402
 KILLED_IN_A_WRITE = """
 import os, signal, sys
 from pathlib import Path
-from training import checkpoint
+from perception import files
 from training.loop import train
 from training_runs import tiny
 
-whole, writes = checkpoint._write, 0
+writes = 0
 
-def dies(file, content):
+def dies(number):
     global writes
     writes += 1
-    if writes < int(sys.argv[3]):
-        return whole(file, content)
-    file.write(content[: len(content) // 2])
-    file.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
+    if writes == int(sys.argv[3]):
+        os.ftruncate(number, os.fstat(number).st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
 
-checkpoint._write = dies
+files.os.fsync = dies  # nothing but checkpoints is flushed to the disk
 train(tiny(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 
@@ -93,7 +91,7 @@ def test_killed_in_the_middle_of_a_write_and_resumed_equals_unbroken(
         check=False,
     )
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()
-    assert list(tmp_path.glob("*.tmp")), "the kill must have left half a checkpoint"
+    assert list(tmp_path.glob(".*.part")), "the kill must have left half a checkpoint"
     if step is None:
         assert not (tmp_path / "last.pt").exists()
     else:
@@ -104,6 +102,7 @@ def test_killed_in_the_middle_of_a_write_and_resumed_equals_unbroken(
         for part in ("network", "ema", "optimiser", "step", "best", "scores"):
             assert equal(ours[part], theirs[part]), (name, part)
     assert scorings(tmp_path) == scorings(unbroken)
+    assert not list(tmp_path.glob(".*.part")), "half a checkpoint of the killed run is left"
 
 
 def test_two_runs_with_one_seed_are_equal_and_with_two_seeds_are_not(
@@ -166,13 +165,13 @@ def test_a_file_limit_ends_a_run_and_the_earlier_checkpoint_stays(data: Path, tm
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"best\.pt: the checkpoint could not be written \(File too large\)"):
+        with pytest.raises(UserError, match=r"best\.pt: cannot be written \(File too large\)"):
             loop.train(tiny(data), tmp_path, resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert (tmp_path / "last.pt").read_bytes() == before
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_a_run_folder_that_cannot_be_written_is_a_sentence(data: Path, tmp_path: Path) -> None:

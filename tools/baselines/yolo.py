@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.files import write_atomically
 from training.config import PRESETS, AugmentConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def train_and_score(options: Options, path: Path) -> None:
     """
     from perception.errors import UserError
     from tools.baselines.yolo_network import YoloNano
-    from tools.recipes.ablation import measures, write
+    from tools.recipes.ablation import measures
     from training.checkpoint import load_checkpoint, resolved_config
     from training.loop import train
     from training.models.network import Network
@@ -131,7 +132,7 @@ def train_and_score(options: Options, path: Path) -> None:
     network = make(config.model)
     network.load_state_dict(load_checkpoint(run / "last.pt")["ema"])
     found = measures(network.eval(), options.root, road=options.ours)
-    write(path, json.dumps(found, indent=1) + "\n")
+    write_atomically(path, json.dumps(found, indent=1) + "\n")
 
 
 def _differences(config: dict[str, Any], stored: dict[str, Any]) -> set[str]:

@@ -26,6 +26,7 @@ from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.labels import kitti_rule
 from datasets.sample import Sample
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.types import CLASS_NAMES, Detections
 from training.operating_point import even_score_key, match, precision_recall, together
 
@@ -159,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except UserError as error:
                 print(error, file=sys.stderr)
                 return 2
-            write(options.out / "table.md", table(read_results(options.out)))
+            write_atomically(options.out / "table.md", table(read_results(options.out)))
     print(table(read_results(options.out)))
     return 0
 
@@ -178,8 +179,8 @@ def _run(options: Options, name: str, seed: int) -> None:
         base = result_path(options.out, "base", seed)
         if not base.exists():
             _run(options, "base", seed)
-        path.parent.mkdir(exist_ok=True)
-        write(path, json.dumps(scores(base.parent / "last.pt", options.root, averaged=False), indent=1) + "\n")
+        found = scores(base.parent / "last.pt", options.root, averaged=False)
+        write_atomically(path, json.dumps(found, indent=1) + "\n")
         return
     init, steps = options.init, options.steps
     if variant.before:
@@ -189,7 +190,7 @@ def _run(options: Options, name: str, seed: int) -> None:
             _train(options, variant, variant.before, first, seed, steps, init)
         init, steps = first / "last.pt", max(1, options.steps - steps)
     _train(options, variant, variant.options, path.parent, seed, steps, init)
-    write(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
+    write_atomically(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
 
 
 def _train(
@@ -379,12 +380,6 @@ def table(results: Results) -> str:
             cells.append(f"{np.mean(values):.1f}{spread}{change}")
         lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def write(path: Path, text: str) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(text)
-    beside.replace(path)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def write_labels(options: Options) -> dict[str, int]:
     import torch
 
     from datasets.progress import Progress
-    from tools.recipes.ablation import write
+    from perception.files import write_atomically
     from training.checkpoint import load_network
     from training.evaluate import predictor
 
@@ -136,7 +136,7 @@ def write_labels(options: Options) -> dict[str, int]:
         known = (iou(seen.boxes_xyxy, sample.boxes_xyxy) > MASK_LIKE).any(1)
         seen = seen[np.flatnonzero(~known)]
         rows = ObjectRows.from_boxes([CLASS_NAMES[c] for c in seen.class_ids], seen.boxes_xyxy, seen.scores)
-        write(options.out / f"{name}.txt", format_objects(rows))
+        write_atomically(options.out / f"{name}.txt", format_objects(rows))
         for class_id in seen.class_ids:
             counts[CLASS_NAMES[class_id]] += 1
         progress.update(i + 1)
