@@ -18,6 +18,7 @@ from datasets.kitti_road import ground_truth_name
 from datasets.progress import Progress
 from datasets.sample import Sample
 from perception.cameras.letterbox import letterbox
+from perception.evaluation.detection import Matches, pool
 from perception.evaluation.object import ObjectEvaluator
 from perception.evaluation.results import LEVELS, RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
@@ -27,7 +28,7 @@ from perception.types import CLASS_NAMES, Detections, RoadMask
 from training.config import TrainConfig
 from training.distributed import gather, rank, world
 from training.models.network import DeployedNetwork, Network
-from training.operating_point import ONE_TO_MANY, Matches, even_score_key, even_scores, match, together
+from training.operating_point import ONE_TO_MANY, even_score_key, even_scores, match_sample
 from training.sets import Subset, TrainingSets
 from training.show import draw
 
@@ -103,7 +104,7 @@ def object_scores(
     truth_ids = [CLASS_NAMES.index(name) for name in class_names]
     for k, sample in my_samples(subset, readers):
         detections, road = predict(sample.image_bgr)
-        matches = [match(sample, detections, i, truth_id=truth_id) for i, truth_id in enumerate(truth_ids)]
+        matches = [match_sample(sample, detections, i, truth_id=truth_id) for i, truth_id in enumerate(truth_ids)]
         found.append((k, result_rows(detections, class_names), matches))
         if show is not None and k < SHOWN * world():
             show(f"objects/{sample.name}", draw(sample, detections, road, class_names))
@@ -121,7 +122,7 @@ def object_scores(
         for level in LEVELS
     }
     by_class = zip(*(matches for _, _, matches in everything), strict=True)
-    even = even_scores([together(frames) for frames in by_class])
+    even = even_scores([pool(frames) for frames in by_class])
     scores |= {even_score_key(name): score for name, score in zip(class_names, even, strict=False)}
     car = evaluation.scores.get(("Car", "moderate"))
     if car is not None and len(car.thresholds):

@@ -5,13 +5,12 @@ KITTI's overlap of 0.7 asks for exact boxes; a tracker asks whether something is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from datasets.sample import Sample
-from perception.boxes import intersection_over_area, iou
+from perception.evaluation.detection import Matches, f1_scores, match
 from perception.types import Detections
 
 ONE_TO_MANY = "many_"
@@ -30,74 +29,42 @@ LEAST_FOUND = 8
 """Objects found, under which a class's own score is chance."""
 
 
-@dataclass(frozen=True)
-class Matches:
-    """Detections of one class against truth, of one frame or many."""
-
-    scored: tuple[tuple[float, bool], ...] = ()
-    """Score of each detection that counts, and whether it is of an object."""
-    objects: int = 0
-    """Objects that count."""
-
-
-def match(
-    sample: Sample, detections: Detections, class_id: int, overlap: float = 0.5, truth_id: int | None = None
+def match_sample(
+    sample: Sample, detections: Detections, class_id: int, min_iou: float = 0.5, truth_id: int | None = None
 ) -> Matches:
-    """Greedy by score; a detection takes the free object that it overlaps most.
+    """Match the detections of one class with the objects of a sample.
 
-    Detections on objects lower than `SMALLEST_PX`, or mostly inside an ignore region of the class, count as nothing.
+    Objects lower than `SMALLEST_PX` and ignore regions of the class count as nothing.
 
     Args:
-        sample: truth of a frame, with boxes.
-        detections: what was found in it.
-        class_id: which class of the detections.
-        overlap: IoU from which a detection is one of an object.
-        truth_id: its number among the data sets' classes; None: the same.
+        sample: frame with labelled boxes.
+        detections: detections in it.
+        class_id: class of the detections.
+        min_iou: IoU from which a detection matches an object.
+        truth_id: class of the objects among the data sets' classes; by default `class_id`.
     """
     assert sample.boxes_xyxy is not None and sample.class_ids is not None
     assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
     truth_id = class_id if truth_id is None else truth_id
     truth = sample.boxes_xyxy[sample.class_ids == truth_id]
-    counted = truth[:, 3] - truth[:, 1] >= SMALLEST_PX
-    regions = sample.ignore_boxes_xyxy[np.isin(sample.ignore_class_ids, (truth_id, -1))]
     mine = detections[detections.class_ids == class_id]
-    shared = iou(mine.boxes_xyxy, truth)  # (N, M)
-    inside = intersection_over_area(mine.boxes_xyxy, regions)  # (N, R)
-    free = np.ones(len(truth), bool)
-    scored = []
-    for k in np.argsort(-mine.scores, kind="stable"):
-        candidates = np.where(free, shared[k], 0)
-        best = int(candidates.argmax()) if len(truth) else -1
-        if best >= 0 and candidates[best] >= overlap:
-            free[best] = False
-            if counted[best]:
-                scored.append((float(mine.scores[k]), True))
-        elif not (inside[k] > 0.5).any():
-            scored.append((float(mine.scores[k]), False))
-    return Matches(tuple(scored), int(counted.sum()))
-
-
-def together(parts: Iterable[Matches]) -> Matches:
-    """Matches of several frames, by falling score."""
-    parts = list(parts)
-    scored = sorted((pair for part in parts for pair in part.scored), key=lambda pair: -pair[0])
-    return Matches(tuple(scored), sum(part.objects for part in parts))
-
-
-def precision_recall(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) precision and recall of what scores at least as much as each detection, of matches by falling score."""
-    hits = np.cumsum([hit for _, hit in matches.scored])
-    return hits / np.arange(1, len(hits) + 1), hits / max(1, matches.objects)
+    return match(
+        mine.boxes_xyxy,
+        mine.scores,
+        truth,
+        truth[:, 3] - truth[:, 1] >= SMALLEST_PX,
+        sample.ignore_boxes_xyxy[np.isin(sample.ignore_class_ids, (truth_id, -1))],
+        min_iou,
+    )
 
 
 def believed_from(matches: Matches) -> float | None:
     """`SEVERAL_LOOKS` of the lowest score with as good an F1 as the best; None where too few were found to tell."""
-    if sum(hit for _, hit in matches.scored) < LEAST_FOUND:
+    if matches.is_true.sum() < LEAST_FOUND:
         return None
-    precision, recall = precision_recall(matches)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    f1 = f1_scores(matches)
     lowest = int(np.flatnonzero(f1 >= f1.max() - FLAT)[-1])
-    return float(np.clip(SEVERAL_LOOKS * matches.scored[lowest][0], *SENSIBLE))
+    return float(np.clip(SEVERAL_LOOKS * matches.scores[lowest], *SENSIBLE))
 
 
 def even_scores(classes: Sequence[Matches]) -> tuple[float, ...]:

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 def _object(argv: list[str]) -> int:
     options = parse_options(ObjectOptions, argv, "perception evaluate object")
-    from perception.evaluation.folders import score_object_folders
+    from perception.evaluation.object_folders import score_object_folders
     from perception.reports.tables import object_json, object_text
 
     gt, results = _inputs(options)
@@ -82,7 +82,7 @@ def _object(argv: list[str]) -> int:
 
 def _road(argv: list[str]) -> int:
     options = parse_options(RoadOptions, argv, "perception evaluate road")
-    from perception.evaluation.folders import score_road_folders
+    from perception.evaluation.road_folders import score_road_folders
     from perception.reports.tables import road_json, road_text
 
     gt, results = _inputs(options)
@@ -118,7 +118,7 @@ def _road(argv: list[str]) -> int:
 
 def _tracking(argv: list[str]) -> int:
     options = parse_options(TrackingOptions, argv, "perception evaluate tracking")
-    from perception.evaluation.folders import score_tracking_folders
+    from perception.evaluation.tracking_folders import score_tracking_folders
     from perception.reports.tables import tracking_json, tracking_text
 
     gt, results = _inputs(options)
@@ -224,9 +224,9 @@ def _pictures(options: SharedOptions, gt: Path, task: str) -> Path | None:
         if not options.images.is_dir():
             raise UserError(f"{options.images}: no such folder", "a folder of camera pictures", "--images DIR")
         return options.images
-    from perception.evaluation.folders import find_pictures
+    from perception.evaluation.folders import find_images
 
-    return find_pictures(gt, task)
+    return find_images(gt, task)
 
 
 def _report(report: Report, options: SharedOptions) -> Path:

@@ -16,15 +16,8 @@ from perception.backends import load_model
 from perception.cameras.letterbox import letterbox
 from perception.cli.evaluate_options import Progress
 from perception.errors import UserError
-from perception.evaluation.folders import (
-    LAYOUT,
-    find_labels,
-    find_pictures,
-    find_road_calibrations,
-    find_split,
-    first_ten,
-    read_names,
-)
+from perception.evaluation.folders import LAYOUT, find_images, find_labels, find_split, first_ten, read_names
+from perception.evaluation.road_folders import find_road_calibrations
 from perception.files import write_atomically
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
 from perception.model import read_outputs
@@ -68,7 +61,7 @@ def _read(path: Path) -> U8:
 
 def _image_folder(options: SharedOptions, task: str) -> Path:
     assert options.data is not None
-    folder = find_pictures(options.data, task)
+    folder = find_images(options.data, task)
     if folder is None:
         wanted = f"training/{LAYOUT[task][3]}"
         raise UserError(f"{options.data}: no {wanted}", "KITTI's root, with the pictures", "--data ROOT")

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perception.evaluation.folders import score_object_folders, score_road_folders, score_tracking_folders
+from perception.evaluation.object_folders import score_object_folders
 from perception.evaluation.results import LEVELS
 from perception.evaluation.road import pr_curve
+from perception.evaluation.road_folders import score_road_folders
+from perception.evaluation.tracking_folders import score_tracking_folders
 
 TOLERANCE = 1e-4
 pytestmark = pytest.mark.data

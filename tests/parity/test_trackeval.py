@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perception.evaluation.folders import score_tracking_folders
+from perception.evaluation.tracking_folders import score_tracking_folders
 
 pytest.importorskip("trackeval", reason="TrackEval is not installed (pip install trackeval==1.3.0)")
 

@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 
 from perception.errors import UserError
-from perception.evaluation.folders import (
-    find_folder,
-    first_ten,
-    read_names,
-    read_seqmap,
-    score_object_folders,
-    score_road_folders,
-    score_tracking_folders,
-)
+from perception.evaluation.folders import find_folder, first_ten, read_names
+from perception.evaluation.object_folders import score_object_folders
+from perception.evaluation.road_folders import score_road_folders
+from perception.evaluation.tracking_folders import read_seqmap, score_tracking_folders
 
 LABEL = "Car 0.00 0 0.00 100.00 100.00 200.00 150.00 1.5 1.6 4.0 0 1.6 20 0.0\n"
 RESULT = "Car -1 -1 0.00 100.00 100.00 200.00 150.00 -1 -1 -1 -1000 -1000 -1000 -10 0.9\n"
@@ -183,7 +178,7 @@ def test_what_the_official_tool_takes_is_taken_and_counted(objects: tuple[Path, 
         "2 result row(s) of class 'Bus', which KITTI does not know",
         "1 label row(s) of class 'Lorry', which KITTI does not know",
         "1 result box(es) have right < left",
-        "2 result box(es) reach outside the picture (none is larger than 1242x376)",
+        "2 result box(es) reach outside the image (none is larger than 1242x376)",
         "1 result row(s) have alpha -10: AOS is not scored",
     ):
         assert warned(evaluation, text), (text, evaluation.warnings)
@@ -237,7 +232,7 @@ def test_road_missing_results_and_calibrations(road: tuple[Path, Path], tmp_path
     with pytest.raises(UserError, match=r"1 result\(s\) of 3 in .*: um_road_000000"):
         score_road_folders(gt, results, space="perspective")
     evaluation = score_road_folders(gt, results, space="perspective", allow_missing=True)
-    assert evaluation.missing_images == ("um_road_000000",) and warned(evaluation, "1 pictures had no result")
+    assert evaluation.missing_images == ("um_road_000000",) and warned(evaluation, "1 images had no result")
     assert evaluation.scores["um_road"].recall_curve[1] == 0.0
     cv2.imwrite(str(results / "uu_road_000077.png"), np.zeros((6, 8), np.uint8))
     found = score_road_folders(gt, results, space="perspective", allow_missing=True)

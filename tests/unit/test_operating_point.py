@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from datasets.sample import Sample
+from perception.evaluation.detection import Matches
 from perception.types import Detections
 from training.operating_point import (
     LEAST_FOUND,
     SEVERAL_LOOKS,
-    Matches,
     believed_from,
     even_scores,
-    match,
+    match_sample,
     of_exported_head,
-    precision_recall,
     proposed,
-    together,
 )
 
 
-def hits(*scored: tuple[float, bool], objects: int) -> Matches:
-    return Matches(scored, objects)
+def matches(scored: Sequence[tuple[float, bool]], objects: int) -> Matches:
+    scores, hits = zip(*scored, strict=True)
+    return Matches(np.array(scores), np.array(hits), objects)
 
 
 def many(score: float, hit: bool, count: int) -> tuple[tuple[float, bool], ...]:
     return ((score, hit),) * count
 
 
-def test_a_detection_takes_the_free_object_that_it_overlaps_most() -> None:
+def test_low_objects_and_ignore_regions_count_as_nothing() -> None:
     truth = np.array(
         [[0, 0, 40, 30], [100, 0, 140, 30], [0, 50, 40, 70]], np.float32
     )  # the last one is too low to count
@@ -43,35 +44,29 @@ def test_a_detection_takes_the_free_object_that_it_overlaps_most() -> None:
     )
     boxes = np.array([truth[0], truth[0], truth[2], [155, 55, 195, 95], [60, 60, 90, 90]], np.float32)
     found = Detections(boxes, np.linspace(0.9, 0.5, 5).astype(np.float32), np.zeros(5, np.int64))
-    matches = match(sample, found, 0)
-    assert matches.objects == 2
-    assert [(round(score, 1), hit) for score, hit in matches.scored] == [(0.9, True), (0.8, False), (0.5, False)]
-    assert match(sample, found, 1) == Matches()
-
-
-def test_precision_and_recall_by_hand() -> None:
-    both = together([hits((0.9, True), (0.7, True), objects=3), hits((0.8, False), objects=1)])
-    assert both == hits((0.9, True), (0.8, False), (0.7, True), objects=4)
-    precision, recall = precision_recall(both)
-    assert precision == pytest.approx([1, 1 / 2, 2 / 3]) and recall == pytest.approx([1 / 4, 1 / 4, 1 / 2])
+    own = match_sample(sample, found, 0)
+    assert own.n_objects == 2
+    assert own.scores == pytest.approx([0.9, 0.8, 0.5]) and own.is_true.tolist() == [True, False, False]
+    other = match_sample(sample, found, 1)
+    assert (other.n_objects, len(other.scores)) == (0, 0)
 
 
 def test_a_class_is_believed_from_its_best_f1() -> None:
     """10 objects. Down to 0.6: 8 of 8 right, F1 = 16/18. Down to 0.3: 10 of 11, F1 = 20/21, but of 18: 20/28."""
     for wrong, expected in ((1, 0.3), (8, 0.6)):
         scored = many(0.6, True, 8) + many(0.4, False, wrong) + many(0.3, True, 2) + many(0.2, False, 9)
-        assert believed_from(Matches(scored, 10)) == pytest.approx(SEVERAL_LOOKS * expected)
+        assert believed_from(matches(scored, 10)) == pytest.approx(SEVERAL_LOOKS * expected)
 
 
 def test_a_class_with_too_few_takes_the_lowest_of_the_others() -> None:
     enough, low = (
-        Matches(many(0.4567 / SEVERAL_LOOKS, True, LEAST_FOUND), 10),
-        Matches(many(0.25 / SEVERAL_LOOKS, True, LEAST_FOUND), 10),
+        matches(many(0.4567 / SEVERAL_LOOKS, True, LEAST_FOUND), 10),
+        matches(many(0.25 / SEVERAL_LOOKS, True, LEAST_FOUND), 10),
     )
-    few = Matches(many(0.9, True, LEAST_FOUND - 1), 10)
+    few = matches(many(0.9, True, LEAST_FOUND - 1), 10)
     assert even_scores([enough, low, few]) == (0.457, 0.25, 0.25)
     assert even_scores([few, Matches()]) == even_scores([]) == ()
-    assert even_scores([Matches(many(0.01, True, 9), 9)]) == (0.1,), "what the tracker can use"
+    assert even_scores([matches(many(0.01, True, 9), 9)]) == (0.1,), "what the tracker can use"
 
 
 def test_a_checkpoint_proposes_for_all_its_classes_or_none() -> None:
@@ -93,4 +88,4 @@ def test_each_head_takes_its_own_thresholds_to_the_file() -> None:
 def test_where_f1_is_flat_the_lowest_score_counts() -> None:
     """Of 50 objects 46 are found: F1 is 0.958 at best, at 0.5; 0.939 at 0.4; 0.929 and less at 0.3."""
     scored = [(0.8, True)] * 45 + [(0.5, True), (0.5, False), (0.4, False)] + [(0.3, False)] * 5
-    assert believed_from(Matches(tuple(scored), 50)) == pytest.approx(0.7 * 0.4)
+    assert believed_from(matches(tuple(scored), 50)) == pytest.approx(0.7 * 0.4)

@@ -120,7 +120,7 @@ def print_golden(scratch: Path, data: Path, golden: Path) -> None:
 
 
 def golden_object(scratch: Path, golden: Path, case: str) -> str:
-    from perception.evaluation.folders import score_object_folders
+    from perception.evaluation.object_folders import score_object_folders
 
     recorded = json.loads((golden / f"object_{case}.json").read_text())
     (split := scratch / f"{case}.txt").write_text("\n".join(recorded["frames"]))
@@ -142,8 +142,8 @@ def golden_object(scratch: Path, golden: Path, case: str) -> str:
 
 
 def golden_road(scratch: Path, golden: Path, case: str, space: str) -> str:
-    from perception.evaluation.folders import score_road_folders
     from perception.evaluation.road import pr_curve
+    from perception.evaluation.road_folders import score_road_folders
 
     recorded = json.loads((golden / "road.json").read_text())["cases"][case][space]
     files = scratch / "road"
@@ -164,7 +164,7 @@ def golden_road(scratch: Path, golden: Path, case: str, space: str) -> str:
 
 
 def golden_tracking(scratch: Path, data: Path, golden: Path, case: str) -> str:
-    from perception.evaluation.folders import score_tracking_folders
+    from perception.evaluation.tracking_folders import score_tracking_folders
 
     recorded = json.loads((golden / "tracking.json").read_text())["results"][case]
     evaluation = score_tracking_folders(data / "kitti" / "tracking", scratch / f"tracking_{case}_results")
@@ -293,7 +293,7 @@ def lengthened(rows: Any, length: int, times: int) -> Any:
 
 
 def sequence_lengths(labels: Path) -> dict[str, int]:
-    from perception.evaluation.folders import read_seqmap
+    from perception.evaluation.tracking_folders import read_seqmap
 
     return read_seqmap(labels / "evaluate_tracking.seqmap.training")
 

@@ -23,9 +23,9 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from perception.evaluation.folders import read_seqmap
 from perception.evaluation.results import TrackingSequence
 from perception.evaluation.tracking import combine, evaluate_sequence
+from perception.evaluation.tracking_folders import read_seqmap
 from perception.formats.detections import find_detections
 from perception.formats.kitti import ObjectRows, TrackingRows, read_tracking
 from perception.trackers import create_tracker

@@ -26,9 +26,10 @@ from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.labels import kitti_rule
 from datasets.sample import Sample
 from perception.errors import UserError
+from perception.evaluation.detection import average_precision, best_f1, pool
 from perception.files import write_atomically
 from perception.types import CLASS_NAMES, Detections
-from training.operating_point import even_score_key, match, precision_recall, together
+from training.operating_point import even_score_key, match_sample
 
 if TYPE_CHECKING:
     from training.models.network import Network
@@ -325,8 +326,8 @@ def plainly_seen(sample: Sample) -> Sample:
 
 def found_from(score: float, pairs: Sequence[tuple[Sample, Detections]], class_id: int) -> tuple[int, int]:
     """How many objects of a class there are, and how many of them a detection of at least that score is on."""
-    matches = together(match(*pair, class_id) for pair in pairs)
-    return matches.objects, sum(hit and found >= score for found, hit in matches.scored)
+    matches = pool(match_sample(*pair, class_id) for pair in pairs)
+    return matches.n_objects, int((matches.is_true & (matches.scores >= score)).sum())
 
 
 def ap_and_f1(pairs: Sequence[tuple[Sample, Detections]], class_id: int, overlap: float = 0.5) -> tuple[float, float]:
@@ -335,16 +336,10 @@ def ap_and_f1(pairs: Sequence[tuple[Sample, Detections]], class_id: int, overlap
     Args:
         pairs: truth and detections of each frame.
         class_id: which class.
-        overlap: IoU from which a detection is one of an object, see `match`.
+        overlap: IoU from which a detection matches an object.
     """
-    matches = together(match(*pair, class_id, overlap) for pair in pairs)
-    if not matches.objects or not matches.scored:
-        return 0.0, 0.0
-    precision, recall = precision_recall(matches)
-    right = np.array([hit for _, hit in matches.scored])
-    best_after = np.maximum.accumulate(precision[::-1])[::-1]
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-    return float((best_after * right).sum() / matches.objects), float(f1.max())
+    matches = pool(match_sample(*pair, class_id, overlap) for pair in pairs)
+    return average_precision(matches), best_f1(matches)
 
 
 Results = dict[str, dict[int, dict[str, float]]]
