@@ -17,6 +17,7 @@ from training.config import TrainConfig
 from training.models.heads.detection import DetectionConfig
 from training.models.heads.segmentation import SegmentationConfig
 from training.models.network import ModelConfig, Network
+from training.tensor_file import read_tensor_file
 
 FORMAT = 1
 
@@ -41,19 +42,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: missing, damaged, or not one of ours.
     """
-    path = shipped_or(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint", "a .pt file of a run folder", "perception train --preset nano")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch's own text is a page about its options, and tells how to run what is in the file
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UserError(
-            f"{path}: cannot be read as a checkpoint ({reason})",
-            "a file that `perception train` wrote",
-            "best.pt or last.pt of the same run",
-        ) from None
+    expected, do = "a checkpoint that `perception train` wrote", "best.pt or last.pt of a run folder"
+    state = read_tensor_file(shipped_or(path), expected, do)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path}: is not a checkpoint of this project", f"format {FORMAT}", "best.pt of a run folder")
     return state
@@ -64,8 +54,8 @@ def _first_line(error: Exception) -> str:
 
 
 def model_config_to_json(config: ModelConfig) -> str:
-    """The network's shape as text."""
-    return json.dumps(dataclasses.asdict(config))
+    """The network's shape as text, without where its first weights came from."""
+    return json.dumps(dataclasses.asdict(dataclasses.replace(config, pretrained=False, backbone_weights=None)))
 
 
 def model_config_from_json(text: str) -> ModelConfig:
@@ -98,8 +88,9 @@ def load_network(path: Path) -> tuple[Network, dict[str, Any]]:
     """
     state = load_checkpoint(path)
     try:
-        config = dataclasses.replace(model_config_from_json(state["model_config"]), pretrained=False)
-        network = Network(config)
+        config = model_config_from_json(state["model_config"])
+        # a checkpoint from elsewhere must not name a download or another file to read
+        network = Network(dataclasses.replace(config, pretrained=False, backbone_weights=None))
         network.load_state_dict(state["ema"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(

@@ -213,9 +213,18 @@ def _learner(
     scaled = choose_precision(config.precision, device) is torch.float16  # may say no, so before any download
     if goes_on:
         init = None
-    if goes_on or (init is not None and backbone_of(init) == config.model.backbone):  # nothing to download for
-        config = replace(config, model=replace(config.model, pretrained=False))
+    same_backbone = init is not None and backbone_of(init) == config.model.backbone
+    if same_backbone and config.model.backbone_weights is not None:
+        raise UserError(
+            f"--init {init} and --model.backbone-weights, both with weights for {config.model.backbone}",
+            "one of the two",
+            "leave one out",
+        )
+    if goes_on or same_backbone:  # every weight of the backbone is read from a checkpoint
+        config = replace(config, model=replace(config.model, pretrained=False, backbone_weights=None))
     network = _network(config, make).to(device, memory_format=torch.channels_last)
+    if rank() == 0 and network.backbone.loaded:
+        print(f"backbone: {network.backbone.loaded}", file=sys.stderr)
     if init is not None:
         _start_from(network, init)
     average = copy.deepcopy(network).eval()
@@ -442,6 +451,6 @@ def _state(
         "step": progress.step,
         "best": progress.best,
         "scores": scores,
-        "model_config": model_config_to_json(replace(config.model, pretrained=False)),
+        "model_config": model_config_to_json(config.model),
         "description": json.dumps(description),
     }

@@ -162,7 +162,7 @@ def test_checkpoints_can_be_scored_alone(
         ablation.main(["--root", str(tmp_path), "--out", str(tmp_path / "out"), "--score", str(tmp_path / "a.pt")])
         == 2
     )
-    assert "no such checkpoint" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
     monkeypatch.setattr(ablation, "scores", lambda checkpoint, root: {"car_ap_mean": 78.123})
     assert ablation.main(["--root", str(tmp_path), "--out", str(tmp_path / "out"), "--score", "a.pt", "b.pt"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -1,10 +1,9 @@
-"""The whole network: any backbone fits, presets cost what they say, options do what they say and add nothing else."""
+"""The whole network: presets cost what they say, options do what they say and add nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from perception.errors import UserError  # noqa: E402
 from training.config import PRESETS  # noqa: E402
 from training.data import collate  # noqa: E402
 from training.loop import _parameter_groups  # noqa: E402
-from training.models import backbone as backbones  # noqa: E402
-from training.models.backbone import Backbone  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network, weigh  # noqa: E402
 from training.picture import TrainingPicture  # noqa: E402
@@ -45,42 +42,7 @@ def losses(config: ModelConfig) -> tuple[Network, dict[str, Tensor]]:
     return network, network.loss(network(batch.images), batch.targets, batch.masks, SIZE)
 
 
-# ---------------------------------------------------------------- backbones and presets
-
-
-@pytest.mark.parametrize(
-    "name", ["mobilenet_v3_small", "mobilenet_v3_large", "regnet_y_400mf", "resnet18", "resnet34", "resnet50",
-             "convnext_tiny", "vgg16_bn", "efficientnet_b0"],
-)  # fmt: skip
-def test_backbones_by_torchvisions_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for init in ("kaiming_normal_", "normal_", "trunc_normal_"):  # random numbers for 130 M weights take seconds
-        monkeypatch.setattr(torch.nn.init, init, lambda tensor, *_, **__: tensor)
-    backbone = Backbone(name).eval()
-    with torch.no_grad():
-        maps = backbone(torch.zeros(1, 3, 64, 96))
-    assert [tuple(m.shape) for m in maps] == [
-        (1, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (4, 8, 16, 32), strict=True)
-    ]
-
-
-def test_an_unknown_backbone_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="resnet") as error:
-        Backbone("resnet19")
-    assert "resnet" in error.value.do
-    with pytest.raises(UserError, match="no layout"):
-        Backbone("vit_b_16")
-    with pytest.raises(UserError, match="'squeezenet1_1' has no maps at stride 8"):
-        Backbone("squeezenet1_1")
-
-
-def test_weights_that_cannot_be_downloaded_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("Name or service not known")
-
-    monkeypatch.setattr(backbones.models, "get_model", offline)
-    with pytest.raises(UserError, match="cannot be downloaded") as error:
-        Backbone("resnet18", pretrained=True)
-    assert "--model.no-pretrained" in error.value.do
+# ---------------------------------------------------------------- presets
 
 
 @pytest.mark.parametrize(

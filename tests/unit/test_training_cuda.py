@@ -162,5 +162,5 @@ def test_an_overflow_does_not_spoil_the_log(tmp_path: Path) -> None:
 def test_a_node_without_the_run_folder_does_not_start_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the first process goes on with a checkpoint, one that does not find it must not train from step 0."""
     monkeypatch.setattr(loop, "from_first", lambda value: True)
-    with pytest.raises(UserError, match=r"last\.pt: no such checkpoint"):
+    with pytest.raises(UserError, match=r"last\.pt: no such file"):
         loop.train(CONFIG, tmp_path / "run", resume=True)

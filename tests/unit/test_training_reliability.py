@@ -410,7 +410,7 @@ def test_mistakes_of_the_command_line_are_sentences(
         "holds no config.json": ("--resume", tmp_path / "empty"),
         "last.pt: cannot be read": ("--resume", damaged),
         "last.pt: does not fit this run": ("--resume", other),
-        "no such checkpoint": (*out, "--data.root", data, "--init", tmp_path / "none.pt"),
+        "no such file": (*out, "--data.root", data, "--init", tmp_path / "none.pt"),
         "steps is 'many'": (*out, "--config", strange),
         "--folds 1": (*out, "--data.root", data, "--folds", "1"),
         "fp16 on a CPU": (*out, "--data.root", data, "--precision", "fp16", "--device", "cpu"),

@@ -86,7 +86,7 @@ def configuration(options: Options) -> TrainConfig:
     return replace(
         config,
         preset="nano" if options.ours else "yolo-nano-class",  # `perception train --resume` must not take it for ours
-        model=replace(config.model, pretrained=False),
+        model=replace(config.model, pretrained=False, backbone_weights=None),
         data=replace(
             config.data,
             root=options.root,

@@ -102,6 +102,9 @@ class SpatialPyramid(nn.Module):
 class CspDarknet(nn.Module):
     """Maps at strides 4, 8, 16 and 32."""
 
+    loaded = ""
+    """It starts from random weights."""
+
     def __init__(self) -> None:
         super().__init__()
         self.channels = tuple(WIDTH * 2**k for k in (1, 2, 3, 4))
@@ -284,7 +287,9 @@ class YoloNano(Network):
     """The whole network. Of the config, class names and suppression count."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(replace(config, pretrained=False, one_to_one=False, task_weights="fixed"))
+        super().__init__(
+            replace(config, pretrained=False, backbone_weights=None, one_to_one=False, task_weights="fixed")
+        )
         self.backbone = CspDarknet()  # type: ignore[assignment]
         c3, c4, c5 = self.backbone.channels[1:]
         self.neck = PathAggregation((c3, c4, c5))  # type: ignore[assignment]

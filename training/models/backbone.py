@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from perception.errors import UserError
+from training.tensor_file import read_tensor_file
 
 STRIDES = (4, 8, 16, 32)
 
@@ -32,18 +35,58 @@ def _trunk(model: nn.Module, name: str) -> list[nn.Module]:
     )
 
 
+def _load(model: nn.Module, blocks: list[nn.Module], name: str, path: Path) -> str:
+    """Copy every tensor whose name and shape agree into the network; return what was taken and what was not."""
+    do = "--model.backbone NAME, or a file of that network"
+    theirs = read_tensor_file(path, f"a state dict of torchvision's {name}", do)
+    ours = model.state_dict(keep_vars=True)
+    theirs = theirs if isinstance(theirs, dict) else {}
+    fitting = {
+        key: value
+        for key, value in theirs.items()
+        if key in ours and isinstance(value, Tensor) and value.shape == ours[key].shape
+    }
+    # the classifier and a last expansion that serves it alone are cut off, so they don't count
+    kept = {id(tensor) for block in blocks for tensor in block.state_dict(keep_vars=True).values()}
+    needed = {key for key, tensor in ours.items() if id(tensor) in kept}
+    taken = needed & fitting.keys()
+    if not any(ours[key].ndim > 1 for key in taken):
+        example = next((key for key, tensor in ours.items() if tensor.ndim > 1), "")
+        found = ", ".join(map(str, list(theirs)[:3])) or "no names"
+        raise UserError(
+            f"{path}: no weight fits backbone {name} (it holds {found})",
+            f"tensors with torchvision's names and shapes, as {example} {tuple(ours[example].shape)}",
+            do,
+        )
+    model.load_state_dict(fitting, strict=False)
+    return (
+        f"{len(taken)} of {len(needed)} tensors of {name} from {path}"
+        f"; missing: {_some(needed - taken)}; not used: {_some(set(map(str, theirs)) - taken)}"
+    )
+
+
+def _some(names: set[str], shown: int = 4) -> str:
+    """A few names and the number of the others; "none" where there are none."""
+    first = sorted(names)[:shown]
+    return (", ".join(first) or "none") + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
 class Backbone(nn.Module):
     """A torchvision network cut after the last block of each stride.
 
     Args:
         name: torchvision's name, as `mobilenet_v3_small`.
         pretrained: load torchvision's ImageNet weights (downloads them once).
+        weights: load this state dict with torchvision's names instead; nothing is downloaded.
 
     Raises:
-        UserError: unknown name, or the weights cannot be downloaded.
+        UserError: unknown name, weights that cannot be downloaded, or a file without a tensor of this network.
     """
 
-    def __init__(self, name: str, pretrained: bool = False) -> None:
+    loaded = ""
+    """What was taken from `weights`, and what was not, in one sentence."""
+
+    def __init__(self, name: str, pretrained: bool = False, weights: Path | None = None) -> None:
         super().__init__()
         if name not in models.list_models(models):
             import difflib
@@ -51,14 +94,16 @@ class Backbone(nn.Module):
             near = difflib.get_close_matches(name, models.list_models(models), n=3)
             raise UserError(f"unknown backbone '{name}'", "a torchvision model", " or ".join(near))
         try:
-            model = models.get_model(name, weights="DEFAULT" if pretrained else None)
+            model = models.get_model(name, weights="DEFAULT" if pretrained and weights is None else None)
         except OSError as error:  # URLError is one: no network, no server
             raise UserError(
                 f"the ImageNet weights of {name} cannot be downloaded ({error})",
                 "network access to torchvision's weights, or a copy in TORCH_HOME",
-                "--model.no-pretrained trains from scratch, --init CHECKPOINT goes on from other weights",
+                "--model.backbone-weights FILE takes a local copy, --model.no-pretrained starts from random weights",
             ) from None
         blocks = _trunk(model, name)
+        if weights is not None:
+            self.loaded = _load(model, blocks, name, weights)
         stages: dict[int, list[nn.Module]] = {}
         self.channels: tuple[int, ...] = ()
         channels: dict[int, int] = {}

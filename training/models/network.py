@@ -8,6 +8,7 @@ features that it does not shape.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -45,6 +46,8 @@ class ModelConfig:
     """torchvision's name."""
     pretrained: bool = False
     """Start from torchvision's ImageNet weights."""
+    backbone_weights: Path | None = None
+    """Start from this file instead: a state dict of the same torchvision network, whole or its features alone."""
     channels: int = 80
     """Width of neck and detection head."""
     class_names: tuple[str, ...] = CLASS_NAMES
@@ -107,7 +110,7 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone, config.pretrained)
+        self.backbone = Backbone(config.backbone, config.pretrained, config.backbone_weights)
         c2, c3, c4, c5 = self.backbone.channels
         self.neck = PanNeck((c3, c4, c5), config.channels)
         self.detection = DetectionHead(config.channels, len(config.class_names), config.detection)
