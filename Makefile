@@ -1,11 +1,14 @@
-# make demo: the runtime on a clip that needs no download.   make test: lint, types, all tests.
 PYTHON ?= python3
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test lint types venv clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs wheel venv clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; found $$($(PYTHON) --version). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -22,20 +25,26 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@tools/fit_opencv.sh $(BIN)/python
 	@touch $(VENV)/.installed-runtime $@
 
-demo: $(VENV)/.installed-runtime
+demo: $(VENV)/.installed-runtime ## run the shipped network on a synthetic street; no GPU, no download of data
 	$(BIN)/perception demo --out demo-out
 
-venv: $(VENV)/.installed-dev
+venv: $(VENV)/.installed-dev ## make .venv with everything installed
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed-dev
+types: $(VENV)/.installed-dev ## mypy
 	$(BIN)/mypy
 
-test: lint types
+docs: $(VENV)/.installed-dev ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: $(VENV)/.installed-dev ## build wheel and sdist into dist/
+	$(BIN)/python -m build --outdir dist .
+
+test: lint types docs ## lint, types, documentation and all tests
 	$(BIN)/python -m pytest --data=$(DATA) -ra
 
-clean:
-	rm -rf $(VENV) demo-out
+clean: ## remove what the other targets made
+	rm -rf $(VENV) demo-out site dist build

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,11 +21,11 @@ class Backend(Protocol):
     """What the pipeline needs of a backend."""
 
     @property
-    def inputs(self) -> Mapping[str, tuple]:
+    def inputs(self) -> Mapping[str, tuple[Any, ...]]:
         """Name → shape; a dimension that is no number may vary."""
 
     @property
-    def outputs(self) -> Mapping[str, tuple]: ...
+    def outputs(self) -> Mapping[str, tuple[Any, ...]]: ...
 
     @property
     def metadata(self) -> Mapping[str, str]:

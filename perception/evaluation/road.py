@@ -288,7 +288,9 @@ class RoadEvaluator:
             road: (H, W) non-zero where it is road.
             confidence: (H, W) uint8.
             calibration: needed for the bird's-eye view, unless both are in it already.
-            gt_path, result_path, calibration_path: kept for `road_planes`.
+            gt_path: kept for `road_planes`.
+            result_path: likewise.
+            calibration_path: likewise.
 
         Raises:
             UserError: sizes that do not fit, or no calibration.

@@ -47,7 +47,7 @@ _DEPTH_SHARE = np.array([[0.1], [1.0]])
 
 @dataclass(frozen=True)
 class RangingConfig:
-    """How noisy the world is. Chosen on KITTI's even-numbered tracking sequences; see docs/ranging.md."""
+    """How noisy the world is. Chosen on KITTI's even-numbered tracking sequences; see docs/results.md."""
 
     sizes: Mapping[str, SizePrior] = field(default_factory=lambda: SIZE_PRIORS)
     """Size of each class by name; a class that is not here counts as unknown."""

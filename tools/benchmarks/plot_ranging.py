@@ -1,6 +1,6 @@
 """How steady metres and seconds are: a few cars of KITTI over time, beside their labels.
 
-`python -m tools.benchmarks.plot_ranging` draws docs/ranging.png (needs the extra `report`).
+`python -m tools.benchmarks.plot_ranging` draws docs/images/ranging.png (needs the extra `report`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Options:
     """Folder with kitti/tracking and kitti/tracking_detections.zip."""
     boxes: str = "detections"
     """Which boxes go in: truth or detections."""
-    out: Path = Path("docs/ranging.png")
+    out: Path = Path("docs/images/ranging.png")
     """Picture to write."""
 
 

@@ -1,4 +1,4 @@
-"""The figures of docs/tracking.md: our trackers against roboflow's, on KITTI and on synthetic streets.
+"""The figures of docs/explanation/tracker.md: our trackers against roboflow's, on KITTI and on synthetic streets.
 
     python -m tools.benchmarks.trackers --kitti KITTI --detections RRC --out DIR
 
