@@ -1,7 +1,7 @@
 """Copies of samples on disk, decoded and no wider than training needs: decoding a PNG costs more than a crop.
 
 A copy is one file of raw bytes: a line of JSON that says what follows, then the arrays. Raw bytes read many times
-faster than PNG or JPEG (docs/guides/train.md), and they are the very pixels that the first reading gave, so a run with a
+faster than PNG or JPEG (docs/guides/train.md), and are the very pixels that the first reading gave, so a run with a
 cold cache equals one with a warm cache.
 
 The name of a copy is a hash of path, time and size of every file behind the sample, and of the width. So a changed
