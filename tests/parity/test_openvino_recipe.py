@@ -1,4 +1,4 @@
-"""The recipe for OpenVINO in docs/guides/export.md gives the answers of ONNX Runtime. Skipped where it is not installed."""
+"""The OpenVINO recipe of docs/guides/export.md agrees with ONNX Runtime. Skipped where OpenVINO is not installed."""
 
 from __future__ import annotations
 
