@@ -27,13 +27,13 @@ def export_checkpoint(
     batch: int | None,
     licence: str,
     one_to_one: bool | None = None,
-    even_scores: tuple[float, ...] = (),
+    confirm_thresholds: tuple[float, ...] = (),
 ) -> Path:
     """Export the averaged weights of a checkpoint; thresholds chosen on the held-out frames go with them.
 
     Args:
         one_to_one: which head's boxes leave the graph, see `OnnxConfig`.
-        even_scores: see `ModelSpec`; empty takes what the run measured on its held-out frames, where it did.
+        confirm_thresholds: see `ModelSpec`; empty takes what the run measured on its held-out frames, where it did.
 
     Returns:
         The file written, `<preset>-<height>x<width>.onnx` beside the checkpoint unless `out` names another.
@@ -49,7 +49,7 @@ def export_checkpoint(
         size_hw=size_hw,
         score_threshold=round(scores.get("score_threshold", ModelSpec.score_threshold), 3),
         track_threshold=ModelSpec.track_threshold,
-        even_scores=even_scores or proposed(scores, network.config.class_names),
+        confirm_thresholds=confirm_thresholds or proposed(scores, network.config.class_names),
         road_threshold=int(scores.get("road_threshold", ModelSpec.road_threshold)),
         name=name,
         licence=licence,
@@ -75,7 +75,7 @@ def export_precision(
     config: QuantizeConfig | None = None,
     say: Callable[[str], None] = lambda text: None,
     one_to_one: bool | None = None,
-    even_scores: tuple[float, ...] = (),
+    confirm_thresholds: tuple[float, ...] = (),
 ) -> tuple[Path, QuantizeReport | None]:
     """Export at any precision.
 
@@ -87,7 +87,7 @@ def export_precision(
         judged: int8: other frames, on which the loss is measured.
         config: int8: method and budget.
         say: told what is going on.
-        one_to_one, even_scores: as for `export_checkpoint`.
+        one_to_one, confirm_thresholds: as for `export_checkpoint`.
 
     Returns:
         The file, named `<preset>-<height>x<width>-<precision>.onnx` for fp16 and int8, and int8's report. An ONNX
@@ -101,14 +101,14 @@ def export_precision(
         return (
             shipped_or(checkpoint)
             if is_onnx
-            else export_checkpoint(checkpoint, out, size_hw, batch, licence, one_to_one, even_scores)
+            else export_checkpoint(checkpoint, out, size_hw, batch, licence, one_to_one, confirm_thresholds)
         ), None
     report = None
     with tempfile.TemporaryDirectory() as folder:
         plain = checkpoint
         if not is_onnx:
             plain = export_checkpoint(
-                checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence, one_to_one, even_scores
+                checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence, one_to_one, confirm_thresholds
             )
         model = load_onnx(plain)
     if (found := read_spec(model).precision) != "fp32":

@@ -32,9 +32,9 @@ class ExportOptions:
     """An ONNX file, a Triton model repository, or a TensorRT engine for this machine's GPU."""
     licence: str = "CC BY-NC-SA 3.0 (trained on KITTI and research data)"
     """Terms of the weights, written into the file."""
-    even_scores: tuple[float, ...] = ()
-    """For each class the score from which the tracker believes a detection, written into the file; without it what
-    the run measured on its held-out frames, else the tracker's own. Lower finds more and invents more."""
+    confirm_thresholds: tuple[float, ...] = ()
+    """The tracker's confirmation threshold for each class, written into the file. Defaults to what the run measured
+    on its held-out frames, else to the tracker's own. Lower values raise recall and false positives."""
     head: Literal["auto", "one-to-one", "one-to-many"] = "auto"
     """Whose boxes leave the graph: the one-to-one head's, which need no suppression, or the main head's; auto takes
     the one-to-one head where the run trained one (--model.one-to-one)."""
@@ -120,11 +120,11 @@ def main(argv: Sequence[str]) -> int:
         ),
         _say,
         {"auto": None, "one-to-one": True, "one-to-many": False}[options.head],
-        options.even_scores,
+        options.confirm_thresholds,
     )
     print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    if options.checkpoint.suffix == ".pt" and not options.even_scores:
-        _tell_even_scores(path)
+    if options.checkpoint.suffix == ".pt" and not options.confirm_thresholds:
+        _report_confirm_thresholds(path)
     if report:
         print(report.text())
         print(_int8_speed(path, options, size_hw))
@@ -172,9 +172,11 @@ def _size_of(options: ExportOptions) -> tuple[int, int]:
             "a checkpoint, or another precision or format",
             "--precision fp16, or --format engine",
         )
-    if options.even_scores:
+    if options.confirm_thresholds:
         raise UserError(
-            f"{options.checkpoint}: an ONNX file keeps its even scores", "a checkpoint", "no --even-scores here"
+            f"{options.checkpoint}: an ONNX file keeps its confirmation thresholds",
+            "a checkpoint",
+            "no --confirm-thresholds here",
         )
     size_differs = options.size_hw and parse_size(options.size_hw) != size_hw
     if size_differs or (options.batch != "dynamic" and _batch(options.batch) != first.dim_value):
@@ -186,12 +188,13 @@ def _size_of(options: ExportOptions) -> tuple[int, int]:
     return size_hw
 
 
-def _tell_even_scores(path: Path) -> None:
+def _report_confirm_thresholds(path: Path) -> None:
     """What the run chose for a user who did not choose."""
     from export.graph import load_onnx, read_spec
 
-    if scores := read_spec(load_onnx(path)).even_scores:
-        print(f"even scores {' '.join(map(str, scores))}, measured by the run (--even-scores takes others)")
+    if scores := read_spec(load_onnx(path)).confirm_thresholds:
+        values = " ".join(map(str, scores))
+        print(f"confirmation thresholds {values}, measured by the run (override with --confirm-thresholds)")
 
 
 def _finish(path: Path, options: ExportOptions) -> Path:

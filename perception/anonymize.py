@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
-from perception.types import U8, Detections, Track
+from perception.types import U8, Detections, Tracks
 
 MARGIN = 0.1
 """Share of the box by which it grows on each side: boxes sit tight, faces and plates sit at their edges."""
@@ -15,7 +13,7 @@ BLOCKS = 6
 """A blurred box keeps this many blocks along its shorter side."""
 
 
-def anonymized(image_bgr: U8, detections: Detections, tracks: Sequence[Track]) -> U8:
+def anonymized(image_bgr: U8, detections: Detections, tracks: Tracks) -> U8:
     """A copy of the picture in which every detection and every track, seen or predicted, is unrecognisable.
 
     Args:
@@ -25,7 +23,7 @@ def anonymized(image_bgr: U8, detections: Detections, tracks: Sequence[Track]) -
     """
     image = image_bgr.copy()
     height, width = image.shape[:2]
-    boxes = np.concatenate([detections.boxes_xyxy, *(track.box_xyxy[None] for track in tracks)])
+    boxes = np.concatenate([detections.boxes_xyxy, tracks.boxes_xyxy])
     boxes = boxes[np.isfinite(boxes).all(axis=1)]
     grow = (boxes[:, 2:] - boxes[:, :2]) * MARGIN
     corners = np.concatenate([np.floor(boxes[:, :2] - grow), np.ceil(boxes[:, 2:] + grow)], axis=1)

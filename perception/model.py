@@ -18,6 +18,8 @@ from perception.types import Detections, RoadMask
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Weights that ship with the package: `NAME-HEIGHTxWIDTH.onnx`."""
 METADATA_KEY = "perception"
+RENAMED_KEYS = {"even_scores": "confirm_thresholds"}
+"""Keys of the metadata that files of earlier versions have, and what they are called now."""
 """The one metadata entry of the model file; its value is a `ModelSpec` as JSON."""
 CONTRACT_VERSION = 1
 _SIZE_IN_NAME = re.compile(r"(?P<height>\d+)x(?P<width>\d+)")
@@ -35,9 +37,9 @@ class ModelSpec:
     """Detections below it are not shown by default; the tracker still sees them down to `track_threshold`."""
     track_threshold: float = 0.1
     """Lowest score that is worth giving to a tracker."""
-    even_scores: tuple[float, ...] = ()
-    """For each class the score from which the tracker believes a detection, as `DriveConfig.even_scores`; empty
-    leaves it its own."""
+    confirm_thresholds: tuple[float, ...] = ()
+    """For each class the tracker's confirmation threshold, as `DriveConfig.confirm_thresholds`; empty leaves the
+    tracker's own."""
     road_threshold: int = 128
     """Road confidence (0..255) from which a pixel counts as road: the MaxF point on the held-out frames."""
     name: str = ""
@@ -58,8 +60,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.class_names:
             raise ValueError("class_names is empty")
-        if not all(0 < score < 1 for score in self.even_scores):
-            raise UserError(f"even scores {list(self.even_scores)}", "numbers between 0 and 1, one for each class")
+        if not all(0 < score < 1 for score in self.confirm_thresholds):
+            found = list(self.confirm_thresholds)
+            raise UserError(f"confirmation thresholds {found}", "numbers between 0 and 1, one for each class")
         if len(self.size_hw) != 2 or min(self.size_hw) < 32:
             raise ValueError(f"size_hw: found {self.size_hw}, expected height and width of at least 32 pixels")
 
@@ -88,6 +91,9 @@ class ModelSpec:
                     f"contract {CONTRACT_VERSION}",
                     "export the checkpoint again with this version",
                 )
+            for old, new in RENAMED_KEYS.items():
+                if old in values:
+                    values.setdefault(new, values.pop(old))
             known = {f.name for f in fields(ModelSpec)}
             values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
             return ModelSpec(**values)

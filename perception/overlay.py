@@ -252,6 +252,6 @@ def shrunk(result: Result, longest_edge: int) -> Result:
     return replace(
         result,
         frame=replace(result.frame, image_bgr=resize(result.frame.image_bgr, size_hw)),
-        tracks=tuple(replace(track, box_xyxy=track.box_xyxy * box_scale) for track in result.tracks),
+        tracks=replace(result.tracks, boxes_xyxy=result.tracks.boxes_xyxy * box_scale),
         road=road,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from itertools import repeat
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,14 +110,19 @@ class RoadMask:
 
 
 TrackState = Literal["tentative", "confirmed", "lost"]
+TRACK_STATES: tuple[TrackState, ...] = ("tentative", "confirmed", "lost")
+TENTATIVE, CONFIRMED, LOST = range(3)
+"""`Tracks.states` as numbers: the index into `TRACK_STATES`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Track:
-    """One object followed over time, as of one frame. Metric fields are None without a calibration."""
+class Track(NamedTuple):
+    """One row of `Tracks`: an object followed over time, as of one frame.
+
+    Metric fields are None without a calibration, and where they are not known.
+    """
 
     track_id: int
-    """From 1, unique to the tracker instance, never used again."""
+    """From 1, unique to the tracker instance, never reused."""
     class_id: int
     box_xyxy: F32
     """(4,) float32, pixels of the original image."""
@@ -123,7 +130,7 @@ class Track:
     """Score of the latest detection that matched."""
     state: TrackState = "confirmed"
     age_frames: int = 1
-    """Frames since the track was born, this one included."""
+    """Frames since the track started, this one included."""
     frames_since_seen: int = 0
     """0 where a detection matched in this frame."""
     position_m: tuple[float, float] | None = None
@@ -133,9 +140,127 @@ class Track:
     distance_m: float | None = None
     """Length of `position_m`."""
     velocity_mps: tuple[float, float] | None = None
-    """(x, z) relative to the camera, metres a second."""
+    """(x, z) relative to the camera, metres per second."""
     ttc_s: float | None = None
     """Seconds until it reaches the camera at the present closing speed; None where it does not approach."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """All objects that a tracker reports for one frame, in columns. Iterating yields `Track` rows.
+
+    Metric columns are None without a calibration; NaN marks a row without that value.
+    """
+
+    track_ids: I64
+    """(N,) from 1, unique to the tracker instance, never reused."""
+    class_ids: I64
+    """(N,) index into the model's class names."""
+    boxes_xyxy: F32
+    """(N, 4) float32, pixels of the original image."""
+    scores: F64
+    """(N,) score of the latest detection that matched."""
+    states: I64
+    """(N,) TENTATIVE, CONFIRMED or LOST."""
+    ages: I64
+    """(N,) frames since the track started, this one included."""
+    frames_since_seen: I64
+    """(N,) 0 where a detection matched in this frame."""
+    position_m: F64 | None = None
+    """(N, 2) x right, z ahead, metres, camera coordinates on the road plane."""
+    position_std_m: F64 | None = None
+    """(N, 2) one standard deviation of each of `position_m`."""
+    distance_m: F64 | None = None
+    """(N,) length of `position_m`."""
+    velocity_mps: F64 | None = None
+    """(N, 2) x, z relative to the camera, metres per second."""
+    ttc_s: F64 | None = None
+    """(N,) seconds until it reaches the camera at the present closing speed; NaN where it does not approach."""
+
+    def __post_init__(self) -> None:
+        count = len(self.track_ids)
+        if self.boxes_xyxy.shape != (count, 4):
+            _require_shape("Tracks.boxes_xyxy", self.boxes_xyxy, (count, 4))
+        for name in ("class_ids", "scores", "states", "ages", "frames_since_seen"):
+            if len(getattr(self, name)) != count:
+                _require_shape(f"Tracks.{name}", getattr(self, name), (count,))
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Track: ...
+    @overload
+    def __getitem__(self, index: np.ndarray | slice) -> Tracks: ...
+    def __getitem__(self, index: int | np.ndarray | slice) -> Track | Tracks:
+        """One row by number; a subset by boolean mask, integer array or slice."""
+        if isinstance(index, (int, np.integer)):
+            row = range(len(self))[index]
+            return next(iter(self[row : row + 1]))
+        columns = {name: column for name, column in vars(self).items() if column is not None}
+        return Tracks(**{name: column[index] for name, column in columns.items()})
+
+    def __iter__(self) -> Iterator[Track]:
+        return map(
+            Track,
+            self.track_ids.tolist(),
+            self.class_ids.tolist(),
+            self.boxes_xyxy,
+            self.scores.tolist(),
+            map(TRACK_STATES.__getitem__, self.states.tolist()),
+            self.ages.tolist(),
+            self.frames_since_seen.tolist(),
+            _pairs_or_none(self.position_m, len(self)),
+            _pairs_or_none(self.position_std_m, len(self)),
+            _values_or_none(self.distance_m, len(self)),
+            _pairs_or_none(self.velocity_mps, len(self)),
+            _values_or_none(self.ttc_s, len(self)),
+        )
+
+    @staticmethod
+    def empty() -> Tracks:
+        return Tracks.from_rows(())
+
+    @staticmethod
+    def from_rows(rows: Iterable[Track]) -> Tracks:
+        """Columns from single tracks."""
+        rows = list(rows)
+        no_pair = (math.nan, math.nan)
+        whole = np.array(
+            [(t.track_id, t.class_id, TRACK_STATES.index(t.state), t.age_frames, t.frames_since_seen) for t in rows],
+            np.int64,
+        ).reshape(-1, 5)
+        metric: dict[str, F64] = {}
+        if any(value is not None for t in rows for value in t[7:]):
+            for name in ("position_m", "position_std_m", "velocity_mps"):
+                pairs = [no_pair if (value := getattr(t, name)) is None else value for t in rows]
+                metric[name] = np.array(pairs, np.float64).reshape(-1, 2)
+            for name in ("distance_m", "ttc_s"):
+                metric[name] = np.array([getattr(t, name) for t in rows], np.float64)  # None becomes NaN
+        return Tracks(
+            track_ids=whole[:, 0],
+            class_ids=whole[:, 1],
+            boxes_xyxy=np.array([t.box_xyxy for t in rows], np.float32).reshape(-1, 4),
+            scores=np.array([t.score for t in rows], np.float64),
+            states=whole[:, 2],
+            ages=whole[:, 3],
+            frames_since_seen=whole[:, 4],
+            **metric,
+        )
+
+
+def _pairs_or_none(column: F64 | None, count: int) -> Iterable[tuple[float, float] | None]:
+    """Rows of an optional column (N, 2); NaN becomes None."""
+    if column is None:
+        return repeat(None, count)
+    return [None if x != x else (x, z) for x, z in column.tolist()]
+
+
+def _values_or_none(column: F64 | None, count: int) -> Iterable[float | None]:
+    """Values of an optional column (N,); NaN becomes None."""
+    if column is None:
+        return repeat(None, count)
+    return [None if value != value else value for value in column.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +269,7 @@ class Result:
 
     frame: Frame
     detections: Detections
-    tracks: tuple[Track, ...]
+    tracks: Tracks
     road: RoadMask | None
     timings_ms: dict[str, float] = field(default_factory=dict)
     """Duration of each stage in milliseconds."""

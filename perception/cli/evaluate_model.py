@@ -153,7 +153,7 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
     Returns:
         The folder of result files, and the frames with pictures of each sequence.
     """
-    from perception.sinks.kitti import tracking_rows
+    from perception.sinks.kitti import seen_tracks, tracking_rows
     from perception.trackers import tracker_for_model
 
     labels = find_labels(gt, "tracking")
@@ -173,13 +173,12 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
     folder = _start(options, network, out)
     frames = {}
     for name, found in sequences.items():
-        tracker = tracker_for_model(options.tracker, network.spec.even_scores)
+        tracker = tracker_for_model(options.tracker, network.spec.confirm_thresholds)
         rows: list[TrackingRows] = []
         for stem, image in _each([(str(frame), path) for frame, path in found.items()], f"tracking {name}"):
             detections, _ = network.run(image, network.spec.track_threshold)
             tracks = tracker.update(detections, int(stem) * FRAME_NS, image)
-            seen = [t for t in tracks if t.state == "confirmed" and t.frames_since_seen == 0]
-            rows.append(tracking_rows(int(stem), seen, network.spec.class_names))
+            rows.append(tracking_rows(int(stem), seen_tracks(tracks), network.spec.class_names))
         write_atomically(folder / f"{name}.txt", "".join(map(format_tracking, rows)))
         frames[name] = np.array(list(found), np.int64)
     return folder, frames

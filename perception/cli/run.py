@@ -188,10 +188,7 @@ def _warm_up() -> None:
     import av  # noqa: F401
     import cv2  # noqa: F401
     import onnxruntime  # noqa: F401
-
-    from perception.lsap import solver
-
-    solver()
+    import scipy.optimize  # noqa: F401
 
 
 def _expand_serve(argv: list[str]) -> list[str]:

@@ -41,7 +41,7 @@ class TrackOptions:
     tracker: str = "drivetrack"
     """Tracker, by the name of its file in perception/trackers."""
     set: tuple[str, ...] = ()
-    """Change fields of the tracker's config, as lost_s=1.5 or even_scores=0.5,0.5"""
+    """Change fields of the tracker's config, as lost_s=1.5 or confirm_thresholds=0.5,0.5"""
     fps: float = 10.0
     """Frames a second of the recording."""
     calib: Path | None = None
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
                 file=sys.stderr,
             )
     config = {"perception": __version__, "tracker": options.tracker, "fps": options.fps}
-    config |= {"config": asdict(tracker.config)}  # type: ignore[attr-defined]
+    config |= {"config": asdict(tracker.config)}
     write_atomically(options.out / "track.json", json.dumps(config, indent=2) + "\n", do="--out FOLDER")
     total = {key: sum(c[key] for c in summary["sequences"].values()) for key in ("detections", "tracks", "rows")}
     summary |= total
@@ -149,10 +149,10 @@ def _track(
             tracks = ranger.update(tracks, timestamp_ns, size_hw)
         frames += 1
         rows += len(tracks)
-        ids.update(track.track_id for track in tracks)
-        if tracks:
+        ids.update(tracks.track_ids.tolist())
+        if len(tracks):
             height_m = ranger.camera.height_m if ranger is not None else 0.0
-            text.append(format_tracking(tracking_rows(frame_id, list(tracks), folder.class_names, height_m)))
+            text.append(format_tracking(tracking_rows(frame_id, tracks, folder.class_names, height_m)))
     counts = {
         "frames": frames,
         "detections": len(stored.frame_ids),

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from perception.boxes import iou
 from perception.cameras.pinhole import PinholeCamera
 from perception.ranging.filter import LOG_HEIGHT, SLOPE, VX, VZ, Drift, RangingFilter, X, Z
 from perception.ranging.size_priors import SIZE_PRIORS, UNKNOWN_SIZE, SizePrior
-from perception.types import F32, F64, I64, Detections, Track
+from perception.types import F32, F64, I64, Detections, Tracks
 
 NEAREST_M, FARTHEST_M, FASTEST_MPS = 0.5, 250.0, 80.0
 """Limits of what is reported."""
@@ -74,7 +74,7 @@ class RangingConfig:
     same box."""
     closing_keep: float = 0.5
     """Once told, it goes on being told down to this share of both: a warning that flickers is none."""
-    speed_told_std_mps: float = 5.0
+    speed_report_std_mps: float = 5.0
     """A speed is told where its standard deviation, towards us, is below this, or where it surely closes."""
     drift: Drift = field(default_factory=Drift)
     """How the world moves between frames."""
@@ -157,11 +157,11 @@ class Ranger:
 
     def update(
         self,
-        tracks: tuple[Track, ...],
+        tracks: Tracks,
         timestamp_ns: int,
         size_hw: tuple[int, int],
         depths: F32 | None = None,
-    ) -> tuple[Track, ...]:
+    ) -> Tracks:
         """The same tracks with place, speed and time to collision.
 
         A track that was never seen with a usable box, or not for `forget_s`, keeps None. Time that stands still adds
@@ -174,9 +174,9 @@ class Ranger:
             depths: (N, 2) what the network says of each track's distance, see `depths_of_tracks`; None: nothing.
         """
         self._advance(timestamp_ns)
-        self._arrange([track.track_id for track in tracks], timestamp_ns)
-        if not tracks:
-            return ()
+        self._arrange(tracks.track_ids.tolist(), timestamp_ns)
+        if not len(tracks):
+            return tracks
         count = len(tracks)
         edges, class_ids, usable = self._boxes(tracks)
         view = self._look(edges, class_ids, usable, size_hw)
@@ -223,14 +223,16 @@ class Ranger:
 
     # ------------------------------------------------------------ what boxes tell
 
-    def _boxes(self, tracks: tuple[Track, ...]) -> tuple[F64, I64, np.ndarray]:
+    def _boxes(self, tracks: Tracks) -> tuple[F64, I64, np.ndarray]:
         """Edges (5, N): left, top, right, bottom, 1; classes (N,); which were seen now and are boxes at all (N,)."""
         unknown = self._sizes.shape[1] - 1
-        class_ids = np.array([t.class_id if 0 <= t.class_id < unknown else unknown for t in tracks])
-        usable = np.array([track.frames_since_seen == 0 for track in tracks])
+        class_ids = tracks.class_ids
+        if class_ids.min() < 0 or class_ids.max() >= unknown:
+            class_ids = np.where((class_ids >= 0) & (class_ids < unknown), class_ids, unknown)
+        usable = tracks.frames_since_seen == 0
         edges = np.empty((5, len(tracks)))
         edges[4] = 1.0
-        edges[:4] = np.concatenate([track.box_xyxy for track in tracks]).reshape(-1, 4).T
+        edges[:4] = tracks.boxes_xyxy.T
         if not np.abs(edges).max() < 1e5:  # nor is NaN
             self._discard(np.abs(edges) < 1e5, edges, usable)
         if (edges[2:4] - edges[:2]).min() <= 1:
@@ -406,52 +408,36 @@ class Ranger:
 
     # ------------------------------------------------------------ out
 
-    def _report(self, tracks: tuple[Track, ...]) -> tuple[Track, ...]:
+    def _report(self, tracks: Tracks) -> Tracks:
+        """The tracks with their metric columns; NaN where there is nothing to report."""
         config, count, joint = self.config, len(tracks), self._filter
-        told = np.empty((10, count))
-        place_m, distance_m, std_m, speed, closing = told[:2], told[2], told[3:5], told[5:7], told[7]
-        approaching, known = told[8:]
-        np.subtract(joint.mean[X : Z + 1 : 2, :count], self._origin, out=place_m)
-        np.hypot(place_m[0], place_m[1], out=distance_m)
-        speed[:] = joint.mean[VX : VZ + 1 : 2, :count]
-        towards = place_m / -np.maximum(distance_m, 1e-6)
-        closing[:], closing_var = joint.speed_along(towards[0], towards[1])
+        position_m = joint.mean[X : Z + 1 : 2, :count] - self._origin  # (2, N)
+        distance_m = np.hypot(position_m[0], position_m[1])
+        velocity_mps = joint.mean[VX : VZ + 1 : 2, :count].copy()
+        towards = position_m / -np.maximum(distance_m, 1e-6)
+        closing, closing_var = joint.speed_along(towards[0], towards[1])
         closing_std = np.sqrt(np.maximum(closing_var, 0))
         least = np.maximum(closing_std * config.closing_sigmas, config.closing_min_mps) * self._least[:count]
-        np.greater(closing, least, out=approaching)
-        np.less(closing_std * (1 - approaching), config.speed_told_std_mps, out=known)
+        approaching = closing > least
         np.subtract(1, approaching * (1 - config.closing_keep), out=self._least[:count])
+        known = closing_std * ~approaching < config.speed_report_std_mps
         # where the centre of a footprint is: never surer than the size of the object
         variance = joint.place_variance(count) + _DEPTH_SHARE * self._half_depth_var[:count]
-        np.sqrt(np.maximum(variance, 1e-4), out=std_m)
-        rows = zip(tracks, self._placed[:count].tolist(), told.T.tolist(), strict=True)
-        return tuple(_ranged(track, *values) if placed else track for track, placed, values in rows)
-
-
-def _ranged(
-    track: Track,
-    x: float,
-    z: float,
-    distance: float,
-    x_std: float,
-    z_std: float,
-    vx: float,
-    vz: float,
-    closing: float,
-    approaching: float,
-    known: float,
-) -> Track:
-    """The track with its metric fields; field by field through `Track(…)` it takes three times as long."""
-    ranged = object.__new__(Track)
-    ranged.__dict__.update(
-        track.__dict__,
-        position_m=(x, z),
-        position_std_m=(x_std, z_std),
-        distance_m=distance,
-        velocity_mps=(vx, vz) if known else None,
-        ttc_s=distance / closing if approaching else None,
-    )
-    return ranged
+        std_m = np.sqrt(np.maximum(variance, 1e-4))
+        ttc_s = np.divide(distance_m, closing, out=np.full(count, np.nan), where=approaching)
+        velocity_mps[:, ~known] = np.nan
+        placed = self._placed[:count]
+        if not placed.all():
+            position_m[:, ~placed] = std_m[:, ~placed] = velocity_mps[:, ~placed] = np.nan
+            distance_m[~placed] = ttc_s[~placed] = np.nan
+        return replace(
+            tracks,
+            position_m=position_m.T,
+            position_std_m=std_m.T,
+            distance_m=distance_m,
+            velocity_mps=velocity_mps.T,
+            ttc_s=ttc_s,
+        )
 
 
 def _rays_from_box(camera: PinholeCamera) -> F64:
@@ -471,20 +457,20 @@ def _rays_from_box(camera: PinholeCamera) -> F64:
     )
 
 
-def depths_of_tracks(tracks: tuple[Track, ...], detections: Detections) -> F32 | None:
+def depths_of_tracks(tracks: Tracks, detections: Detections) -> F32 | None:
     """What the network says of each track's distance: that of the detection in the same place.
 
     Returns:
         (N, 2) as `Detections.depths`, NaN for a track that no detection of its class overlaps by half; None where the
         network does not say.
     """
-    if detections.depths is None or not tracks:
+    if detections.depths is None or not len(tracks):
         return None
     found = np.full((len(tracks), 2), np.nan, np.float32)
     if not len(detections):
         return found
-    overlap = iou(np.array([track.box_xyxy for track in tracks], np.float32), detections.boxes_xyxy)  # (N, M)
-    overlap[np.array([track.class_id for track in tracks])[:, None] != detections.class_ids] = 0.0
+    overlap = iou(tracks.boxes_xyxy, detections.boxes_xyxy)  # (N, M)
+    overlap[tracks.class_ids[:, None] != detections.class_ids] = 0.0
     best = overlap.argmax(axis=1)
     good = overlap[np.arange(len(tracks)), best] >= 0.5
     found[good] = detections.depths[best[good]]

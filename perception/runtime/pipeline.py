@@ -33,7 +33,7 @@ from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sources import Source, SourceOptions, open_source
 from perception.timing import Durations, StageClock, timed
 from perception.trackers import Tracker, tracker_for_model
-from perception.types import F32, U8, Detections, HealthEvent, Result, RoadMask, Track
+from perception.types import CONFIRMED, F32, U8, Detections, HealthEvent, Result, RoadMask, Tracks
 
 log = logging.getLogger("perception.runtime.pipeline")
 
@@ -111,8 +111,8 @@ class RunStats:
             self.age.add(result.age_ms)
         # ids only grow: what is below the oldest living track need not be remembered
         living = self._confirmed.setdefault(name, set())
-        ids = {track.track_id for track in result.tracks}
-        new = {t.track_id for t in result.tracks if t.state == "confirmed"} - living
+        ids = set(result.tracks.track_ids.tolist())
+        new = set(result.tracks.track_ids[result.tracks.states == CONFIRMED].tolist()) - living
         self.tracks[name] = self.tracks.get(name, 0) + len(new)
         self._confirmed[name] = (living & ids) | new
 
@@ -176,7 +176,7 @@ class Pipeline:
         """Sources that broke, with the reason."""
         self._user_on_event = on_event
         self._make_tracker = tracker_factory or (
-            lambda: tracker_for_model(self.config.tracker, self.spec.even_scores)
+            lambda: tracker_for_model(self.config.tracker, self.spec.confirm_thresholds)
         )
         # the first one is made here, so that an unknown name shows before anything is written
         self._trackers: dict[str, Tracker] = {} if tracker_factory else {names[0]: self._make_tracker()}
@@ -413,7 +413,7 @@ class Pipeline:
         return min(len(self.sources), self.config.batch, fixed or profile)
 
     @staticmethod
-    def _depths(tracks: tuple[Track, ...], detections: Detections) -> F32 | None:
+    def _depths(tracks: Tracks, detections: Detections) -> F32 | None:
         """What the network says of the tracks' distances, where it has a distance head."""
         if detections.depths is None:
             return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows, TrackingRows, format_tracking
 from perception.sinks import RunInfo, Sink
-from perception.types import Result, Track
+from perception.types import CONFIRMED, Result, Tracks
 
 
 class KittiSink(Sink):
@@ -32,7 +32,7 @@ class KittiSink(Sink):
             self._files[source.name] = (self.folder / f"{source.name}.txt").open("w", encoding="utf-8")
 
     def write(self, result: Result) -> None:
-        tracks = [t for t in result.tracks if t.state == "confirmed" and t.frames_since_seen == 0]
+        tracks = seen_tracks(result.tracks)
         file = self._files[result.frame.source]
         height_m = result.frame.camera.height_m if result.frame.camera else 0.0
         file.write(format_tracking(tracking_rows(result.frame.frame_id, tracks, self.class_names, height_m)))
@@ -46,20 +46,22 @@ class KittiSink(Sink):
         return [str(self.folder / f"{name}.txt") for name in self._files]
 
 
-def tracking_rows(
-    frame_id: int, tracks: list[Track], class_names: tuple[str, ...], height_m: float = 0.0
-) -> TrackingRows:
+def seen_tracks(tracks: Tracks) -> Tracks:
+    """Those that are confirmed and were detected in the frame."""
+    return tracks[(tracks.states == CONFIRMED) & (tracks.frames_since_seen == 0)]
+
+
+def tracking_rows(frame_id: int, tracks: Tracks, class_names: tuple[str, ...], height_m: float = 0.0) -> TrackingRows:
     """Tracks of one frame as KITTI rows. A known position is written at the road, `height_m` below the camera."""
     count = len(tracks)
     location = np.full((count, 3), UNKNOWN_LOCATION)
-    for i, track in enumerate(tracks):
-        if track.position_m is not None:
-            location[i] = track.position_m[0], height_m, track.position_m[1]
+    if tracks.position_m is not None:
+        known = np.isfinite(tracks.position_m).all(axis=1)
+        location[known] = np.insert(tracks.position_m[known], 1, height_m, axis=1)
     rows = ObjectRows.from_boxes(
-        [class_names[t.class_id] for t in tracks],
-        np.array([np.round(t.box_xyxy.astype(np.float64), 3) for t in tracks]).reshape(count, 4),
-        np.array([round(float(t.score), 6) for t in tracks]),
+        [class_names[class_id] for class_id in tracks.class_ids.tolist()],
+        np.round(tracks.boxes_xyxy.astype(np.float64), 3),
+        np.array([round(score, 6) for score in tracks.scores.tolist()], np.float64),
         location_cam2=np.round(location, 3),
     )
-    ids = np.array([t.track_id for t in tracks], np.int64)
-    return TrackingRows(np.full(count, frame_id, np.int64), ids, rows)
+    return TrackingRows(np.full(count, frame_id, np.int64), tracks.track_ids, rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 from perception.errors import UserError
 from perception.sinks import RunInfo, Sink
 from perception.timing import StageClock
-from perception.types import MOMENTARY, HealthEvent, Result
+from perception.types import CONFIRMED, MOMENTARY, HealthEvent, Result
 
 QUANTILES = (0.5, 0.95, 0.99)
 
@@ -61,7 +61,7 @@ class MetricsSink(Sink):
         with self._lock:
             self._add("frames", source, 1)
             self._add("frames_dropped", source, result.frame.dropped_before)
-            confirmed = sum(track.state == "confirmed" for track in result.tracks)
+            confirmed = int((result.tracks.states == CONFIRMED).sum())
             self._counters["tracked_objects", source] = confirmed
             clock = self._clocks.setdefault(source, StageClock())
         clock.add_all(result.timings_ms)

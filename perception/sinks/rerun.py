@@ -11,7 +11,7 @@ import numpy as np
 from perception.errors import MissingDependencyError, UserError
 from perception.overlay import shrunk
 from perception.sinks import RunInfo, Sink
-from perception.types import Result
+from perception.types import CONFIRMED, Result
 
 JPEG_QUALITY = 80
 LONGEST_EDGE = 4096
@@ -63,12 +63,12 @@ class RerunSink(Sink):
         if result.road is not None:
             mask = result.road.at_frame_size() >= self.info.spec.road_threshold
             to.log(f"{name}/image/road", rr.SegmentationImage(mask.astype(np.uint8) * ROAD_LABEL))
-        tracks = [track for track in result.tracks if track.state == "confirmed"]
+        tracks = result.tracks[result.tracks.states == CONFIRMED]
         names = self.info.spec.class_names
         to.log(
             f"{name}/image/tracks",
             rr.Boxes2D(
-                array=np.array([track.box_xyxy for track in tracks], np.float32).reshape(-1, 4),
+                array=tracks.boxes_xyxy,
                 array_format=rr.Box2DFormat.XYXY,
                 labels=[f"{names[track.class_id]} {track.track_id}" for track in tracks],
                 class_ids=[track.track_id + ROAD_LABEL for track in tracks],

@@ -6,22 +6,27 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+from dataclasses import is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from perception.errors import UserError
-from perception.types import Detections, Track
+from perception.types import Detections, Tracks
 
 DEFAULT_TRACKER = "drivetrack"
 
 
 class Tracker(Protocol):
-    """What every tracker is: `update` once a frame, `reset` to start afresh."""
+    """What every tracker is: a config, `update` once per frame, `reset` to start afresh.
 
-    def update(
-        self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None
-    ) -> tuple[Track, ...]: ...
+    `config` is a frozen dataclass, the constructor's only argument, with a default.
+    """
+
+    @property
+    def config(self) -> Any: ...
+
+    def update(self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None) -> Tracks: ...
 
     def reset(self) -> None: ...
 
@@ -44,27 +49,41 @@ def tracker_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if tracker_class(module.name)))
 
 
-def tracker_for_model(name: str, even_scores: tuple[float, ...]) -> Tracker:
-    """A fresh tracker that knows what a network's scores mean, where it is one that asks.
+def tracker_for_model(name: str, confirm_thresholds: tuple[float, ...]) -> Tracker:
+    """Create a tracker that starts with a network's confirmation thresholds, where it takes any.
 
     Args:
         name: as for `create_tracker`.
-        even_scores: `ModelSpec.even_scores`; empty leaves the tracker its own.
+        confirm_thresholds: `ModelSpec.confirm_thresholds`; empty leaves the tracker's own.
     """
     found = tracker_class(name)
-    asks = found is not None and "even_scores" in _default_config(found).__dataclass_fields__
-    return create_tracker(name, **({"even_scores": even_scores} if asks and even_scores else {}))
+    takes = found is not None and "confirm_thresholds" in _default_config(found).__dataclass_fields__
+    return create_tracker(
+        name, **({"confirm_thresholds": confirm_thresholds} if takes and confirm_thresholds else {})
+    )
 
 
 def _default_config(found: type) -> Any:
-    return inspect.signature(found).parameters["config"].default
+    """The default of a tracker's argument `config`.
+
+    Raises:
+        UserError: its author left it out.
+    """
+    argument = inspect.signature(found).parameters.get("config")
+    if argument is None or not is_dataclass(argument.default) or isinstance(argument.default, type):
+        raise UserError(
+            f"{found.__module__}.{found.__qualname__} takes no config",
+            "an argument `config` whose default is a dataclass",
+            f"def __init__(self, config: {found.__name__.removesuffix('Tracker')}Config = …)",
+        )
+    return argument.default
 
 
 def create_tracker(name: str = DEFAULT_TRACKER, **overrides: Any) -> Tracker:
-    """A fresh tracker by its file's name; `overrides` are fields of its config.
+    """Create a tracker by its file's name; `overrides` are fields of its config.
 
     Raises:
-        UserError: no such tracker, or a field its config does not have.
+        UserError: no such tracker, one without a config, or a field that its config does not have.
     """
     found = tracker_class(name)
     if found is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from perception.boxes import Floats
-from perception.lsap import solver
+from perception.lsap import best_columns
 
 Pair = tuple[int, int, float]
 """Row, column, and what pairing them gains."""
@@ -40,7 +40,7 @@ def assign_pairs(pairs: Iterable[Pair], is_later: Callable[[int], bool] | None =
             choosers.add(row)
             if gain > best_gain[row]:
                 match[row], best_gain[row] = column, gain
-    # streets are mostly clear: where no two rows like one column best, each gets its best
+    # streets are mostly clear: where no two rows gain most from one column, each gets its best
     if len(set(match.values())) == len(match):
         return match
 
@@ -48,7 +48,7 @@ def assign_pairs(pairs: Iterable[Pair], is_later: Callable[[int], bool] | None =
     for row, column in match.items():
         fans.setdefault(column, []).append(row)
     contests = [rows for rows in fans.values() if len(rows) > 1]
-    # mostly those that compete have nothing else to choose: the strongest gets it
+    # mostly rows that compete have no other column: the one that gains most gets it
     if choosers.isdisjoint([row for rows in contests for row in rows]):
         for rows in contests:
             first = [row for row in rows if not is_later(row)] if is_later else rows
@@ -58,7 +58,7 @@ def assign_pairs(pairs: Iterable[Pair], is_later: Callable[[int], bool] | None =
                     del match[row]
         return match
 
-    # who alone wants what it likes best gets it; the rest is solved together
+    # a row whose best column no other row can take gets it; the rest is solved together
     wanted: dict[int, int] = {}
     for _, column, _ in pairs:
         wanted[column] = wanted.get(column, 0) + 1
@@ -79,6 +79,5 @@ def _solve(pairs: list[Pair]) -> dict[int, int]:
     block = np.zeros((len(rows), len(columns)))
     for row, column, gain in pairs:
         block[row_at[row], column_at[column]] = gain
-    i, j = solver()(block, True)  # True: maximise
-    made = zip(i.tolist(), j.tolist(), block[i, j].tolist(), strict=True)
-    return {rows[row]: columns[column] for row, column, gain in made if gain > 0}
+    chosen = enumerate(best_columns(block).tolist())
+    return {rows[i]: columns[j] for i, j in chosen if j >= 0 and block[i, j] > 0}

@@ -6,25 +6,34 @@ What happens with bad input, the same in every tracker:
   high (inverted boxes included), is dropped. Coordinates beyond ±`LIMIT_PX` are cut to it, scores to 0..1.
 - At most `MAX_DETECTIONS` detections a frame are used, the best by score.
 - Time that stands still moves nothing. Time that runs back (a video that loops) counts as standing still, and runs
-  on from the new stamp. After a gap, tracks unseen for longer than the tracker's patience have ended before the
+  on from the new stamp. After a gap, tracks unseen for longer than the tracker's `lost_s` have ended before the
   frame is looked at, however few frames came between; so no motion is extrapolated for longer.
 - A track also ends after `MAX_UNSEEN_FRAMES` frames unseen, and a tracker holds at most `MAX_TRACKS` tracks: what
-  would start beyond that is not followed. So a clock that stands still, or a flood of boxes, fills nothing.
+  would start beyond that is not tracked. So a clock that stands still, or a flood of boxes, fills nothing.
 - A change of frame size is no event: boxes are in pixels of the frame they come with, tracks whose boxes no longer
   fit find no match and end.
 
-A track is tentative until its tracker believes in it. Then it is known and gets its id: the first is 1, the next 2.
+A track is tentative until its tracker confirms it. Then it gets its id: the first is 1, the next 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, BoxStates, Noise, correct
-from perception.types import F64, I64, Detections, Track
+from perception.boxes import Floats, iou
+from perception.trackers.kalman import (
+    CXCYWH_FROM_XYXY,
+    XYXY_FROM_CXCYWH,
+    BoxStates,
+    Noise,
+    box_size,
+    correct,
+    predict,
+)
+from perception.types import CONFIRMED, F64, I64, LOST, Detections, Tracks
 
 LIMIT_PX = 1e5
 MIN_BOX_PX = 0.1
@@ -32,9 +41,8 @@ MAX_DETECTIONS = 1000
 MAX_UNSEEN_FRAMES = 900
 MAX_TRACKS = 2000
 CLOCK_TOLERANCE_S = 1e-6
-"""So that a patience of one second means ten steps of a tenth, whatever their rounding."""
+"""So that a `lost_s` of one second means ten steps of a tenth, whatever their rounding."""
 
-_NEW_TRACK = object.__new__
 _UNSEEN = np.full((4, 1), np.inf)
 """Variance of the box of a track that has none."""
 _XYXY_FROM_CXCYWH_ROWS = np.ascontiguousarray(XYXY_FROM_CXCYWH.T)
@@ -83,48 +91,50 @@ class Clock:
 
 
 @dataclass(slots=True, eq=False)
-class Life:
-    """What is known of one track but for its place. Frames are the tracker's own count of updates."""
+class Tracklet:
+    """What is known of one track except its box. Frames are the tracker's own count of updates."""
 
     class_id: int
     score: float
     """Of the latest match."""
+    detection: int
+    """Index of the latest match among its frame's detections."""
     born_frame: int
     seen_frame: int
     """Of the latest match."""
     seen_s: float
     """Clock at the latest match."""
-    told_frame: int = -1
-    """When it was told last."""
+    reported_frame: int = -1
+    """When it was reported last."""
     track_id: int = 0
     """0 while it is tentative."""
     hits: int = 1
     """Matches so far, the first detection included."""
-    nats: float = 0.0
-    """Log odds that it is an object, for trackers that count them."""
+    log_odds: float = 0.0
+    """That it is an object, for trackers that count them."""
 
 
 class TrackTable:
-    """All living tracks of a tracker in order of birth: numbers in arrays, lives in a list, one row for each."""
+    """All living tracks of a tracker in order of birth: boxes in arrays, tracklets in a list, one row for each."""
 
     def __init__(self, noise: Noise) -> None:
         self.noise = noise
         self.clock = Clock()
         self.frame = -1
         """Number of the latest frame."""
-        self.lives: list[Life] = []
+        self.tracklets: list[Tracklet] = []
         self.class_ids: I64 = np.zeros(0, np.int64)
         """(N,)"""
         self.states = BoxStates.born(np.zeros((4, 0)), noise)
         self._last_id = 0
         self._check_s, self._check_frame = 0.0, 0
-        """Before this time and frame nobody can have been unseen for too long."""
+        """No track can have been unseen for too long before this time and frame."""
 
     def __len__(self) -> int:
-        return len(self.lives)
+        return len(self.tracklets)
 
-    def begin(self, timestamp_ns: int, lost_s: float) -> float:
-        """A new frame: the step in seconds. Tracks unseen for longer than `lost_s`, or for too many frames, end."""
+    def advance(self, timestamp_ns: int, lost_s: float, *, projective: bool = False) -> None:
+        """Begin a frame: end tracks unseen for longer than `lost_s` or for too many frames, predict the others."""
         step_s = self.clock.tick(timestamp_ns)
         self.frame += 1
         now_s, frame = self.clock.now_s, self.frame
@@ -132,76 +142,121 @@ class TrackTable:
             patience_s = lost_s + CLOCK_TOLERANCE_S
             self.keep(
                 [
-                    now_s - life.seen_s <= patience_s and frame - life.seen_frame <= MAX_UNSEEN_FRAMES
-                    for life in self.lives
+                    now_s - tracklet.seen_s <= patience_s and frame - tracklet.seen_frame <= MAX_UNSEEN_FRAMES
+                    for tracklet in self.tracklets
                 ]
             )
-            self._check_s = min((life.seen_s for life in self.lives), default=now_s) + patience_s
-            self._check_frame = min((life.seen_frame for life in self.lives), default=frame) + MAX_UNSEEN_FRAMES
-        return step_s
+            self._check_s = min((tracklet.seen_s for tracklet in self.tracklets), default=now_s) + patience_s
+            oldest_frame = min((tracklet.seen_frame for tracklet in self.tracklets), default=frame)
+            self._check_frame = oldest_frame + MAX_UNSEEN_FRAMES
+        predict(self.states, step_s, self.noise, projective=projective)
 
-    def see(self, match: dict[int, int], boxes_cxcywh: F64, variance: F64, scores: Sequence[float]) -> None:
+    def overlaps(self, boxes_xyxy: F64, class_ids: I64) -> Floats:
+        """IoU of predicted boxes and detections (4, M), (N, M); 0 between classes."""
+        expected = XYXY_FROM_CXCYWH @ self.states.position
+        overlap = iou(expected.T, boxes_xyxy.T)
+        overlap[self.class_ids[:, None] != class_ids] = 0.0
+        return overlap
+
+    def match(self, detection_of: dict[int, int], boxes_xyxy: F64, scores: F64) -> None:
+        """Correct tracks by their detections, boxes (4, M), with the noise of a usual detector."""
+        boxes_cxcywh = CXCYWH_FROM_XYXY @ boxes_xyxy
+        variance = np.square(self.noise.measurement * box_size(boxes_cxcywh))
+        self.correct(detection_of, boxes_cxcywh, variance, scores.tolist())
+
+    def correct(
+        self, detection_of: dict[int, int], boxes_cxcywh: F64, variance: F64, scores: Sequence[float]
+    ) -> None:
         """Correct tracks by their detections and note that they were seen.
 
         Args:
-            match: detection of each track that was seen.
+            detection_of: detection of each track that was seen.
             boxes_cxcywh: (4, M) of all detections.
             variance: (4, M) of all detections.
             scores: (M,)
         """
-        if not match:
+        if not detection_of:
             return
-        column_of = match.get
-        columns = np.array([column_of(row, -1) for row in range(len(self.lives))])
-        # -1: who has no detection gets the last one's box, and as its variance the infinite one put at the end
+        column_of = detection_of.get
+        columns = np.array([column_of(row, -1) for row in range(len(self.tracklets))])
+        # -1: a track without a detection gets the last one's box and the infinite variance put at the end
         spread = np.concatenate([variance, _UNSEEN], axis=1).take(columns, 1)
         correct(self.states, boxes_cxcywh.take(columns, 1), spread)
-        lives, frame, now_s = self.lives, self.frame, self.clock.now_s
-        for row, column in match.items():
-            life = lives[row]
-            life.score, life.seen_frame, life.seen_s = scores[column], frame, now_s
-            life.hits += 1
+        tracklets, frame, now_s = self.tracklets, self.frame, self.clock.now_s
+        for row, column in detection_of.items():
+            tracklet = tracklets[row]
+            tracklet.score, tracklet.detection = scores[column], column
+            tracklet.seen_frame, tracklet.seen_s = frame, now_s
+            tracklet.hits += 1
 
-    def start(self, boxes_xyxy: F64, scores: Sequence[float], class_ids: I64) -> list[Life]:
-        """One tentative track for each detection, as far as there is room; they come last in the table."""
-        count = min(len(scores), MAX_TRACKS - len(self))
-        if count <= 0:
+    def start(
+        self, columns: Sequence[int], boxes_xyxy: F64, scores: Sequence[float], class_ids: I64
+    ) -> list[Tracklet]:
+        """One tentative track for each chosen detection, as far as there is room; they come last in the table.
+
+        Args:
+            columns: the detections that start tracks.
+            boxes_xyxy: (4, M) of all detections.
+            scores: (M,)
+            class_ids: (M,)
+        """
+        columns = columns[: max(0, MAX_TRACKS - len(self))]
+        if not len(columns):
             return []
-        self.states.append(BoxStates.born(CXCYWH_FROM_XYXY @ boxes_xyxy[:, :count], self.noise))
-        self.class_ids = np.concatenate([self.class_ids, class_ids[:count]])
+        self.states.append(BoxStates.born(CXCYWH_FROM_XYXY @ boxes_xyxy.take(columns, 1), self.noise))
+        own_classes = class_ids.take(columns)
+        self.class_ids = np.concatenate([self.class_ids, own_classes])
         born = [
-            Life(class_id, score, self.frame, self.frame, self.clock.now_s)
-            for class_id, score in zip(class_ids[:count].tolist(), scores[:count], strict=True)
+            Tracklet(class_id, scores[column], column, self.frame, self.frame, self.clock.now_s)
+            for class_id, column in zip(own_classes.tolist(), columns, strict=True)
         ]
-        self.lives += born
+        self.tracklets += born
         return born
 
-    def confirm(self, life: Life) -> None:
+    def start_unmatched(
+        self, detection_of: dict[int, int], boxes_xyxy: F64, scores: F64, class_ids: I64, least_score: float = 0.0
+    ) -> None:
+        """A tentative track for each detection of at least `least_score` that no track took."""
+        free = scores >= least_score
+        free[list(detection_of.values())] = False
+        self.start(free.nonzero()[0].tolist(), boxes_xyxy, scores.tolist(), class_ids)
+
+    def confirm(self, tracklet: Tracklet) -> None:
         """Give a tentative track the next id."""
         self._last_id += 1
-        life.track_id = self._last_id
+        tracklet.track_id = self._last_id
+
+    def confirm_or_end(self, hits: int) -> None:
+        """Confirm tentative tracks that have so many matches, and end those without a match in this frame."""
+        for tracklet in self.tracklets:
+            if not tracklet.track_id and tracklet.hits >= hits:
+                self.confirm(tracklet)
+        self.keep([tracklet.track_id > 0 or tracklet.seen_frame == self.frame for tracklet in self.tracklets])
+
+    def seen_rows(self) -> list[int]:
+        """Rows of the confirmed tracks that were matched in this frame."""
+        return [i for i, t in enumerate(self.tracklets) if t.track_id and t.seen_frame == self.frame]
 
     def keep(self, wanted: list[bool]) -> None:
         """End the tracks whose entry of N is False."""
         if not all(wanted):
-            self.lives = [life for life, is_wanted in zip(self.lives, wanted, strict=True) if is_wanted]
+            self.tracklets = [t for t, is_wanted in zip(self.tracklets, wanted, strict=True) if is_wanted]
             kept = np.array(wanted)
             self.states.keep(kept)
             self.class_ids = self.class_ids[kept]
 
-    def tell(self, rows: Iterable[int], boxes_cxcywh: F64) -> tuple[Track, ...]:
-        """Some tracks as the values that leave the tracker, with the boxes (4, K) to show."""
-        shown = boxes_cxcywh.T.dot(_XYXY_FROM_CXCYWH_ROWS).astype(np.float32)
-        lives, frame = self.lives, self.frame
-        tracks = []
-        for row, box in zip(rows, shown, strict=True):
-            life = lives[row]
-            life.told_frame = frame
-            # a frozen dataclass takes 12 slow steps to make; fields that keep their default need none
-            track = _NEW_TRACK(Track)
-            fields = track.__dict__
-            fields["track_id"], fields["class_id"], fields["box_xyxy"] = life.track_id, life.class_id, box
-            fields["score"], fields["state"] = life.score, "confirmed" if life.seen_frame == frame else "lost"
-            fields["age_frames"], fields["frames_since_seen"] = frame - life.born_frame + 1, frame - life.seen_frame
-            tracks.append(track)
-        return tuple(tracks)
+    def report(self, rows: Sequence[int], boxes_cxcywh: F64) -> Tracks:
+        """The values that leave the tracker: confirmed tracks by row, with the boxes (4, K) to show."""
+        tracklets, frame = self.tracklets, self.frame
+        numbers: list[int] = []
+        scores: list[float] = []
+        for row in rows:
+            tracklet = tracklets[row]
+            tracklet.reported_frame = frame
+            unseen = frame - tracklet.seen_frame
+            state = LOST if unseen else CONFIRMED
+            numbers += (tracklet.track_id, tracklet.class_id, state, frame - tracklet.born_frame + 1, unseen)
+            scores.append(tracklet.score)
+        track_ids, class_ids, states, ages, frames_since_seen = np.array(numbers, np.int64).reshape(-1, 5).T
+        boxes_xyxy = boxes_cxcywh.T.dot(_XYXY_FROM_CXCYWH_ROWS).astype(np.float32)
+        return Tracks(track_ids, class_ids, boxes_xyxy, np.array(scores, np.float64), states, ages, frames_since_seen)

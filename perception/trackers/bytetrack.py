@@ -1,7 +1,7 @@
 """ByteTrack: boxes of high score find their tracks first, boxes of low score keep the rest alive.
 
 Source: Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV 2022, with motion
-on real time, matching within a class, and the detector's own box as the one that is shown.
+on real time and matching within a class. The reported boxes are the detector's own.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perception.boxes import Floats, iou
+from perception.boxes import Floats
 from perception.trackers.assignment import assign
 from perception.trackers.base import TrackTable, clean
-from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, predict
-from perception.types import Detections, Track
+from perception.trackers.kalman import CXCYWH_FROM_XYXY, Noise
+from perception.types import F64, Detections, Tracks
 
 
 @dataclass(frozen=True)
 class ByteTrackConfig:
-    """Thresholds of the two stages and of a track's life."""
+    """Thresholds of the stages and of track states."""
 
     high_score: float = 0.6
     """Detections from here on match first, and alone can start a track."""
@@ -34,7 +34,7 @@ class ByteTrackConfig:
     birth_iou: float = 0.3
     """Least overlap of a tentative track with a detection of high score."""
     confirm_hits: int = 2
-    """Matches that make a track known to the outside."""
+    """Matches that confirm a track."""
     lost_s: float = 1.0
     """A confirmed track unseen for longer ends, seconds."""
     noise: Noise = field(default_factory=Noise)
@@ -42,7 +42,7 @@ class ByteTrackConfig:
 
 
 class ByteTrackTracker:
-    """Two-stage association by score. `perception.trackers.base` says what becomes of bad input."""
+    """Two-stage association by score. `perception.trackers.base` says what happens with bad input."""
 
     def __init__(self, config: ByteTrackConfig = ByteTrackConfig()) -> None:
         self.config = config
@@ -52,39 +52,42 @@ class ByteTrackTracker:
         """Forget everything; ids start at 1 again."""
         self._table = TrackTable(self.config.noise)
 
-    def update(
-        self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None
-    ) -> tuple[Track, ...]:
+    def update(self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None) -> Tracks:
         """Take one frame's detections; returns the confirmed tracks seen in it, in order of birth."""
         config, table = self.config, self._table
+        # 1. Predict where every track is now.
         boxes, scores, class_ids = clean(detections, config.low_score)
-        predict(table.states, table.begin(timestamp_ns, config.lost_s), config.noise)
+        table.advance(timestamp_ns, config.lost_s)
+        # 2. Pair tracks with detections in three stages of score.
+        detection_of = self._pair(table.overlaps(boxes, class_ids), scores)
+        # 3. Correct the tracks that were seen.
+        table.match(detection_of, boxes, scores)
+        # 4. Confirm tracks with enough matches; end tentative ones that missed.
+        table.confirm_or_end(config.confirm_hits)
+        # 5. Start a tentative track from every detection left that scores high enough.
+        birth_score = max(config.birth_score, config.high_score)
+        table.start_unmatched(detection_of, boxes, scores, class_ids, birth_score)
+        # 6. Report the detector's own boxes.
+        rows = table.seen_rows()
+        measured = CXCYWH_FROM_XYXY @ boxes
+        return table.report(rows, measured[:, [table.tracklets[row].detection for row in rows]])
 
-        expected = XYXY_FROM_CXCYWH @ table.states.position
-        overlap = iou(expected.T, boxes.T)  # (N, M)
-        overlap[table.class_ids[:, None] != class_ids] = 0.0
+    def _pair(self, overlap: Floats, scores: F64) -> dict[int, int]:
+        """The detection of each track that gets one.
+
+        Args:
+            overlap: (N, M) of tracks and detections.
+            scores: (M,)
+        """
+        config, tracklets = self.config, self._table.tracklets
         high = scores >= config.high_score
         weighted = overlap * scores  # a good box of certain score is worth more than one of doubtful score
-        known = [i for i, life in enumerate(table.lives) if life.track_id]
-        young = [i for i, life in enumerate(table.lives) if not life.track_id]
-        match = _match({}, known, high, weighted - config.high_iou)
-        followed = [i for i in known if table.lives[i].seen_frame == table.frame - 1]
-        match |= _match(match, followed, ~high, overlap - config.low_iou)
-        match |= _match(match, young, high, weighted - config.birth_iou)
-        measured = CXCYWH_FROM_XYXY @ boxes
-        variance = np.square(config.noise.measurement * box_size(measured))
-        table.see(match, measured, variance, scores.tolist())
-
-        for life in table.lives:
-            if not life.track_id and life.hits >= config.confirm_hits:
-                table.confirm(life)
-        told = [match[i] for i, life in enumerate(table.lives) if life.track_id and i in match]
-        table.keep([life.track_id > 0 or life.seen_frame == table.frame for life in table.lives])
-        rows = [i for i, life in enumerate(table.lives) if life.track_id and life.seen_frame == table.frame]
-        free = scores >= max(config.birth_score, config.high_score)
-        free[list(match.values())] = False
-        table.start(boxes[:, free], scores[free].tolist(), class_ids[free])
-        return table.tell(rows, measured[:, told])
+        confirmed = [i for i, t in enumerate(tracklets) if t.track_id]
+        tentative = [i for i, t in enumerate(tracklets) if not t.track_id]
+        recent = [i for i in confirmed if tracklets[i].seen_frame == self._table.frame - 1]
+        match = _match({}, confirmed, high, weighted - config.high_iou)
+        match |= _match(match, recent, ~high, overlap - config.low_iou)
+        return match | _match(match, tentative, high, weighted - config.birth_iou)
 
 
 def _match(match: dict[int, int], seeking: list[int], offered: np.ndarray, gain: Floats) -> dict[int, int]:

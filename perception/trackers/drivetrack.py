@@ -1,7 +1,7 @@
 """DriveTrack: the tracker for a camera that drives. One likelihood decides who is who.
 
 For every track and detection near it we ask how much more likely it is that the detection shows the track than that
-it shows something else, in nats (Bar-Shalom's and Blackman's track score). It adds up:
+it shows something else, as log-odds (Bar-Shalom's and Blackman's track score). It adds up:
 
 - the density of the detected box around the predicted one. The filter tells how certain the prediction is, so a
   track unseen for long looks further around, and says less about what it finds. Now and then a box slips: an
@@ -9,21 +9,21 @@ it shows something else, in nats (Bar-Shalom's and Blackman's track score). It a
 - the detection's score: a doubtful one must fit better;
 - the time the track was unseen: it may have left.
 
-The pairing with the largest sum is made, first among known tracks, then among young ones with what is left.
+The pairing with the largest sum is made, first among confirmed tracks, then among tentative ones with what is left.
 
 Around that:
 
 - Motion is constant velocity in the world, not in the picture (`kalman.predict`): boxes grow the faster, the nearer.
-- A track is told when its scores together speak for it. A score is turned into log odds by the score at which the
-  detector is right half of the time, one number a class; so a sure detection is told at once, a doubtful one after
-  a few, and one that stays below even odds never. One missed frame does not end a young track.
+- A track is confirmed when the summed log-odds of its scores reach a level. The score at which a class's detections
+  are right half of the time has log-odds 0 (`confirm_thresholds`). So a sure detection confirms its track at once, a
+  doubtful one after a few frames, one below the threshold never. A tentative track survives one missed frame.
 - Detectors differ in what they call a high score. What the steady objects of a class score is learned on the way:
-  a score counts in proportion to it, and if it is low, so is the score of even odds.
+  a score counts in proportion to it, and if it is low, so is the threshold.
 - What is more likely wrong than right starts no track, nor does a box that overlaps a track seen in this frame.
-- A thing is of one class. Where two tracks of different classes are seen in one place (a pedestrian whom the detector
-  calls a cyclist, too), the one is told for which all its scores together speak more.
+- An object has one class. Where two tracks of different classes are seen in one place (a pedestrian whom the detector
+  calls a cyclist, too), the one with the larger summed log-odds is reported.
 - What starts while the whole picture moves (the camera turns) starts with that motion.
-- A known object that vanishes where a nearer one covers it is taken to be hidden. It is told for a while longer,
+- A confirmed track that vanishes where a nearer one covers it counts as hidden. It is reported for a while longer,
   as "lost", where it must be.
 
 Metres are not this file's business: `perception.ranging.ranger` adds them. The picture is not looked at.
@@ -37,9 +37,9 @@ from math import log, pi
 import numpy as np
 
 from perception.trackers.assignment import assign_pairs
-from perception.trackers.base import CLOCK_TOLERANCE_S, Life, TrackTable, clean
-from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, constants, predict
-from perception.types import F64, I64, Detections, Track
+from perception.trackers.base import CLOCK_TOLERANCE_S, Tracklet, TrackTable, clean
+from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, constants
+from perception.types import F64, I64, Detections, Tracks
 
 SURE_SCORE = 0.999
 """No detection counts as surer than this, none as less sure than its complement."""
@@ -47,19 +47,19 @@ SURE_SCORE = 0.999
 
 @dataclass(frozen=True)
 class DriveConfig:
-    """What is believed of detectors and of traffic. One set for all classes, but for the detector's even scores."""
+    """What is believed of detectors and of traffic. One set for all classes, except the detector's thresholds."""
 
-    even_scores: tuple[float, ...] = (0.3, 0.6, 0.5)
+    confirm_thresholds: tuple[float, ...] = (0.3, 0.6, 0.5)
     """A class's score at which a detection is as likely right as wrong; the last one serves all further classes."""
     learn_scores: bool = True
     """Learn what steady objects score; False: 1."""
     low_score: float = 0.1
     """Detections below are not used."""
-    confirm_nats: float = 2.0
-    """Log odds from which a track is told."""
-    score_nats: float = 8.0
+    confirm_log_odds: float = 2.0
+    """Summed log-odds of its scores that confirm a track."""
+    score_log_odds: float = 8.0
     """What a detection of typical score adds to a pairing, and one of score 0 does not."""
-    unseen_nats_per_s: float = 2.0
+    unseen_log_odds_per_s: float = 2.0
     """What a pairing loses with each second the track was unseen."""
     slip_share: float = 0.2
     """Share of detections whose box has slipped: cut by an occluder, or shared by two objects."""
@@ -69,17 +69,17 @@ class DriveConfig:
     """A detection that scores s times what is typical errs 1 + doubt·(1 − s) times as much."""
     duplicate_iou: float = 0.5
     """A detection that overlaps a track of its class seen in this frame by more starts no track; of two tracks of
-    different classes that overlap by more one is told."""
+    different classes that overlap by more one is reported."""
     tentative_s: float = 0.15
-    """A young track unseen for longer ends, seconds; it survives one missed frame at 10 Hz."""
+    """A tentative track unseen for longer ends, seconds; it survives one missed frame at 10 Hz."""
     lost_s: float = 2.0
-    """A known track unseen for longer ends, seconds."""
+    """A confirmed track unseen for longer ends, seconds."""
     hidden_s: float = 0.5
-    """A hidden object is told for so long, seconds; 0: only what was detected in this frame is told."""
+    """A hidden object is reported for so long, seconds; 0 reports only what was detected in this frame."""
     hidden_cover: float = 0.3
     """Share of an object's box that nearer boxes must cover for it to be hidden."""
     smoothing: float = 0.5
-    """Of the box that is told: 0 the detector's own, 1 the filter's."""
+    """Of the reported box: 0 the detector's own, 1 the filter's."""
     projective: bool = True
     """Constant velocity in the world; False: in the picture."""
     shared_motion: bool = True
@@ -88,8 +88,10 @@ class DriveConfig:
     """Of the Kalman filter."""
 
     def __post_init__(self) -> None:
-        if not self.even_scores or not all(0 < score < 1 for score in self.even_scores):
-            raise ValueError(f"even_scores: found {self.even_scores}, expected one or more numbers between 0 and 1")
+        if not self.confirm_thresholds or not all(0 < score < 1 for score in self.confirm_thresholds):
+            raise ValueError(
+                f"confirm_thresholds: found {self.confirm_thresholds}, expected one or more numbers between 0 and 1"
+            )
         if not 0 < self.slip_share < 1:
             raise ValueError(f"slip_share: found {self.slip_share}, expected a number between 0 and 1")
 
@@ -100,10 +102,10 @@ FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
 """What steady objects are taken to score before any were seen, and the least that is believed."""
 TYPICAL_QUANTILE, TYPICAL_STEP, STEADY_HITS = 0.75, 0.02, 5
 """The typical score is this quantile over tracks with so many matches; each moves it by about one step."""
-STRANGE_SCORES = 50
-"""Before so many scores of steady objects of a class were seen, detections below even odds start tracks as well."""
-EVEN_SHARE = 0.75
-"""The score of even odds is at most this share of the typical one."""
+UNKNOWN_SCORES = 50
+"""Until so many scores of steady objects of a class were seen, detections below the threshold start tracks too."""
+THRESHOLD_SHARE = 0.75
+"""The threshold is at most this share of the typical one."""
 SHARED_MOTION_TRACKS = 3
 """So many tracks must agree on a common motion, each seen so many times."""
 HIDDEN_AFTER_HITS = 3
@@ -129,47 +131,63 @@ class DriveTracker:
         self._double = config.duplicate_iou / (1 + config.duplicate_iou)
         self._slip, self._far_slip = constants(config.slip**2, (2 * config.slip) ** 2)
         shares = np.log([1 - config.slip_share, config.slip_share]) - 2 * log(2 * pi)
-        self._exact_share, self._slipped_share, self._score_nats = constants(*shares, config.score_nats)
+        self._exact_share, self._slipped_share, self._score_log_odds = constants(*shares, config.score_log_odds)
         self._smooth, self._raw = constants(config.smoothing, 1 - config.smoothing)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
         first = FIRST_TYPICAL_SCORE if self.config.learn_scores else 1.0
-        kinds = len(self.config.even_scores)
-        self._typical, self._even, self._even_nats = np.zeros(kinds), [0.0] * kinds, [0.0] * kinds
-        self._strange = [STRANGE_SCORES if self.config.learn_scores else 0] * kinds
+        kinds = len(self.config.confirm_thresholds)
+        self._typical, self._thresholds, self._threshold_log_odds = np.zeros(kinds), [0.0] * kinds, [0.0] * kinds
+        self._unknown = [UNKNOWN_SCORES if self.config.learn_scores else 0] * kinds
         for kind in range(kinds):
             self._believe(kind, first)
         self._table = TrackTable(self.config.noise)
 
-    def update(
-        self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None
-    ) -> tuple[Track, ...]:
+    def update(self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None) -> Tracks:
         """Take one frame's detections.
 
         Returns:
-            In order of birth, the confirmed tracks seen in this frame, and as "lost" those believed hidden.
+            In order of birth: confirmed tracks seen in this frame, and those believed hidden, as "lost".
         """
         config, table = self.config, self._table
+        # 1. Predict where every track is now.
         boxes, scores, class_ids = clean(detections, config.low_score)
-        dt_s = table.begin(timestamp_ns, config.lost_s)
-        predict(table.states, dt_s, config.noise, projective=config.projective)
-        measured = CXCYWH_FROM_XYXY.dot(boxes)
-        told_scores, match = scores.tolist(), {}
-        if len(table) and len(scores):
-            surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), _ONE)
-            variance = np.square((self._doubtful - self._doubt * surety) * box_size(measured))
-            match = self._pair(measured, variance, surety, class_ids)
-            table.see(match, measured, variance, told_scores)
-            self._weigh([table.lives[row] for row in match], config.learn_scores)
-        if len(match) < len(told_scores):
-            self._start(match, boxes, told_scores, class_ids)
-        return self._tell(match, measured, boxes)
+        table.advance(timestamp_ns, config.lost_s, projective=config.projective)
+        # 2. Pair tracks with detections by likelihood, and correct those that were seen.
+        measured, score_list = CXCYWH_FROM_XYXY.dot(boxes), scores.tolist()
+        match = self._match(measured, scores, class_ids) if len(table) and score_list else {}
+        # 3. Start tentative tracks from detections that no track took.
+        if len(match) < len(score_list):
+            self._start(match, boxes, score_list, class_ids)
+        # 4. Choose the tracks to report: one class for one place. Confirm those that are new.
+        rows, missing, is_one_over = self._reportable()
+        rows = self._of_one_class(rows, boxes)
+        for row in rows:
+            if not table.tracklets[row].track_id:
+                table.confirm(table.tracklets[row])
+        # 5. Add confirmed tracks that a nearer object hides, and report.
+        hidden = self._hidden(missing, match, boxes) if missing and match and config.hidden_s > 0 else []
+        tracks = table.report(*self._shown(rows, hidden, measured))
+        # 6. End tentative tracks that were not seen for too long.
+        if is_one_over:
+            table.keep([t.track_id > 0 or t.seen_s >= self._earliest_s(config.tentative_s) for t in table.tracklets])
+        return tracks
+
+    def _match(self, measured: F64, scores: F64, class_ids: I64) -> dict[int, int]:
+        """Pair, correct, and count what the scores say; the detection of each track that has one."""
+        table = self._table
+        surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), _ONE)
+        variance = np.square((self._doubtful - self._doubt * surety) * box_size(measured))
+        match = self._pair(measured, variance, surety, class_ids)
+        table.correct(match, measured, variance, scores.tolist())
+        self._weigh([table.tracklets[row] for row in match], self.config.learn_scores)
+        return match
 
     def _pair(self, measured: F64, variance: F64, surety: F64, class_ids: I64) -> dict[int, int]:
-        """The detection of each track that has one: the pairing that gains most, known tracks first."""
-        table, lives = self._table, self._table.lives
+        """The detection of each track that has one: the pairing that gains most, confirmed tracks first."""
+        table, tracklets = self._table, self._table.tracklets
         position, spread = table.states.position, table.states.var_pp
         # almost all pairs are far apart: look across first, in full only at the rest
         reach = variance[0] + self._far_slip * np.square(measured[2])
@@ -177,7 +195,7 @@ class DriveTracker:
         near = across < _FAR * (spread[0][:, None] + reach)
         near &= table.class_ids[:, None] == class_ids
         rows, columns = near.nonzero()
-        # all that follows is told in the size of the pair's boxes; its square, (4, K)
+        # all that follows is in units of the size of the pair's boxes; its square, (4, K)
         expected, found = position.take(rows, 1), measured.take(columns, 1)
         unit = box_size(expected * found)
         error = np.square(found - expected) / unit
@@ -188,25 +206,25 @@ class DriveTracker:
         # of four independent coordinates; they are summed by a product, the quickest way
         density = _MINUS_HALF_OF_FOUR.dot((error / either + np.log(either)).reshape(8, -1))  # (2, K)
         gain = np.logaddexp(density[0] + self._exact_share, density[1] + self._slipped_share)
-        gain += (self._score_nats * surety).take(columns)
-        now_s, last, cost = table.clock.now_s, table.frame - 1, self.config.unseen_nats_per_s
-        unseen = [0.0 if life.seen_frame == last else cost * (now_s - life.seen_s) for life in lives]
+        gain += (self._score_log_odds * surety).take(columns)
+        now_s, last, cost = table.clock.now_s, table.frame - 1, self.config.unseen_log_odds_per_s
+        unseen = [0.0 if tracklet.seen_frame == last else cost * (now_s - tracklet.seen_s) for tracklet in tracklets]
         if any(unseen):
             gain -= np.array(unseen).take(rows)
         good = (gain > _ZERO).nonzero()[0]
         pairs = zip(rows.take(good).tolist(), columns.take(good).tolist(), gain.take(good).tolist(), strict=True)
-        return assign_pairs(pairs, is_later=lambda row: not lives[row].track_id)
+        return assign_pairs(pairs, is_later=lambda row: not tracklets[row].track_id)
 
     def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
         """New tracks from detections that nobody claimed; they join the match."""
         config, table = self.config, self._table
         free = set(range(len(scores))).difference(match.values())
         kinds = class_ids.tolist()
-        last = len(self._even) - 1
+        last = len(self._thresholds) - 1
         believed = []
         for column in sorted(free):
             kind = min(max(kinds[column], 0), last)
-            if scores[column] > self._even[kind] or self._strange[kind]:
+            if scores[column] > self._thresholds[kind] or self._unknown[kind]:
                 believed.append(column)
         if not believed:
             return
@@ -223,61 +241,61 @@ class DriveTracker:
         if not new:
             return
         count = len(table)
-        born = table.start(boxes.take(new, axis=1), [scores[column] for column in new], class_ids.take(new))
+        born = table.start(new, boxes, scores, class_ids)
         self._weigh(born, learn=False)
         match |= zip(range(count, count + len(born)), new, strict=False)
         if config.shared_motion:
-            steady = [row for row in match if row < count and table.lives[row].hits >= SHARED_MOTION_TRACKS]
+            steady = [row for row in match if row < count and table.tracklets[row].hits >= SHARED_MOTION_TRACKS]
             if len(steady) >= SHARED_MOTION_TRACKS:
                 velocity = table.states.velocity[0]
                 velocity[count:] = sorted(velocity[steady].tolist())[len(steady) // 2]
 
-    def _tell(self, match: dict[int, int], measured: F64, boxes: F64) -> tuple[Track, ...]:
-        """The tracks to tell and their boxes. Young tracks with evidence become known, those missed for long end."""
-        config, table = self.config, self._table
-        frame, now_s = table.frame, table.clock.now_s
-        earliest_s = now_s - config.tentative_s - CLOCK_TOLERANCE_S
-        earliest_hidden_s = now_s - config.hidden_s - CLOCK_TOLERANCE_S
-        told, missing, dead = [], [], False
-        for row, life in enumerate(table.lives):
-            if life.seen_frame == frame:
-                if life.track_id or life.nats >= config.confirm_nats:
-                    told.append(row)
-            elif not life.track_id:
-                dead = dead or life.seen_s < earliest_s
-            elif life.told_frame == frame - 1 and life.seen_s >= earliest_hidden_s and life.hits >= HIDDEN_AFTER_HITS:
-                missing.append(row)
-        if len({table.lives[row].class_id for row in told}) > 1:
-            told = self._of_one_class(told, match, boxes)
-        for row in told:
-            if not table.lives[row].track_id:
-                table.confirm(table.lives[row])
-        position = table.states.position
-        rows, columns = np.array([told, [match[row] for row in told]], np.int64)
-        shown = self._smooth * position.take(rows, 1) + self._raw * measured.take(columns, 1)
-        hidden = self._hidden(missing, match, boxes) if missing and match and config.hidden_s > 0 else []
-        if hidden:
-            shown = np.concatenate([shown, position.take(hidden, 1)], axis=1)
-            told += hidden
-            order = sorted(range(len(told)), key=told.__getitem__)
-            told, shown = sorted(told), shown.take(order, 1)
-        tracks = table.tell(told, shown)
-        if dead:
-            table.keep([life.track_id > 0 or life.seen_s >= earliest_s for life in table.lives])
-        return tracks
+    def _earliest_s(self, patience_s: float) -> float:
+        """The clock at which a track seen `patience_s` ago was seen."""
+        return self._table.clock.now_s - patience_s - CLOCK_TOLERANCE_S
 
-    def _of_one_class(self, rows: list[int], match: dict[int, int], boxes: F64) -> list[int]:
-        """Those of the tracks in `rows` that are not seen where one of another class is for which more speaks."""
-        lives, corners = self._table.lives, boxes.T.tolist()
+    def _reportable(self) -> tuple[list[int], list[int], bool]:
+        """Rows seen in this frame that are confirmed or have the evidence; rows that may be hidden; any to end."""
+        config, frame = self.config, self._table.frame
+        earliest_s, earliest_hidden_s = self._earliest_s(config.tentative_s), self._earliest_s(config.hidden_s)
+        rows, missing, is_one_over = [], [], False
+        for row, t in enumerate(self._table.tracklets):
+            if t.seen_frame == frame:
+                if t.track_id or t.log_odds >= config.confirm_log_odds:
+                    rows.append(row)
+            elif not t.track_id:
+                is_one_over = is_one_over or t.seen_s < earliest_s
+            elif t.reported_frame == frame - 1 and t.seen_s >= earliest_hidden_s and t.hits >= HIDDEN_AFTER_HITS:
+                missing.append(row)
+        return rows, missing, is_one_over
+
+    def _of_one_class(self, rows: list[int], boxes: F64) -> list[int]:
+        """Those of the rows that are not seen where a row of another class with higher log-odds is."""
+        tracklets = self._table.tracklets
+        if len({tracklets[row].class_id for row in rows}) < 2:
+            return rows
+        corners = boxes.T.tolist()
         kept: list[tuple[int, Corners, int]] = []
-        for row in sorted(rows, key=lambda row: -lives[row].nats):
-            kind, box = lives[row].class_id, corners[match[row]]
-            for other_kind, other, _ in kept:
-                if kind != other_kind and _shared(box, other) > self._double * (_area(box) + _area(other)):
+        for row in sorted(rows, key=lambda row: -tracklets[row].log_odds):
+            class_id, box = tracklets[row].class_id, corners[tracklets[row].detection]
+            for other_id, other, _ in kept:
+                if class_id != other_id and _shared(box, other) > self._double * (_area(box) + _area(other)):
                     break
             else:
-                kept.append((kind, box, row))
+                kept.append((class_id, box, row))
         return sorted(row for _, _, row in kept)
+
+    def _shown(self, rows: list[int], hidden: list[int], measured: F64) -> tuple[list[int], F64]:
+        """All rows to report in order of birth, and their boxes (4, K): smoothed where seen, else predicted."""
+        position, tracklets = self._table.states.position, self._table.tracklets
+        seen, columns = np.array([rows, [tracklets[row].detection for row in rows]], np.int64)
+        shown = self._smooth * position.take(seen, 1) + self._raw * measured.take(columns, 1)
+        if not hidden:
+            return rows, shown
+        shown = np.concatenate([shown, position.take(hidden, 1)], axis=1)
+        rows = rows + hidden
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        return sorted(rows), shown.take(order, 1)
 
     def _hidden(self, rows: list[int], match: dict[int, int], boxes: F64) -> list[int]:
         """Those of the tracks in `rows` that a nearer box covers, one that was matched in this frame."""
@@ -296,27 +314,27 @@ class DriveTracker:
     # ------------------------------------------------------------ what a score is worth
 
     def _believe(self, kind: int, typical: float) -> None:
-        """Take a score to be typical for a class; so the score that is as likely right as wrong is known too."""
+        """Take a score as typical of a class, and derive the class's threshold from it."""
         self._typical[kind] = typical
-        self._even[kind] = even = min(self.config.even_scores[kind], EVEN_SHARE * typical)
-        self._even_nats[kind] = log(even / (1 - even))
+        self._thresholds[kind] = threshold = min(self.config.confirm_thresholds[kind], THRESHOLD_SHARE * typical)
+        self._threshold_log_odds[kind] = log(threshold / (1 - threshold))
 
-    def _weigh(self, seen: list[Life], learn: bool) -> None:
-        """Add what their latest scores speak for these tracks; learn from steady ones what is typical of a class."""
-        even_nats, strange, typical = self._even_nats, self._strange, self._typical.tolist()
+    def _weigh(self, seen: list[Tracklet], learn: bool) -> None:
+        """Add the log-odds of their latest scores to these tracks; learn a class's typical score from steady ones."""
+        threshold_log_odds, unknown, typical = self._threshold_log_odds, self._unknown, self._typical.tolist()
         last, moves = len(typical) - 1, [0.0] * len(typical)
-        for life in seen:
-            kind, score, sure = life.class_id, life.score, life.score
+        for tracklet in seen:
+            kind, score, sure = tracklet.class_id, tracklet.score, tracklet.score
             # most are within these bounds, and to compare is quicker than to call
             if not 0 <= kind <= last:
                 kind = min(max(kind, 0), last)
             if not 1 - SURE_SCORE <= sure <= SURE_SCORE:
                 sure = min(max(sure, 1 - SURE_SCORE), SURE_SCORE)
-            life.nats += log(sure / (1 - sure)) - even_nats[kind]
-            if life.hits >= STEADY_HITS:
+            tracklet.log_odds += log(sure / (1 - sure)) - threshold_log_odds[kind]
+            if tracklet.hits >= STEADY_HITS:
                 moves[kind] += TYPICAL_QUANTILE - (score < typical[kind])
-                if strange[kind]:
-                    strange[kind] -= 1
+                if unknown[kind]:
+                    unknown[kind] -= 1
         if learn:
             for kind, move in enumerate(moves):
                 if move:

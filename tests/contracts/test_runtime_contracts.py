@@ -18,7 +18,7 @@ from perception.errors import MissingDependencyError
 from perception.model import ModelSpec
 from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sources import Source, SourceOptions
-from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 
@@ -86,11 +86,11 @@ def test_reading_twice_gives_the_same(layout: str, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- sinks
 
 RESULTS: dict[str, Callable[[int], Result]] = {
-    "nothing found": lambda i: Result(frame(i), Detections.empty(), (), None),
+    "nothing found": lambda i: Result(frame(i), Detections.empty(), Tracks.empty(), None),
     "road and tracks": lambda i: Result(
         frame(i),
         Detections(np.array([[10, 10, 30, 40]], np.float32), np.array([0.9], np.float32), np.array([0])),
-        (Track(1, 0, np.array([10, 10, 30, 40], np.float32), 0.9, age_frames=i + 1),),
+        Tracks.from_rows([Track(1, 0, np.array([10, 10, 30, 40], np.float32), 0.9, age_frames=i + 1)]),
         RoadMask(np.full((24, 80), 200, np.uint8), plan_letterbox((61, 99), (96, 320))),
         {"network": 1.0},
         5.0,

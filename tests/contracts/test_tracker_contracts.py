@@ -1,5 +1,7 @@
 """Every file in trackers/ that is a tracker is found here and held to its promise."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def drive(name: str, frames: list[Detections]) -> list[list[tuple[int, str]]]:
 
 def test_nothing_in_nothing_out(name: str) -> None:
     tracker = create_tracker(name)
-    assert [tracker.update(Detections.empty(), i * STEP_NS) for i in range(3)] == [(), (), ()]
+    assert [len(tracker.update(Detections.empty(), i * STEP_NS)) for i in range(3)] == [0, 0, 0]
 
 
 def test_a_car_that_drives_keeps_its_name(name: str) -> None:
@@ -48,7 +50,7 @@ def test_reset_starts_afresh(name: str) -> None:
     for i in range(5):
         tracker.update(cars(100), i * STEP_NS)
     tracker.reset()
-    assert tracker.update(Detections.empty(), 0) == ()
+    assert len(tracker.update(Detections.empty(), 0)) == 0
 
 
 def test_ids_are_never_used_again(name: str) -> None:
@@ -79,3 +81,12 @@ def test_ids_are_given_when_a_track_is_first_told_so_none_is_missing(name: str) 
         found = Detections(boxes.astype(np.float32), scores.astype(np.float32), np.zeros(5, np.int64))
         told += [t.track_id for t in tracker.update(found, i * STEP_NS) if t.track_id not in told]
     assert told == list(range(1, len(told) + 1))
+
+
+def test_the_config_is_a_frozen_dataclass_and_its_fields_are_the_options(name: str) -> None:
+    tracker = create_tracker(name)
+    assert tracker.config == type(tracker.config)()
+    assert tracker.config.__dataclass_params__.frozen
+    for field in fields(tracker.config):
+        value = getattr(tracker.config, field.name)
+        assert getattr(create_tracker(name, **{field.name: value}).config, field.name) == value

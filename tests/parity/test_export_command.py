@@ -61,7 +61,7 @@ def test_an_onnx_file_becomes_another_precision(
         ([str(fp32_file)], "an ONNX file already"),
         ([*call, "--precision", "fp16", "--size-hw", "64x64"], "made for 96x160, batch dynamic"),
         ([*call, "--precision", "fp16", "--batch", "2"], "made for 96x160"),
-        ([*call, "--precision", "fp16", "--even-scores", "0.3"], "keeps its even scores"),
+        ([*call, "--precision", "fp16", "--confirm-thresholds", "0.3"], "keeps its confirmation thresholds"),
     ):
         with pytest.raises(UserError, match=word):
             main([*wrong, "--no-verify"])
@@ -87,14 +87,14 @@ def test_a_fixed_batch_is_fixed(checkpoint: Path, tmp_path: Path) -> None:
     assert load_model(out, "cpu", 1).backend.inputs["images"] == (2, 64, 96, 3)
 
 
-def test_even_scores_reach_the_file(checkpoint: Path, tmp_path: Path) -> None:
+def test_confirm_thresholds_reach_the_file(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
-    options = ["--size-hw", "64x96", "--even-scores", "0.3", "0.2", "0.2", "--out", str(out), "--no-verify"]
+    options = ["--size-hw", "64x96", "--confirm-thresholds", "0.3", "0.2", "0.2", "--out", str(out), "--no-verify"]
     assert main([str(checkpoint), *options]) == 0
-    assert load_model(out, "cpu", 1).spec.even_scores == (0.3, 0.2, 0.2)
+    assert load_model(out, "cpu", 1).spec.confirm_thresholds == (0.3, 0.2, 0.2)
 
 
-def test_even_scores_that_the_run_measured_reach_the_file_too(
+def test_confirm_thresholds_that_the_run_measured_reach_the_file_too(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from training.checkpoint import load_checkpoint, save_checkpoint
@@ -104,9 +104,11 @@ def test_even_scores_that_the_run_measured_reach_the_file_too(
     measured, out = tmp_path / "best.pt", tmp_path / "m.onnx"
     save_checkpoint(measured, state)
     call = [str(measured), "--size-hw", "64x96", "--out", str(out), "--no-verify"]
-    assert main(call) == 0 and load_model(out, "cpu", 1).spec.even_scores == (0.35, 0.2, 0.2)
-    assert "even scores 0.35 0.2 0.2, measured by the run" in capsys.readouterr().out
-    assert main([*call, "--even-scores", "0.3"]) == 0 and load_model(out, "cpu", 1).spec.even_scores == (0.3,)
+    assert main(call) == 0 and load_model(out, "cpu", 1).spec.confirm_thresholds == (0.35, 0.2, 0.2)
+    assert "confirmation thresholds 0.35 0.2 0.2, measured by the run" in capsys.readouterr().out
+    assert main([*call, "--confirm-thresholds", "0.3"]) == 0 and load_model(
+        out, "cpu", 1
+    ).spec.confirm_thresholds == (0.3,)
     assert "measured" not in capsys.readouterr().out
 
 
@@ -118,7 +120,7 @@ def test_even_scores_that_the_run_measured_reach_the_file_too(
         (["--size-hw", "0x64"], "multiples of 32"),
         (["--size-hw", "32x32"], "places for an object"),
         (["--batch", "0"], "a number from 1"),
-        (["--even-scores", "0.3", "1.5"], "even scores"),
+        (["--confirm-thresholds", "0.3", "1.5"], "confirmation thresholds"),
     ],
 )
 def test_what_cannot_be_exported_is_said(checkpoint: Path, tmp_path: Path, options: list[str], word: str) -> None:

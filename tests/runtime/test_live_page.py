@@ -18,7 +18,7 @@ from perception.runtime.pipeline import Pipeline
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.web import WebSink
 from perception.sources import Source, SourceOptions
-from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, Tracks
 
 for package in ("starlette", "uvicorn", "websockets"):
     pytest.importorskip(package, reason="the extra 'web' is not installed (pip install -e '.[web]')")
@@ -220,7 +220,7 @@ def test_a_finished_file_beside_a_camera_has_ended_and_is_not_lost(browser: Page
     url = sink.door.url
     try:
         for name in names:
-            sink.write(Result(Frame(NOISE, 0, 0, name), approaching(0), (), None))
+            sink.write(Result(Frame(NOISE, 0, 0, name), approaching(0), Tracks.empty(), None))
         browser.resize(1280, 860)
         browser.open(url)
         tabs = "document.querySelectorAll('#tabs button')"

@@ -15,7 +15,7 @@ from perception.runtime.pipeline import Pipeline, PipelineConfig
 from perception.runtime.queues import Channel
 from perception.sinks import RunInfo, Sink
 from perception.sources import Source, SourceOptions
-from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, Tracks
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 CAR = Detections(np.array([[40, 30, 90, 70]], np.float32), np.array([0.9], np.float32), np.array([0]))
@@ -459,7 +459,7 @@ def test_large_pictures_wait_in_small_numbers_and_get_more_time() -> None:
         runner.patience_s, runner._more_patience_s, runner.error = 0.0, 0.0, ""
         runner._queue = Channel(runner.capacity)
         image = np.broadcast_to(np.zeros(3, np.uint8), (*size_hw, 3))
-        result = Result(Frame(image, 0, 0, "a"), CAR, (), None)
+        result = Result(Frame(image, 0, 0, "a"), CAR, Tracks.empty(), None)
         runner._adapt(size_hw)
         return sum(runner._queue.put(result, 0.0) for _ in range(20))
 

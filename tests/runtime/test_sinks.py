@@ -25,7 +25,7 @@ from perception.sinks.metrics import MetricsSink, parse_address
 from perception.sinks.mot import MotSink
 from perception.sinks.rerun import RerunSink
 from perception.sinks.video import VideoSink
-from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, HealthKind, Result, RoadMask, Track
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, HealthKind, Result, RoadMask, Track, Tracks
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 NOISE = np.random.default_rng(0).integers(0, 255, (91, 301, 3)).astype(np.uint8)
@@ -41,7 +41,7 @@ def make_result(
     return Result(
         Frame(image, i * 40_000_000, i, source, None, 2 if i == 1 else 0),
         Detections.empty(),
-        tracks,
+        Tracks.from_rows(tracks),
         RoadMask(road, plan_letterbox(size_hw, SPEC.size_hw)),
         {"decode": 1.0, "network": 20.0},
         12.5,
@@ -161,7 +161,7 @@ def test_video_plays_in_browsers_even_sizes_exact_times(tmp_path: Path) -> None:
 def test_video_colours_come_back(tmp_path: Path) -> None:
     colour = np.array([40, 160, 200])
     flat = Frame(np.full((90, 300, 3), colour, np.uint8), 0, 0, "a")
-    play(VideoSink(tmp_path, annotate=False), [Result(flat, Detections.empty(), (), None)])
+    play(VideoSink(tmp_path, annotate=False), [Result(flat, Detections.empty(), Tracks.empty(), None)])
     from perception.sources import open_source
 
     (frame,) = open_source(tmp_path / "annotated.mp4")

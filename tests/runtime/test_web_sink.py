@@ -27,7 +27,7 @@ from perception.sinks.web import WebSink
 from perception.sinks.web.access import is_loopback_name
 from perception.sinks.web.board import HISTORY_S, Board
 from perception.sinks.web.pictures import Picture, PictureMaker
-from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track
+from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
 
 pytest.importorskip("starlette", reason="the extra 'web' is not installed (pip install -e '.[web]')")
 pytest.importorskip("uvicorn", reason="the extra 'web' is not installed (pip install -e '.[web]')")
@@ -44,7 +44,7 @@ def info_of(*names: str, location: str = "cam.mp4") -> RunInfo:
 
 def result(i: int, source: str = "front", tracks: tuple[Track, ...] = (), dropped: int = 0) -> Result:
     frame = Frame(np.roll(IMAGE, i, 1), i * 10**8, i, source, None, dropped)
-    return Result(frame, Detections.empty(), tracks, None, {"decode": 1.0, "network": 19.0}, 30.0)
+    return Result(frame, Detections.empty(), Tracks.from_rows(tracks), None, {"decode": 1.0, "network": 19.0}, 30.0)
 
 
 def track(track_id: int = 1, **more: Any) -> Track:
@@ -182,7 +182,9 @@ def test_large_frames_shrink_with_all_that_is_drawn_on_them() -> None:
     road = np.zeros((24, 80), np.uint8)
     road[12:] = 255
     frame = Frame(np.zeros((*size_hw, 3), np.uint8), 0, 0, "front")
-    big = Result(frame, Detections.empty(), (track(),), RoadMask(road, plan_letterbox(size_hw, SPEC.size_hw)))
+    big = Result(
+        frame, Detections.empty(), Tracks.from_rows([track()]), RoadMask(road, plan_letterbox(size_hw, SPEC.size_hw))
+    )
     small = shrunk(big, 1280)
     assert small.frame.size_hw == (360, 1280)
     assert small.tracks[0].box_xyxy.tolist() == [5, 10, 30, 25]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tracking_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import UserError
+from perception.evaluation import tracking_metrics
 from perception.evaluation.results import ALPHAS, TrackingEvaluation
 from perception.evaluation.tracking import TrackingEvaluator, combine, evaluate_sequence, frames_of
 from perception.formats.kitti import ObjectRows, TrackingRows
@@ -307,3 +309,43 @@ def test_sequences_combine_by_their_sums() -> None:
     assert close(combine(parts[::-1]).values, combined)
     evaluator.reset()
     assert evaluator.evaluate().combined == {}
+
+
+# ---------------------------------------------------------------- against a plain loop
+
+
+@st.composite
+def crossings(draw: st.DrawFn) -> tracking_reference.Frames:
+    """A few objects that meet, are missed and change ids; boxes near a coarse grid, so that pairs compete."""
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    gt_ids, tracker_ids, n_frames = draw(st.integers(0, 4)), draw(st.integers(0, 5)), draw(st.integers(1, 8))
+
+    def box() -> tracking_reference.Box:
+        x, y = random.integers(0, 4) * 12.0 + random.normal(0, 2), random.normal(0, 2)
+        return (x, y, x + 40 + random.uniform(0, 6), y + 30 + random.uniform(0, 6))
+
+    def some(ids: int) -> dict[int, tracking_reference.Box]:
+        return {i: box() for i in range(ids) if random.random() < 0.8}
+
+    return [(some(gt_ids), some(tracker_ids)) for _ in range(n_frames)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(crossings())
+def test_the_fast_metrics_equal_the_papers_loops(frames: tracking_reference.Frames) -> None:
+    columns = []
+    for side in (0, 1):
+        found = [(t, i, box) for t, frame in enumerate(frames) for i, box in frame[side].items()]
+        columns += [
+            np.array([row[0] for row in found], np.int64),
+            np.array([row[1] for row in found], np.int64),
+            np.array([row[2] for row in found], np.float64).reshape(-1, 4),
+        ]
+    data = tracking_metrics.overlaps(*columns)
+    counts = tracking_metrics.clear(data, len(frames))
+    expected = tracking_reference.clear(frames)
+    found_counts = {"CLR_TP": counts.tp, "CLR_FN": counts.fn, "CLR_FP": counts.fp, "IDSW": counts.idsw}
+    assert found_counts == {name: expected[name] for name in found_counts}
+    by_alpha = tracking_metrics.hota_values(tracking_metrics.hota(data))
+    for name, values_by_alpha in tracking_reference.hota(frames).items():
+        assert by_alpha[name] == pytest.approx(values_by_alpha, abs=1e-12), name

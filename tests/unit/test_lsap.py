@@ -1,13 +1,12 @@
-"""The solver taken out of SciPy is SciPy's."""
+"""Assignments are SciPy's, which loads only where one is needed."""
 
-import importlib.util
+import subprocess
+import sys
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception import lsap
 from perception.lsap import best_columns
 
 
@@ -32,8 +31,6 @@ def test_by_hand() -> None:
     assert best_columns(np.zeros((0, 3))).tolist() == []
 
 
-def test_without_the_file_the_ordinary_import_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "spec_from_file_location", lambda *_: None)
-    from scipy.optimize import linear_sum_assignment
-
-    assert lsap.solver.__wrapped__() is linear_sum_assignment
+def test_scipy_loads_only_where_an_assignment_is_needed() -> None:
+    check = "import sys, perception.trackers.drivetrack, perception.lsap; print('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "False"

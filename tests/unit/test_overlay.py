@@ -6,7 +6,7 @@ import pytest
 from perception.cameras.letterbox import plan_letterbox
 from perception.model import ModelSpec
 from perception.overlay import Overlay, _to_frame, radial_speed_mps, time_shown
-from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track
+from perception.types import CLASS_NAMES, Detections, Frame, Result, RoadMask, Track, Tracks
 
 SPEC = ModelSpec(CLASS_NAMES, (384, 1248), road_threshold=128)
 
@@ -15,7 +15,9 @@ def result(size_hw: tuple[int, int], confidence: int = 0, tracks: tuple[Track, .
     frame = Frame(np.full((*size_hw, 3), 100, np.uint8), 0, 0)
     mask = np.zeros((96, 312), np.uint8)
     mask[60:] = confidence
-    return Result(frame, Detections.empty(), tracks, RoadMask(mask, plan_letterbox(size_hw, SPEC.size_hw)))
+    return Result(
+        frame, Detections.empty(), Tracks.from_rows(tracks), RoadMask(mask, plan_letterbox(size_hw, SPEC.size_hw))
+    )
 
 
 def test_the_road_is_tinted_from_the_threshold_on_and_in_proportion() -> None:

@@ -15,7 +15,7 @@ from perception.cameras.pinhole import PinholeCamera
 from perception.ranging.filter import Drift
 from perception.ranging.ranger import FARTHEST_M, FASTEST_MPS, MAX_REMEMBERED, Ranger, RangingConfig
 from perception.ranging.size_priors import SizePrior
-from perception.types import CLASS_NAMES, Track
+from perception.types import CLASS_NAMES, Track, Tracks
 
 FOCAL, CAMERA_M = 1000.0, 1.5
 SIZE_HW = (900, 2000)
@@ -37,6 +37,9 @@ def box_at(right_m, ahead_m, height_m=1.5, half_width_m=0.5, half_depth_m=0.0, p
     return np.array([min(u), min(v), max(u), max(v)], np.float32)
 
 
+rows = Tracks.from_rows
+
+
 def track(box, track_id=1, class_id=0, frames_since_seen=0):
     return Track(track_id, class_id, np.asarray(box, np.float32), 0.9, frames_since_seen=frames_since_seen)
 
@@ -46,14 +49,14 @@ def drive(ranger, boxes_at, seconds, hertz=10.0, skip=()):
     ranged = ()
     for frame in range(round(seconds * hertz) + 1):
         if frame not in skip:
-            tracks = tuple(track(box, track_id) for track_id, box in boxes_at(frame / hertz).items())
+            tracks = rows(track(box, track_id) for track_id, box in boxes_at(frame / hertz).items())
             ranged = ranger.update(tracks, round(frame / hertz * 1e9), SIZE_HW)
     return {one.track_id: one for one in ranged}
 
 
 def test_three_four_five():
     ranger = Ranger(CAMERA, ("Post",), POST)
-    (found,) = ranger.update((track(box_at(12, 16)),), 0, SIZE_HW)
+    (found,) = ranger.update(rows([track(box_at(12, 16))]), 0, SIZE_HW)
     assert found.position_m == pytest.approx((12, 16), rel=0.01)
     assert found.distance_m == pytest.approx(20, rel=0.01)
     assert found.position_std_m is not None and 0 < found.position_std_m[1] < 1
@@ -63,14 +66,14 @@ def test_three_four_five():
 def test_position_is_the_middle_of_the_footprint_not_the_face_we_see():
     behind = box_at(0, 15, half_width_m=0.8, half_depth_m=2.0)
     assert behind[3] == pytest.approx(400 + 1000 * 1.5 / 13)  # the face is at 13 m
-    (found,) = Ranger(CAMERA, ("Car",)).update((track(behind),), 0, SIZE_HW)
+    (found,) = Ranger(CAMERA, ("Car",)).update(rows([track(behind)]), 0, SIZE_HW)
     assert found.distance_m == pytest.approx(15, rel=0.03)
 
 
 def test_side_edges_are_the_corners_they_are():
     # 3 m to the right and 8 m ahead: the box's middle is at tangent 0.425, the car's at 0.375
     box = box_at(3, 8, half_width_m=0.8, half_depth_m=1.95)
-    (found,) = Ranger(CAMERA, ("Car",)).update((track(box),), 0, SIZE_HW)
+    (found,) = Ranger(CAMERA, ("Car",)).update(rows([track(box)]), 0, SIZE_HW)
     assert found.position_m[0] == pytest.approx(3, abs=0.15)
 
 
@@ -88,7 +91,7 @@ def test_no_speed_is_told_before_it_is_known():
     ranger, told = Ranger(CAMERA, ("Car",)), []
     for frame in range(20):
         box = box_at(0, 30 - 0.2 * frame, half_width_m=0.8, half_depth_m=1.95)
-        (found,) = ranger.update((track(box),), frame * 10**8, SIZE_HW)
+        (found,) = ranger.update(rows([track(box)]), frame * 10**8, SIZE_HW)
         told.append(found.velocity_mps)
     assert told[0] is None  # one picture shows no speed, and 0 would be invented
     first = next(i for i, speed in enumerate(told) if speed is not None)
@@ -104,7 +107,7 @@ def test_a_warning_does_not_flicker():
     def changes(config):
         ranger, told = Ranger(CAMERA, ("Car",), config), []
         for frame in range(80):
-            (found,) = ranger.update((track(boxes(frame / 10)[1]),), frame * 10**8, SIZE_HW)
+            (found,) = ranger.update(rows([track(boxes(frame / 10)[1])]), frame * 10**8, SIZE_HW)
             told.append(found.ttc_s is not None)
         return sum(a != b for a, b in itertools.pairwise(told))
 
@@ -157,7 +160,7 @@ def test_a_box_cut_by_the_lower_border_is_near_and_unsure():
     cut[3] = 900  # the foot would be at row 892 of a car 3.05 m away; here the picture ends before
     lower = replace(CAMERA, P_cam2=CAMERA.P_cam2 + np.array([[0, 0, 0, 0], [0, 0, 400, 0], [0, 0, 0, 0]]))
     cut[1] += 400
-    (found,) = Ranger(lower, ("Car",)).update((track(cut),), 0, SIZE_HW)
+    (found,) = Ranger(lower, ("Car",)).update(rows([track(cut)]), 0, SIZE_HW)
     assert 3 < found.distance_m < 20
     assert found.position_std_m[1] > 0.8
 
@@ -167,7 +170,7 @@ def test_a_box_cut_by_the_side_is_not_drawn_to_the_middle():
     box = box_at(6, 7, half_width_m=0.8, half_depth_m=1.95)
     assert box[2] > SIZE_HW[1]
     box[2] = SIZE_HW[1]
-    (found,) = ranger.update((track(box),), 0, SIZE_HW)
+    (found,) = ranger.update(rows([track(box)]), 0, SIZE_HW)
     assert found.position_m[0] == pytest.approx(6, abs=2 * found.position_std_m[0])
     assert found.position_m[0] > 4.5
 
@@ -177,7 +180,7 @@ def test_a_box_that_a_detector_ends_shortly_before_the_border_is_cut_all_the_sam
 
     def aside(right_edge, share):
         box = np.array([whole[0], whole[1], right_edge, whole[3]])
-        (found,) = Ranger(CAMERA, ("Car",), RangingConfig(border_share=share)).update((track(box),), 0, SIZE_HW)
+        (found,) = Ranger(CAMERA, ("Car",), RangingConfig(border_share=share)).update(rows([track(box)]), 0, SIZE_HW)
         return found.position_m[0], found.position_std_m[0]
 
     shy = SIZE_HW[1] - 0.04 * (SIZE_HW[1] - whole[0])
@@ -194,7 +197,7 @@ def test_what_fills_the_picture_is_boxed_coarsely():
     for large_px in (150.0, 1e6):
         config = RangingConfig(large_box_px=large_px)
         for name, box in (("near", near), ("far", far)):
-            found = Ranger(CAMERA, ("Pedestrian",), config).update((track(box),), 0, SIZE_HW)[0]
+            found = Ranger(CAMERA, ("Pedestrian",), config).update(rows([track(box)]), 0, SIZE_HW)[0]
             stds[name, large_px] = found.position_std_m[1]
     assert stds["near", 150.0] > 1.15 * stds["near", 1e6]
     assert stds["far", 150.0] < 1.15 * stds["far", 1e6]
@@ -202,8 +205,8 @@ def test_what_fills_the_picture_is_boxed_coarsely():
 
 def test_a_hidden_foot_is_believed_less():
     far, near = box_at(0, 30, half_width_m=0.8), box_at(0.5, 12, half_width_m=0.8)
-    alone = Ranger(CAMERA, ("Car",)).update((track(far),), 0, SIZE_HW)[0]
-    hidden = Ranger(CAMERA, ("Car",)).update((track(far), track(near, 2)), 0, SIZE_HW)[0]
+    alone = Ranger(CAMERA, ("Car",)).update(rows([track(far)]), 0, SIZE_HW)[0]
+    hidden = Ranger(CAMERA, ("Car",)).update(rows([track(far), track(near, 2)]), 0, SIZE_HW)[0]
     assert hidden.position_std_m[1] > 1.02 * alone.position_std_m[1]
 
 
@@ -214,7 +217,9 @@ def test_a_box_that_ends_where_another_begins_is_not_thought_far():
     naive = CAMERA.ground_position(np.array([[1000, van[3]]]))[0, 1]
     assert not naive < 200  # its lower edge says: on the horizon
     for ids in ((1, 2), (2, 1)):
-        found = Ranger(CAMERA, ("Van", "Car")).update((track(van, ids[0]), track(car, ids[1], 1)), 0, SIZE_HW)[0]
+        found = Ranger(CAMERA, ("Van", "Car")).update(rows([track(van, ids[0]), track(car, ids[1], 1)]), 0, SIZE_HW)[
+            0
+        ]
         assert abs(found.distance_m - 27) < 2 * found.position_std_m[1]
         assert found.distance_m == pytest.approx(27, rel=0.6)
 
@@ -237,11 +242,11 @@ def test_one_wild_box_moves_neither_its_object_nor_the_others():
 def test_a_box_that_is_none_gives_no_place(box):
     ranger = Ranger(CAMERA, CLASS_NAMES)
     given = track(box)
-    assert ranger.update((given,), 0, SIZE_HW) == (given,)
-    assert given.position_m is None
+    (found,) = ranger.update(rows([given]), 0, SIZE_HW)
+    assert found[7:] == given[7:] == (None,) * 5
     # and does no harm to one that had a place
-    seen = ranger.update((track(box_at(0, 20)),), 10**8, SIZE_HW)[0]
-    blind = ranger.update((track(box),), 2 * 10**8, SIZE_HW)[0]
+    seen = ranger.update(rows([track(box_at(0, 20))]), 10**8, SIZE_HW)[0]
+    blind = ranger.update(rows([track(box)]), 2 * 10**8, SIZE_HW)[0]
     assert blind.distance_m == pytest.approx(seen.distance_m, rel=0.05)
     assert blind.position_std_m[1] > seen.position_std_m[1]
 
@@ -251,7 +256,7 @@ def test_a_lost_track_coasts_surely_less_and_less_then_has_no_place():
     ranger = Ranger(CAMERA, CLASS_NAMES, config)
     drive(ranger, lambda t: {1: box_at(0, 40 - 5 * t)}, 2)
     lost = [
-        ranger.update((track((0, 0, 1, 1), frames_since_seen=k),), int((2 + k / 10) * 1e9), SIZE_HW)[0]
+        ranger.update(rows([track((0, 0, 1, 1), frames_since_seen=k)]), int((2 + k / 10) * 1e9), SIZE_HW)[0]
         for k in range(1, 13)
     ]
     assert lost[4].distance_m == pytest.approx(30 - 2.5, rel=0.15)
@@ -263,19 +268,19 @@ def test_a_lost_track_coasts_surely_less_and_less_then_has_no_place():
 def test_a_track_that_was_away_is_still_known():
     ranger = Ranger(CAMERA, ("Post",), POST)
     for i in range(20):
-        ranger.update((track(box_at(0, 20)), track(box_at(5, 40 - i), 2)), i * 10**8, SIZE_HW)
+        ranger.update(rows([track(box_at(0, 20)), track(box_at(5, 40 - i), 2)]), i * 10**8, SIZE_HW)
     for i in (20, 21):
-        ranger.update((track(box_at(0, 20)),), i * 10**8, SIZE_HW)
-    back = ranger.update((track(box_at(5, 18), 2),), 22 * 10**8, SIZE_HW)[0]
+        ranger.update(rows([track(box_at(0, 20))]), i * 10**8, SIZE_HW)
+    back = ranger.update(rows([track(box_at(5, 18), 2)]), 22 * 10**8, SIZE_HW)[0]
     assert back.velocity_mps[1] == pytest.approx(-10, abs=1)
     assert back.ttc_s == pytest.approx(1.8, rel=0.15)
 
 
 def test_time_that_stands_still_adds_no_knowledge():
     ranger = Ranger(CAMERA, CLASS_NAMES)
-    once = ranger.update((track(box_at(0, 20)),), 5, SIZE_HW)[0]
+    once = ranger.update(rows([track(box_at(0, 20))]), 5, SIZE_HW)[0]
     for _ in range(100):
-        again = ranger.update((track(box_at(0, 20)),), 5, SIZE_HW)[0]
+        again = ranger.update(rows([track(box_at(0, 20))]), 5, SIZE_HW)[0]
     assert again.position_std_m[1] == pytest.approx(once.position_std_m[1], rel=0.01)
     assert again.distance_m == pytest.approx(once.distance_m, rel=1e-3)
 
@@ -285,9 +290,9 @@ def test_time_that_leaps_starts_afresh(leap_ns):
     now = 10**13
     ranger = Ranger(CAMERA, CLASS_NAMES)
     for i in range(10):
-        ranger.update((track(box_at(0, 40 - i)),), now - (9 - i) * 10**8, SIZE_HW)
-    leapt = ranger.update((track(box_at(3, 20)),), now + leap_ns, SIZE_HW)
-    fresh = Ranger(CAMERA, CLASS_NAMES).update((track(box_at(3, 20)),), 0, SIZE_HW)
+        ranger.update(rows([track(box_at(0, 40 - i))]), now - (9 - i) * 10**8, SIZE_HW)
+    leapt = ranger.update(rows([track(box_at(3, 20))]), now + leap_ns, SIZE_HW)
+    fresh = Ranger(CAMERA, CLASS_NAMES).update(rows([track(box_at(3, 20))]), 0, SIZE_HW)
     assert leapt[0].position_m == fresh[0].position_m
     assert leapt[0].velocity_mps == fresh[0].velocity_mps
 
@@ -309,30 +314,31 @@ def test_reset_instances_and_replays_are_independent():
 
 def test_what_the_tracker_said_is_kept():
     given = Track(7, 1, box_at(0, 20), 0.25, "lost", age_frames=9, frames_since_seen=0)
-    (found,) = Ranger(CAMERA, CLASS_NAMES).update((given,), 0, SIZE_HW)
+    (found,) = Ranger(CAMERA, CLASS_NAMES).update(rows([given]), 0, SIZE_HW)
     assert (found.track_id, found.class_id, found.score, found.state) == (7, 1, 0.25, "lost")
     assert (found.age_frames, found.frames_since_seen) == (9, 0)
-    assert found.box_xyxy is given.box_xyxy
+    assert found.box_xyxy.tolist() == given.box_xyxy.tolist()
     assert given.position_m is None
 
 
 def test_a_class_nobody_measured_is_ranged_with_wide_margins():
     known, unknown = (
-        Ranger(CAMERA, names).update((track(box_at(0, 20)),), 0, SIZE_HW)[0] for names in (("Car",), ("Unicorn",))
+        Ranger(CAMERA, names).update(rows([track(box_at(0, 20))]), 0, SIZE_HW)[0]
+        for names in (("Car",), ("Unicorn",))
     )
     assert unknown.position_std_m[1] > known.position_std_m[1]
-    beyond = Ranger(CAMERA, ("Car",)).update((track(box_at(0, 20), class_id=99),), 0, SIZE_HW)[0]
+    beyond = Ranger(CAMERA, ("Car",)).update(rows([track(box_at(0, 20), class_id=99)]), 0, SIZE_HW)[0]
     assert beyond.position_m == unknown.position_m
 
 
 def test_nothing_grows_without_bound():
     ranger = Ranger(CAMERA, CLASS_NAMES)
     for frame in range(40):
-        tracks = tuple(track(box_at(0, 20), 1000 * frame + i) for i in range(60))
+        tracks = rows(track(box_at(0, 20), 1000 * frame + i) for i in range(60))
         ranger.update(tracks, frame * 10**7, SIZE_HW)
     assert len(ranger._ids) <= 60 + MAX_REMEMBERED
     for frame in range(40, 80):
-        ranger.update((), frame * 10**8, SIZE_HW)
+        ranger.update(rows([]), frame * 10**8, SIZE_HW)
     assert not ranger._ids and ranger._filter.mean.shape == (6, 0)
 
 
@@ -350,7 +356,7 @@ def test_a_state_that_went_bad_is_thrown_away():
     ranger = Ranger(CAMERA, CLASS_NAMES)
     drive(ranger, lambda t: {1: box_at(0, 20), 2: box_at(4, 30)}, 1)
     ranger._filter.cov[:] = np.nan
-    tracks = (track(box_at(0, 20)), track(box_at(4, 30), 2))
+    tracks = rows([track(box_at(0, 20)), track(box_at(4, 30), 2)])
     assert all(one.position_m is None for one in ranger.update(tracks, 11 * 10**8, SIZE_HW))
     again = ranger.update(tracks, 12 * 10**8, SIZE_HW)
     assert again[0].distance_m == pytest.approx(20, rel=0.15)
@@ -375,7 +381,7 @@ def test_no_input_gives_a_wild_value(frames):
     ranger, now = Ranger(CAMERA, CLASS_NAMES), 0
     for step_ns, objects in frames:
         now += step_ns
-        tracks = tuple(track(box, i, class_id, missed) for i, (box, class_id, missed) in objects.items())
+        tracks = rows(track(box, i, class_id, missed) for i, (box, class_id, missed) in objects.items())
         ranged = ranger.update(tracks, now, SIZE_HW)
         assert [one.track_id for one in ranged] == list(objects)
         for one in ranged:
@@ -405,7 +411,7 @@ def test_an_honest_car_is_found_where_it_is(right_m, ahead_m, size, pitch, noise
         box[1::2] = np.clip(box[1::2], 0, SIZE_HW[0])
         if box[2] - box[0] < 5:
             return  # beside the picture
-        (found,) = ranger.update((track(box),), frame * 10**8, SIZE_HW)
+        (found,) = ranger.update(rows([track(box)]), frame * 10**8, SIZE_HW)
     if box[0] > 5 and box[2] < SIZE_HW[1] - 5:
         assert abs(found.distance_m / math.hypot(right_m, ahead_m) - 1) < 0.4
     assert abs(found.position_m[1] - ahead_m) < 5 * found.position_std_m[1]

@@ -7,7 +7,7 @@ import pytest
 
 from perception.cameras.pinhole import PinholeCamera
 from perception.ranging.ranger import Ranger, depths_of_tracks
-from perception.types import Detections, Track
+from perception.types import Detections, Track, Tracks
 
 FOCAL = 1000.0
 SIZE_HW = (900, 2000)
@@ -26,7 +26,7 @@ def far_car() -> Track:
 def place(depths: np.ndarray | None, frames: int = 1) -> tuple[float, float]:
     ranger = Ranger(CAMERA, ("Car", "Pedestrian"))
     for k in range(frames):
-        (found,) = ranger.update((far_car(),), k * 100_000_000, SIZE_HW, depths)
+        (found,) = ranger.update(Tracks.from_rows([far_car()]), k * 100_000_000, SIZE_HW, depths)
     assert found.position_m is not None and found.position_std_m is not None
     return found.position_m[1], found.position_std_m[1]
 
@@ -63,16 +63,13 @@ def test_each_track_gets_the_depth_of_its_own_detection() -> None:
     boxes = np.array([[0, 0, 10, 10], [100, 0, 110, 10], [100, 0, 110, 11]], np.float32)
     depths = np.array([[0.01, 0.1], [0.02, 0.1], [0.03, 0.1]], np.float32)
     detections = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 0, 1]), depths)
-    tracks = (
-        car([101, 0, 111, 10], 5),
-        car([1, 0, 11, 10], 6),
-        car([500, 0, 510, 10], 7),
-        car([100, 0, 110, 10], 8, 1),
+    tracks = Tracks.from_rows(
+        [car([101, 0, 111, 10], 5), car([1, 0, 11, 10], 6), car([500, 0, 510, 10], 7), car([100, 0, 110, 10], 8, 1)]
     )
     found = depths_of_tracks(tracks, detections)
     assert found is not None
     assert found[[0, 1, 3], 0].tolist() == pytest.approx([0.02, 0.01, 0.03]) and np.isnan(found[2]).all()
     nothing = depths_of_tracks(tracks, detections[np.zeros(3, bool)])
     assert nothing is not None and np.isnan(nothing).all()
-    assert depths_of_tracks((), detections) is None
+    assert depths_of_tracks(Tracks.empty(), detections) is None
     assert depths_of_tracks(tracks, Detections(boxes, detections.scores, detections.class_ids)) is None

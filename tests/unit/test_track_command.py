@@ -66,7 +66,7 @@ def test_a_calibration_adds_the_place(detections: Path, tmp_path: Path) -> None:
 
 def test_settings_of_the_tracker(detections: Path, tmp_path: Path) -> None:
     words = ("--detections", detections, "--format", "csv", "--out", tmp_path / "out")
-    assert run(*words, "--set", "confirm_nats=1e9", "lost_s=1.0") == 0
+    assert run(*words, "--set", "confirm_log_odds=1e9", "lost_s=1.0") == 0
     assert read_tracking(tmp_path / "out" / "0000.txt").frame_ids.size == 0
 
 
@@ -79,7 +79,7 @@ def test_settings_of_the_tracker(detections: Path, tmp_path: Path) -> None:
         (("--detections", "DETECTIONS", "--out", "x", "--tracker", "drivetrak"), "drivetrack"),
         (("--detections", "DETECTIONS", "--out", "x", "--set", "lost=1"), "lost_s"),
         (("--detections", "DETECTIONS", "--out", "x", "--set", "lost_s"), "--set lost_s=1.5"),
-        (("--detections", "DETECTIONS", "--out", "x", "--set", "even_scores=(0,)"), "even_scores"),
+        (("--detections", "DETECTIONS", "--out", "x", "--set", "confirm_thresholds=(0,)"), "confirm_thresholds"),
         (("--detections", "DETECTIONS", "--out", "x", "--fps", "0"), "above 0"),
         (("--detections", "DETECTIONS", "--out", "x", "--class", "Bus"), "classes that have folders: Car"),
         (("--detections", "DETECTIONS", "--out", "DETECTIONS/Car/0000.txt", "--format", "csv"), "File exists"),

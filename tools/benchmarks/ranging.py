@@ -30,7 +30,7 @@ from perception.errors import UserError
 from perception.ranging.filter import Drift
 from perception.ranging.ranger import Ranger, RangingConfig
 from perception.ranging.size_priors import SIZE_PRIORS, UNKNOWN_SIZE
-from perception.types import CLASS_NAMES, F64, I64, Track
+from perception.types import CLASS_NAMES, F64, I64, Track, Tracks
 from tools.benchmarks.ranging_kitti import (
     MEASURED,
     STEP_NS,
@@ -240,7 +240,7 @@ def cost_us(objects: int, frames: int = 300) -> float:
         foot = 180 + 720 * 1.65 / ahead + rng.normal(0, 1, objects)
         height = 720 * 1.5 / ahead
         boxes = np.stack([middle - 0.6 * height, foot - height, middle + 0.6 * height, foot], axis=1)
-        tracks = tuple(Track(i + 1, i % 3, box, 0.9) for i, box in enumerate(boxes.astype(np.float32)))
+        tracks = Tracks.from_rows(Track(i + 1, i % 3, box, 0.9) for i, box in enumerate(boxes.astype(np.float32)))
         begin = time.perf_counter()
         ranger.update(tracks, frame * STEP_NS, (375, 1242))
         spent.append(time.perf_counter() - begin)

@@ -20,7 +20,7 @@ from perception.errors import UserError
 from perception.formats.kitti import parse_objects, read_calibration, read_tracking
 from perception.model import default_model, read_outputs
 from perception.ranging.size_priors import SIZE_PRIORS
-from perception.types import CLASS_NAMES, F64, I64, Track
+from perception.types import CLASS_NAMES, F64, I64, Track, Tracks
 
 STEP_NS = 100_000_000
 MEASURED = ("Car", "Pedestrian")
@@ -53,7 +53,7 @@ class Sequence3D:
     depths: dict[str, F64] = field(default_factory=dict)
     """For boxes of a network that tells distances: (N, 2) as `Detections.depths`."""
 
-    def frames(self, boxes: str) -> list[tuple[I64, tuple[Track, ...]]]:
+    def frames(self, boxes: str) -> list[tuple[I64, Tracks]]:
         """Rows and tracks of each frame, empty frames included."""
         rows_of = [np.flatnonzero(self.frame_ids == f) for f in range(int(self.frame_ids.max()) + 1)]
         given = self.boxes[boxes]
@@ -61,7 +61,7 @@ class Sequence3D:
         return [
             (
                 chosen := rows[usable[rows]],
-                tuple(
+                Tracks.from_rows(
                     Track(int(self.track_ids[i]) + 1, int(self.class_ids[i]), given[i].astype(np.float32), 1.0)
                     for i in chosen
                 ),

@@ -23,7 +23,7 @@ Recorded = dict[str, tuple[TrackingRows, list[tuple[int, Detections]]]]
 
 
 def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
-    """Labels and detections, frames without a picture missing; and the scores from which the file says to believe.
+    """Labels and detections, frames without a picture missing; and the file's confirmation thresholds.
 
     Args:
         kitti: the folder with `FOLDERS`.
@@ -46,4 +46,4 @@ def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
             labels = kitti / folder / "training" / "label_02" / f"{pictures.name}.txt"
             found[pictures.name] = (read_tracking(labels), frames)
             print(f"{pictures.name}: {len(frames)} pictures", file=sys.stderr)
-    return found, spec.even_scores
+    return found, spec.confirm_thresholds

@@ -240,12 +240,12 @@ def best_recorded(path: Path, class_name: str) -> dict[str, list[float]]:
 
 ABLATIONS: dict[str, dict[str, object]] = {
     "all of it": {},
-    "one even score for all classes, 0.5": {"even_scores": (0.5,)},
+    "one even score for all classes, 0.5": {"confirm_thresholds": (0.5,)},
     "scores are not learned": {"learn_scores": False},
-    "told at even odds": {"confirm_nats": 0.0},
+    "told at even odds": {"confirm_log_odds": 0.0},
     "a doubtful box is as exact as a sure one": {"doubt": 0.0},
     "no slipped boxes": {"slip_share": 1e-9},
-    "unseen time costs nothing": {"unseen_nats_per_s": 0.0},
+    "unseen time costs nothing": {"unseen_log_odds_per_s": 0.0},
     "constant velocity in the picture": {"projective": False},
     "new tracks start at rest": {"shared_motion": False},
     "second boxes start tracks": {"duplicate_iou": 1.0},
@@ -329,15 +329,17 @@ def table_of_perfect_boxes(sequences: list[Recording]) -> None:
 def table_of_own_network(options: Options) -> None:
     """Detections of our own network, in the sequences that have pictures; DriveTrack believes what its file says."""
     sequences = []
-    recorded, even_scores = tracker_pictures.find(options.kitti, options.model)
+    recorded, confirm_thresholds = tracker_pictures.find(options.kitti, options.model)
     for name, (gt, frames) in recorded.items():
         n_frames = max(int(gt.frame_ids.max()), frames[-1][0]) + 1
         sequences.append(Recording(name, gt, frames, n_frames))
     made = contestants()
-    if even_scores:
-        told = ", ".join(f"{score:.2f}" for score in even_scores)
+    if confirm_thresholds:
+        told = ", ".join(f"{score:.2f}" for score in confirm_thresholds)
         by_file = {
-            f"ours: drivetrack, the file's even scores ({told})": partial(Ours, "drivetrack", even_scores=even_scores)
+            f"ours: drivetrack, the file's confirmation thresholds ({told})": partial(
+                Ours, "drivetrack", confirm_thresholds=confirm_thresholds
+            )
         }
         made = {**by_file, **made}
     results = {name: measure(make, sequences) for name, make in made.items() if "tuned" not in name}

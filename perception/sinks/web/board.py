@@ -13,7 +13,7 @@ from perception.overlay import radial_speed_mps, track_colour
 from perception.redact import redact
 from perception.sinks import RunInfo, SourceInfo
 from perception.timing import StageClock
-from perception.types import MOMENTARY, HealthEvent, Result, Track
+from perception.types import CONFIRMED, MOMENTARY, HealthEvent, Result, Track
 
 HISTORY_S = 300
 MOST_EVENTS = 60
@@ -223,7 +223,7 @@ class Board:
             "latency_ms": rounded(sum(latest.timings_ms.values()), 1) if latest else None,
             "age_ms": rounded(latest.age_ms, 1) if latest else None,
             "silent_s": round(now_s - source.latest_s, 1) if source.latest else None,
-            "count": sum(track.state == "confirmed" for track in latest.tracks) if latest else 0,
+            "count": int((latest.tracks.states == CONFIRMED).sum()) if latest else 0,
         }
 
 

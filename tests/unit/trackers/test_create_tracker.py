@@ -2,10 +2,10 @@
 
 import pytest
 
+from perception import trackers
 from perception.errors import UserError
-from perception.model import ModelSpec
+from perception.model import METADATA_KEY, ModelSpec
 from perception.trackers import DEFAULT_TRACKER, create_tracker, tracker_for_model, tracker_names
-from perception.types import Detections
 
 
 def test_files_of_shared_parts_are_no_trackers() -> None:
@@ -14,7 +14,7 @@ def test_files_of_shared_parts_are_no_trackers() -> None:
 
 
 def test_overrides_reach_the_config() -> None:
-    assert create_tracker("bytetrack", low_score=0.2).config.low_score == 0.2  # type: ignore[attr-defined]
+    assert create_tracker("bytetrack", low_score=0.2).config.low_score == 0.2
 
 
 def test_unknown_names_are_told_with_the_nearest() -> None:
@@ -25,13 +25,31 @@ def test_unknown_names_are_told_with_the_nearest() -> None:
 
 
 def test_a_tracker_that_asks_is_told_what_the_models_scores_mean() -> None:
-    assert tracker_for_model("drivetrack", (0.3, 0.2, 0.2)).config.even_scores == (0.3, 0.2, 0.2)  # type: ignore[attr-defined]
-    own = create_tracker("drivetrack").config.even_scores  # type: ignore[attr-defined]
-    assert tracker_for_model("drivetrack", ()).config.even_scores == own  # type: ignore[attr-defined]
-    assert tracker_for_model("sort", (0.3, 0.2, 0.2)).update(Detections.empty(), 0) == ()
+    assert tracker_for_model("drivetrack", (0.3, 0.2, 0.2)).config.confirm_thresholds == (0.3, 0.2, 0.2)
+    own = create_tracker("drivetrack").config.confirm_thresholds
+    assert tracker_for_model("drivetrack", ()).config.confirm_thresholds == own
+    assert tracker_for_model("sort", (0.3, 0.2, 0.2)).config.low_score == 0.3
 
 
 @pytest.mark.parametrize("scores", [(0.0,), (1.0,), (float("nan"),), (0.3, -1.0)])
-def test_even_scores_that_cannot_be_are_refused_by_the_models_description(scores: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match="even scores"):
-        ModelSpec(("Car",), (64, 64), even_scores=scores)
+def test_confirm_thresholds_that_cannot_be_are_refused_by_the_models_description(scores: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="confirmation thresholds"):
+        ModelSpec(("Car",), (64, 64), confirm_thresholds=scores)
+
+
+@pytest.mark.parametrize("argument", ["", "config=None", "config=dict()"])
+def test_a_tracker_without_a_config_is_named(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope: dict = {}
+    exec(f"class BareTracker:\n    def __init__(self, {argument}): pass", scope)
+    monkeypatch.setattr(trackers, "tracker_class", lambda name: scope["BareTracker"])
+    for make in (lambda: create_tracker("bare"), lambda: tracker_for_model("bare", (0.5,))):
+        with pytest.raises(UserError, match=r"(?s)BareTracker takes no config.*a dataclass"):
+            make()
+
+
+def test_model_files_of_earlier_versions_keep_their_thresholds() -> None:
+    spec = ModelSpec(("Car",), (64, 64), confirm_thresholds=(0.3,))
+    old = spec.to_json().replace("confirm_thresholds", "even_scores")
+    assert "even_scores" in old
+    for text in (old, spec.to_json()):
+        assert ModelSpec.from_metadata({METADATA_KEY: text}, "m.onnx").confirm_thresholds == (0.3,)

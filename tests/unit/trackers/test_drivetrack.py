@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perception.trackers.drivetrack import DriveConfig, DriveTracker
-from perception.types import Detections, Track
+from perception.types import Detections, Tracks
 
 CAR, PEDESTRIAN = 0, 1
 SURE = 0.99
@@ -22,7 +22,7 @@ def car(left: float, score: float = SURE, width: float = 60, bottom: float = 240
     return left, bottom - 40, left + width, bottom, score, CAR
 
 
-def play(tracker: DriveTracker, frames: list[Detections], fps: float = 10, first: int = 0) -> list[tuple[Track, ...]]:
+def play(tracker: DriveTracker, frames: list[Detections], fps: float = 10, first: int = 0) -> list[Tracks]:
     return [tracker.update(d, round((first + i) * 1e9 / fps)) for i, d in enumerate(frames)]
 
 
@@ -35,13 +35,13 @@ def test_a_sure_detection_is_told_at_once_a_doubtful_one_later_a_poor_one_never(
     assert told[0.25] == [0] * 8  # below even odds, however often
 
 
-def test_even_scores_belong_to_classes_and_the_last_serves_the_rest() -> None:
-    tracker = DriveTracker(DriveConfig(even_scores=(0.3, 0.65)))
+def test_confirm_thresholds_belong_to_classes_and_the_last_serves_the_rest() -> None:
+    tracker = DriveTracker(DriveConfig(confirm_thresholds=(0.3, 0.65)))
     box = (100, 100, 130, 180)
     assert len(tracker.update(seen((*box, 0.8, CAR)), 0)) == 1
     for class_id in (PEDESTRIAN, 2, 7):
         tracker.reset()
-        assert not any(play(tracker, [seen((*box, 0.6, class_id))] * 5))
+        assert not any(map(len, play(tracker, [seen((*box, 0.6, class_id))] * 5)))
 
 
 def test_a_detector_that_scores_everything_low_is_learned() -> None:
@@ -49,7 +49,7 @@ def test_a_detector_that_scores_everything_low_is_learned() -> None:
     told = [len(tracks) for tracks in play(DriveTracker(), [seen(*people)] * 40)]
     assert told[0] == 0 and told[-1] == 6
     stubborn = DriveTracker(DriveConfig(learn_scores=False))
-    assert not any(play(stubborn, [seen(*people)] * 40))
+    assert not any(map(len, play(stubborn, [seen(*people)] * 40)))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_is_more_likely_wrong_than_right_starts_no_track_once_scores_are_kn
 
 def test_a_score_of_nothing_is_no_trouble_where_it_is_let_in() -> None:
     tracker = DriveTracker(DriveConfig(low_score=0.0))
-    assert not any(play(tracker, [seen(car(100, 0.0))] * 5))
+    assert not any(map(len, play(tracker, [seen(car(100, 0.0))] * 5)))
 
 
 def test_what_was_learned_is_forgotten_by_reset() -> None:
@@ -115,7 +115,7 @@ def test_dropped_frames_do_not_matter_where_time_is_told() -> None:
 def test_a_young_track_survives_one_missed_frame() -> None:
     frames = [seen(car(100, 0.6)), seen(), seen(car(100, 0.6)), seen(car(100, 0.6))]
     assert [len(t) for t in play(DriveTracker(), frames)] == [0, 0, 1, 1]
-    assert not any(play(DriveTracker(DriveConfig(tentative_s=0)), frames[:3]))
+    assert not any(map(len, play(DriveTracker(DriveConfig(tentative_s=0)), frames[:3])))
 
 
 def test_two_cars_that_meet_keep_their_ids() -> None:
@@ -170,7 +170,7 @@ def test_classes_never_mix() -> None:
 
 def test_one_thing_is_told_as_one_class_the_one_that_more_speaks_for() -> None:
     """A pedestrian whom the detector calls a cyclist, too, and once more sharply."""
-    tracker = DriveTracker(DriveConfig(even_scores=(0.3, 0.2, 0.2)))
+    tracker = DriveTracker(DriveConfig(confirm_thresholds=(0.3, 0.2, 0.2)))
     walker, rider = (100, 100, 130, 180), (97, 98, 134, 182)
     scores = [(0.8, 0.4)] * 6 + [(0.3, 0.7)] + [(0.8, 0.4)] * 6
     told = play(tracker, [seen((*walker, a, PEDESTRIAN), (*rider, b, 2)) for a, b in scores])
@@ -208,7 +208,7 @@ def test_a_minute_without_frames_ends_everything() -> None:
 
 
 def test_config_refuses_scores_that_are_no_odds() -> None:
-    with pytest.raises(ValueError, match="even_scores"):
-        DriveConfig(even_scores=(0.0, 0.5))
+    with pytest.raises(ValueError, match="confirm_thresholds"):
+        DriveConfig(confirm_thresholds=(0.0, 0.5))
     with pytest.raises(ValueError, match="slip_share"):
         DriveConfig(slip_share=0.0)

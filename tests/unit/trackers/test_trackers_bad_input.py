@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from perception.trackers import create_tracker, tracker_names
 from perception.trackers.base import LIMIT_PX, MAX_TRACKS, clean
-from perception.types import Detections, Track
+from perception.types import Detections, Tracks
 
 NAN = float("nan")
 numbers = st.one_of(
@@ -31,7 +31,7 @@ def detections(table: list[tuple]) -> Detections:
         )
 
 
-def check(tracks: tuple[Track, ...]) -> None:
+def check(tracks: Tracks) -> None:
     assert len({t.track_id for t in tracks}) == len(tracks)
     for track in tracks:
         left, top, right, bottom = track.box_xyxy.tolist()
