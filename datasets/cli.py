@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import MissingDependencyError, UserError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True)
-class CheckOptions:
+class CheckOptions(CommandOptions):
     """Check every data set at or below a folder: KITTI object, road and tracking, CamVid, IDD-Lite, sets of boxes.
 
     Ends with 1 where something was found with which training would fail or scores would be wrong.
@@ -71,7 +72,7 @@ class CheckOptions:
 def _check(argv: list[str]) -> int:
     from datasets.check import check, shared_drives
 
-    options = tyro.cli(CheckOptions, args=argv, prog="perception data check")
+    options = parse_options(CheckOptions, argv, "perception data check")
     reports = check(options.root)
     picture = _draw(reports, options.out / "label_statistics.png") if options.draw else None
     shared = shared_drives(reports)
@@ -139,7 +140,7 @@ def _as_lines(report: SetReport, root: Path, limit: int | None) -> list[str]:
 
 
 @dataclass(frozen=True)
-class FetchOptions:
+class FetchOptions(CommandOptions):
     """Download one of KITTI's benchmarks from its public storage. Break it off and run it again as you like."""
 
     name: Annotated[Literal["kitti-object", "kitti-road", "kitti-tracking"], tyro.conf.Positional]
@@ -157,7 +158,7 @@ class FetchOptions:
 def _fetch(argv: list[str]) -> int:
     from datasets.fetch import BASE_URL, LICENCE, SETS, fetch
 
-    options = tyro.cli(FetchOptions, args=argv, prog="perception data fetch")
+    options = parse_options(FetchOptions, argv, "perception data fetch")
     print(LICENCE, file=sys.stderr)
     base_url = options.base_url or BASE_URL
     done = fetch(options.name, options.root, base_url=base_url, keep_archives=options.keep_archives)

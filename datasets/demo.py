@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SEQUENCE = "0000"
 
 
 @dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(CommandOptions):
     """Draw a synthetic street, find and track what moves on it, and score that against the street's own truth."""
 
     out: Path = Path("demo-out")

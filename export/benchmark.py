@@ -17,14 +17,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnx
+import tyro
 
 from export.flops import Cost, cost, single
 from perception import __version__
 from perception.backends import Backend, load_model
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.model import ModelSpec, shipped_or
@@ -32,13 +34,15 @@ from perception.model import ModelSpec, shipped_or
 Device = Literal["cpu", "cuda", "tensorrt"]
 GEMM_SIDE = 1024
 COPY_FLOATS = 16 * 1024 * 1024
+EVERYDAY = ("models", "device", "batch", "threads", "rounds", "json", "out", "plot", "profile", "config")
+"""What `perception bench MODEL --help` shows."""
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(CommandOptions):
     """Measure latency and throughput of one or more model files, taking turns."""
 
-    models: tuple[Path, ...]
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")] = ()
     """Files that `perception export` wrote."""
     device: tuple[Device, ...] = ("cpu",)
     """Where they run; several are compared. An engine runs where it was built for."""
@@ -138,11 +142,9 @@ class _Case:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the options, measure, print."""
-    import tyro
-
-    options = tyro.cli(
-        BenchOptions, args=list(argv), prog="perception bench", config=(tyro.conf.PositionalRequiredArgs,)
-    )
+    options = parse_options(BenchOptions, list(argv), "perception bench", everyday=EVERYDAY)
+    if not options.models:
+        raise UserError("no model given", "one or more model files", "perception bench MODEL.onnx")
     if options.rounds < 1 or options.warmup < 0 or min(options.batch) < 1:
         found = f"--rounds {options.rounds} --warmup {options.warmup} --batch {min(options.batch)}"
         raise UserError(found, "at least one round and one image", "--rounds 50 --batch 1")

@@ -2,107 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from export.config import EngineConfig, QuantizeConfig
+from perception.cli.options import FLAT, CommandOptions, parse_options
+from perception.errors import UserError
 
 if TYPE_CHECKING:
     from export.frames import Frames
+    from export.int8 import QuantizeReport
     from export.parity import Candidate, ParityReport
 
-T = TypeVar("T")
+EVERYDAY = (
+    "checkpoint", "out", "size-hw", "batch", "precision", "format", "verify", "data", "frames", "config",
+    "calibration", "budget", "batch-profile", "hardware",
+)  # fmt: skip
+"""What `perception export --help` shows."""
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """Turn a checkpoint into one self-contained model file, and compare the two."""
+class Int8Options(QuantizeConfig):
+    """Only with --precision int8."""
 
-    checkpoint: Path
-    """best.pt of a run folder, or an fp32 ONNX file to make another precision, an engine or a repository from."""
+    calibration: Path | None = None
+    """Images that give the ranges. Default: training frames of --data, or of the synthetic street."""
+    calibration_frames: int = 12
+    """Number of calibration images, for each kind of label in the folder."""
+
+
+@dataclass(frozen=True)
+class ExportOptions(CommandOptions):
+    """Export a checkpoint as one self-contained model file, and compare the two.
+
+    perception export verify A B compares any two models.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """best.pt of a run directory, or an fp32 ONNX file to convert to another precision or format."""
     out: Path | None = None
-    """File to write (a folder for triton); beside the checkpoint without it."""
+    """File to write (a folder for triton). Default: beside the checkpoint."""
     size_hw: str = ""
-    """Height x width of the input, multiples of 32; 384x1248 without it. An ONNX file keeps its own."""
+    """Input height x width, multiples of 32. Default: 384x1248, or the ONNX file's own."""
     batch: str = "dynamic"
     """"dynamic", or a fixed number of images."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    """Of everything between the first and the last convolutions; inputs and outputs keep their types."""
+    """Precision between the first and the last convolutions."""
     format: Literal["onnx", "triton", "engine"] = "onnx"
-    """An ONNX file, a Triton model repository, or a TensorRT engine for this machine's GPU."""
+    """ONNX file, Triton model repository, or TensorRT engine for this machine's GPU."""
     licence: str = "CC BY-NC-SA 3.0 (trained on KITTI and research data)"
-    """Terms of the weights, written into the file."""
+    """Licence of the weights, written into the file."""
     confirm_thresholds: tuple[float, ...] = ()
-    """The tracker's confirmation threshold for each class, written into the file. Defaults to what the run measured
-    on its held-out frames, else to the tracker's own. Lower values raise recall and false positives."""
+    """Confirmation threshold of each class, written into the file. Lower values raise recall and false positives.
+    Default: what the run measured on its held-out frames, or the tracker's own."""
     head: Literal["auto", "one-to-one", "one-to-many"] = "auto"
-    """Whose boxes leave the graph: the one-to-one head's, which need no suppression, or the main head's; auto takes
-    the one-to-one head where the run trained one (--model.one-to-one)."""
+    """Head whose boxes leave the graph. The one-to-one head needs no suppression; auto: if it was trained."""
     verify: bool = True
-    """Run frames through checkpoint and file, and say no (exit code 1) where they differ by more than allowed."""
+    """Run frames through both files; exit with 1 if they differ too much."""
     data: Path | None = None
-    """Frames to verify with: a KITTI folder or any folder of pictures; the synthetic street without it."""
+    """Verification frames: a KITTI folder or any folder of images. Default: the synthetic street."""
     frames: int = 0
-    """How many of them, of each kind of label that the folder has; 0 takes 6, and for int8 100, and those that
-    training saw too, because half a point of AP cannot be told from chance on a few."""
-    calibration: Path | None = None
-    """int8: pictures that give the ranges; without it some of --data that training saw, or of the street."""
-    calibration_frames: int = 12
-    """int8: how many of them, of each kind of label that the folder has."""
-    method: Literal["minmax", "entropy", "percentile"] = "percentile"
-    """int8: how a range follows from what calibration saw."""
-    budget: float = 0.5
-    """int8: points of mean AP or road MaxF that may be lost; costly blocks are left in fp32 until it is kept."""
-    symmetric: bool = False
-    """int8: ranges symmetric about zero, which TensorRT needs; format engine takes them anyway."""
-    batch_profile: tuple[int, int, int] = (1, 1, 4)
-    """engine: smallest, best and largest batch."""
-    hardware: Literal["same-gpu", "same-compute-capability", "ampere-plus"] = "same-gpu"
-    """engine: other GPUs that may run it."""
-    version_compatible: bool = False
-    """engine: later TensorRT versions of the same major number may run it."""
+    """Verification frames for each kind of label; 0: 6, or 100 for int8, training frames included."""
+    int8: Annotated[Int8Options, FLAT] = field(default_factory=Int8Options)
+    engine: Annotated[EngineConfig, FLAT] = field(default_factory=EngineConfig)
 
 
 @dataclass(frozen=True)
-class VerifyOptions:
-    """Run the same frames through two models and say whether they are the same: exit code 0 yes, 1 no."""
+class VerifyOptions(CommandOptions):
+    """Run the same frames through two models and compare: exit code 0 if they agree, 1 if not."""
 
-    a: Path
-    """The reference: a checkpoint (.pt), an ONNX file or an engine."""
-    b: Path
-    """What is to be trusted, likewise."""
+    a: Annotated[Path, tyro.conf.Positional]
+    """Reference: a checkpoint (.pt), an ONNX file or an engine."""
+    b: Annotated[Path, tyro.conf.Positional]
+    """Model to compare with it: a checkpoint, an ONNX file or an engine."""
     data: Path | None = None
-    """A KITTI folder or any folder of pictures; the synthetic street without it."""
+    """A KITTI folder or any folder of images. Default: the synthetic street."""
     frames: int = 12
-    """How many frames, of each kind of label that the folder has."""
+    """Number of frames, for each kind of label in the folder."""
     split: Literal["held-out", "all"] = "held-out"
-    """Frames that training did not see, or all: two models may be compared on either."""
+    """Frames that training did not see, or all frames."""
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
-    """Whose tolerance applies; auto takes the coarser of the two."""
+    """Whose tolerance applies; auto: the coarser of the two models'."""
     size_hw: str = ""
-    """Input of a checkpoint, height x width; the other model's without it."""
+    """Input height x width of a checkpoint. Default: the other model's."""
     device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     """Where model files run."""
     json: bool = False
     """Print the report as JSON."""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Parse the options, export, compare, name the next command."""
-    _require("onnx", "torch")
+def main(argv: list[str]) -> int:
+    """Export, compare with the checkpoint, and print the next command."""
     if argv and argv[0] == "verify":
         return verify(list(argv[1:]))
-    options = _parse(ExportOptions, list(argv), "perception export")
-    from export.checkpoint import export_precision
-    from export.frames import open_frames
-    from export.int8 import QuantizeConfig
-
+    options = parse_options(ExportOptions, list(argv), "perception export", everyday=EVERYDAY)
     _check_out(options)
     size_hw = _size_of(options)
+    path, frames, report = _export(options, size_hw)
+    print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if options.checkpoint.suffix == ".pt" and not options.confirm_thresholds:
+        _report_confirm_thresholds(path)
+    if report:
+        print(report.text())
+        print(_int8_speed(path, options, size_hw))
+    made = _finish(path, options)
+    if options.verify and not _verified(made if options.format == "engine" else path, options, size_hw, frames):
+        return 1
+    print(f"next: {_next_command(made, options)}")
+    return 0
+
+
+def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Frames, QuantizeReport | None]:
+    """The ONNX file, the frames to verify it with, and for int8 what was quantised."""
+    from export.checkpoint import export_precision
+    from export.frames import open_frames
+
     calibration = None
     if options.precision == "int8":
-        folder, count = options.calibration or options.data, options.calibration_frames
-        calibration = open_frames(folder, count, "seen")
+        folder = options.int8.calibration or options.data
+        calibration = open_frames(folder, options.int8.calibration_frames, "seen")
         frames = open_frames(options.data, options.frames or 100, "all", calibration)
     else:
         frames = open_frames(options.data, options.frames or 6)
@@ -115,37 +139,26 @@ def main(argv: Sequence[str]) -> int:
         options.precision,
         calibration,
         frames,
-        QuantizeConfig(
-            options.method, symmetric=options.symmetric or options.format == "engine", budget=options.budget
-        ),
+        replace(options.int8, symmetric=options.int8.symmetric or options.format == "engine"),
         _say,
         {"auto": None, "one-to-one": True, "one-to-many": False}[options.head],
         options.confirm_thresholds,
     )
-    print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    if options.checkpoint.suffix == ".pt" and not options.confirm_thresholds:
-        _report_confirm_thresholds(path)
-    if report:
-        print(report.text())
-        print(_int8_speed(path, options, size_hw))
-    made = _finish(path, options)
-    if options.verify:
-        from export.parity import open_candidate
+    return path, frames, report
 
-        b = open_candidate(made if options.format == "engine" else path)
-        a = open_candidate(options.checkpoint, size_hw, one_to_one=not b.spec.suppression)
-        parity = _compare(a, b, frames)
-        print(parity.text())
-        if not parity.passed:
-            return 1
-    print(f"next: {_next_command(made, options)}")
-    return 0
+
+def _verified(made: Path, options: ExportOptions, size_hw: tuple[int, int], frames: Frames) -> bool:
+    """Print the comparison of the file with its checkpoint; whether it is within the tolerance."""
+    from export.parity import open_candidate
+
+    b = open_candidate(made)
+    parity = _compare(open_candidate(options.checkpoint, size_hw, one_to_one=not b.spec.suppression), b, frames)
+    print(parity.text())
+    return parity.passed
 
 
 def _check_out(options: ExportOptions) -> None:
     """A file is read by its suffix, so it must have the one of what is in it."""
-    from perception.errors import UserError
-
     suffix = {"onnx": ".onnx", "engine": ".engine", "triton": None}[options.format]
     if suffix and options.out and options.out.suffix != suffix:
         other = {".onnx": "onnx", ".engine": "engine"}.get(options.out.suffix)
@@ -158,8 +171,6 @@ def _check_out(options: ExportOptions) -> None:
 
 def _size_of(options: ExportOptions) -> tuple[int, int]:
     """Input size: as asked for, or the ONNX file's own, which cannot be changed any more."""
-    from perception.errors import UserError
-
     if options.checkpoint.suffix != ".onnx":
         return parse_size(options.size_hw or "384x1248")
     from export.graph import load_onnx, read_spec
@@ -207,10 +218,9 @@ def _finish(path: Path, options: ExportOptions) -> Path:
         print(f"done: {folder} (Triton model repository {folder.parent})")
         return folder
     if options.format == "engine":
-        from export.engine import EngineConfig, build_engine
+        from export.engine import build_engine
 
-        config = EngineConfig(options.batch_profile, options.hardware, options.version_compatible)
-        engine = build_engine(path, options.out or beside.with_suffix(".engine"), config, _say)
+        engine = build_engine(path, options.out or beside.with_suffix(".engine"), options.engine, _say)
         print(f"done: {engine} ({engine.stat().st_size / 1e6:.1f} MB)")
         return engine
     return path
@@ -224,8 +234,6 @@ def _next_command(made: Path, options: ExportOptions) -> str:
 
 def _int8_speed(path: Path, options: ExportOptions, size_hw: tuple[int, int]) -> str:
     """Whether int8 is faster on this machine, measured: it must earn its place."""
-    import tempfile
-
     from export.benchmark import BenchOptions, bench, slower_than_fp32
     from export.checkpoint import export_checkpoint
 
@@ -240,16 +248,12 @@ def _int8_speed(path: Path, options: ExportOptions, size_hw: tuple[int, int]) ->
 
 
 def _say(text: str) -> None:
-    import sys
-
     print(text, file=sys.stderr)
 
 
 def verify(argv: list[str]) -> int:
     """Compare two models over the same frames."""
-    import json
-
-    options = _parse(VerifyOptions, argv, "perception export verify")
+    options = parse_options(VerifyOptions, argv, "perception export verify")
     from export.frames import open_frames
     from export.parity import open_candidate
 
@@ -264,36 +268,14 @@ def verify(argv: list[str]) -> int:
 
 
 def _compare(a: Candidate, b: Candidate, frames: Frames, precision: str = "auto") -> ParityReport:
-    import sys
-
     from export.parity import compare
 
     print(f"comparing over {len(frames)} frames ({frames.source}) …", file=sys.stderr)
     return compare(a, b, frames, precision, frames.source)
 
 
-def _parse(kind: type[T], argv: list[str], command: str) -> T:
-    import tyro
-
-    return tyro.cli(kind, args=argv, prog=command, config=(tyro.conf.PositionalRequiredArgs,))
-
-
-def _require(*packages: str) -> None:
-    import importlib
-
-    from perception.errors import MissingDependencyError
-
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(str(error.name), "export", "exporting") from None
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """`384x1248` → (384, 1248)."""
-    from perception.errors import UserError
-
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise UserError(f"--size-hw {text}", "HEIGHTxWIDTH in pixels", "--size-hw 384x1248")
@@ -301,8 +283,6 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _batch(text: str) -> int | None:
-    from perception.errors import UserError
-
     if text == "dynamic":
         return None
     if not text.isdecimal() or int(text) < 1:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.config import EngineConfig
 from export.graph import load_onnx
 from perception.backends.tensorrt import find_host, import_tensorrt
 from perception.engine import (
     EngineKey,
-    Hardware,
     Sidecar,
     file_sha256,
     read_sidecar,
@@ -31,27 +30,6 @@ from perception.model import ModelSpec
 
 Say = Callable[[str], None]
 _HARDWARE = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """What the engine is made for."""
-
-    batch_profile: tuple[int, int, int] = (1, 1, 4)
-    """Smallest, best and largest batch. A file of a fixed batch takes its own."""
-    hardware: Hardware = "same-gpu"
-    """Other GPUs that may run it: none, those of the same compute capability, all from Ampere on (slower)."""
-    version_compatible: bool = False
-    """Later TensorRT versions of the same major number may run it (slower)."""
-    workspace_gb: float = 2.0
-    """Memory that building may try out tactics with."""
-    tf32: bool = False
-    """Let fp32 products round their factors to ten bits: faster, and no longer the same numbers."""
-
-    def __post_init__(self) -> None:
-        least, best, most = self.batch_profile
-        if not 1 <= least <= best <= most:
-            raise UserError(f"batch profile {self.batch_profile}", "MIN BEST MAX with 1 <= MIN <= BEST <= MAX")
 
 
 def build_engine(

@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 
+from export.config import QuantizeConfig
 from export.frames import TestFrame
 from export.graph import between_convolutions, read_spec, remove_unused, write_spec
 from export.onnx import write_model
@@ -28,30 +29,12 @@ from perception.cameras.letterbox import letterbox
 from perception.errors import UserError
 from perception.types import U8
 
-Method = Literal["minmax", "entropy", "percentile"]
 OPERATORS = ("Conv", "Add", "Mul", "Resize")
 """What has an int8 kernel worth having in ONNX Runtime and TensorRT."""
 OVERLAP_LIMIT = 0.1
 """Mean lack of IoU that counts as much as the tolerance's mean difference of scores or road."""
 ABSORBED = "Relu"
 """Unsigned ranges that begin at zero do its work, so it goes from the graph; `in_float` brings it back."""
-
-
-@dataclass(frozen=True)
-class QuantizeConfig:
-    """How a model becomes int8."""
-
-    method: Method = "percentile"
-    """How the range of a tensor follows from what calibration saw: all of it (minmax), the range that loses least
-    information (entropy), or all but the outermost values (percentile)."""
-    percentile: float = 99.99
-    """Share of values inside the range, per cent."""
-    symmetric: bool = False
-    """Ranges symmetric about zero, as TensorRT needs them. Unsigned with an offset is better on a CPU."""
-    budget: float = 0.5
-    """Points of mean AP or MaxF that may be lost."""
-    sweep_frames: int = 4
-    """Frames on which a block is tried alone."""
 
 
 @dataclass

@@ -73,8 +73,7 @@ class DataConfig:
     """What to train on and what to hold out."""
 
     root: Path = Path("../shared/data")
-    """Folder with any of: kitti/object, kitti/tracking, kitti/road, camvid, extra/* (as `perception data check` lists
-    them), or KITTI's own object folder."""
+    """Folder of data sets as `perception data check` lists them, or KITTI's own object folder."""
     crop_hw: tuple[int, int] = (256, 512)
     """Size of a training picture; a crop of the frame near native scale, so that far objects keep their pixels."""
     validation_hw: tuple[int, int] = (384, 1248)

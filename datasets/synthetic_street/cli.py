@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StreetOptions:
+class StreetOptions(CommandOptions):
     """Make a drive through the synthetic street: pictures, labels, calibration and road masks in KITTI's formats."""
 
     out: Path = Path("street")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.files import write_atomically
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CalibrateOptions:
+class CalibrateOptions(CommandOptions):
     """Describe your camera in a small file, so that tracks carry metres and seconds.
 
     1. How strong is the lens?      --fov-deg or --focal-px

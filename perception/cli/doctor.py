@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perception import __version__
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 
 Verdict = Literal["ok", "missing", "note"]
 
@@ -34,7 +34,7 @@ _TINY_MODEL = base64.b64decode(
 
 
 @dataclass(frozen=True)
-class DoctorOptions:
+class DoctorOptions(CommandOptions):
     """Say what is installed, what really loads, and how to mend what does not."""
 
     json: bool = False

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from perception.cli.options import CommandOptions
+
 
 @dataclass(frozen=True)
-class SharedOptions:
+class SharedOptions(CommandOptions):
     """What the three tasks have in common."""
 
     gt: Path | None = None
@@ -78,7 +80,7 @@ class TrackingOptions(SharedOptions):
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(CommandOptions):
     """Put two reports side by side and say which differences chance does not explain."""
 
     a: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="A")] = None

@@ -6,67 +6,100 @@ Nothing heavy is imported here, so `perception --help` answers at once and witho
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from perception import __version__
-from perception.errors import UserError
+from perception.errors import MissingDependencyError, UserError
 from perception.redact import redact
 
+ROOT = Path(__file__).resolve().parents[2]
+"""Folder that holds our packages."""
+
 COMMANDS = {
-    "demo": ("datasets.demo:main", "draw a street, run the shipped network on it, score the result: no download"),
-    "run": ("perception.cli.run:main", "track objects and find the road in a video, camera, stream or image folder"),
-    "train": ("training.cli:main", "train a network on KITTI, other street data and the synthetic street"),
-    "export": ("export.cli:main", "turn a checkpoint into one self-contained ONNX file"),
-    "evaluate": ("perception.cli.evaluate:main", "official KITTI scores: object, road, tracking"),
-    "track": ("perception.cli.track:main", "run a tracker over stored detections"),
+    "demo": ("datasets.demo:main", "", "draw a street, run the shipped network on it, score the result: no download"),
+    "run": ("perception.cli.run:main", "", "track objects and find the road in a video, camera, stream or folder"),
+    "train": ("training.cli:main", "train", "train a network on KITTI, other street data and the synthetic street"),
+    "export": ("export.cli:main", "export", "turn a checkpoint into one self-contained ONNX file"),
+    "evaluate": ("perception.cli.evaluate:main", "", "official KITTI scores: object, road, tracking"),
+    "track": ("perception.cli.track:main", "", "run a tracker over stored detections"),
     "calibrate": (
         "perception.cli.calibrate:main",
-        "describe your own camera, so that tracks carry metres and seconds",
+        "",
+        "describe your camera, so that tracks carry metres and seconds",
     ),
-    "data": ("datasets.cli:main", "check, fetch or make data sets"),
-    "bench": ("export.bench_cli:main", "measure latency and throughput"),
-    "doctor": ("perception.cli.doctor:main", "say what works on this machine, and how to mend what does not"),
+    "data": ("datasets.cli:main", "", "check, fetch or make data sets"),
+    "bench": ("export.bench_cli:main", "export", "measure latency and throughput"),
+    "doctor": ("perception.cli.doctor:main", "", "report what works on this machine, and how to mend what does not"),
 }
-"""Command → where it lives, as `module:function`, and its line of help. The function is called as `main(argv) -> int`
-with what follows the command. Names only, so that no import runs from the runtime up to the rooms above it."""
+"""Command → where it lives, as `module:function`, the extra that brings its packages, and its line of help.
+
+The function is called as `main(argv) -> int` with what follows the command. Names only, so that no import runs from
+the runtime up to the rooms above it."""
 
 
-def _load(place: str) -> Callable[[list[str]], int | None]:
-    """The function that a row of `COMMANDS` names.
+def _call(command: str, argv: list[str]) -> int:
+    """Import a command's module and call it.
 
     Raises:
-        UserError: another distribution's package has the name of one of our rooms and comes before it.
+        UserError: another distribution's package shadows one of our rooms.
+        MissingDependencyError: the command's extra is not installed.
     """
+    place, extra, _ = COMMANDS[command]
     name, _, function = place.partition(":")
+    room = name.partition(".")[0]
+    _refuse_shadows(room)
     try:
-        module = importlib.import_module(name)
+        return int(getattr(importlib.import_module(name), function)(argv) or 0)
     except ModuleNotFoundError as error:
-        room = name.partition(".")[0]
-        found = getattr(sys.modules.get(room), "__file__", None) or "another package"
-        if not (error.name or "").startswith(room) or Path(found).parents[1] == Path(__file__).parents[2]:
+        package = (error.name or "").partition(".")[0]
+        if package == room and error.name == name:  # another project's files lie among ours
+            raise _shadowed(room, str(ROOT / room)) from None
+        if not extra or not package or (ROOT / package).is_dir():
             raise
-        raise UserError(
-            f"the package '{room}' is not this project's ({found})",
-            f"this project's '{room}'",
-            "install perception-pipeline into a virtual environment of its own",
-        ) from None
-    return getattr(module, function)
+        raise MissingDependencyError(package, extra, f"perception {command}") from None
+
+
+def _refuse_shadows(room: str) -> None:
+    """Refuse to run where `import datasets` finds another project's package: its name is a common one."""
+    spec = importlib.util.find_spec(room)
+    found = (
+        [] if spec is None else [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+    )
+    if any(Path(place).resolve().is_relative_to(ROOT / room) for place in found):
+        return
+    raise _shadowed(room, str(found[0]) if found else "none found")
+
+
+def _shadowed(room: str, found: str) -> UserError:
+    return UserError(
+        f"the package '{room}' is not this project's ({found})",
+        f"this project's '{room}'",
+        "install perception-pipeline into a virtual environment of its own",
+    )
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {text}" for name, (_, _, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: perception COMMAND [options]", "", *lines, "", "perception COMMAND --help explains one of them."]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0 for yes, 1 for an honest no, 2 for a mistake in the call or its input."""
+    """Run one command and return its exit code.
+
+    Results go to stdout, logs and errors to stderr.
+
+    Returns:
+        0 for yes, 1 where the answer is no (such as data with errors), 2 for a mistake in the call or its input,
+        130 after Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -87,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        return int(_load(COMMANDS[name][0])(rest) or 0)
+        return _call(name, rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

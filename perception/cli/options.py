@@ -1,103 +1,331 @@
-"""One way to read options for every command: a frozen dataclass, from the command line, a TOML file, or both."""
+"""Read the options of every command: frozen dataclasses, from the command line, a TOML file, or both."""
 
 from __future__ import annotations
 
+import ast
 import difflib
+import functools
+import inspect
+import textwrap
 import tomllib
+import types
 import typing
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from perception.errors import UserError
 
 T = TypeVar("T")
 
+FLAT = "flat"
+"""Annotates a field that holds another config: `Annotated[SourceOptions, FLAT]`. The options of that config carry no
+prefix, neither on the command line nor in TOML."""
 
-def parse_options(kind: type[T], argv: list[str], command: str) -> T:
-    """Options of type `kind` from `argv`; `--config FILE.toml` gives values that the command line overrides.
+HELP_ALL = "--help-all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """What the options of every command share."""
+
+    config: Path | None = None
+    """TOML file with any of these options. The command line wins over the file."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What `tyro` needs to know about the fields of a command."""
+
+    flags: dict[tuple[type, str], str]
+    """(Dataclass, field) → option without its dashes."""
+    everyday: Collection[str] = ()
+    """Options that `--help` shows; empty shows all."""
+
+
+def parse_options(
+    kind: type[T],
+    argv: list[str],
+    command: str,
+    *,
+    everyday: Collection[str] = (),
+    names: Mapping[str, str] | None = None,
+    begin: Callable[[dict[str, Any]], T] | None = None,
+    early: tuple[str, ...] = (),
+) -> T:
+    """Read options of type `kind` from `argv`, over those of `--config FILE.toml`, over the defaults.
 
     Args:
-        kind: a dataclass with a line of help under each field, and every field with a default.
+        kind: a dataclass with a line of help under each field. With `CommandOptions` as its base it has `--config`.
         argv: what follows the command.
         command: as typed, for the help text.
+        everyday: options that `--help` shows, in this order; `--help-all` shows the others too. Empty: all.
+        names: field → its name on the command line and in TOML, where the two differ.
+        begin: makes the defaults from the values of `early`, each None where it is not given.
+        early: fields of `kind` (or of a flat config in it) that decide the defaults.
 
     Raises:
-        UserError: the file is missing, is not TOML, or holds an unknown key or a value of the wrong kind.
+        UserError: the file is missing, is not TOML, or holds an unknown key or a value of the wrong type.
+        SystemExit: from tyro, after `--help` or an option that does not exist or cannot be read.
     """
     import tyro
 
-    rest, file = _take_config(argv)
-    default = from_table(kind, read_toml(file), str(file)) if file else kind()
-    return tyro.cli(kind, args=rest, prog=command, default=default)
+    asks_help = bool({"-h", "--help", HELP_ALL} & set(argv))
+    flags = dict(_flags(kind, names or {}))
+    decided = _read_early(kind, argv, ("config", *early), command)
+    path = decided.pop("config", None)
+    table = read_toml(path) if path is not None else {}
+    if begin is not None:
+        default = begin({name: table.get(name) if value is None else value for name, value in decided.items()})
+    else:
+        required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
+        default = kind(**dict.fromkeys(required, tyro.MISSING_NONPROP))
+    shown = everyday if asks_help and HELP_ALL not in argv else ()
+    return tyro.cli(
+        kind,
+        args=["--help" if word == HELP_ALL else word for word in argv],
+        prog=command,
+        description=_description(kind, command, shown, len(flags)),
+        default=overlay(default, table, str(path), names),
+        registry=_registry(_Reader(flags, shown)),
+    )
 
 
-def _take_config(argv: list[str]) -> tuple[list[str], Path | None]:
-    """Split `--config FILE` or `--config=FILE` off."""
-    for i, word in enumerate(argv):
-        if word == "--config":
-            if i + 1 == len(argv):
-                raise UserError("--config without a file", "--config FILE.toml")
-            return argv[:i] + argv[i + 2 :], Path(argv[i + 1])
-        if word.startswith("--config="):
-            return argv[:i] + argv[i + 1 :], Path(word.partition("=")[2])
-    return argv, None
+def _description(kind: type, command: str, shown: Collection[str], count: int) -> str:
+    text = inspect.cleandoc(kind.__doc__ or "")
+    return f"{text}\n\n{command} {HELP_ALL} shows all {count} options." if shown else text
+
+
+def _flags(kind: type, names: Mapping[str, str], prefix: str = "") -> Iterator[tuple[tuple[type, str], str]]:
+    """Every option of a dataclass and of the configs inside it."""
+    for name, hint in _hints(kind).items():
+        flag = names.get(name, name).replace("_", "-")
+        if is_dataclass(inner := _bare(hint)):
+            yield from _flags(inner, names, prefix if _is_flat(hint) else f"{prefix}{flag}.")  # type: ignore[arg-type]
+        else:
+            yield (kind, name), prefix + flag
+
+
+def _read_early(kind: type, argv: list[str], wanted: tuple[str, ...], command: str) -> dict[str, Any]:
+    """Values of the options that decide the defaults of all others; None where an option is not given."""
+    import tyro
+
+    hints = {name: hint for owner in _flat_owners(kind) for name, hint in _hints(owner).items() if name in wanted}
+    given = [name for name in hints if any(word.split("=")[0] == f"--{name}" for word in argv)]
+    if not given:
+        return dict.fromkeys(hints)
+    # every one is optional here, and whatever else stands on the line is for the second reading
+    spec = [(name, typing.Optional[_bare(hint)], None) for name, hint in hints.items()]  # noqa: UP045
+    early = make_dataclass("Early", spec)
+    found: Any = tyro.cli(early, args=argv, prog=command, return_unknown_args=True, add_help=False)[0]
+    return {name: getattr(found, name) for name in hints}
+
+
+def _flat_owners(kind: type) -> list[type]:
+    """A dataclass and those inside it whose options carry no prefix."""
+    inner = [_bare(hint) for hint in _hints(kind).values() if _is_flat(hint)]
+    return [kind, *(owner for one in inner for owner in _flat_owners(one))]
+
+
+# ---------------------------------------------------------------- what tyro is told
+
+
+def _registry(reader: _Reader) -> Any:
+    """Our dataclasses as tyro reads them: names, groups, one paragraph of help for each field."""
+    import tyro
+    from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+    owners = {owner for owner, _ in reader.flags}
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        kind: Any = info.type
+        if not isinstance(kind, type) or not (kind in owners or is_dataclass(kind)):
+            return None
+        specs = []
+        for field in fields(kind):
+            hint = _hints(kind)[field.name]
+            default = getattr(info.default, field.name, tyro.MISSING_NONPROP)
+            flag = reader.flags.get((kind, field.name))
+            marks = _marks(hint, default, flag.rpartition(".")[2] if flag else None)
+            if reader.everyday and flag and flag not in reader.everyday:
+                marks.append(tyro.conf.Suppress)
+            help_text = functools.partial(_field_help, kind, field.name)
+            annotated: Any = typing.Annotated[(hint, *marks)] if marks else hint  # type: ignore[arg-type]
+            specs.append(StructFieldSpec(field.name, annotated, default, help_text))
+        order = {flag: i for i, flag in enumerate(reader.everyday)}
+        specs.sort(key=lambda spec: order.get(reader.flags.get((kind, spec.name), ""), len(order)))
+        return StructConstructorSpec(kind, tuple(specs))
+
+    return registry
+
+
+def _marks(hint: Any, default: Any, name: str | None) -> list[Any]:
+    """tyro's annotations of one field; `name` is None for a field that holds another config."""
+    import tyro
+
+    if name is None:
+        if not _is_flat(hint):
+            return []
+        holds_configs = any(is_dataclass(_bare(inner)) for inner in _hints(_bare(hint)).values())
+        # the first keeps a group of its own, and takes the prefixes of all that lies inside away, too
+        return [tyro.conf.arg(name="", prefix_name=False)] if holds_configs else [tyro.conf.OmitArgPrefixes]
+    metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+    if any(type(mark).__name__ == "_ArgConfig" for mark in metadata):
+        return []  # its owner has said how it looks
+    settings: dict[str, Any] = {"name": name}
+    if default in (None, False, (), ""):
+        settings["help_behavior_hint"] = ""
+    choices = [one for one in typing.get_args(_bare(hint)) if one is not types.NoneType]
+    if _is_union(_bare(hint)) and len(choices) == 1 and choices[0] in (Path, str, int, float):
+        settings["metavar"] = choices[0].__name__.upper()
+    return [tyro.conf.arg(**settings)]
+
+
+def _field_help(kind: type, name: str) -> str | None:
+    return next((docs[name] for owner in kind.__mro__ if name in (docs := _field_docs(owner))), None)
+
+
+@functools.cache
+def _field_docs(kind: type) -> Mapping[str, str]:
+    """Field → the string under it, as one paragraph."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for above, below in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(above, ast.AnnAssign)
+            and isinstance(above.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+            and isinstance(below.value.value, str)
+        ):
+            docs[above.target.id] = " ".join(below.value.value.split())
+    return docs
+
+
+# ---------------------------------------------------------------- types
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    known = typing.get_type_hints(kind, include_extras=True)
+    return {f.name: known[f.name] for f in fields(kind) if f.init}  # type: ignore[arg-type]
+
+
+def _bare(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def _is_flat(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Annotated and FLAT in typing.get_args(hint)[1:]
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+
+
+# ---------------------------------------------------------------- TOML and JSON
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a table, or a sentence about what is wrong with it."""
+    """Read a TOML file.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "a TOML file", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not TOML ({error})", 'lines like  device = "cpu"') from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "a readable TOML file") from None
 
 
-def from_table(kind: type[T], table: dict[str, Any], path: str) -> T:
-    """A dataclass from a table; `-` and `_` in keys are the same.
+def overlay(config: T, table: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> T:
+    """Replace the fields of a config that a table names. `-` and `_` in keys are the same.
+
+    Args:
+        config: a dataclass; configs inside it take tables of their own, flat ones the table's own keys too.
+        table: from TOML or JSON.
+        where: the file, for messages.
+        names: as for `parse_options`.
 
     Raises:
-        UserError: an unknown key, with the nearest known one, or a value of the wrong kind.
+        UserError: an unknown key, with the nearest known one, or a value of the wrong type.
     """
-    assert is_dataclass(kind)
-    hints = typing.get_type_hints(kind)
-    names = [f.name for f in fields(kind) if f.init]
-    values = {}
+    if not table:
+        return config
+    kind: Any = type(config)
+    names = names or {}
+    places = _places(kind, names)
+    values: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
     for key, value in table.items():
-        name = key.replace("-", "_")
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            raise UserError(f"{path}: unknown key '{key}'", "one of " + ", ".join(names), near[0] if near else "")
-        values[name] = _convert(hints[name], value, f"{path}: {key}")
-    missing = [f.name for f in fields(kind) if f.init and f.default is MISSING and f.default_factory is MISSING]
-    if absent := [name for name in missing if name not in values]:
-        raise UserError(f"{path}: no '{absent[0]}'", "all of " + ", ".join(missing))
-    return kind(**values)
+        word = key.replace("-", "_")
+        if word not in places:
+            near = difflib.get_close_matches(word, places, n=1)
+            raise UserError(f"{where}: unknown key '{key}'", "one of " + ", ".join(sorted(places)), *near)
+        field, is_inside = places[word]
+        if is_inside:
+            inner.setdefault(field, {})[key] = value
+        elif not is_dataclass(_bare(_hints(kind)[field])):
+            values[field] = _value(value, _hints(kind)[field], f"{where}: {key}")
+        elif isinstance(value, Mapping):
+            inner.setdefault(field, {}).update(value)
+        else:
+            raise UserError(f"{where}: {key} is {value!r}", f"a table: [{key}]")
+    for field, part in inner.items():
+        values[field] = overlay(getattr(config, field), part, f"{where} [{field}]", names)
+    return replace(config, **values)  # type: ignore[type-var]
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A TOML value as the type of its field."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return _convert(arguments[0], value, where)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise UserError(f"{where}: found {value!r}", "one of " + ", ".join(map(str, arguments)))
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise UserError(f"{where}: found {value!r}", "a list")
-        return tuple(_convert(arguments[0], item, where) for item in value)
-    if origin is not None:  # X | None
-        options = [a for a in arguments if a is not type(None)]
-        return _convert(options[0], value, where) if len(options) == 1 else value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Path and isinstance(value, str):
+def _places(kind: type, names: Mapping[str, str]) -> dict[str, tuple[str, bool]]:
+    """Key of a table → the field, and whether the key belongs to a flat config that the field holds."""
+    places: dict[str, tuple[str, bool]] = {}
+    for name, hint in _hints(kind).items():
+        if _is_flat(hint):
+            places |= dict.fromkeys(_places(_bare(hint), names), (name, True))
+    for name in _hints(kind):
+        if name != "config":
+            places[names.get(name, name).replace("-", "_")] = (name, False)
+    return places
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """A value of TOML or JSON as the type of its field."""
+    hint = _bare(hint)
+    kinds = typing.get_args(hint) if _is_union(hint) else (hint,)
+    if value is None and types.NoneType in kinds:
+        return None
+    for kind in kinds:
+        if typing.get_origin(kind) is tuple and isinstance(value, list):
+            inside = typing.get_args(kind)
+            inside = inside[:1] * len(value) if inside[-1:] == (...,) else inside
+            if len(inside) != len(value):
+                raise UserError(f"{where} has {len(value)} values", f"{len(inside)}")
+            return tuple(_value(one, of, where) for one, of in zip(value, inside, strict=True))
+    if isinstance(value, str) and Path in kinds:
         return Path(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise UserError(f"{where}: found {value!r}", f"a value of type {hint.__name__}")
-    return value
+    if type(value) is int and float in kinds:
+        return float(value)
+    if any(value in typing.get_args(k) if typing.get_origin(k) is Literal else type(value) is k for k in kinds):
+        return value
+    raise UserError(f"{where} is {value!r}", " or ".join(_named(kind) for kind in kinds))
+
+
+def _named(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return "a list"
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}.get(
+        kind, getattr(kind, "__name__", str(kind))
+    )

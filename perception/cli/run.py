@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from perception import __version__
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.redact import redact
@@ -31,15 +31,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perception.run")
 
+EVERYDAY = (
+    "sources", "out", "model", "camera", "device", "video", "kitti", "mot", "images", "serve", "tracker", "start",
+    "duration", "every", "anonymize", "json", "quiet", "config",
+)  # fmt: skip
+"""What `perception run --help` shows."""
 DEFAULT_SERVE = "127.0.0.1:8080"
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(CommandOptions):
     """Track objects and find the road in a video, a folder of images, a KITTI sequence, a camera or a stream.
 
     Several sources may be given, each with a name: front=rtsp://… rear=camera:1
-    --config FILE.toml gives any of these options; what is typed wins over the file.
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE …")] = ()
@@ -107,11 +111,11 @@ class RunOptions:
 def main(argv: list[str]) -> int:
     """Run the pipeline; 0 where all went well, 1 where a source or sink failed or nothing was seen."""
     warm = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
-    if not {"-h", "--help"} & set(argv):
+    if not {"-h", "--help", "--help-all"} & set(argv):
         warm.start()  # the slow imports run while the options are read and the source is opened
     try:
         with _signals_as_before():
-            return _run(parse_options(RunOptions, _expand_serve(argv), "perception run"))
+            return _run(parse_options(RunOptions, _expand_serve(argv), "perception run", everyday=EVERYDAY))
     finally:
         if warm.ident is not None:
             warm.join()  # Python does not wait for it: a library that loads while all is torn down aborts

@@ -8,12 +8,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any, Literal
 
 from perception import __version__
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.files import write_atomically
 
@@ -27,14 +25,14 @@ MOST_EMPTY_FRAMES = 300
 
 
 @dataclass(frozen=True)
-class TrackOptions:
+class TrackOptions(CommandOptions):
     """Follow objects through stored detections; writes one file of KITTI tracking rows a sequence."""
 
     detections: Path | None = None
     """Folder with one file a sequence, or with such folders named after classes."""
     format: Literal["kitti", "csv"] = "kitti"
     """Rows of the files: KITTI tracking rows, or frame,x1,y1,x2,y2,score."""
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = ()
+    classes: tuple[str, ...] = ()
     """Class or classes to follow; by default all there are. Names what csv rows do not name."""
     out: Path | None = None
     """Folder for the results."""
@@ -56,7 +54,7 @@ class TrackOptions:
 
 def main(argv: list[str]) -> int:
     """Track every sequence of a folder; 0 where there was something to track, 1 where nothing was found."""
-    options = parse_options(TrackOptions, argv, "perception track")
+    options = parse_options(TrackOptions, argv, "perception track", names={"classes": "class"})
     if options.detections is None or options.out is None:
         missing = "--detections" if options.detections is None else "--out"
         raise UserError(f"no {missing} given", "two folders", "perception track --detections DIR --out DIR")

@@ -117,11 +117,12 @@ def test_help_answers_without_anything_heavy() -> None:
 def test_every_command_is_where_the_table_says() -> None:
     from perception.cli.main import COMMANDS
 
-    for name, (place, text) in COMMANDS.items():
+    for name, (place, extra, text) in COMMANDS.items():
         module, _, function = place.partition(":")
         tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
         assert text, name
+        assert not extra or f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8"), name
 
 
 def test_run_help_does_not_import_torch() -> None:

@@ -137,7 +137,7 @@ def test_a_config_file_is_read_however_it_is_given(tmp_path: Path, capsys: pytes
     file = tmp_path / "some.toml"
     out = ("--out", tmp_path / "run", *TINY)
     for text, words in {
-        "stepz = 3": "unknown field 'stepz'",
+        "stepz = 3": "unknown key 'stepz'",
         'preset = "foo"': "unknown preset 'foo'",
         "[data]\ncrop_hw = [64, 64, 64]": "crop_hw has 3 values\n  expected: 2",
         '[data]\ncrop_hw = ["a", "b"]': "crop_hw is 'a'",
@@ -147,7 +147,7 @@ def test_a_config_file_is_read_however_it_is_given(tmp_path: Path, capsys: pytes
         file.write_text(text)
         assert words in refused(capsys, *out, "--config", file)
         assert words in refused(capsys, *out, f"--config={file}")
-    assert "No such file" in refused(capsys, *out, "--config", tmp_path / "none.toml")
+    assert "no such file" in refused(capsys, *out, "--config", tmp_path / "none.toml")
 
 
 def test_a_preset_in_the_file_is_that_preset(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_ctrl_c_names_the_command_that_goes_on(
     try:
         before = signal.getsignal(number)
         assert main(["train", "--out", str(tmp_path / "run"), *TINY]) == 130
-        assert f"go on with: perception train --resume {tmp_path / 'run'}\n" in capsys.readouterr().err
+        assert f"continue with: perception train --resume {tmp_path / 'run'}\n" in capsys.readouterr().err
         assert signal.getsignal(number) is before
     finally:
         signal.signal(signal.SIGINT, inherited)
