@@ -192,7 +192,6 @@ def _warm_up() -> None:
     import av  # noqa: F401
     import cv2  # noqa: F401
     import onnxruntime  # noqa: F401
-    import scipy.optimize  # noqa: F401
 
 
 def _expand_serve(argv: list[str]) -> list[str]:

@@ -1,13 +1,17 @@
-"""Which detection belongs to which track: the one-to-one pairing with the largest total gain."""
+"""Which detection belongs to which track: the one-to-one pairing with the largest total gain.
+
+The general case goes to `lap` (Jonker and Volgenant's algorithm), which loads in a millisecond; `scipy.optimize` takes
+half a second, too much for the start of a run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import lap
 import numpy as np
 
 from perception.boxes import Floats
-from perception.lsap import best_columns
 
 Pair = tuple[int, int, float]
 """Row, column, and what pairing them gains."""
@@ -79,5 +83,5 @@ def _solve(pairs: list[Pair]) -> dict[int, int]:
     block = np.zeros((len(rows), len(columns)))
     for row, column, gain in pairs:
         block[row_at[row], column_at[column]] = gain
-    chosen = enumerate(best_columns(block).tolist())
+    chosen = enumerate(lap.lapjv(-block, extend_cost=True)[1].tolist())  # -1: no column
     return {rows[i]: columns[j] for i, j in chosen if j >= 0 and block[i, j] > 0}

@@ -20,7 +20,7 @@ ALLOWED = {
 }
 LAYERS = (
     {"types", "errors", "redact", "timing", "clocks"},
-    {"boxes", "files", "image_pool", "lsap"},
+    {"boxes", "files", "image_pool"},
     {"formats"},
     {"cameras"},
     {"model", "engine", "anonymize"},
