@@ -1,7 +1,7 @@
 """Which detection belongs to which track: the one-to-one pairing with the largest total gain.
 
-The general case goes to `lap` (Jonker and Volgenant's algorithm), which loads in a millisecond; `scipy.optimize` takes
-half a second, too much for the start of a run.
+The general case goes to `lap` (Jonker and Volgenant's algorithm), which loads in a millisecond. `scipy.optimize`
+takes half a second, too much for the start of a run.
 """
 
 from __future__ import annotations
