@@ -36,6 +36,8 @@ class Sample:
     """(M,) class for which the region is ignored, -1 for all classes."""
     labelled_classes: tuple[bool, ...] = (True,) * len(CLASS_NAMES)
     """False for a class this dataset does not label: there its absence means nothing."""
+    confidences: F32 | None = None
+    """(N,) 0..1, how sure each box is; None: all are certain. Below 1 for boxes that a teacher found."""
     distances_m: F32 | None = None
     """(N,) metres along the road to each box, NaN where unknown."""
     road: U8 | None = None

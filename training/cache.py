@@ -44,6 +44,7 @@ _ARRAYS = (
     "class_ids",
     "ignore_boxes_xyxy",
     "ignore_class_ids",
+    "confidences",
     "distances_m",
     "road",
     "semantic",

@@ -192,6 +192,7 @@ def collate(pictures: list[TrainingPicture]) -> Batch:
             ignore_class_ids=pad([p.ignore_class_ids for p in pictures], -2),
             labelled=torch.tensor([p.labelled for p in pictures]),
             depths=pad([p.depths for p in pictures], np.nan),
+            confidences=pad([p.confidences for p in pictures], 0.0),
         ),
         masks=torch.from_numpy(np.stack([p.masks for p in pictures])),
     )

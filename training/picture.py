@@ -35,6 +35,8 @@ class TrainingPicture:
     """(3, h/4, w/4) road, vehicle, person: 1 yes, 0 no, 255 not judged."""
     depths: F32
     """(G,) metres ahead over the focal length in network pixels, NaN where unknown."""
+    confidences: F32
+    """(G,) 0..1, how sure each label is: the highest class target that it gives."""
 
 
 def of_classes(picture: TrainingPicture, class_names: Sequence[str]) -> TrainingPicture:
@@ -54,6 +56,7 @@ def of_classes(picture: TrainingPicture, class_names: Sequence[str]) -> Training
         boxes_xyxy=picture.boxes_xyxy[keep],
         class_ids=class_ids[keep],
         depths=picture.depths[keep],
+        confidences=picture.confidences[keep],
         ignore_xyxy=picture.ignore_xyxy[ignored],
         ignore_class_ids=ignore_class_ids[ignored],
         labelled=tuple(picture.labelled[i] for i in chosen),

@@ -210,4 +210,5 @@ def street_image(seed: int) -> TrainingPicture:
     nothing, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     box, depth = np.array([[20, 10, 60, 40]], np.float32), np.array([np.nan], np.float32)
     image = rng.integers(0, 255, (*SIZE, 3), np.uint8)
-    return TrainingPicture(image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, depth)
+    sure = np.ones(1, np.float32)
+    return TrainingPicture(image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, depth, sure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,7 @@ def targets(
         class_ids=torch.tensor(classes, dtype=torch.long).reshape(1, -1),
         ignore_xyxy=torch.tensor(ignore or [], dtype=torch.float32).reshape(1, -1, 4),
         ignore_class_ids=torch.tensor(ignore_classes or [], dtype=torch.long).reshape(1, -1),
+        confidences=torch.ones(1, len(boxes)),
         labelled=torch.tensor([labelled]),
         depths=torch.tensor(depths or [float("nan")] * len(boxes), dtype=torch.float32).reshape(1, -1),
     )
@@ -134,6 +136,25 @@ def test_a_positive_inside_an_ignore_region_still_counts() -> None:
     wanted[0, 5, 0] = 0.7
     weight = class_loss_weight(points, wanted, targets([], [], [[0, 0, 96, 64]], [0]))
     assert weight[0, 5, 0] == 1 and weight[0, 6, 0] == 0
+
+
+def test_a_soft_label_asks_for_a_lower_score() -> None:
+    """The best point of a box that a teacher was 0.4 sure of learns 0.4 times its overlap, not its overlap."""
+    head = DetectionHead(16, 3, DetectionConfig())
+    points, _ = grid_points(SIZE, torch.device("cpu"))
+    sides = torch.zeros(1, len(points), 4, 16)
+    sides[..., 1] = 20.0  # every side one stride long, so the box around a point of stride 16 is 32 px wide
+    pushes = []
+    for confidence in (1.0, 0.4):
+        logits = torch.zeros(1, len(points), 3, requires_grad=True)  # a score of a half everywhere
+        wanted = targets([[8, 8, 40, 40]], [1])
+        wanted = replace(wanted, confidences=torch.full((1, 1), confidence))
+        raw = RawDetections(logits, sides.flatten(2), None)
+        head.loss(raw, wanted, SIZE)["class"].backward()
+        point = int((points == torch.tensor([24.0, 24.0])).all(1).nonzero()[0])
+        assert logits.grad is not None
+        pushes.append(float(logits.grad[0, point, 1]))
+    assert pushes[0] < 0 < pushes[1]
 
 
 def test_a_class_that_is_not_labelled_adds_nothing_to_the_loss() -> None:

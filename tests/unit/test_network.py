@@ -31,8 +31,9 @@ def pictures() -> list[TrainingPicture]:
     road = masks.copy()
     road[0] = 1
     box, far = np.array([[20, 10, 60, 40]], np.float32), np.array([20 / 720], np.float32)
-    car = TrainingPicture(image, box, np.array([0]), nothing, none, (True,) * 3, masks, far)
-    bare = TrainingPicture(image, nothing, none, nothing, none, (False,) * 3, road, np.zeros(0, np.float32))
+    car = TrainingPicture(image, box, np.array([0]), nothing, none, (True,) * 3, masks, far, np.ones(1, np.float32))
+    empty = np.zeros(0, np.float32)
+    bare = TrainingPicture(image, nothing, none, nothing, none, (False,) * 3, road, empty, empty)
     return [car, bare]
 
 

@@ -41,6 +41,7 @@ def full_sample() -> Sample:
         ignore_boxes_xyxy=np.array([[0, 0, 10, 10], [4, 4, 8, 8]], np.float32),
         ignore_class_ids=np.array([-1, 0]),
         labelled_classes=(True, False, True),
+        confidences=np.array([0.5], np.float32),
         distances_m=np.array([12.5], np.float32),
         road=road,
         semantic=(road * 2).astype(np.uint8),

@@ -50,6 +50,7 @@ def targets(classes: int) -> DetectionTargets:
         class_ids=torch.zeros(2, 3, dtype=torch.int64),
         ignore_xyxy=torch.rand(2, 2, 4),
         ignore_class_ids=torch.zeros(2, 2, dtype=torch.int64),
+        confidences=torch.ones(2, 3),
         labelled=torch.ones(2, classes, dtype=torch.bool),
         depths=torch.rand(2, 3),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,7 @@ def targets(
         class_ids=torch.tensor(classes, dtype=torch.long).reshape(1, -1),
         ignore_xyxy=regions,
         ignore_class_ids=torch.full((1, regions.shape[1]), ignore_class),
+        confidences=torch.ones(1, len(boxes)),
         labelled=torch.tensor([labelled]),
         depths=torch.full((1, len(boxes)), math.nan),
     )
@@ -145,7 +146,7 @@ def test_it_learns_two_frames_by_heart() -> None:
     images = torch.full((2, *SIZE, 3), 60, dtype=torch.uint8)
     images[0, 16:48, 8:40], images[1, 24:56, 48:80] = 220, 20
     both = [targets([[8.0, 16.0, 40.0, 48.0]], [0]), targets([[48.0, 24.0, 80.0, 56.0]], [2])]
-    names = ("boxes_xyxy", "class_ids", "ignore_xyxy", "ignore_class_ids", "labelled", "depths")
+    names = [field.name for field in fields(DetectionTargets)]
     together = DetectionTargets(**{n: torch.cat([getattr(t, n) for t in both]) for n in names})
     from training.data import Batch
 

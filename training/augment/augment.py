@@ -150,6 +150,7 @@ def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture:
         labelled=sample.labelled_classes,
         masks=masks,
         depths=_depths(sample, fit)[~tiny],
+        confidences=(np.ones(len(boxes), np.float32) if sample.confidences is None else sample.confidences)[~tiny],
     )
 
 

@@ -354,12 +354,14 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.
     gone = shared[: len(sample.boxes_xyxy)] > (1 - SMALLEST_VISIBLE) * area(sample.boxes_xyxy)
     boxes, ids = sample.boxes_xyxy, sample.class_ids
     distances = sample.distances_m if sample.distances_m is not None else np.full(len(boxes), np.nan, np.float32)
+    confidences = sample.confidences if sample.confidences is not None else np.ones(len(boxes), np.float32)
     return replace(
         sample,
         image_bgr=image,
         boxes_xyxy=np.concatenate([boxes[~gone], box[None]]).astype(np.float32),
         class_ids=np.append(ids[~gone], cutout.class_id),
         distances_m=np.append(distances[~gone], np.float32(np.nan)),
+        confidences=np.append(confidences[~gone], np.float32(1)),
         ignore_boxes_xyxy=np.concatenate([sample.ignore_boxes_xyxy, boxes[gone]]),
         ignore_class_ids=np.concatenate([sample.ignore_class_ids, ids[gone]]),
         road=masked(sample.road, 0),

@@ -54,12 +54,14 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
     share = _area(clipped) / np.maximum(_area(given), 1e-6)
     keep, seen, present = share >= SMALLEST_VISIBLE, share > 0, _area(ignore) > 0
     distances = sample.distances_m if sample.distances_m is not None else np.full(len(given), np.nan, np.float32)
+    confidences = sample.confidences if sample.confidences is not None else np.ones(len(given), np.float32)
     return replace(
         sample,
         image_bgr=image,
         boxes_xyxy=clipped[keep],
         class_ids=class_ids[keep],
         distances_m=distances[keep],
+        confidences=confidences[keep],
         ignore_boxes_xyxy=np.concatenate([ignore[present], clipped[seen & ~keep]]),
         ignore_class_ids=np.concatenate([ignore_ids[present], class_ids[seen & ~keep]]),
         labelled_classes=sample.labelled_classes if sample.boxes_xyxy is not None else (False,) * 3,
@@ -134,6 +136,7 @@ def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -
         ignore_xyxy=np.concatenate([ignore[present], boxes[seen & ~keep]]),
         ignore_class_ids=np.concatenate([picture.ignore_class_ids[present], picture.class_ids[seen & ~keep]]),
         depths=picture.depths[keep],
+        confidences=picture.confidences[keep],
         masks=np.ascontiguousarray(transform.center_crop(masks, [side // stride for side in size_hw])),
     )
 

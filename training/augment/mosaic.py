@@ -67,6 +67,7 @@ def mosaic(
         labelled=labelled,
         masks=masks,
         depths=np.concatenate([part.depths for part in parts]),
+        confidences=np.concatenate([part.confidences for part in parts]),
     )
 
 

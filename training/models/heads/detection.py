@@ -85,6 +85,8 @@ class DetectionTargets:
     """(B, M, 4)."""
     ignore_class_ids: Tensor
     """(B, M) int64: class that is ignored, -1 all classes, -2 padding."""
+    confidences: Tensor
+    """(B, G) 0..1: how sure each label is. A soft label lowers the class target and the weight of the box."""
     labelled: Tensor
     """(B, C) bool: which classes this image labels at all; all False for a road image."""
     depths: Tensor
@@ -220,6 +222,7 @@ class DetectionHead(nn.Module):
         class_targets = torch.zeros_like(class_logits)
         batch, point = positive.nonzero(as_tuple=True)
         target_ids = assigned[batch, point]
+        quality[batch, point] *= targets.confidences[batch, target_ids]
         classes = targets.class_ids[batch, target_ids]
         class_targets[batch, point, classes] = quality[batch, point]
         normaliser = sum_over_ranks(class_targets.sum()).clamp(min=1.0)

@@ -1,0 +1,296 @@
+"""Score detectors on held-out frames: precision, recall and AP of people and cars, with bootstrap intervals.
+
+    python -m tools.benchmarks.yardstick MODEL... --root ../shared/data --part choosing
+    python -m tools.benchmarks.yardstick MODEL... --root ../shared/data --part report
+
+A model is a checkpoint (`.pt`), an export of this project (`.onnx`) or a foreign detector (`training/teachers.py`).
+The operating point of a class is its best F1 on the choosing part; on the report part that threshold is applied as it
+is. Heights are those at 384x1248, the size at which every model sees a frame unless its file fixes another one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from datasets.labels import CAR, CYCLIST, PEDESTRIAN
+from datasets.readers.yardstick import Frame, PartName, frames, road_frames
+from perception.cameras.letterbox import plan_letterbox
+from perception.errors import UserError
+from perception.evaluation.detection import Matches, average_precision, f1_scores, match, pool, precision_recall
+from perception.evaluation.object import ObjectEvaluator
+from perception.evaluation.results import RoadImage
+from perception.evaluation.road import category_of, confidence_histograms, pr_curve
+from perception.files import write_atomically
+from perception.formats.kitti import ObjectRows, read_objects
+from perception.types import CLASS_NAMES, U8, Detections, RoadMask
+
+REFERENCE_HW = (384, 1248)
+SMALLEST_PX = 25.0
+"""Lower objects are neither found nor missed."""
+MOST_OCCLUDED = 1
+"""Largely hidden objects are neither found nor missed, except in the row about them."""
+HEIGHTS = ((25.0, 50.0), (50.0, 100.0), (100.0, np.inf))
+RESAMPLES = 1000
+WANTED_PRECISION = 0.85
+
+Detect = Callable[[U8], tuple[Detections, RoadMask | None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is scored together."""
+
+    name: str
+    class_id: int
+    groups: tuple[str, ...]
+    min_iou: float
+
+
+ROWS = (
+    Row("Pedestrian", PEDESTRIAN, ("kitti", "citypersons"), 0.5),
+    Row("Pedestrian, KITTI", PEDESTRIAN, ("kitti",), 0.5),
+    Row("Pedestrian, CityPersons", PEDESTRIAN, ("citypersons",), 0.5),
+    Row("Cyclist", CYCLIST, ("kitti", "citypersons"), 0.5),
+    Row("Car, KITTI, IoU 0.7", CAR, ("kitti",), 0.7),
+    Row("Car, KITTI", CAR, ("kitti",), 0.5),
+    Row("Car, DAWN", CAR, ("dawn",), 0.5),
+)
+"""The first row of a class and IoU decides that class's threshold there."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Score detectors on the choosing or the report part."""
+
+    models: tyro.conf.Positional[tuple[Path, ...]]
+    """Checkpoints, exports or foreign detectors."""
+    root: Path = Path("../shared/data")
+    """Dataset root."""
+    part: PartName = "choosing"
+    """Which held-out frames. Score `report` for a model card only."""
+    size_hw: tuple[int, int] = REFERENCE_HW
+    """Network input of checkpoints and foreign detectors."""
+    threads: int = 1
+    """CPU threads."""
+    json: Path | None = None
+    """Also write all numbers to this file."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its 95 % interval over images."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.0f} ({100 * self.low:.0f}–{100 * self.high:.0f})"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of the table."""
+
+    name: str
+    objects: int
+    threshold: float | None
+    ap: Value | None = None
+    precision: Value | None = None
+    recall: Value | None = None
+    f1: Value | None = None
+    recall_at_precision: Value | None = None
+    """Highest recall at a precision of `WANTED_PRECISION`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table for each model."""
+    options = tyro.cli(Options, args=argv, prog="python -m tools.benchmarks.yardstick", description=__doc__)
+    try:
+        results = {str(path): score_model(path, options) for path in options.models}
+        if options.json is not None:
+            text = json.dumps({"part": options.part, "size_hw": options.size_hw, "models": results}, indent=1)
+            write_atomically(options.json, text)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def score_model(path: Path, options: Options) -> dict[str, Any]:
+    """Score one model, print its table and return its numbers."""
+    detect = load_detector(path, options.size_hw, options.threads)
+    choosing = frames(options.root, "choosing")
+    found = [detect(frame.image_bgr)[0] for frame in choosing]
+    thresholds = {(row.class_id, row.min_iou): _operating_point(row, choosing, found) for row in reversed(ROWS)}
+    scored = choosing
+    if options.part == "report":
+        scored = frames(options.root, "report")
+        found = [detect(frame.image_bgr)[0] for frame in scored]
+    scores = [score_row(row, scored, found, thresholds[row.class_id, row.min_iou]) for row in ROWS]
+    scores += recalls(scored, found, thresholds[PEDESTRIAN, 0.5])
+    kitti = kitti_ap(scored, found)
+    road = road_max_f(options, detect)
+    print(f"\n## {path.name}, {options.part} part\n")
+    print(table(scores))
+    print("\n" + ", ".join(f"{name} AP R40 moderate {value:.1f}" for name, value in kitti.items()))
+    if road is not None:
+        print(f"road MaxF {road:.1f}")
+    return {"rows": [asdict(score) for score in scores], "kitti_ap_r40_moderate": kitti, "road_max_f": road}
+
+
+def load_detector(path: Path, size_hw: tuple[int, int], threads: int) -> Detect:
+    """Open a model as a function from an image to detections and road, in image pixels."""
+    if path.suffix == ".pt":
+        import torch
+
+        from training.checkpoint import load_network
+        from training.evaluate import predictor
+
+        torch.set_num_threads(threads)
+        network, _ = load_network(path)
+        return predictor(network, size_hw, torch.device("cpu"))
+    from perception.model import shipped_or
+    from training.teachers import load_teacher
+
+    teacher = load_teacher(shipped_or(path), size_hw, threads)
+    return lambda image: (teacher(image), teacher.road)
+
+
+def matches_of(row: Row, frame: Frame, found: Detections, counted: np.ndarray | None = None) -> Matches:
+    """Match one frame's detections of the row's class.
+
+    Args:
+        counted: (N,) bool, which of the frame's objects count; by default all that are high and visible enough.
+    """
+    if row.class_id not in frame.scored or frame.group not in row.groups:
+        return Matches()
+    mine = frame.class_ids == row.class_id
+    if counted is None:
+        counted = heights(frame) >= SMALLEST_PX
+        counted &= frame.occlusion <= MOST_OCCLUDED
+    regions = frame.ignore_boxes_xyxy[np.isin(frame.ignore_class_ids, (row.class_id, -1))]
+    detections = found[found.class_ids == row.class_id]
+    return match(
+        detections.boxes_xyxy, detections.scores, frame.boxes_xyxy[mine], counted[mine], regions, row.min_iou
+    )
+
+
+def heights(frame: Frame) -> np.ndarray:
+    """Return each object's height in pixels of a 384x1248 input, (N,)."""
+    size_hw = (frame.image_bgr.shape[0], frame.image_bgr.shape[1])
+    fit = plan_letterbox(size_hw, REFERENCE_HW)
+    return (frame.boxes_xyxy[:, 3] - frame.boxes_xyxy[:, 1]) * fit.scale_xy[1]
+
+
+def _operating_point(row: Row, scored: Sequence[Frame], found: Sequence[Detections]) -> float:
+    """Return the score of the best F1; 0.5 where nothing is found."""
+    matches = pool(matches_of(row, *pair) for pair in zip(scored, found, strict=True))
+    return float(matches.scores[int(f1_scores(matches).argmax())]) if len(matches.scores) else 0.5
+
+
+def score_row(row: Row, scored: Sequence[Frame], found: Sequence[Detections], threshold: float) -> Score:
+    """Score a row, with intervals from drawing images again."""
+    used = [pair for pair in zip(scored, found, strict=True) if pair[0].group in row.groups]
+    parts = [matches_of(row, *pair) for pair in used]
+    rng = np.random.default_rng(0)
+    numbers = np.array([_numbers(pool(parts), threshold)])
+    draws = np.array(
+        [
+            _numbers(pool([parts[i] for i in rng.integers(len(parts), size=len(parts))]), threshold)
+            for _ in range(RESAMPLES)
+        ]
+        if parts
+        else np.zeros((1, 5))
+    )
+    low, high = np.nanpercentile(draws, (2.5, 97.5), axis=0)
+    values = [Value(*map(float, triple)) for triple in zip(numbers[0], low, high, strict=True)]
+    return Score(row.name, sum(p.n_objects for p in parts), threshold, *values)
+
+
+def _numbers(matches: Matches, threshold: float) -> tuple[float, ...]:
+    """AP, precision, recall and F1 at a threshold, highest recall at the wanted precision."""
+    shown = matches.scores >= threshold
+    hits = int((matches.is_true & shown).sum())
+    precision = hits / max(1, int(shown.sum()))
+    recall = hits / max(1, matches.n_objects)
+    f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+    precisions, curve = precision_recall(matches)
+    good = curve[precisions >= WANTED_PRECISION]
+    return average_precision(matches), precision, recall, f1, float(good.max()) if len(good) else 0.0
+
+
+def recalls(scored: Sequence[Frame], found: Sequence[Detections], threshold: float) -> list[Score]:
+    """Return pedestrians' recall at the operating point by height and by occlusion."""
+    row, seen = ROWS[0], [(heights(frame), frame.occlusion) for frame in scored]
+    bins: list[tuple[str, list[np.ndarray]]] = []
+    for low, high in HEIGHTS:
+        name = f"{low:.0f}–{high:.0f} px" if np.isfinite(high) else f"from {low:.0f} px"
+        bins.append((name, [(px >= low) & (px < high) & (hidden <= MOST_OCCLUDED) for px, hidden in seen]))
+    for k, name in enumerate(("visible", "partly", "largely")):
+        bins.append((f"occlusion {k} ({name})", [(px >= SMALLEST_PX) & (hidden == k) for px, hidden in seen]))
+    scores = []
+    for name, counted in bins:
+        parts = [matches_of(row, *triple) for triple in zip(scored, found, counted, strict=True)]
+        hits = np.array([int((p.is_true & (p.scores >= threshold)).sum()) for p in parts])
+        objects = np.array([p.n_objects for p in parts])
+        rng = np.random.default_rng(0)
+        draws = rng.integers(len(parts), size=(RESAMPLES, len(parts)))
+        drawn = hits[draws].sum(1) / np.maximum(objects[draws].sum(1), 1)
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        value = Value(float(hits.sum() / max(1, objects.sum())), float(low), float(high))
+        scores.append(Score(f"Pedestrian, {name}", int(objects.sum()), threshold, recall=value))
+    return scores
+
+
+def kitti_ap(scored: Sequence[Frame], found: Sequence[Detections]) -> dict[str, float]:
+    """Return KITTI's own AP R40 at moderate difficulty, in per cent."""
+    evaluator = ObjectEvaluator()
+    for frame, detections in zip(scored, found, strict=True):
+        if frame.label is not None:
+            names = [CLASS_NAMES[i] for i in detections.class_ids]
+            rows = ObjectRows.from_boxes(names, detections.boxes_xyxy, detections.scores)
+            evaluator.process(frame.name, read_objects(frame.label), rows)
+    evaluation = evaluator.evaluate()
+    return {
+        name: float(evaluation.scores[name, "moderate"].ap_r40)
+        for name in CLASS_NAMES
+        if (name, "moderate") in evaluation.scores
+    }
+
+
+def road_max_f(options: Options, detect: Detect) -> float | None:
+    """Return MaxF in the image over the part's road frames, in per cent; None for a model without road."""
+    images = []
+    for sample in road_frames(options.root, options.part):
+        road = detect(sample.image_bgr)[1]
+        if road is None:
+            return None
+        assert sample.road is not None
+        histograms = confidence_histograms(sample.road != 255, sample.road == 1, road.at_frame_size())
+        images.append(RoadImage(sample.name, category_of(sample.name), *histograms))
+    return 100 * pr_curve(images, "all").max_f if images else None
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Return the scores as Markdown, in per cent with 95 % intervals."""
+    head = "| | objects | from score | AP | precision | recall | F1 | recall at precision 85 |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    for s in scores:
+        values = " | ".join(
+            "" if v is None else str(v) for v in (s.ap, s.precision, s.recall, s.f1, s.recall_at_precision)
+        )
+        lines.append(f"| {s.name} | {s.objects} | {s.threshold:.2f} | {values} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

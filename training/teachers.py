@@ -1,0 +1,192 @@
+"""Pretrained detectors as teachers: any of the layouts below in, detections of this project's classes out.
+
+Layouts are recognised by the model's own inputs and outputs, never by its file name:
+
+- a file that `perception export` wrote;
+- ATSS of the Open Model Zoo: `boxes` (N, 5) in input pixels with score, `labels` (N,);
+- SSD of the Open Model Zoo: (1, 1, N, 7) rows `image, label, score, x1, y1, x2, y2`, relative;
+- YOLOX: (1, A, 85), decoded over strides 8, 16, 32, with COCO's 80 classes.
+
+OpenVINO reads IR and ONNX alike, so it runs all but the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from datasets.labels import CAR, CYCLIST, PEDESTRIAN
+from perception.backends import Model
+from perception.backends.onnxruntime import OnnxRuntimeBackend
+from perception.cameras.letterbox import letterbox
+from perception.errors import MissingDependencyError, UserError
+from perception.model import METADATA_KEY, ModelSpec, read_outputs
+from perception.types import CLASS_NAMES, U8, Detections, RoadMask
+
+SIZE_MULTIPLE = 32
+ATSS_CLASSES: Mapping[int, tuple[int, ...]] = {1: (PEDESTRIAN,), 3: (CAR, PEDESTRIAN, CYCLIST)}
+"""Number of class outputs → our classes in their order: vehicle, person, bike with rider."""
+SSD_CLASSES = {1: CAR, 2: PEDESTRIAN}
+COCO_CLASSES = {0: PEDESTRIAN, 2: CAR, 5: CAR, 7: CAR}
+"""person, car, bus, truck. Bicycles are not cyclists: whether somebody rides them is not known."""
+LOWEST_SCORE = 0.05
+NMS_IOU = 0.6
+
+
+class Teacher(Protocol):
+    """A detector to learn from."""
+
+    class_ids: tuple[int, ...]
+    """Classes that it knows; for the others its silence means nothing."""
+    road: RoadMask | None
+    """Of the last image; None for a teacher without a road head."""
+
+    def __call__(self, image_bgr: U8) -> Detections:
+        """Detections in pixels of the image (H, W, 3) uint8, all scores included."""
+        ...
+
+
+def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1) -> Teacher:
+    """Open a model file as a teacher.
+
+    Args:
+        path: `.onnx` or OpenVINO's `.xml`.
+        size_hw: size at which it sees an image; a model with a fixed size keeps its own.
+        threads: CPU threads.
+
+    Raises:
+        UserError: no such file, or a layout that is not known.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such model", "an .onnx or OpenVINO .xml file", "--teacher FILE")
+    if path.suffix == ".onnx" and (own := _own(path, threads)) is not None:
+        return own
+    return _OpenVino(path, size_hw, threads)
+
+
+class _Own:
+    """A file of this project."""
+
+    road: RoadMask | None = None
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._ids = np.array([CLASS_NAMES.index(name) for name in model.spec.class_names], np.int64)
+        self.class_ids = tuple(int(i) for i in self._ids)
+
+    def __call__(self, image_bgr: U8) -> Detections:
+        backend, spec = self._model
+        pixels, fit = letterbox(image_bgr, spec.size_hw)
+        found, self.road = read_outputs(backend.run({next(iter(backend.inputs)): pixels[None]}), 0, fit)
+        return Detections(found.boxes_xyxy, found.scores, self._ids[found.class_ids])
+
+
+def _own(path: Path, threads: int) -> _Own | None:
+    """Open an export of this project; None for a foreign file."""
+    backend = OnnxRuntimeBackend(path, "cpu", threads)
+    if METADATA_KEY not in backend.metadata:
+        return None
+    return _Own(Model(backend, ModelSpec.from_metadata(backend.metadata, path)))
+
+
+class _OpenVino:
+    """One of the foreign layouts, at a fixed size."""
+
+    road: RoadMask | None = None
+
+    def __init__(self, path: Path, size_hw: tuple[int, int], threads: int) -> None:
+        try:
+            import openvino
+        except ModuleNotFoundError:
+            raise MissingDependencyError("openvino", "teachers", "teachers") from None
+        if any(side % SIZE_MULTIPLE for side in size_hw):
+            raise UserError(f"teacher size {size_hw[0]}x{size_hw[1]}", f"multiples of {SIZE_MULTIPLE}")
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+            model.reshape([1, 3, *size_hw])
+        except RuntimeError as error:
+            raise UserError(
+                f"{path}: cannot be read ({str(error).splitlines()[0]})", "an ONNX file, or an .xml with its .bin"
+            ) from None
+        self.size_hw = size_hw
+        self.class_ids, self._read = _layout(model, path)
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        self._model = core.compile_model(model, "CPU", settings)
+
+    def __call__(self, image_bgr: U8) -> Detections:
+        pixels, fit = letterbox(image_bgr, self.size_hw)
+        values = self._model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32))
+        boxes, scores, class_ids = self._read(values, self.size_hw)
+        order = np.argsort(-scores, kind="stable")
+        boxes = fit.boxes_to_frame(boxes[order].astype(np.float32))
+        return Detections(boxes, scores[order].astype(np.float32), class_ids[order].astype(np.int64))
+
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+Read = Callable[[Any, tuple[int, int]], Found]
+"""Outputs and input size → boxes (N, 4) in input pixels, scores (N,), class ids (N,)."""
+
+
+def _layout(model: Any, path: Path) -> tuple[tuple[int, ...], Read]:
+    """Classes and reader of a model, known by its outputs.
+
+    Raises:
+        UserError: none of the layouts.
+    """
+    names = {name for output in model.outputs for name in output.names}
+    shapes = [tuple(str(side) for side in output.partial_shape) for output in model.outputs]
+    if {"boxes", "labels"} <= names:
+        scores = [op.output(0).partial_shape for op in model.get_ops() if op.get_type_name() == "Sigmoid"]
+        count = max((int(s[1].get_length()) for s in scores if len(s) == 2 and s[1].is_static), default=0)
+        if count in ATSS_CLASSES:
+            return ATSS_CLASSES[count], partial(_read_atss, classes=ATSS_CLASSES[count])
+    elif len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][3] == "7":
+        return tuple(SSD_CLASSES.values()), _read_ssd
+    elif len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][2] == "85":
+        return tuple(sorted(set(COCO_CLASSES.values()))), _read_yolox
+    raise UserError(
+        f"{path}: outputs of shape {', '.join('x'.join(shape) for shape in shapes)}",
+        "an export of this project, an Open Model Zoo ATSS or SSD detector, or YOLOX",
+    )
+
+
+def _read_atss(values: Any, size_hw: tuple[int, int], classes: tuple[int, ...]) -> Found:
+    boxes, labels = values["boxes"], values["labels"]
+    return boxes[:, :4], boxes[:, 4], np.array(classes, np.int64)[labels.astype(np.int64)]
+
+
+def _read_ssd(values: Any, size_hw: tuple[int, int]) -> Found:
+    rows = values[0].reshape(-1, 7)
+    rows = rows[(rows[:, 0] >= 0) & np.isin(rows[:, 1], list(SSD_CLASSES))]
+    height, width = size_hw
+    classes = np.array([SSD_CLASSES[int(label)] for label in rows[:, 1]], np.int64)
+    return rows[:, 3:] * np.array([width, height, width, height]), rows[:, 2], classes
+
+
+def _read_yolox(values: Any, size_hw: tuple[int, int]) -> Found:
+    """Decode and suppress (YOLOX, Ge et al. 2021): objectness times class, best of our classes at a point."""
+    raw = values[0][0]  # (A, 85)
+    points, strides = [], []
+    for stride in (8, 16, 32):
+        y, x = np.mgrid[: size_hw[0] // stride, : size_hw[1] // stride]
+        points.append(np.stack([x, y], -1).reshape(-1, 2))
+        strides.append(np.full((x.size, 1), stride))
+    grid, stride_of = np.concatenate(points), np.concatenate(strides)
+    centre, size = (raw[:, :2] + grid) * stride_of, np.exp(raw[:, 2:4]) * stride_of
+    boxes = np.concatenate([centre - size / 2, centre + size / 2], 1)
+    known = list(COCO_CLASSES)
+    scores = raw[:, 4:5] * raw[:, [5 + number for number in known]]  # (A, K)
+    class_ids = np.array([COCO_CLASSES[number] for number in known], np.int64)[scores.argmax(1)]
+    scores = scores.max(1)
+    chosen = np.flatnonzero(scores > LOWEST_SCORE)
+    boxes, scores, class_ids = boxes[chosen], scores[chosen], class_ids[chosen]
+    apart = boxes + (class_ids * 2 * max(size_hw))[:, None]  # boxes of different classes never meet
+    xywh = np.concatenate([apart[:, :2], apart[:, 2:] - apart[:, :2]], 1)
+    kept = np.array(cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), LOWEST_SCORE, NMS_IOU), np.int64).reshape(-1)
+    return boxes[kept], scores[kept], class_ids[kept]
