@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.index_masks import PERSON, RIDER, VEHICLE, IndexMasks, Legend
+from datasets.catalogue import DataSet
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
-from datasets.mask_boxes import Shape, boxes_from_mask
+from datasets.readers.index_masks import PERSON, RIDER, VEHICLE, IndexMasks, Legend
+from datasets.readers.mask_boxes import Shape, boxes_from_mask
 from datasets.sample import Sample
 from perception.errors import UserError
 from perception.formats.kitti import read_objects
-from perception.types import U8
+from perception.types import CLASS_NAMES, U8
 
 LEGEND = Legend(
     name="camvid",
@@ -45,13 +46,13 @@ class CamVid(IndexMasks):
     Args:
         root: folder that holds `train/` and `trainannot/`.
         split: `train`, `val` or `test`.
-        boxes: give single people and cyclists boxes (`datasets/mask_boxes.py`); vehicles and what is not single are
-            ignored, the rest is background for all classes. False: what the set itself says, which is no boxes.
-        found: folder of KITTI result rows, a file a picture: boxes that a network found and the masks confirm
+        boxes: derive boxes of single people and cyclists from the masks (`datasets/readers/mask_boxes.py`). Vehicles
+            and groups are ignored, the rest is background for all classes. False: no boxes, as the set has none.
+        found: folder of KITTI result rows, one file an image: boxes that a network found and the masks confirm
             (`tools/recipes/self_labels.py`), beside those of the masks.
 
     Raises:
-        UserError: as `IndexMasks`, or pictures without a file in `found`.
+        UserError: as `IndexMasks`, or images without a file in `found`.
     """
 
     def __init__(self, root: Path, split: str = "train", boxes: bool = False, found: Path | None = None) -> None:
@@ -88,3 +89,17 @@ class CamVid(IndexMasks):
             ignore_boxes_xyxy=masked.ignore_boxes_xyxy,
             ignore_class_ids=masked.ignore_class_ids,
         )
+
+
+DATA_SET = DataSet(
+    name="camvid",
+    folders=("camvid",),
+    present=lambda folder: (folder / "train").is_dir(),
+    open=lambda folder, labels: CamVid(folder, "train", labels.mask_boxes, labels.self_labels),
+    weight=0.16,
+    chosen_for=367,
+    licence="research use; Brostow, Fauqueur, Cipolla (CamVid), masks of the SegNet tutorial",
+    classes=CLASS_NAMES,
+    road=True,
+    order=4,
+)

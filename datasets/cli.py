@@ -16,7 +16,7 @@ from perception.cli.options import CommandOptions, parse_options
 from perception.errors import MissingDependencyError, UserError
 
 if TYPE_CHECKING:
-    from datasets.findings import SetReport
+    from datasets.checks.findings import SetReport
 
 SUBCOMMANDS = {
     "check": "count, draw label statistics, and list missing, unreadable or contradictory files",
@@ -70,7 +70,7 @@ class CheckOptions(CommandOptions):
 
 
 def _check(argv: list[str]) -> int:
-    from datasets.check import check, shared_drives
+    from datasets.checks.run import check, shared_drives
 
     options = parse_options(CheckOptions, argv, "perception data check")
     reports = check(options.root)
@@ -92,7 +92,7 @@ def _check(argv: list[str]) -> int:
 
 
 def _draw(reports: list[SetReport], path: Path) -> str | None:
-    from datasets.statistics import draw_statistics
+    from datasets.checks.statistics import draw_statistics
 
     try:
         draw_statistics(reports, path)
@@ -156,7 +156,7 @@ class FetchOptions(CommandOptions):
 
 
 def _fetch(argv: list[str]) -> int:
-    from datasets.fetch import BASE_URL, LICENCE, SETS, fetch
+    from datasets.fetching.fetch import BASE_URL, LICENCE, SETS, fetch
 
     options = parse_options(FetchOptions, argv, "perception data fetch")
     print(LICENCE, file=sys.stderr)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.catalogue import DataSet
 from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample
 from perception.errors import UserError
@@ -59,6 +60,10 @@ class Clips:
         """Every file that sample `i` is read from."""
         return [self.root / self._frames[i][0], self.labels]
 
+    def drive(self, i: int) -> str:
+        """The clip of frame `i`."""
+        return Path(self._frames[i][0]).stem
+
     def __getitem__(self, i: int) -> Sample:
         clip, frame, what = self._frames[i]
         if clip not in self._pictures:  # a clip has no picture without those before it, so all are kept
@@ -76,7 +81,7 @@ class Clips:
         return Sample(
             image_bgr=image.copy(),
             name=self.names[i],
-            drive=Path(clip).stem,
+            drive=self.drive(i),
             boxes_xyxy=cars,
             class_ids=np.full(len(cars), CAR),
             ignore_boxes_xyxy=unclear,
@@ -112,3 +117,17 @@ def _decode(path: Path, wanted: set[int]) -> dict[int, U8]:
     except (av.FFmpegError, OSError, IndexError) as error:
         raise UserError(f"{path}: {error}", "a video that can be read to its end") from error
     raise UserError(f"{path}: {number + 1} frames", f"at least {max(wanted) + 1}, as its labels say")
+
+
+DATA_SET = DataSet(
+    name="videos",
+    folders=("videos",),
+    present=lambda folder: any((folder / clip).is_file() for clip in CLIPS),
+    open=lambda folder, labels: Clips(folder) if labels.hand_labels else None,
+    weight=0.1,
+    chosen_for=18,
+    licence="clips: MIT, Udacity; labels: this project's",
+    classes=("Car",),
+    road=True,
+    order=9,
+)

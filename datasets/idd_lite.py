@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.annotations.reviewed import as_seen, seen_file
-from datasets.index_masks import PERSON, VEHICLE, IndexMasks, Legend
+from datasets.annotations.reviewed import reviewed, reviewed_file
+from datasets.catalogue import DataSet
 from datasets.labels import ALL_CLASSES, PEDESTRIAN
-from datasets.mask_boxes import Shape, boxes_from_mask
+from datasets.readers.index_masks import PERSON, VEHICLE, IndexMasks, Legend
+from datasets.readers.mask_boxes import Shape, boxes_from_mask
 from datasets.sample import Sample
 from perception.types import U8
 
@@ -27,7 +28,8 @@ SHAPES = {2: Shape(PEDESTRIAN, aspect=(0.2, 0.5), filled=0.42)}
 """Most riders are no people here: what is under them is no ground but a vehicle."""
 LOWEST = 17
 """Pixels; lower people are ignored. All others were looked at: many ride, seen from the front or from behind."""
-SEEN = "idd_lite"
+REVIEWED = "idd_lite"
+"""Name of its file of reviewed labels."""
 VEHICLES = {3: ALL_CLASSES}
 """Cars, lorries, rickshaws and motorcycles, none told apart."""
 
@@ -38,8 +40,9 @@ class IddLite(IndexMasks):
     Args:
         root: folder that holds `train/` and `trainannot/`.
         split: `train` or `val`.
-        boxes: give single people boxes (`datasets.mask_boxes`, `annotations.reviewed`); vehicles, riders and groups
-            are ignored, the rest is background for all classes. False: what the set itself says, which is no boxes.
+        boxes: derive boxes of single people from the masks (`datasets.readers.mask_boxes`, `annotations.reviewed`).
+            Vehicles, riders and groups are ignored, the rest is background for all classes. False: no boxes, as the
+            set has none.
     """
 
     def __init__(self, root: Path, split: str = "train", boxes: bool = False) -> None:
@@ -49,14 +52,14 @@ class IddLite(IndexMasks):
 
     def files(self, i: int) -> list[Path]:
         """Every file that sample `i` is read from; the picture first."""
-        return super().files(i) + ([seen_file(SEEN)] if self.boxes else [])
+        return super().files(i) + ([reviewed_file(REVIEWED)] if self.boxes else [])
 
     def sample(self, sample: Sample, numbers: U8) -> Sample:
         """The sample with its boxes."""
         if not self.boxes:
             return sample
         masked = boxes_from_mask(numbers, SHAPES, VEHICLES, ground=(LEGEND.road, OTHER_GROUND))
-        boxes, class_ids, unsure = as_seen(SEEN, sample.name, masked.boxes_xyxy, masked.class_ids)
+        boxes, class_ids, unsure = reviewed(REVIEWED, sample.name, masked.boxes_xyxy, masked.class_ids)
         unsure |= boxes[:, 3] - boxes[:, 1] < LOWEST
         return replace(
             sample,
@@ -65,3 +68,17 @@ class IddLite(IndexMasks):
             ignore_boxes_xyxy=np.concatenate([masked.ignore_boxes_xyxy, boxes[unsure]]),
             ignore_class_ids=np.concatenate([masked.ignore_class_ids, np.full(unsure.sum(), ALL_CLASSES)]),
         )
+
+
+DATA_SET = DataSet(
+    name="idd_lite",
+    folders=("extra/idd_lite",),
+    present=lambda folder: (folder / "train").is_dir(),
+    open=lambda folder, labels: IddLite(folder, "train", labels.mask_boxes),
+    weight=0.1,
+    chosen_for=702,
+    licence="research use; Varma et al. (India Driving Dataset)",
+    classes=("Pedestrian", "Cyclist"),
+    road=True,
+    order=5,
+)

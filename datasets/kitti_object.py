@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets.catalogue import DataSet
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
-from datasets.splits import read_drives, read_split
+from datasets.splits import Division, HoldoutOptions, divide_by_drive, read_drives, read_split
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import read_calibration, read_objects
+from perception.types import CLASS_NAMES
 
 
 class KittiObject:
@@ -52,6 +54,10 @@ class KittiObject:
                 "perception data fetch kitti-object",
             )
 
+    def drive(self, i: int) -> str:
+        """Recording of frame `i`; empty where it is not known."""
+        return self.drives.get(self.names[i], "")
+
     def _label_path(self, name: str) -> Path:
         return self.folder / "label_2" / f"{name}.txt"
 
@@ -72,7 +78,7 @@ class KittiObject:
         image = read_image(self._image_path(name))
         calibration = self.folder / "calib" / f"{name}.txt"
         camera = PinholeCamera(read_calibration(calibration)["P2"]) if calibration.exists() else None
-        drive = self.drives.get(name, "")
+        drive = self.drive(i)
         if not self.labelled:
             return Sample(image, name, drive, camera=camera)
         rows = read_objects(self._label_path(name), scores=False)
@@ -89,3 +95,28 @@ class KittiObject:
             distances_m=found.distances_m,
             camera=camera,
         )
+
+
+def present(folder: Path) -> bool:
+    """Whether a folder holds labelled object frames."""
+    return (folder / "training/image_2").is_dir() and (folder / "training/label_2").is_dir()
+
+
+def divide(source: KittiObject, options: HoldoutOptions) -> Division:
+    """Training and held-out frames: by fold, else by `ImageSets/`, else every fifth drive."""
+    return divide_by_drive(source.root, source.names, source.drives, options)
+
+
+DATA_SET = DataSet(
+    name="kitti/object",
+    folders=("kitti/object", "object", "."),
+    present=present,
+    open=lambda folder, labels: KittiObject(folder),
+    weight=0.2,
+    chosen_for=53,
+    licence="CC BY-NC-SA 3.0; Geiger, Lenz, Stiller, Urtasun (KITTI)",
+    classes=CLASS_NAMES,
+    divide=divide,
+    validates="objects",
+    order=0,
+)

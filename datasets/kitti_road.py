@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.catalogue import DataSet
 from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image
+from datasets.splits import ROAD_PARTS, Division, HoldoutOptions, contiguous_part
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import read_calibration
@@ -91,6 +93,10 @@ class KittiRoad:
                 "perception data fetch kitti-road",
             )
 
+    def drive(self, i: int) -> str:
+        """Empty: the benchmark does not say which recording a frame comes from."""
+        return ""
+
     def _truth_path(self, name: str) -> Path:
         return self.folder / "gt_image_2" / f"{ground_truth_name(name)}.png"
 
@@ -132,3 +138,32 @@ class KittiRoad:
             ignore_class_ids=np.full(len(unclear), ALL_CLASSES),
             distances_m=np.full(len(cars), np.nan, np.float32),
         )
+
+
+def divide(source: KittiRoad, options: HoldoutOptions) -> Division:
+    """Hold out a contiguous part of each category: consecutive numbers are near copies."""
+    part, parts = (options.fold, options.folds) if options.fold >= 0 else (options.road_fold, ROAD_PARTS)
+    held: set[str] = set()
+    for category in CATEGORIES if part >= 0 else ():
+        held |= set(contiguous_part([n for n in source.names if n.startswith(category + "_")], part, parts))
+    return Division(
+        tuple(name for name in source.names if name not in held),
+        tuple(name for name in source.names if name in held),
+        f"part {part + 1} of {parts} of each category" if part >= 0 else "none asked for",
+    )
+
+
+DATA_SET = DataSet(
+    name="kitti/road",
+    folders=("kitti/road", "road", "data_road", "."),
+    present=lambda folder: (folder / "training/gt_image_2").is_dir(),
+    open=lambda folder, labels: KittiRoad(folder, drawn=labels.hand_labels),
+    weight=0.12,
+    chosen_for=26,
+    licence="CC BY-NC-SA 3.0; Fritsch, Kühnl, Geiger (KITTI)",
+    classes=("Car",),
+    road=True,
+    divide=divide,
+    validates="road",
+    order=3,
+)

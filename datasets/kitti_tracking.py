@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.catalogue import DataSet
 from datasets.kitti_road import road_mask
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import TrackingRows, read_calibration, read_tracking
-from perception.types import U8
+from perception.types import CLASS_NAMES, U8
 
 ROAD_FOLDER = "gt_road"
 DRIVES = {
@@ -96,6 +97,10 @@ class KittiTracking:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def drive(self, i: int) -> str:
+        """Recording of frame `i`."""
+        return drive_of(self.folder, self.frames[i][0])
+
     def _image_path(self, sequence: str, stem: str) -> Path:
         folder = self.folder / "image_02" / sequence
         return find_image(folder, stem) or folder / f"{stem}.png"
@@ -119,7 +124,7 @@ class KittiTracking:
         return Sample(
             image_bgr=image,
             name=f"{sequence}/{stem}",
-            drive=drive_of(self.folder, sequence),
+            drive=self.drive(i),
             boxes_xyxy=found.boxes_xyxy,
             class_ids=found.class_ids,
             ignore_boxes_xyxy=found.ignore_boxes_xyxy,
@@ -129,3 +134,17 @@ class KittiTracking:
             road=self._road(sequence, stem),
             camera=self._cameras[sequence],
         )
+
+
+DATA_SET = DataSet(
+    name="kitti/tracking",
+    folders=("kitti/tracking", "tracking", "."),
+    present=lambda folder: (folder / "training/image_02").is_dir(),
+    open=lambda folder, labels: KittiTracking(folder),
+    weight=0.14,
+    chosen_for=188,
+    licence="CC BY-NC-SA 3.0; Geiger, Lenz, Stiller, Urtasun (KITTI)",
+    classes=CLASS_NAMES,
+    road=True,
+    order=1,
+)

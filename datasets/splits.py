@@ -1,16 +1,28 @@
-"""Which frames belong together: split files, and the recording (drive) that each KITTI frame comes from.
+"""Which frames belong together and which are held out. Neighbouring frames of one recording (drive) never part.
 
-Neighbouring frames of one drive are near copies. A split that cuts through a drive measures memory, not skill.
+Neighbouring frames are near copies: a split that cuts through a drive measures memory, not skill. `Holdout` is the
+one record of what a run does not train on. `datasets.catalogue.divide` computes it, the run's checkpoint stores it,
+and training, export and tools read it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from perception.errors import UserError
 from perception.formats.kitti import read_text
 
+log = logging.getLogger("datasets.splits")
+
+HELD_OUT_DRIVES = 5
+"""Without split files, one drive of so many is held out."""
+ROAD_PARTS = 5
+"""Parts of the KITTI road frames, one of which a run without folds holds out."""
 _MAPPING_FOLDERS = ("devkit/mapping", "mapping", "devkit_object/mapping")
 
 
@@ -81,3 +93,182 @@ def _drives_of_kit(folder: Path) -> dict[str, str]:
             )
         drives[f"{i:06d}"] = fields[1].removesuffix("_sync")
     return drives
+
+
+@dataclass(frozen=True)
+class HoldoutOptions:
+    """Which part of the data is held out."""
+
+    fold: int = -1
+    """Part of a cross-validation, of drives and road frames alike; -1: `ImageSets/` or every fifth drive."""
+    folds: int = 5
+    """Parts of the cross-validation."""
+    road_fold: int = 0
+    """Without cross-validation: the held-out fifth of the road frames, -1 for none."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """Frames of one data set, divided. Frames on neither side are not used."""
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    rule: str
+    """How the hold-out follows from the data, in words."""
+    drives: frozenset[str] | None = frozenset()
+    """Recordings that other sets hold out too; None where those of the held-out frames are not known."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out frames of one data set."""
+
+    names: frozenset[str]
+    rule: str
+    """How they follow from the data, in words."""
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Frames that a run does not train on, by data set. A set without an entry was not part of the run."""
+
+    sets: Mapping[str, HeldOut] = field(default_factory=dict)
+
+    def indices(self, name: str, frames: Sequence[str]) -> tuple[int, ...]:
+        """Places of a set's held-out frames among `frames`."""
+        held = self.sets[name].names if name in self.sets else frozenset[str]()
+        return tuple(i for i, frame in enumerate(frames) if frame in held)
+
+    def to_json(self) -> str:
+        """Text for a checkpoint."""
+        sets = {name: {"rule": held.rule, "names": sorted(held.names)} for name, held in self.sets.items()}
+        return json.dumps(sets)
+
+    @classmethod
+    def from_json(cls, text: str) -> Holdout:
+        """The hold-out of a checkpoint.
+
+        Raises:
+            ValueError: other text.
+        """
+        found: Any = json.loads(text)
+        try:
+            return cls({name: HeldOut(frozenset(held["names"]), str(held["rule"])) for name, held in found.items()})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"no hold-out: {error}") from None
+
+    def __str__(self) -> str:
+        """One line: each set with its number of held-out frames and the rule."""
+        return ", ".join(f"{name} {len(held.names)} ({held.rule})" for name, held in self.sets.items()) or "nothing"
+
+
+def common(holdouts: Iterable[Holdout]) -> Holdout:
+    """What several runs held out together: frames that none of them trained on."""
+    first, *rest = holdouts
+    sets = dict(first.sets)
+    for other in rest:
+        for name in sets.keys() | other.sets.keys():
+            if name in sets and name in other.sets:
+                mine, theirs = sets[name], other.sets[name]
+                rule = mine.rule if mine.rule == theirs.rule else f"{mine.rule}; {theirs.rule}"
+                sets[name] = HeldOut(mine.names & theirs.names, rule)
+            elif name in other.sets:
+                sets[name] = other.sets[name]
+    return Holdout(sets)
+
+
+def divide_by_drive(root: Path, names: Sequence[str], drives: Mapping[str, str], options: HoldoutOptions) -> Division:
+    """Divide the object frames of a folder: by fold, else by `ImageSets/`, else every fifth drive.
+
+    Args:
+        root: folder that may hold `ImageSets/`.
+        names: frames that are there.
+        drives: frame → recording, as far as known.
+
+    Raises:
+        UserError: a frame on both sides, a drive on both sides, or folds without drives.
+    """
+    if options.fold >= 0:
+        held = set(drive_folds(root, names, drives, options.folds)[options.fold])
+        train, held_out = _by_drive(names, drives, held)
+        rule = f"drives of fold {options.fold} of {options.folds}"
+    elif (root / "ImageSets/val.txt").exists():
+        train, held_out = _by_split(root, names)
+        rule = "ImageSets/val.txt"
+    elif drives:
+        held = set(sorted(set(drives.values()))[::HELD_OUT_DRIVES])
+        train, held_out = _by_drive([name for name in names if name in drives], drives, held)
+        rule = "every fifth drive"
+    else:
+        log.warning("%s: neither ImageSets/val.txt nor drives are known, so nothing is held out", root)
+        train, held_out, rule = tuple(names), (), "no ImageSets/val.txt, no known drives"
+    sides = [{drives[name] for name in side if name in drives} for side in (train, held_out)]
+    if both := sides[0] & sides[1]:
+        raise UserError(
+            f"{root}/ImageSets: train and val share the drive {min(both)}",
+            "every drive on one side only: neighbouring frames are near copies",
+            "move all frames of a drive to one side",
+        )
+    return Division(train, held_out, rule, frozenset(sides[1]) or (None if held_out else frozenset()))
+
+
+def _by_drive(
+    names: Sequence[str], drives: Mapping[str, str], held: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and held-out frames, by the drives that are held out."""
+    return (
+        tuple(name for name in names if drives[name] not in held),
+        tuple(name for name in names if drives[name] in held),
+    )
+
+
+def _by_split(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and held-out frames of `ImageSets/` that are present: there may be fewer than it names."""
+    listed = {split: read_split(root, split) for split in ("train", "val")}
+    if both := set(listed["train"]) & set(listed["val"]):
+        raise UserError(
+            f"{root}/ImageSets: frame {min(both)} stands in train and in val ({len(both)} do)",
+            "every frame on one side only",
+        )
+    known = set(names)
+    for split, members in listed.items():
+        if not any(name in known for name in members):
+            log.warning(
+                "%s/ImageSets/%s.txt: none of its %d frames has an image and a label (%d have, such as %s), so %s",
+                root,
+                split,
+                len(members),
+                len(names),
+                min(names),
+                "nothing is held out" if split == "val" else "no frame is trained on",
+            )
+    train, held_out = (tuple(name for name in listed[split] if name in known) for split in ("train", "val"))
+    return train, held_out
+
+
+def drive_folds(root: Path, names: Sequence[str], drives: Mapping[str, str], folds: int) -> list[list[str]]:
+    """Drives divided into parts of about as many frames: the largest first, each to the part that has the fewest.
+
+    Raises:
+        UserError: a frame of an unknown drive, or fewer drives than parts.
+    """
+    if unknown := [name for name in names if name not in drives]:
+        raise UserError(
+            f"{root}: the drive of {len(unknown)} frames is not known, the first is {unknown[0]}",
+            "drives.json, or the object kit's mapping/ with train_mapping.txt and train_rand.txt",
+            "unpack KITTI's devkit_object.zip beside training/",
+        )
+    sizes = {drive: sum(drives[n] == drive for n in names) for drive in sorted({drives[n] for n in names})}
+    if len(sizes) < folds:
+        raise UserError(f"{root}: {len(sizes)} drives", f"at least {folds}, one a fold", f"--folds {len(sizes)}")
+    parts: list[list[str]] = [[] for _ in range(folds)]
+    for drive in sorted(sizes, key=lambda d: (-sizes[d], d)):
+        min(parts, key=lambda part: sum(sizes[d] for d in part)).append(drive)
+    return parts
+
+
+def contiguous_part(names: Sequence[str], part: int, parts: int) -> list[str]:
+    """One of some contiguous parts of a list, the first ones longer by one where it cannot be divided evenly."""
+    size, longer = divmod(len(names), parts)
+    first = part * size + min(part, longer)
+    return list(names[first : first + size + (part < longer)])

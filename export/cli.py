@@ -121,15 +121,17 @@ def main(argv: list[str]) -> int:
 def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Frames, QuantizeReport | None]:
     """The ONNX file, the frames to verify it with, and for int8 what was quantised."""
     from export.checkpoint import export_precision
-    from export.frames import open_frames
+    from export.frames import holdout_for, open_frames
 
     calibration = None
     if options.precision == "int8":
         folder = options.int8.calibration or options.data
-        calibration = open_frames(folder, options.int8.calibration_frames, "seen")
+        held_out = holdout_for(folder, options.checkpoint)
+        calibration = open_frames(folder, options.int8.calibration_frames, "seen", holdout=held_out)
         frames = open_frames(options.data, options.frames or 100, "all", calibration)
     else:
-        frames = open_frames(options.data, options.frames or 6)
+        held_out = holdout_for(options.data, options.checkpoint)
+        frames = open_frames(options.data, options.frames or 6, holdout=held_out)
     path, report = export_precision(
         options.checkpoint,
         options.out if options.format == "onnx" else None,
@@ -254,7 +256,7 @@ def _say(text: str) -> None:
 def verify(argv: list[str]) -> int:
     """Compare two models over the same frames."""
     options = parse_options(VerifyOptions, argv, "perception export verify")
-    from export.frames import open_frames
+    from export.frames import holdout_for, open_frames
     from export.parity import open_candidate
 
     size_hw = parse_size(options.size_hw) if options.size_hw else None
@@ -262,7 +264,9 @@ def verify(argv: list[str]) -> int:
     b = open_candidate(options.b, size_hw, options.device) if options.b.suffix != ".pt" else None
     a = open_candidate(options.a, size_hw or (b.spec.size_hw if b else None), options.device)
     b = b or open_candidate(options.b, size_hw or a.spec.size_hw, options.device)
-    report = _compare(a, b, open_frames(options.data, options.frames, options.split), options.precision)
+    held_out = holdout_for(options.data, options.a, options.b)
+    frames = open_frames(options.data, options.frames, options.split, holdout=held_out)
+    report = _compare(a, b, frames, options.precision)
     print(json.dumps(report.to_json(), indent=1) if options.json else report.text())
     return 0 if report.passed else 1
 

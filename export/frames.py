@@ -1,25 +1,26 @@
-"""Frames to compare, calibrate and measure with: KITTI folders, any pictures, or the synthetic street."""
+"""Frames to compare, calibrate and measure with: KITTI folders, any images, or the synthetic street."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 
+from datasets.catalogue import divide, open_sets
 from datasets.kitti_object import KittiObject
-from datasets.kitti_road import KittiRoad, ground_truth_name, is_road_name
-from datasets.kitti_tracking import DRIVES, KittiTracking
-from datasets.sample import ROAD_IGNORE, Sample, image_stems
-from datasets.splits import read_drives, read_split
+from datasets.kitti_road import KittiRoad, ground_truth_name
+from datasets.kitti_tracking import KittiTracking
+from datasets.sample import ROAD_IGNORE, Sample
+from datasets.splits import HeldOut, Holdout, common
 from datasets.synthetic_street import street_sample
 from perception.errors import UserError
 from perception.formats.kitti import ObjectRows, read_objects
 from perception.sources.images import list_images, read_picture
 from perception.types import CLASS_NAMES, U8
-from training.sets import road_fold_indices
+from training.checkpoint import holdout_of, holdout_options_of, load_checkpoint
 
 _NEIGHBOURS = {CLASS_NAMES.index("Car"): "Van", CLASS_NAMES.index("Pedestrian"): "Person_sitting"}
 STREET_SEED = 1_000_003
@@ -28,7 +29,7 @@ STREET_SEED = 1_000_003
 
 @dataclass(frozen=True, eq=False)
 class TestFrame:
-    """One picture, with truth where there is some."""
+    """One image, with truth where there is some."""
 
     __test__ = False  # pytest: not a test
 
@@ -74,8 +75,8 @@ class StreetFrames:
             yield self._drawn[i]
 
 
-class PictureFrames:
-    """Pictures without labels."""
+class ImageFrames:
+    """Images without labels."""
 
     def __init__(self, paths: Sequence[Path], source: str) -> None:
         self.paths, self.source = list(paths), source
@@ -87,11 +88,13 @@ class PictureFrames:
         for path in self.paths:
             image = read_picture(path)
             if image is None:
-                raise UserError(f"{path}: cannot be decoded as a picture", "PNG or JPEG", "remove it from the folder")
+                raise UserError(f"{path}: cannot be decoded as an image", "PNG or JPEG", "remove it from the folder")
             yield TestFrame(path.stem, image)
 
 
 KittiSet = KittiObject | KittiRoad | KittiTracking
+KITTI = ("kitti/object", "kitti/tracking", "kitti/road")
+"""The data sets whose frames are taken."""
 
 
 class KittiFrames:
@@ -133,18 +136,19 @@ def open_frames(
     split: Split = "held-out",
     without: Frames | None = None,
     street_hw: tuple[int, int] = (375, 1242),
+    holdout: Holdout | None = None,
 ) -> Frames:
     """Frames of a folder, evenly spread over it.
 
     Args:
         data: a folder that holds `kitti/object`, `kitti/tracking` or `kitti/road`, one of these themselves, or any
-            folder of pictures (else its first folder with pictures); None draws the synthetic street.
+            folder of images (else its first folder with images); None draws the synthetic street.
         count: how many frames, of each kind of label where the folder has several.
-        split: held-out takes the frames that training does not see (`ImageSets/val.txt`, and of the tracking set the
-            drives of those) where the folder names them, else the second half; seen takes the others, which is what
-            calibration may look at; all takes both.
+        split: `held-out` takes frames that training does not see; `seen` takes the others, which calibration may
+            use; `all` takes both. A set of which nothing is held out gives its second half for the first.
         without: frames that are not taken again.
         street_hw: size of the synthetic frames.
+        holdout: what the run held out (`holdout_for`); None derives it from the data, as training does.
 
     Raises:
         UserError: no such folder, or nothing in it.
@@ -154,66 +158,63 @@ def open_frames(
     if data is None:
         return StreetFrames(count, street_hw, STREET_SEED + (100_000 if split == "seen" else 0))
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder", "a folder of pictures or a KITTI data set", "leave out --data")
+        raise UserError(f"{data}: no such folder", "a folder of images or a KITTI data set", "leave out --data")
     taken = {(item[0].root, item[1]) for item in without.chosen} if isinstance(without, KittiFrames) else set()
-    held_drives = _held_drives(data / "kitti/object")
     chosen: list[tuple[KittiSet, int]] = []
-    for root in (data / "kitti/object", data / "kitti/tracking", data / "kitti/road", data / "data_road", data):
-        for dataset, held in _kitti(root, held_drives):
-            free = [i for i in range(len(dataset)) if _belongs(i in held, split) and (dataset.root, i) not in taken]
-            chosen += [(dataset, free[i]) for i in _spread(len(free), count)]
+    rules: list[str] = []
+    opened = open_sets(data, only=KITTI)
+    holdout = holdout or divide(opened)[1]
+    for name, source in ((one.data_set.name, cast(KittiSet, one.source)) for one in opened):
+        named = set(holdout.indices(name, source.names))
+        held = named or _second_half(len(source))
+        free = [i for i in range(len(source)) if _belongs(i in held, split) and (source.root, i) not in taken]
+        chosen += [(source, free[i]) for i in _spread(len(free), count)]
+        rules.append(f"{name}: {holdout.sets[name].rule if named else 'nothing, so its second half is set apart'}")
     if chosen:
-        return KittiFrames(chosen, str(data))
-    pictures = list_images(data) or [
+        return KittiFrames(chosen, str(data) if split == "all" else f"{data}; held out of {', '.join(rules)}")
+    images = list_images(data) or [
         p for folder in sorted(data.rglob("*")) if folder.is_dir() for p in list_images(folder)
     ]
-    if not pictures:
-        raise UserError(f"{data}: no pictures", "PNG or JPEG files, or KITTI's training/image_2", "leave out --data")
-    held, known = _second_half(len(pictures)), set(without.paths) if isinstance(without, PictureFrames) else set()
-    # one picture alone is everything
-    fits = [p for i, p in enumerate(pictures) if _belongs(i in held, split) and p not in known] or pictures
-    return PictureFrames([fits[i] for i in _spread(len(fits), count)], str(data))
+    if not images:
+        raise UserError(f"{data}: no images", "PNG or JPEG files, or KITTI's training/image_2", "leave out --data")
+    held, known = _second_half(len(images)), set(without.paths) if isinstance(without, ImageFrames) else set()
+    # one image alone is everything
+    fits = [p for i, p in enumerate(images) if _belongs(i in held, split) and p not in known] or images
+    return ImageFrames([fits[i] for i in _spread(len(fits), count)], str(data))
+
+
+def holdout_for(data: Path | None, *models: Path) -> Holdout:
+    """Frames of a folder that none of some models was trained on.
+
+    A checkpoint that stores the names of its held-out frames is taken at its word. For an older checkpoint or a model
+    file they are derived from the data, as training would; the rule says so.
+
+    Args:
+        data: the folder; None: the synthetic street.
+        models: checkpoints and model files.
+
+    Raises:
+        UserError: an unreadable checkpoint, or a split that cuts through a drive.
+    """
+    if data is None or not data.is_dir():
+        return Holdout()
+    opened, holdouts = open_sets(data, only=KITTI), []
+    for model in models:
+        state = load_checkpoint(model) if model.suffix == ".pt" else {}
+        stored = holdout_of(state) or Holdout()
+        derived = divide(opened, holdout_options_of(state), stored)[1]
+        source = {name: "stored in" if name in stored.sets else "derived for" for name in derived.sets}
+        sets = {n: HeldOut(held.names, f"{held.rule}, {source[n]} {model.name}") for n, held in derived.sets.items()}
+        holdouts.append(Holdout(sets))
+    return common(holdouts)
 
 
 def _belongs(held_out: bool, split: Split) -> bool:
     return split == "all" or held_out == (split == "held-out")
 
 
-def _held_drives(object_root: Path) -> set[str]:
-    """Recordings that training does not see; empty where nothing names them."""
-    if not (object_root / "ImageSets/val.txt").exists():
-        return set()
-    drives = read_drives(object_root)
-    return {drives[name] for name in read_split(object_root, "val") if name in drives}
-
-
-def _kitti(root: Path, held_drives: set[str]) -> list[tuple[KittiSet, set[int]]]:
-    """KITTI's sets in one folder, each with the indices that training does not see; none in any other folder."""
-    found: list[tuple[KittiSet, set[int]]] = []
-    training = root / "training"
-    names = image_stems(training / "image_2")
-    if (training / "label_2").is_dir() and names:
-        objects = KittiObject(root)
-        held = _second_half(len(objects))
-        if (root / "ImageSets/val.txt").exists():
-            wanted = set(read_split(root, "val"))
-            held = {i for i, name in enumerate(objects.names) if name in wanted}
-        found.append((objects, held))
-    if (training / "image_02").is_dir() and (training / "label_02").is_dir():
-        tracking = KittiTracking(root)
-        held = _second_half(len(tracking))
-        if held_drives:
-            drives = [DRIVES.get(name.split("/")[0]) for name in tracking.names]
-            held = {i for i, drive in enumerate(drives) if drive in held_drives}
-        found.append((tracking, held))
-    if (training / "gt_image_2").is_dir() and any(map(is_road_name, names)):
-        road = KittiRoad(root)
-        found.append((road, set(road_fold_indices(road.names, 0))))
-    return found
-
-
 def _second_half(total: int) -> set[int]:
-    """What is held out where nothing says it: neighbours in a folder are near copies."""
+    """What is set apart where nothing is held out: neighbours in a folder are near copies."""
     return set(range(total // 2, total))
 
 

@@ -18,11 +18,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 
+from datasets.catalogue import SampleSource
 from datasets.sample import Sample
 from perception.cameras.letterbox import resize
 from perception.cameras.pinhole import PinholeCamera
@@ -51,16 +52,6 @@ _ARRAYS = (
 )
 
 
-class SampleSource(Protocol):
-    """What the folder `datasets` offers."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> Sample: ...
-    def files(self, i: int) -> list[Path]: ...
-
-
 class CachedSource:
     """A source whose samples come from copies in a folder; the first reading of each writes its copy.
 
@@ -84,6 +75,9 @@ class CachedSource:
 
     def files(self, i: int) -> list[Path]:
         return self.source.files(i)
+
+    def drive(self, i: int) -> str:
+        return self.source.drive(i)
 
     def __getitem__(self, i: int) -> Sample:
         path = self.path(i)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from datasets.splits import Holdout, HoldoutOptions, common
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.model import shipped_or
@@ -98,6 +99,42 @@ def load_network(path: Path) -> tuple[Network, dict[str, Any]]:
             "best.pt or last.pt of `perception train`, and code no older than what wrote it",
         ) from None
     return network.eval(), state
+
+
+def holdout_of(state: dict[str, Any]) -> Holdout | None:
+    """Frames that the run of a checkpoint did not train on; None where the checkpoint does not name them.
+
+    Raises:
+        UserError: names that cannot be read.
+    """
+    if "holdout" not in state:
+        return None
+    try:
+        return Holdout.from_json(state["holdout"])
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint's hold-out cannot be read ({_first_line(error)})", "names by data set"
+        ) from None
+
+
+def holdout_since(own: Holdout, weights: Path | None) -> Holdout:
+    """Frames that a run and those whose weights it starts from did not train on.
+
+    Args:
+        own: what the run itself holds out.
+        weights: checkpoint that the run starts from or goes on with, if any. One that names no frames is passed over.
+    """
+    before = holdout_of(load_checkpoint(weights)) if weights is not None else None
+    return common([own, before]) if before is not None else own
+
+
+def holdout_options_of(state: dict[str, Any]) -> HoldoutOptions:
+    """Which part of its data the run of a checkpoint held out; the defaults where it does not say."""
+    try:
+        data = json.loads(state["description"])["config"]["data"]
+        return HoldoutOptions(int(data["fold"]), int(data["folds"]), int(data["road_fold"]))
+    except (KeyError, TypeError, ValueError):
+        return HoldoutOptions()
 
 
 def resolved_config(config: TrainConfig) -> dict[str, Any]:

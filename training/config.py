@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from datasets.splits import ROAD_PARTS
 from perception.errors import UserError
 from perception.types import CLASS_NAMES
 from training.models.heads.detection import DetectionConfig
@@ -15,8 +16,6 @@ from training.ranges import check_ranges
 
 SHARE = (0.0, 1.0)
 MANY = float("inf")
-ROAD_FIFTHS = 5
-"""Parts of the KITTI road frames, one of which any run holds out."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class TrainConfig:
             cache_gb=(0, MANY),
             streets=(0, 2**31),
             fold=(-1, MANY),
-            road_fold=(-1, ROAD_FIFTHS - 1),
+            road_fold=(-1, ROAD_PARTS - 1),
         )
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
             raise UserError(

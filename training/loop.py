@@ -21,8 +21,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets.splits import Holdout
 from perception.errors import UserError
-from training.checkpoint import backbone_of, load_checkpoint, model_config_to_json, save_checkpoint
+from training.checkpoint import backbone_of, holdout_since, load_checkpoint, model_config_to_json, save_checkpoint
 from training.config import TrainConfig
 from training.curves import draw_curves
 from training.data import Batch, batches
@@ -30,7 +31,15 @@ from training.distributed import from_first, local_rank, process_group, rank, sy
 from training.evaluate import check_held_out, evaluate
 from training.lock import alone_in
 from training.models.network import ModelConfig, Network
-from training.results import Progress, describe, has_ended, summary, warn_of_other_data, write_json
+from training.results import (
+    Progress,
+    describe,
+    has_ended,
+    summary,
+    warn_of_other_data,
+    warn_of_trained_validation,
+    write_json,
+)
 from training.run_log import RunLog
 from training.sets import find_sets
 
@@ -147,9 +156,11 @@ def _train(
     if ended and has_ended(run):  # nothing is left to do: commit and data of its record stay those it was made with
         load_checkpoint(run / "best.pt")
         return run / "best.pt"
+    holdout = holdout_since(sets.holdout if sets else Holdout(), run / "last.pt" if goes_on else init)
     if sets is not None:
         if rank() == 0:
-            print(sets.told(), file=sys.stderr, flush=True)
+            warn_of_trained_validation(sets, holdout)
+            print(sets, file=sys.stderr, flush=True)
         check_held_out(sets, config.data.workers)
         total(0, device)  # no process begins where another has found a broken frame
     if rank() == 0:
@@ -189,11 +200,11 @@ def _train(
             if log:
                 log.scores(progress.step, scores)
                 if progress.best_step == progress.step:
-                    save_checkpoint(run / "best.pt", _state(learner, config, description, progress, scores))
+                    save_checkpoint(run / "best.pt", _state(learner, config, description, progress, scores, holdout))
                     # it has ended when its last checkpoint is written, too
                     write_json(run / "results.json", summary(description, progress, scores, config, False))
         if log and (ended or progress.step % config.checkpoint_every == 0):
-            save_checkpoint(run / "last.pt", _state(learner, config, description, progress, scores))
+            save_checkpoint(run / "last.pt", _state(learner, config, description, progress, scores, holdout))
         if log:
             log.go_on()
         if ended:
@@ -440,7 +451,12 @@ def _not_a_number(what: str, step: int, config: TrainConfig, batch: Batch, run: 
 
 
 def _state(
-    learner: Learner, config: TrainConfig, description: dict[str, Any], progress: Progress, scores: dict[str, float]
+    learner: Learner,
+    config: TrainConfig,
+    description: dict[str, Any],
+    progress: Progress,
+    scores: dict[str, float],
+    holdout: Holdout,
 ) -> dict[str, Any]:
     return {
         "network": learner.network.state_dict(),
@@ -453,4 +469,5 @@ def _state(
         "scores": scores,
         "model_config": model_config_to_json(config.model),
         "description": json.dumps(description),
+        "holdout": holdout.to_json(),
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from datasets.splits import Holdout
 from perception.files import write_atomically
 from perception.types import CLASS_NAMES
 from training.checkpoint import resolved_config
@@ -103,6 +104,25 @@ def warn_of_other_data(run: Path, description: dict[str, Any]) -> None:
             " it will not end as one that was never interrupted",
             file=sys.stderr,
         )
+
+
+def warn_of_trained_validation(sets: TrainingSets, holdout: Holdout) -> None:
+    """Warn where the weights that a run starts from were trained on some of its validation frames.
+
+    Args:
+        sets: of the run.
+        holdout: frames that neither the run nor those weights were trained on (`holdout_since`).
+    """
+    for subset in (sets.objects, sets.road):
+        if subset is None:
+            continue
+        held = holdout.sets[subset.name].names
+        if seen := sum(subset.source.names[i] not in held for i in subset.indices):
+            print(
+                f"warning: the weights this run starts from were trained on {seen} of its {len(subset.indices)} "
+                f"validation frames of {subset.name}: its scores will flatter it",
+                file=sys.stderr,
+            )
 
 
 def summary(

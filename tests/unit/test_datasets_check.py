@@ -10,7 +10,7 @@ import dataset_folders as make
 import numpy as np
 import pytest
 
-from datasets.check import check, find_sets, shared_drives
+from datasets.checks.run import check, find_sets, shared_drives
 from perception.cli.main import main as perception
 from perception.errors import UserError
 

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from datasets import cli as data_command
-from datasets import fetch as fetching
-from datasets import unpack as unpacking
-from datasets.download import Patience, download
-from datasets.fetch import Archive, Fetched, RemoteSet, fetch
+from datasets.fetching import fetch as fetching
+from datasets.fetching import unpack as unpacking
+from datasets.fetching.download import Patience, download
+from datasets.fetching.fetch import Archive, Fetched, RemoteSet, fetch
+from datasets.fetching.unpack import BadArchiveError, unpack
 from datasets.progress import Progress, byte_count, duration
-from datasets.unpack import BadArchiveError, unpack
 from perception.cli.main import main as perception
 from perception.errors import UserError
 

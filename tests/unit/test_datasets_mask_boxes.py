@@ -11,7 +11,7 @@ import pytest
 
 from datasets.camvid import SHAPES, VEHICLES, CamVid
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN
-from datasets.mask_boxes import MaskBoxes, boxes_from_mask
+from datasets.readers.mask_boxes import MaskBoxes, boxes_from_mask
 
 ROAD, PAVEMENT, BUILDING, CAR_MASK, PERSON_MASK, RIDER_MASK = 3, 4, 1, 8, 9, 10
 

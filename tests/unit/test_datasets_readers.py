@@ -14,15 +14,18 @@ import dataset_folders as make
 import numpy as np
 import pytest
 
-from datasets.annotations.reviewed import seen_file
+from datasets.annotations.reviewed import reviewed_file
 from datasets.camvid import CamVid
+from datasets.carla import CARLA
+from datasets.citypersons import CITYPERSONS
 from datasets.clips import CLIPS, LABELS, Clips
+from datasets.dawn_fog import DAWN
 from datasets.idd_lite import IddLite
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import DRAWN, KittiRoad, ground_truth_name, is_road_name, road_mask
 from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, KITTI_RULE, PEDESTRIAN, kitti_rule, targets
-from datasets.partial_boxes import CARLA, CITYPERSONS, DAWN, PartialBoxes
+from datasets.readers.partial_boxes import PartialBoxes
 from datasets.sample import Sample, find_image, read_image, read_index_mask
 from datasets.splits import read_drives, read_split
 from perception.errors import UserError
@@ -460,7 +463,7 @@ def test_who_rides_and_who_is_hidden_in_citypersons(tmp_path):
 def test_what_was_seen_in_citypersons_is_there(data_root):
     """Every line is about a box of the set."""
     folder = data_root / "extra/citypersons_sample"
-    lines = [line.split() for line in seen_file("citypersons").read_text().splitlines()]
+    lines = [line.split() for line in reviewed_file("citypersons").read_text().splitlines()]
     corners = {
         (path.stem, *map(float, row.split()[4:6]))
         for path in (folder / "label_2").iterdir()
@@ -476,7 +479,7 @@ def test_what_was_seen_in_citypersons_is_there(data_root):
 def test_who_rides_in_idd_lite_is_ignored(data_root):
     """Every line is about a box that the masks give, and none of them is left."""
     folder = data_root / "extra/idd_lite"
-    lines = {tuple(line.split()[:3]) for line in seen_file("idd_lite").read_text().splitlines()}
+    lines = {tuple(line.split()[:3]) for line in reviewed_file("idd_lite").read_text().splitlines()}
     ignored, kept = set(), 0
     for data in (IddLite(folder, split, boxes=True) for split in ("train", "val")):
         for i, name in enumerate(data.names):
@@ -489,13 +492,11 @@ def test_who_rides_in_idd_lite_is_ignored(data_root):
 def test_a_class_the_set_does_not_know_is_an_error(tmp_path):
     root = make.partial_boxes(tmp_path / "citypersons_sample", {"aachen_1": ["Car 1 2 5 20"]})
     with pytest.raises(UserError, match="column 'type': found 'Car'"):
-        PartialBoxes(root)[0]
+        PartialBoxes(root, CITYPERSONS)[0]
 
 
-def test_unknown_folders_and_missing_labels(tmp_path):
+def test_missing_labels(tmp_path):
     root = make.partial_boxes(tmp_path / "mine", {"a_1": ["Car 1 2 5 20"]})
-    with pytest.raises(UserError, match="dawn_fog"):
-        PartialBoxes(root)
     assert len(PartialBoxes(root, replace(DAWN, name="mine"))) == 1
     (root / "label_2" / "a_1.txt").unlink()
     with pytest.raises(UserError, match="1 labels are missing"):
@@ -505,7 +506,7 @@ def test_unknown_folders_and_missing_labels(tmp_path):
 def test_no_set_calls_a_class_positive_that_it_does_not_label():
     for known in (DAWN, CITYPERSONS, CARLA):
         labelled = {i for i, is_labelled in enumerate(known.rule.labelled_classes) if is_labelled}
-        assert set(known.rule.positive.values()) | ({CYCLIST} if known.seen else set()) == labelled
+        assert set(known.rule.positive.values()) | ({CYCLIST} if known.reviewed else set()) == labelled
 
 
 def test_boxes_that_were_drawn_on_road_frames(tmp_path):
@@ -589,7 +590,7 @@ def every_reader(tmp_path) -> list:
         KittiRoad(make.kitti_road(tmp_path / "road")),
         CamVid(make.camvid(tmp_path / "camvid")),
         IddLite(make.idd_lite(tmp_path / "idd")),
-        PartialBoxes(make.partial_boxes(tmp_path / "dawn_fog", {"a-1": ["Car 1 2 5 20"]})),
+        PartialBoxes(make.partial_boxes(tmp_path / "dawn_fog", {"a-1": ["Car 1 2 5 20"]}), DAWN),
     ]
 
 
@@ -619,9 +620,9 @@ def test_the_sample_data(data_root):
         (CamVid(data_root / "camvid", "val"), 101),
         (IddLite(extra / "idd_lite"), 702),
         (IddLite(extra / "idd_lite", "val", boxes=True), 51),
-        (PartialBoxes(extra / "dawn_fog"), 234),
-        (PartialBoxes(extra / "citypersons_sample"), 135),
-        (PartialBoxes(extra / "carla_danielhfnr"), 257),
+        (PartialBoxes(extra / "dawn_fog", DAWN), 234),
+        (PartialBoxes(extra / "citypersons_sample", CITYPERSONS), 135),
+        (PartialBoxes(extra / "carla_danielhfnr", CARLA), 257),
         (Clips(data_root / "videos"), 18),
         (KittiRoad(kitti / "road", drawn=True), 35),
     ]

@@ -13,12 +13,13 @@ pytest.importorskip("tensorboard")
 
 from training_runs import kitti, tiny
 
+from datasets.splits import contiguous_part, drive_folds
 from perception.cli.main import main
 from perception.errors import UserError
 from training import folds as module
 from training import loop
 from training.folds import cross_validate, pooled
-from training.sets import drive_folds, find_sets, road_fold_indices
+from training.sets import find_sets
 
 
 def with_drives(root: Path) -> Path:
@@ -53,10 +54,12 @@ def test_every_frame_is_held_out_once_and_never_learnt_there(tmp_path: Path) -> 
     assert sorted(held_objects) == list(range(12)) and sorted(held_road) == list(range(9))
 
 
-def test_road_folds_are_runs_of_numbers_in_each_category() -> None:
-    names = [f"{category}_{i:06d}" for category in ("um", "umm", "uu") for i in range(10)]
-    assert road_fold_indices(names, 1) == [2, 3, 12, 13, 22, 23]
-    assert road_fold_indices(names, 0, 2) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24]
+def test_parts_are_contiguous() -> None:
+    names = [f"um_{i:06d}" for i in range(10)]
+    assert contiguous_part(names, 1, 5) == names[2:4]
+    assert contiguous_part(names, 0, 2) == names[:5]
+    assert [len(contiguous_part(names, part, 4)) for part in range(4)] == [3, 3, 2, 2]
+    assert [contiguous_part(names[:2], part, 3) for part in range(3)] == [names[:1], names[1:2], []]
 
 
 def test_pooled_is_mean_and_standard_deviation_of_ended_folds(tmp_path: Path) -> None:

@@ -238,7 +238,9 @@ def test_a_broken_held_out_frame_is_told_before_the_first_step(
 ) -> None:
     root = kitti(tmp_path / "data")
     loop.train(tiny(root, steps=2, evaluate_every=2), tmp_path / "whole")
-    assert "learns from kitti/object 7; judged by 5 frames with boxes" in capsys.readouterr().err
+    assert (
+        "training set: kitti/object 7; validation set: kitti/object 5 (ImageSets/val.txt)" in capsys.readouterr().err
+    )
     broken = root / "kitti/object/training/image_2/000011.png"
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(UserError, match=r"000011\.png"):

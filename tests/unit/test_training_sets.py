@@ -1,4 +1,4 @@
-"""What is learnt from never is of a drive that is held out; where that cannot be known, it is said."""
+"""No training frame is of a held-out drive; where that cannot be known, a warning says so."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_unknown_drives_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "kitti/object/drives.json").unlink()
-    with caplog.at_level(logging.WARNING, "training.sets"):
+    with caplog.at_level(logging.WARNING, "datasets"):
         find_sets(DataConfig(root=root))
     assert "drives of the held-out object frames are not known" in caplog.text
 
@@ -39,12 +39,12 @@ def test_a_frame_on_both_sides_of_the_split_is_a_sentence(root: Path) -> None:
         find_sets(DataConfig(root=root))
 
 
-@pytest.mark.parametrize(("split", "so"), [("train", "none is learnt from"), ("val", "nothing is held out")])
+@pytest.mark.parametrize(("split", "so"), [("train", "no frame is trained on"), ("val", "nothing is held out")])
 def test_a_split_of_other_names_is_told(root: Path, caplog: pytest.LogCaptureFixture, split: str, so: str) -> None:
     make.write(root / f"kitti/object/ImageSets/{split}.txt", "2 3")
-    with caplog.at_level(logging.WARNING, "training.sets"):
+    with caplog.at_level(logging.WARNING, "datasets"):
         find_sets(DataConfig(root=root))
-    assert f"{split}.txt: of its 2 frames none has picture and label" in caplog.text and so in caplog.text
+    assert f"{split}.txt: none of its 2 frames has an image and a label" in caplog.text and so in caplog.text
 
 
 def test_the_road_zip_is_found_as_it_unpacks(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_tracking_frames_of_a_held_out_drive_are_left_out(root: Path, caplog: py
     held = DRIVES[sequences[0]]
     drives = {"000000": "another", "000001": "another", "000002": held, "000003": held}
     make.write(root / "kitti/object/drives.json", json.dumps(drives))
-    with caplog.at_level(logging.WARNING, "training.sets"):
+    with caplog.at_level(logging.WARNING, "datasets"):
         sets = find_sets(DataConfig(root=root))
     assert not caplog.text
     kept = [i for subset in sets.train if subset.name == "kitti/tracking" for i in subset.indices]

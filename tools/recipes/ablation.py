@@ -14,17 +14,18 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datasets.catalogue import open_sets
 from datasets.kitti_object import KittiObject
-from datasets.kitti_tracking import DRIVES, KittiTracking
 from datasets.labels import kitti_rule
 from datasets.sample import Sample
+from datasets.splits import Holdout
 from perception.errors import UserError
 from perception.evaluation.detection import average_precision, best_f1, pool
 from perception.files import write_atomically
@@ -242,17 +243,21 @@ def root_without(options: Options, folders: tuple[str, ...]) -> Path:
 
 def scores(checkpoint: Path, root: Path, averaged: bool = True) -> dict[str, float]:
     """All measures of a checkpoint's averaged or raw weights on held-out drives, in per cent, at its run's size."""
-    from training.checkpoint import load_network
+    from training.checkpoint import holdout_of, load_network
 
     network, state = load_network(checkpoint)
     if not averaged:
         network.load_state_dict(state["network"])
     height, width = json.loads(state["description"])["config"]["data"]["validation_hw"]
-    return measures(network, root, (height, width))
+    return measures(network, root, (height, width), holdout=holdout_of(state))
 
 
 def measures(
-    network: Network, root: Path, validation_hw: tuple[int, int] | None = None, road: bool = True
+    network: Network,
+    root: Path,
+    validation_hw: tuple[int, int] | None = None,
+    road: bool = True,
+    holdout: Holdout | None = None,
 ) -> dict[str, float]:
     """All measures of a network on held-out drives, in per cent; of what is plainly seen (`PLAIN`) the number of
     objects, and of those found by the score from which the tracker believes.
@@ -262,6 +267,7 @@ def measures(
         root: the data.
         validation_hw: size of its input; None: as `perception train` has it.
         road: False for a network that knows no road.
+        holdout: of the network's checkpoint; None derives it from the data.
     """
     import torch
 
@@ -270,12 +276,12 @@ def measures(
     from training.sets import find_sets
 
     data = DataConfig(root=root)
-    sets = find_sets(data)
+    sets = find_sets(data, holdout)
     predict = predictor(network, validation_hw or data.validation_hw, torch.device("cpu"))
     found: dict[str, float] = {}
     if sets.objects is not None:
         found |= object_scores(predict, sets.objects, network.config.class_names)
-        pairs = [(sample, predict(sample.image_bgr)[0]) for sample in held_out_frames(root, sets.objects.indices)]
+        pairs = [(sample, predict(sample.image_bgr)[0]) for sample in held_out_frames(root, sets.holdout)]
         for class_id, name in enumerate(CLASS_NAMES):
             ap, f1 = ap_and_f1(pairs, class_id)
             found |= {f"{name.lower()}_ap50": 100 * ap, f"{name.lower()}_f1_50": 100 * f1}
@@ -294,19 +300,11 @@ def measures(
     return found
 
 
-def held_out_frames(root: Path, objects: Iterable[int]) -> Iterable[Sample]:
-    """Held-out object frames, then the tracking frames of the same drives."""
-    source = KittiObject(root / "kitti/object")
-    drives = set()
-    for i in objects:
-        sample = source[i]
-        drives.add(sample.drive)
-        yield sample
-    if (root / "kitti/tracking/training/image_02").is_dir():
-        tracking = KittiTracking(root / "kitti/tracking")
-        for i, name in enumerate(tracking.names):
-            if DRIVES.get(name.split("/")[0]) in drives:
-                yield tracking[i]
+def held_out_frames(root: Path, holdout: Holdout) -> Iterator[Sample]:
+    """Held-out object frames, then held-out tracking frames."""
+    for opened in open_sets(root, only=("kitti/object", "kitti/tracking")):
+        for i in holdout.indices(opened.data_set.name, opened.source.names):
+            yield opened.source[i]
 
 
 def plainly_seen(sample: Sample) -> Sample:

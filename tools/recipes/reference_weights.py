@@ -385,14 +385,18 @@ def average(
     """
     import torch
 
+    from datasets.splits import common
     from perception.errors import UserError
-    from training.checkpoint import load_checkpoint, load_network, save_checkpoint
+    from training.checkpoint import holdout_of, load_checkpoint, load_network, save_checkpoint
     from training.config import DataConfig, TrainConfig
     from training.evaluate import evaluate
     from training.sets import find_sets
 
     network, state = load_network(checkpoints[-1])
-    all_weights = [load_checkpoint(path)["ema"] for path in checkpoints]
+    states = [load_checkpoint(path) for path in checkpoints]
+    all_weights = [each["ema"] for each in states]
+    holdouts = [holdout for each in states if (holdout := holdout_of(each)) is not None]
+    holdout = common(holdouts) if len(holdouts) == len(states) else None
     shapes = [{name: value.shape for name, value in weights.items()} for weights in all_weights]
     if different := [path for path, shape in zip(checkpoints, shapes, strict=True) if shape != shapes[-1]]:
         raise UserError(f"{different[0]}: another network than {checkpoints[-1]}", "checkpoints of one network")
@@ -405,8 +409,10 @@ def average(
     network.load_state_dict(mean)
     data = DataConfig(root=root, workers=0, validation_hw=size_hw)
     config = replace(TrainConfig(data=data), model=network.config)
-    scores = evaluate(network, sets or find_sets(data), config, torch.device("cpu"))
-    save_checkpoint(out, {**state, "network": mean, "ema": mean, "optimiser": {}, "scores": scores})
+    sets = sets or find_sets(data, holdout)
+    scores = evaluate(network, sets, config, torch.device("cpu"))
+    kept = {**state, "holdout": (holdout or sets.holdout).to_json()}
+    save_checkpoint(out, {**kept, "network": mean, "ema": mean, "optimiser": {}, "scores": scores})
     print(json.dumps({name: round(value, 3) for name, value in scores.items()}, indent=1))
     return scores
 

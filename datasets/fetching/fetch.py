@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.download import PATIENT, Patience, download
-from datasets.unpack import BadArchiveError, unpack
+from datasets.fetching.download import PATIENT, Patience, download
+from datasets.fetching.unpack import BadArchiveError, unpack
 from perception.errors import UserError
 
 BASE_URL = "https://s3.eu-central-1.amazonaws.com/avg-kitti"

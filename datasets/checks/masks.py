@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from datasets import camvid, idd_lite
-from datasets.check_boxes import check_calibrations
-from datasets.findings import SetReport, list_pictures, read_pictures
-from datasets.index_masks import Legend
+from datasets.checks.boxes import check_calibrations
+from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.kitti_road import ground_truth_name, is_road_name, road_frames, road_mask
+from datasets.readers.index_masks import Legend
 from datasets.sample import image_stems, read_image, read_index_mask
 from perception.errors import UserError
 from perception.types import U8

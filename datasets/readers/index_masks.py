@@ -68,6 +68,10 @@ class IndexMasks:
     def __len__(self) -> int:
         return len(self.names)
 
+    def drive(self, i: int) -> str:
+        """Recording of image `i`."""
+        return f"{self.legend.name}_{self.names[i].split('_')[0]}"
+
     def _image_path(self, name: str) -> Path:
         return find_image(self.images, name) or self.images / f"{name}.png"
 
@@ -80,8 +84,8 @@ class IndexMasks:
         image = read_image(self._image_path(name))
         numbers = self.numbers(i, (image.shape[0], image.shape[1]))
         road, semantic = self.legend.table({self.legend.road: 1}), self.legend.table(self.legend.semantic)
-        drive = f"{self.legend.name}_{name.split('_')[0]}"
-        return self.sample(Sample(image, name, drive, road=road[numbers], semantic=semantic[numbers]), numbers)
+        sample = Sample(image, name, self.drive(i), road=road[numbers], semantic=semantic[numbers])
+        return self.sample(sample, numbers)
 
     def numbers(self, i: int, size_hw: tuple[int, int]) -> U8:
         """(H, W) class number of each pixel of picture `i`.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from datasets.check_boxes import check_kitti_object, check_kitti_tracking, check_partial_boxes
-from datasets.check_masks import check_index_masks, check_kitti_road
-from datasets.findings import SetReport
+from datasets.checks.boxes import check_kitti_object, check_kitti_tracking, check_partial_boxes
+from datasets.checks.findings import SetReport
+from datasets.checks.masks import check_index_masks, check_kitti_road
 from datasets.kitti_road import is_road_name
 from datasets.sample import image_stems
 from perception.errors import UserError

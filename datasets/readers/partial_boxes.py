@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.annotations.reviewed import as_seen, seen_file
-from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
+from datasets.annotations.reviewed import reviewed, reviewed_file
+from datasets.labels import ALL_CLASSES, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
 from perception.errors import UserError
 from perception.formats.kitti import read_objects
@@ -32,44 +32,8 @@ class PartialSet:
     """Width over height from which a box is of something else and ignored."""
     lowest: float = 0.0
     """Height in pixels below which a box is ignored."""
-    seen: str = ""
-    """Name of the file that says what is to be seen in some boxes (`datasets/annotations/reviewed.py`)."""
-
-
-DAWN = PartialSet(
-    "dawn_fog",
-    LabelRule(
-        positive={"car": CAR, "pedestrian": PEDESTRIAN, "cyclist": CYCLIST},
-        # its trucks and buses are loosely told from vans and cars; its motorcycles carry riders
-        ignore={"truck": CAR, "bus": CAR, "motorcycle": CYCLIST},
-    ),
-    scenes_apart=True,
-)
-
-CITYPERSONS = PartialSet(
-    "citypersons_sample",
-    LabelRule(positive={"pedestrian": PEDESTRIAN}, labelled_classes=(False, True, True)),
-    widest=0.46,
-    lowest=20.0,
-    seen="citypersons",
-)
-"""Cars are there and not labelled. Everybody is boxed as Pedestrian, whole, 0.41 times as wide as tall, riders too,
-and who stands behind a car or a crowd, so that a box can hold nothing but the car. So each box from 20 pixels up
-was looked at: riders are cyclists, and who cannot be seen is ignored. Lower boxes are a few blurred pixels. Wider
-ones are of groups and of people who sit, as KITTI's Person_sitting. The recording is the city."""
-
-CARLA = PartialSet(
-    "carla_danielhfnr",
-    LabelRule(
-        positive={"vehicle": CAR, "cyclist": CYCLIST},
-        ignore={"motorcycle": CYCLIST},
-        background=("traffic_light", "traffic_sign"),
-        labelled_classes=(True, False, True),
-    ),
-)
-"""Simulated; no pedestrians are labelled. The recording is the town."""
-
-KNOWN = {known.name: known for known in (DAWN, CITYPERSONS, CARLA)}
+    reviewed: str = ""
+    """Name of its file of reviewed labels (`datasets/annotations/reviewed.py`)."""
 
 
 class PartialBoxes:
@@ -77,17 +41,14 @@ class PartialBoxes:
 
     Args:
         root: folder of the set.
-        partial_set: what it labels; None goes by the folder's name (see `KNOWN`).
+        partial_set: what it labels.
 
     Raises:
-        UserError: an unknown folder, no frames, or an image without a label file.
+        UserError: no frames, or an image without a label file.
     """
 
-    def __init__(self, root: Path, partial_set: PartialSet | None = None) -> None:
-        self.root = Path(root)
-        if partial_set is None and self.root.name not in KNOWN:
-            raise UserError(f"{self.root}: unknown set of boxes", "a folder called " + ", ".join(KNOWN))
-        self.set = partial_set or KNOWN[self.root.name]
+    def __init__(self, root: Path, partial_set: PartialSet) -> None:
+        self.root, self.set = Path(root), partial_set
         self.names = image_stems(self.root / "image_2")
         if not self.names:
             raise UserError(f"{self.root}: no frames", "image_2/NAME.jpg with label_2/NAME.txt")
@@ -103,13 +64,18 @@ class PartialBoxes:
     def __len__(self) -> int:
         return len(self.names)
 
+    def drive(self, i: int) -> str:
+        """Recording of image `i`."""
+        name = self.names[i]
+        return f"{self.set.name}_{name if self.set.scenes_apart else name.split('_')[0]}"
+
     def _image_path(self, name: str) -> Path:
         return find_image(self.root / "image_2", name) or self.root / "image_2" / f"{name}.png"
 
     def files(self, i: int) -> list[Path]:
         """Every file that sample `i` is read from, where present; the picture first."""
-        seen = [seen_file(self.set.seen)] if self.set.seen else []
-        return [self._image_path(self.names[i]), self._label_path(self.names[i]), *seen]
+        reviews = [reviewed_file(self.set.reviewed)] if self.set.reviewed else []
+        return [self._image_path(self.names[i]), self._label_path(self.names[i]), *reviews]
 
     def __getitem__(self, i: int) -> Sample:
         name = self.names[i]
@@ -119,13 +85,13 @@ class PartialBoxes:
         boxes, class_ids = found.boxes_xyxy, found.class_ids
         width, height = (boxes[:, 2:] - boxes[:, :2]).T
         unsure = (width > self.set.widest * height) | (height < self.set.lowest)
-        if self.set.seen:
-            boxes, class_ids, hidden = as_seen(self.set.seen, name, boxes, class_ids)
+        if self.set.reviewed:
+            boxes, class_ids, hidden = reviewed(self.set.reviewed, name, boxes, class_ids)
             unsure |= hidden
         return Sample(
             image_bgr=image,
             name=name,
-            drive=f"{self.set.name}_{name if self.set.scenes_apart else name.split('_')[0]}",
+            drive=self.drive(i),
             boxes_xyxy=boxes[~unsure],
             class_ids=class_ids[~unsure],
             ignore_boxes_xyxy=np.concatenate([found.ignore_boxes_xyxy, boxes[unsure]]),

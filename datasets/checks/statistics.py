@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datasets.findings import BoxRow, SetReport
+from datasets.checks.findings import BoxRow, SetReport
 from perception.errors import MissingDependencyError
 from perception.files import write_atomically
 from perception.types import CLASS_NAMES

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.findings import SetReport, list_pictures, read_pictures
+from datasets.carla import CARLA
+from datasets.checks.findings import SetReport, list_pictures, read_pictures
+from datasets.citypersons import CITYPERSONS
+from datasets.dawn_fog import DAWN
 from datasets.kitti_road import is_road_name
 from datasets.kitti_tracking import drive_of
 from datasets.labels import KITTI_RULE, LabelRule
-from datasets.partial_boxes import KNOWN
 from datasets.splits import read_drives, read_split
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
@@ -24,6 +26,8 @@ from perception.formats.kitti import (
     read_objects,
     read_tracking,
 )
+
+KNOWN = {known.name: known for known in (DAWN, CITYPERSONS, CARLA)}
 
 
 def text_stems(folder: Path) -> list[str]:
