@@ -418,7 +418,7 @@ def test_dawn_ignores_what_it_cannot_tell(tmp_path):
             "foggy-2": [],
         },
     )
-    data = PartialBoxes(root)
+    data = PartialBoxes(root, DAWN)
     sample = data[0]
     assert sample.class_ids is not None and sample.class_ids.tolist() == [CAR, CYCLIST]
     assert sample.ignore_class_ids is not None and sample.ignore_class_ids.tolist() == [CAR, CAR, CYCLIST]
@@ -434,7 +434,7 @@ def test_what_a_set_does_not_label_is_marked(tmp_path):
     towns = make.partial_boxes(
         tmp_path / "carla_danielhfnr", {"Town01_1": ["vehicle 1 2 5 20", "traffic_light 9 9 12 20"]}
     )
-    city, town = PartialBoxes(cities)[0], PartialBoxes(towns)[0]
+    city, town = PartialBoxes(cities, CITYPERSONS)[0], PartialBoxes(towns, CARLA)[0]
     assert city.labelled_classes == (False, True, True) and city.drive == "citypersons_sample_aachen"
     assert city.boxes_xyxy.tolist() == [[1, 2, 9, 24]] and city.class_ids.tolist() == [PEDESTRIAN]
     assert city.ignore_boxes_xyxy.tolist() == [[9, 2, 30, 24], [30, 2, 33, 12]] and len(city.distances_m) == 1
@@ -451,7 +451,7 @@ def test_who_rides_and_who_is_hidden_in_citypersons(tmp_path):
     root = make.partial_boxes(tmp_path / "citypersons_sample", dict.fromkeys(names, rows))
     for name in names:  # as large as the set's own
         cv2.imwrite(str(root / "image_2" / f"{name}.jpg"), np.zeros((256, 512, 3), np.uint8))
-    aachen, bremen, other = PartialBoxes(root)
+    aachen, bremen, other = PartialBoxes(root, CITYPERSONS)
     assert aachen.class_ids.tolist() == [CYCLIST, PEDESTRIAN, PEDESTRIAN]
     assert aachen.boxes_xyxy[0].tolist() == [184, 79, 236, 144]  # with the bicycle
     assert bremen.class_ids.tolist() == [PEDESTRIAN, CYCLIST]
@@ -470,7 +470,7 @@ def test_what_was_seen_in_citypersons_is_there(data_root):
         for row in path.read_text().splitlines()
     }
     assert len(lines) == 288 and all((line[0], float(line[1]), float(line[2])) in corners for line in lines)
-    data = PartialBoxes(folder)
+    data = PartialBoxes(folder, CITYPERSONS)
     class_ids = np.concatenate([data[i].class_ids for i in range(len(data))])
     assert ((class_ids == PEDESTRIAN).sum(), (class_ids == CYCLIST).sum()) == (1040, 43)
 
