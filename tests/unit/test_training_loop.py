@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pyt
 def test_no_data_is_a_sentence(tmp_path: Path) -> None:
     config = tiny()
     config = replace(config, data=replace(config.data, real=True, root=tmp_path))
-    with pytest.raises(UserError, match="no labelled pictures"):
+    with pytest.raises(UserError, match="no labelled images"):
         loop.train(config, tmp_path / "run")
 
 

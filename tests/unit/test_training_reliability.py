@@ -253,7 +253,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     for name in ("run", "mine", "link"):
-        with pytest.raises(UserError, match="no labelled pictures"):
+        with pytest.raises(UserError, match="no labelled images"):
             loop.train(tiny(tmp_path / "nothing"), tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "mine", "nothing"]
     assert not list((tmp_path / "mine").iterdir())
@@ -407,7 +407,7 @@ def test_mistakes_of_the_command_line_are_sentences(
     out = ("--out", tmp_path / "run")
     for words, arguments in {
         "no such folder": (*out, "--data.root", tmp_path / "nowhere"),
-        "no labelled pictures": (*out, "--data.root", tmp_path / "empty"),
+        "no labelled images": (*out, "--data.root", tmp_path / "empty"),
         "holds a run already": ("--out", unbroken, "--data.root", data),
         "holds no config.json": ("--resume", tmp_path / "empty"),
         "last.pt: cannot be read": ("--resume", damaged),
