@@ -173,7 +173,7 @@ def test_the_command_says_yes_and_no(
 def test_mistakes_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         open_frames(tmp_path / "none", 3)
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         open_frames(tmp_path, 3)
     with pytest.raises(UserError, match="at least one frame"):
         open_frames(None, 0)

@@ -209,7 +209,7 @@ def test_a_checkpoint_is_scored_at_its_own_size_with_either_weights(
     )
     seen: list[tuple[bool, tuple[int, int]]] = []
 
-    def measures(scored: Network, root: Path, size_hw: tuple[int, int]) -> dict[str, float]:
+    def measures(scored: Network, root: Path, size_hw: tuple[int, int], holdout: None) -> dict[str, float]:
         seen.append((bool(scored.detection.class_out.weight.any()), size_hw))
         return {}
 
