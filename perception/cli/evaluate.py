@@ -159,9 +159,10 @@ def _compare(argv: list[str]) -> int:
         )
     if options.block is not None and options.block < 1:
         raise UserError(f"--block {options.block}", "a number of frames from 1", "--block 50, or leave it out")
+    _check_report(options.report)
     from perception.reports.compare import compare, read_groups
     from perception.reports.compare_page import comparison_report, text_table
-    from perception.reports.report import render_json, write_report
+    from perception.reports.write import render_json, write_report
 
     with Progress("drawing frames") as progress:
         comparison = compare(
@@ -186,6 +187,7 @@ def _compare(argv: list[str]) -> int:
 
 def _inputs(options: SharedOptions) -> tuple[Path, Path | None]:
     """Labels, and results where they are given; exactly one of --results and --model is."""
+    _check_report(options.report)
     if (options.results is None) == (options.model is None):
         found = "neither --results nor --model" if options.results is None else "--results and --model together"
         raise UserError(
@@ -197,6 +199,14 @@ def _inputs(options: SharedOptions) -> tuple[Path, Path | None]:
     if gt is None:
         raise UserError("no --gt", "a folder of labels, or KITTI's root", "--gt DIR")
     return gt, options.results
+
+
+def _check_report(report: Path | None) -> None:
+    """Refuse --report before the work where its packages are missing."""
+    if report is not None:
+        from perception.reports.write import require_page_packages
+
+        require_page_packages()
 
 
 def _out(options: SharedOptions, task: str) -> Path:
@@ -230,7 +240,7 @@ def _pictures(options: SharedOptions, gt: Path, task: str) -> Path | None:
 
 
 def _report(report: Report, options: SharedOptions) -> Path:
-    from perception.reports.report import write_report
+    from perception.reports.write import write_report
 
     assert options.report is not None
     page = write_report(report, options.report)

@@ -6,7 +6,7 @@ import math
 
 from perception.evaluation.bootstrap import Difference
 from perception.reports.compare import Comparison
-from perception.reports.plots import Axis, Series, interval_bars, line_plot
+from perception.reports.plots import Axis, Interval, IntervalBars, LinePlot, Series
 from perception.reports.report import (
     Card,
     Column,
@@ -22,14 +22,14 @@ from perception.reports.report import (
 SHOWN_FRAMES = 30
 
 VERDICTS = {
-    "real": "the 95 % interval leaves zero out, and Holm's correction for the number of comparisons still says so",
-    "perhaps": "the 95 % interval leaves zero out, but among so many comparisons chance may have done it",
-    "not shown": "the interval holds zero: these frames do not show a difference",
+    "real": "the 95 % interval excludes zero, also after Holm's correction for the number of comparisons",
+    "perhaps": "the 95 % interval excludes zero, but not after the correction",
+    "not shown": "the interval contains zero: these frames do not show a difference",
     "equal": "no draw of frames differs",
 }
 CARD_NOTES = {
-    "real": "hold after correction",
-    "perhaps": "hold alone, not among so many",
+    "real": "after correction",
+    "perhaps": "before correction only",
     "not shown": "chance explains them",
     "equal": "no draw differs",
 }
@@ -37,7 +37,7 @@ CARD_NOTES = {
 
 
 def text_table(comparison: Comparison) -> str:
-    """The differences for a terminal."""
+    """Format the differences for a terminal."""
     rows = [("", "A", "B", "B − A", "95 % interval", "verdict")]
     for one in comparison.differences:
         interval = f"{one.low:+.2f} … {one.high:+.2f}" if math.isfinite(one.low) else "–"
@@ -60,7 +60,7 @@ def text_table(comparison: Comparison) -> str:
 
 
 def left_out_of(comparison: Comparison) -> list[str]:
-    """What only one of the two has, in words: a class that a run never detects has no curve to compare."""
+    """Name the numbers that only one run has: a class that a run never detects has no curve to compare."""
     sides = (("A", comparison.only_a), ("B", comparison.only_b))
     return [
         f"only {side} has a score for these, so they are not compared: {', '.join(names)}"
@@ -74,7 +74,7 @@ def _shown(value: float, form: str) -> str:
 
 
 def how(comparison: Comparison) -> str:
-    """What was drawn, in words."""
+    """Describe the bootstrap."""
     return (
         f"paired bootstrap, {comparison.resamples:,} draws of {comparison.units:,} {comparison.unit_name}, "
         f"seed {comparison.seed}"
@@ -82,7 +82,7 @@ def how(comparison: Comparison) -> str:
 
 
 def comparison_report(comparison: Comparison) -> Report:
-    """The page of a comparison, for `write_report`."""
+    """Build the report of a comparison."""
     cards = [
         Card(word, str(sum(one.verdict == word for one in comparison.differences)), note)
         for word, note in CARD_NOTES.items()
@@ -126,14 +126,14 @@ def _differences(comparison: Comparison) -> Section:
     figures = [_forest(title, rows) for title, rows in groups.items()]
     intro = Paragraph(
         "Each draw picks frames at random, with repetition, and scores both runs on them by the official rule. The "
-        "line is the range of B − A that holds 95 % of the draws: right of zero, B is better."
+        "line holds 95 % of the draws of B − A. Right of zero, B is better."
     )
     alone = [Paragraph(text[:1].upper() + text[1:] + ".") for text in left_out_of(comparison)]
     return Section("differences", "Which differences are real", (intro, *alone, table, Gallery(tuple(figures))))
 
 
 def _grouped(differences: tuple[Difference, ...]) -> dict[str, list[Difference]]:
-    """By the first word: the class or category."""
+    """Group by the first word, which is the class or category."""
     groups: dict[str, list[Difference]] = {}
     for one in differences:
         groups.setdefault(one.name.split()[0], []).append(one)
@@ -144,24 +144,23 @@ def _forest(title: str, rows: list[Difference]) -> Figure:
     finite = [v for d in rows for v in (d.low, d.high, d.difference) if math.isfinite(v)]
     reach = max([abs(v) for v in finite] + [0.1]) * 1.05
     words = "; ".join(f"{d.name} {d.difference:+.2f} ({d.verdict})" for d in rows)
-    bars = [(d.name.split(maxsplit=1)[-1], d.difference, d.low, d.high, d.verdict) for d in rows]
-    picture = interval_bars(
-        f"{title}: B − A", words, bars, Axis("B − A", -reach, reach), zero_line=True, label_width=124
-    )
-    return Figure(picture, f"{title}: difference with its 95 % interval.")
+    bars = tuple(Interval(d.name.split(maxsplit=1)[-1], d.difference, d.low, d.high, d.verdict) for d in rows)
+    axis = Axis("B − A", -reach, reach)
+    plot = IntervalBars(f"{title}: B − A", words, bars, axis, zero_line=True, label_width=124)
+    return Figure((plot,), f"{title}: difference with its 95 % interval.")
 
 
 def _curves(comparison: Comparison) -> list[Section]:
     figures = []
     for name, (a, b) in comparison.curves.items():
-        picture = line_plot(
+        plot = LinePlot(
             f"{name}: precision over recall",
             "Both runs.",
-            [Series(comparison.name_a, a, 0), Series(comparison.name_b, b, 1)],
+            (Series(comparison.name_a, a, 0), Series(comparison.name_b, b, 1)),
             Axis("recall"),
             Axis("precision"),
         )
-        figures.append(Figure(picture, name, legend_of((f"A: {comparison.name_a}", f"B: {comparison.name_b}"))))
+        figures.append(Figure((plot,), name, legend_of((f"A: {comparison.name_a}", f"B: {comparison.name_b}"))))
     return [Section("curves", "Precision and recall", (Gallery(tuple(figures)),))] if figures else []
 
 

@@ -1,4 +1,4 @@
-"""Street pictures for a report: a small JPEG inside the page, with boxes as vectors or road errors as colour."""
+"""Camera images of a report: a small JPEG inside the page, with boxes as vectors or road errors in colour."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import cv2
 import numpy as np
 
 from perception.cameras.letterbox import resize
-from perception.reports.markup import Markup, tag
-from perception.reports.plots import svg
 from perception.types import U8
 
 KITTI_HW = (375, 1242)
-"""Size of the blank canvas where no picture is at hand."""
-PICTURE_WIDTH = 720
+"""Size of the blank canvas that stands for a missing image."""
+IMAGE_WIDTH = 720
 JPEG_QUALITY = 78
 
 LABEL_PX = 24
-"""Size of text on a picture, in its own pixels; the style sheet says the same."""
+"""Height of text in a scene, in pixels of its image; the style sheet says the same."""
 
 Item = TypeVar("Item")
 Kind = Literal["truth", "found", "missed", "switched", "false", "ignored"]
@@ -38,55 +36,100 @@ class DrawnBox:
     box_xyxy: tuple[float, float, float, float]
     kind: Kind
     label: str = ""
-    """Painted beside the box."""
+    """Written beside the box."""
     title: str = ""
     """Shown when the pointer rests on the box."""
 
 
-def find_picture(folder: Path | None, stem: str) -> Path | None:
-    """The picture called `stem` in a folder: PNG (KITTI's own) before JPEG (re-encoded copies)."""
+@dataclass(frozen=True)
+class PlacedBox:
+    """A box as the page draws it."""
+
+    kind: Kind
+    left: float
+    top: float
+    width: float
+    height: float
+    title: str
+
+
+@dataclass(frozen=True)
+class PlacedLabel:
+    """A label and the left end of its base line."""
+
+    text: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Boxes over an image."""
+
+    title: str
+    description: str
+    """The scene in words, for readers who cannot see it."""
+    size_hw: tuple[int, int]
+    href: str | None
+    """The image as a data URI; None draws a blank canvas."""
+    boxes: tuple[PlacedBox, ...]
+    labels: tuple[PlacedLabel, ...]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image as it is."""
+
+    href: str
+    """Data URI."""
+    description: str
+
+
+def find_image(folder: Path | None, stem: str) -> Path | None:
+    """Find the image called `stem` in a folder: PNG (KITTI's own) before JPEG (re-encoded copies)."""
     if folder is None:
         return None
     return next((path for suffix in (".png", ".jpg", ".jpeg") if (path := folder / (stem + suffix)).is_file()), None)
 
 
-def load_picture(folder: Path | None, stem: str) -> U8 | None:
-    """(H, W, 3) BGR, or None where it is missing or can't be decoded: a report shows boxes without it."""
-    path = find_picture(folder, stem)
+def load_image(folder: Path | None, stem: str) -> U8 | None:
+    """Read the image called `stem`, (H, W, 3) BGR; None where it is missing or cannot be decoded."""
+    path = find_image(folder, stem)
     if path is None:
         return None
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     return None if image is None else np.asarray(image, np.uint8)
 
 
-def pictured(
+def with_images(
     faults: Sequence[Item],
     where: Callable[[Item], tuple[Path | None, str]],
     count: int,
     apart: Callable[[list[Item]], list[Item]] = lambda items: items,
 ) -> tuple[list[Item], bool]:
-    """The first `count` of the faults that have a picture, or of all where none has.
+    """Choose the first `count` of the faults that have an image, or of all where none has.
 
     Args:
         faults: worst first.
-        where: folder and stem of a fault's picture.
+        where: folder and stem of a fault's image.
+        count: how many to choose.
         apart: drops faults too close to a worse one.
 
     Returns:
-        The chosen, and whether any was passed over for want of a picture.
+        The chosen faults, and whether any was skipped because it has no image.
     """
-    with_picture = [one for one in faults if find_picture(*where(one)) is not None]
-    pool = with_picture or list(faults)
+    shown = [one for one in faults if find_image(*where(one)) is not None]
+    pool = shown or list(faults)
     return apart(pool)[:count], len(pool) < len(faults)
 
 
-def data_uri(image_bgr: U8, width: int = PICTURE_WIDTH) -> str:
-    """A JPEG of at most `width` pixels across as a data URI."""
+def data_uri(image_bgr: U8, width: int = IMAGE_WIDTH) -> str:
+    """Encode an image as a JPEG data URI, at most `width` pixels across."""
     if image_bgr.shape[1] > width:
         image_bgr = resize(image_bgr, (max(1, round(image_bgr.shape[0] * width / image_bgr.shape[1])), width))
     encoded, buffer = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not encoded:
-        raise ValueError(f"a picture of shape {image_bgr.shape} can't be encoded")
+        raise ValueError(f"an image of shape {image_bgr.shape} cannot be encoded")
     return "data:image/jpeg;base64," + base64.b64encode(buffer.tobytes()).decode("ascii")
 
 
@@ -96,36 +139,27 @@ def corners(box_xyxy: np.ndarray) -> tuple[float, float, float, float]:
     return left, top, right, bottom
 
 
-def scene(image_bgr: U8 | None, boxes: Sequence[DrawnBox], title: str, description: str) -> Markup:
-    """Boxes over a picture, or over a blank canvas of KITTI's size where `image_bgr` is None."""
+def scene(image_bgr: U8 | None, boxes: Sequence[DrawnBox], title: str, description: str) -> Scene:
+    """Place boxes and labels over an image, or over a blank canvas of KITTI's size where `image_bgr` is None."""
     height, width = KITTI_HW if image_bgr is None else image_bgr.shape[:2]
-    parts: list[Markup] = []
-    if image_bgr is not None:
-        parts.append(tag("image", href=data_uri(image_bgr), width=width, height=height, preserveAspectRatio="none"))
-    labels: list[Markup] = []
+    placed: list[PlacedBox] = []
+    labels: list[PlacedLabel] = []
     taken: list[tuple[float, float, float, float]] = []
     for box in sorted(boxes, key=lambda one: _PAINT_ORDER.index(one.kind)):
-        left, top, right, bottom = (float(v) for v in np.clip(box.box_xyxy, -50, max(width, height) + 50))
-        parts.append(
-            tag(
-                "rect",
-                tag("title", box.title or box.label or box.kind),
-                class_=f"box {box.kind}",
-                x=left,
-                y=top,
-                width=max(right - left, 1.0),
-                height=max(bottom - top, 1.0),
-            )
-        )
+        left, top, right, bottom = (round(float(v), 1) for v in np.clip(box.box_xyxy, -50, max(width, height) + 50))
+        words = box.title or box.label or box.kind
+        size = round(max(right - left, 1.0), 1), round(max(bottom - top, 1.0), 1)
+        placed.append(PlacedBox(box.kind, left, top, *size, words))
         if box.label and (place := _free_place(box.label, (left, top, right, bottom), taken, width)):
-            labels.append(tag("text", box.label, x=place[0], y=place[1]))
-    return svg(title, description, width, height, parts, labels, class_="scene")
+            labels.append(PlacedLabel(box.label, round(place[0], 1), round(place[1], 1)))
+    href = None if image_bgr is None else data_uri(image_bgr)
+    return Scene(title, description, (height, width), href, tuple(placed), tuple(labels))
 
 
 def _free_place(
     label: str, box: tuple[float, float, float, float], taken: list[tuple[float, float, float, float]], width: int
 ) -> tuple[float, float] | None:
-    """Where a label goes: above its box, below it, or nowhere if others are there already (its title remains)."""
+    """Where a label goes: above its box, below it, or nowhere if both places are taken (its title remains)."""
     wide, high = LABEL_PX * 0.66 * len(label), LABEL_PX * 1.1
     left = min(max(box[0], 4.0), max(width - wide - 4.0, 4.0))
     for base in (box[1] - 6.0, box[3] + high):

@@ -1,4 +1,4 @@
-"""The report of an object evaluation: official scores first, then why they are what they are."""
+"""The report of an object evaluation: official scores, then what lies behind them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from perception.reports.object_analysis import (
     BINS,
     LEVEL,
     SPLIT_LEVEL,
+    FullCurve,
     OperatingPoint,
     SplitRow,
     confusion,
@@ -23,7 +24,7 @@ from perception.reports.object_analysis import (
     split_scores,
 )
 from perception.reports.object_frames import worst_frames
-from perception.reports.plots import Axis, Series, interval_bars, line_plot, thin
+from perception.reports.plots import Axis, Interval, IntervalBars, LinePlot, Series, thin
 from perception.reports.reliability import calibration_figure, calibration_rows, calibration_table
 from perception.reports.report import (
     Block,
@@ -39,8 +40,9 @@ from perception.reports.report import (
     legend_of,
 )
 
+MEASURES = ("precision", "recall", "F1")
 CURVE_FIELDS = tuple(one.name for one in fields(ObjectCurve) if one.name not in ("class_name", "level"))
-"""Arrays of a curve, as the evidence keeps them."""
+"""Arrays of a curve in the evidence."""
 
 
 def object_report(
@@ -54,10 +56,10 @@ def object_report(
     """Build the report.
 
     Args:
-        images: folder with the frames' pictures; without it boxes are drawn on a blank canvas.
-        facts: what else to say about the run (folders, split, model).
-        score_threshold: the operating point; None takes each class's highest F1 at `moderate`.
-        gallery: how many of the worst frames are shown.
+        images: folder of the frames' images; by default boxes are drawn on a blank canvas.
+        facts: further facts about the run (folders, split, model).
+        score_threshold: the operating point; by default each class's highest F1 at `moderate`.
+        gallery: number of worst frames to show.
     """
     classes = [name for name in OBJECT_CLASSES_SCORED if (name, LEVEL) in evaluation.scores]
     points = {name: operating_point(evaluation.curves[name, LEVEL], score_threshold) for name in classes}
@@ -131,7 +133,7 @@ def _scores(evaluation: ObjectEvaluation, classes: list[str]) -> Section:
     silent = [name for name in OBJECT_CLASSES_SCORED if name not in classes]
     if silent:
         blocks.append(
-            Paragraph(f"Not scored, because never detected (the official tool does likewise): {', '.join(silent)}.")
+            Paragraph(f"Not scored, because never detected (as in the official tool): {', '.join(silent)}.")
         )
     return Section("scores", "Scores", tuple(blocks))
 
@@ -156,13 +158,15 @@ def _curves(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) 
         ap = evaluation.scores[name, LEVEL].ap_r40
         figures.append(
             Figure(
-                line_plot(
-                    f"{name}: precision over recall",
-                    f"AP R40 at moderate is {ap:.2f}. The mark is the operating point: precision "
-                    f"{point.precision:.3f} at recall {point.recall:.3f}.",
-                    series,
-                    Axis("recall"),
-                    Axis("precision"),
+                (
+                    LinePlot(
+                        f"{name}: precision over recall",
+                        f"AP R40 at moderate is {ap:.2f}. The mark is the operating point: precision "
+                        f"{point.precision:.3f} at recall {point.recall:.3f}.",
+                        tuple(series),
+                        Axis("recall"),
+                        Axis("precision"),
+                    ),
                 ),
                 f"{name}. The mark is the operating point at {LEVEL}.",
                 legend_of(LEVELS),
@@ -186,8 +190,8 @@ def _curves(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) 
         on_page=False,
     )
     intro = Paragraph(
-        "Every score threshold is drawn. AP reads this curve at 41 steps of recall, takes at each the best precision "
-        "of it and all later steps, and counts recall that is never reached as 0."
+        "The curve has a point for every score threshold. AP reads it at 41 steps of recall and takes, at each step, "
+        "the best precision from there on. Recall that is never reached counts as precision 0."
     )
     return Section("curves", "Precision and recall", (intro, Gallery(tuple(figures)), table))
 
@@ -208,49 +212,45 @@ def _operating(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint
         ),
         tuple((p.class_name, p.threshold, p.precision, p.recall, p.f1, p.tp, p.fp, p.fn) for p in points.values()),
     )
-    figures: list[Figure] = []
+    curves = {name: full_curve(evaluation.curves[name, LEVEL]) for name in points}
+    figures = tuple(_threshold_figure(points[name], full) for name, full in curves.items())
     rows: list[tuple[Value, ...]] = []
-    names = ("precision", "recall", "F1")
-    for name, point in points.items():
-        full = full_curve(evaluation.curves[name, LEVEL])
-        curves = [full.precision, full.recall, full.f1]
-        low, high = float(full.thresholds[-1]), float(full.thresholds[0])
-        series = [
-            Series(
-                label, np.stack([full.thresholds, values], axis=1), style, (point.threshold, at), f"{label} {at:.3f}"
-            )
-            for style, (label, values, at) in enumerate(
-                zip(names, curves, (point.precision, point.recall, point.f1), strict=True)
-            )
-        ]
-        in_unit = low >= 0 and high <= 1
-        figures.append(
-            Figure(
-                line_plot(
-                    f"{name}: precision, recall and F1 over the score threshold",
-                    f"F1 is {point.f1:.3f} at a score of {point.threshold:.3g}.",
-                    series,
-                    Axis("score threshold", *((0.0, 1.0) if in_unit else (low, max(high, low + 1e-6)))),
-                    Axis("share"),
-                ),
-                f"{name} at {LEVEL}. The marks are the operating point.",
-                legend_of(names),
-            )
-        )
+    for name, full in curves.items():
         kept = thin(np.stack([np.arange(len(full.thresholds)), full.f1], axis=1))[:, 0].astype(int)
-        rows += [(name, float(full.thresholds[i]), *(float(c[i]) for c in curves)) for i in kept]
+        values = np.stack([full.thresholds, full.precision, full.recall, full.f1], axis=1)
+        rows += [(name, *values[i].tolist()) for i in kept]
     curve_table = Table(
         "threshold_curves",
         "Precision, recall and F1 over the score threshold",
         (
             Column("class", "Class"),
             Column("threshold", "Score ≥", ".4g"),
-            *(Column(n.lower(), n, ".4f") for n in names),
+            *(Column(name.lower(), name, ".4f") for name in MEASURES),
         ),
         tuple(rows),
         on_page=False,
     )
-    return Section("operating", "Operating point", (table, Gallery(tuple(figures)), curve_table))
+    return Section("operating", "Operating point", (table, Gallery(figures), curve_table))
+
+
+def _threshold_figure(point: OperatingPoint, full: FullCurve) -> Figure:
+    """Precision, recall and F1 of one class over the score threshold."""
+    at = (point.precision, point.recall, point.f1)
+    series = tuple(
+        Series(label, np.stack([full.thresholds, values], axis=1), style, (point.threshold, at[style]), words)
+        for style, (label, values) in enumerate(zip(MEASURES, (full.precision, full.recall, full.f1), strict=True))
+        for words in [f"{label} {at[style]:.3f}"]
+    )
+    low, high = (float(full.thresholds[-1]), float(full.thresholds[0])) if len(full.thresholds) else (0.0, 1.0)
+    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-6))
+    plot = LinePlot(
+        f"{point.class_name}: precision, recall and F1 over the score threshold",
+        f"F1 is {point.f1:.3f} at a score of {point.threshold:.3g}.",
+        series,
+        Axis("score threshold", low, high),
+        Axis("share"),
+    )
+    return Figure((plot,), f"{point.class_name} at {LEVEL}. The marks are the operating point.", legend_of(MEASURES))
 
 
 def _confusion(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) -> Section:
@@ -268,9 +268,9 @@ def _confusion(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint
         (Column("labelled", "Labelled"), *(Column(name.lower(), name, "d") for name in found.found_as)),
         tuple(rows),
         note="At the operating points, matched across classes at an overlap above 0.5, best overlap first. Labels "
-        "outside moderate and detections below 25 px count for nothing. 'nothing' is a false alarm where no label "
-        "is. Classes that are not scored ought to be missed; but a Van found as Car or a Person_sitting found as "
-        "Pedestrian is no error in the official score.",
+        "outside moderate and detections below 25 px are left out. The row 'nothing' holds false positives. Classes "
+        "that KITTI does not score are missed by a right detector, but a Van found as Car or a Person_sitting found "
+        "as Pedestrian is no error in the official score.",
         shaded=True,
     )
     return Section("confusion", "Confusion between classes", (table,))
@@ -302,23 +302,23 @@ def _splits(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) 
             (r.class_name, r.quantity, r.label, r.found, r.missed, r.recall, r.low, r.high, r.mean_iou, r.precision)
             for r in rows
         ),
-        note="Precision is known for height only: a false alarm has no true distance, occlusion or truncation.",
+        note="Precision is given for height only: a false positive has no true distance, occlusion or truncation.",
         folded=True,
     )
     intro = Paragraph(
-        f"Recall at the operating points, over labels that count at {SPLIT_LEVEL}. The line across the end of a bar "
-        "is the 95 % interval (Wilson); the number at the right is how many labels there are."
+        f"Recall at the operating points, over the labels that count at {SPLIT_LEVEL}. The line at the end of a bar "
+        "is the 95 % interval (Wilson). The number at the right is the number of labels."
     )
     return Section("splits", "Where objects are missed", (intro, Gallery(tuple(figures)), table))
 
 
 def _split_figure(class_name: str, quantity: str, rows: list[SplitRow]) -> Figure:
     words = "; ".join(f"{r.label}: {r.recall:.2f} of {r.found + r.missed}" for r in rows if r.found + r.missed)
-    bars = [(r.label.replace(" and more", "+"), r.recall, r.low, r.high, f"{r.found + r.missed:,}") for r in rows]
-    return Figure(
-        interval_bars(f"{class_name}: recall by {quantity}", words or "no labels", bars, Axis("recall")),
-        f"{class_name} by {quantity}",
+    bars = tuple(
+        Interval(r.label.replace(" and more", "+"), r.recall, r.low, r.high, f"{r.found + r.missed:,}") for r in rows
     )
+    plot = IntervalBars(f"{class_name}: recall by {quantity}", words or "no labels", bars, Axis("recall"))
+    return Figure((plot,), f"{class_name} by {quantity}")
 
 
 def _calibration(evaluation: ObjectEvaluation, classes: list[str]) -> Section:
@@ -340,8 +340,8 @@ def _calibration(evaluation: ObjectEvaluation, classes: list[str]) -> Section:
             Column("ece", "ECE", ".4f", "mean distance between score and share of true detections"),
         ),
         tuple(summary),
-        note="A score says what it means where the line lies on the diagonal: of all detections with score 0.8, "
-        "80 % are right. No ECE is given for scores that are not between 0 and 1.",
+        note="Scores are calibrated where the line lies on the diagonal: of all detections with score 0.8, 80 % are "
+        "right. ECE is not given for scores outside 0 to 1.",
     )
     return Section(
         "calibration", "Score calibration", (table, Gallery(tuple(figures)), calibration_table(tuple(rows)))
@@ -352,7 +352,7 @@ def _calibration(evaluation: ObjectEvaluation, classes: list[str]) -> Section:
 
 
 def _evidence(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) -> dict[str, np.ndarray]:
-    """What `compare` needs to score any weighting of the frames."""
+    """Arrays from which `compare` scores any weighting of the frames."""
     gt, frames = evaluation.gt, len(evaluation.gt.frame_names)
     sums = np.bincount(gt.frames, gt.boxes_xyxy.sum(axis=1), minlength=frames)
     arrays: dict[str, np.ndarray] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.evaluation.results import ObjectEvaluation
-from perception.reports.images import DrawnBox, corners, load_picture, pictured, scene
+from perception.reports.images import DrawnBox, corners, load_image, scene, with_images
 from perception.reports.object_analysis import LEVEL, FrameErrors
 from perception.reports.report import Column, Figure, Gallery, Legend, Paragraph, Section, Table
 
@@ -15,24 +15,24 @@ SCENE_LEGEND = (
     ("truth", "label that was found"),
     ("found", "right detection"),
     ("missed", "missed label"),
-    ("false", "false alarm, with its score"),
+    ("false", "false positive, with its score"),
     ("ignored", "not judged"),
 )
 MAX_DRAWN = 120
-"""Boxes a picture of the gallery holds at most."""
+"""Boxes drawn in one image at most."""
 
 
 def worst_frames(evaluation: ObjectEvaluation, errors: FrameErrors, images: Path | None, count: int) -> Section:
+    """Show the frames with the most errors, worst first."""
     names = evaluation.gt.frame_names
     order = errors.worst(len(names))
-    worst, only_pictured = pictured(order, lambda frame: (images, names[frame]), count)
+    worst, only_with_image = with_images(order, lambda frame: (images, names[frame]), count)
     figures = []
     for frame in worst:
         caption = f"{names[frame]}: {errors.missed[frame]} missed, {errors.false[frame]} false"
-        picture = scene(
-            load_picture(images, names[frame]), _drawn(evaluation, errors, frame), f"Frame {names[frame]}", caption
-        )
-        figures.append(Figure(picture, caption))
+        image = load_image(images, names[frame])
+        drawn = scene(image, _drawn(evaluation, errors, frame), f"Frame {names[frame]}", caption)
+        figures.append(Figure((drawn,), caption))
     table = Table(
         "frame_errors",
         "Errors by frame, worst first",
@@ -45,7 +45,7 @@ def worst_frames(evaluation: ObjectEvaluation, errors: FrameErrors, images: Path
     clean = len(names) - len(order)
     intro = Paragraph(
         f"Frames with the most errors at the operating points, level {LEVEL}; {clean:,} of {len(names):,} frames "
-        + ("have none. Only frames that have a picture are shown. " if only_pictured else "have none. ")
+        + ("have none. Only frames that have an image are shown. " if only_with_image else "have none. ")
         + "Rest the pointer on a box to read it."
     )
     shown = Gallery(tuple(figures), "wide")
@@ -53,7 +53,7 @@ def worst_frames(evaluation: ObjectEvaluation, errors: FrameErrors, images: Path
 
 
 def _drawn(evaluation: ObjectEvaluation, errors: FrameErrors, frame: int) -> list[DrawnBox]:
-    """All that is drawn in one frame."""
+    """List the boxes to draw in one frame."""
     gt, det = evaluation.gt, evaluation.detections
     assert det.scores is not None
     drawn: list[DrawnBox] = []
@@ -74,7 +74,7 @@ def _drawn(evaluation: ObjectEvaluation, errors: FrameErrors, frame: int) -> lis
         for i in np.flatnonzero(matches.is_fp & (det.frames[matches.det_rows] == frame)):
             row = int(matches.det_rows[i])
             label = f"{name} {det.scores[row]:.2f}"
-            drawn.append(DrawnBox(corners(det.boxes_xyxy[row]), "false", label, f"false alarm: {label}"))
+            drawn.append(DrawnBox(corners(det.boxes_xyxy[row]), "false", label, f"false positive: {label}"))
     for region in np.flatnonzero(gt.is_class("DontCare") & (gt.frames == frame)):
         drawn.append(DrawnBox(corners(gt.boxes_xyxy[region]), "ignored", "", "DontCare region"))
     return drawn[:MAX_DRAWN]

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from perception.reports.markup import join
 from perception.reports.object_analysis import Calibration
-from perception.reports.plots import Axis, Series, histogram, line_plot
+from perception.reports.plots import Axis, Histogram, LinePlot, Series
 from perception.reports.report import Column, Figure, Table, Value
 
 
 def calibration_figure(name: str, found: Calibration) -> Figure:
-    """The reliability diagram, and beneath it how many detections each score has."""
+    """Show the reliability diagram, and under it the number of detections by score."""
     span = Axis("score", float(found.edges[0]), float(found.edges[-1]))
     words = (
-        "scores are no probabilities" if np.isnan(found.error) else f"expected calibration error {found.error:.3f}"
+        "scores are not probabilities" if np.isnan(found.error) else f"expected calibration error {found.error:.3f}"
     )
     points = np.stack([found.mean_score, found.share_true], axis=1)
-    reliability = line_plot(
+    reliability = LinePlot(
         f"{name}: reliability",
         f"Share that is right over the score; {words}.",
-        [Series("share that is right", points[np.isfinite(points).all(axis=1)], 0, dots=True)],
+        (Series("share that is right", points[np.isfinite(points).all(axis=1)], 0, dots=True),),
         span,
         Axis("share that is right"),
         diagonal=found.is_probability,
     )
-    counts = histogram(
-        f"{name}: how many have which score",
+    counts = Histogram(
+        f"{name}: number by score",
         f"{int(found.true.sum()):,} true and {int(found.false.sum()):,} false.",
-        [float(e) for e in found.edges],
-        [[float(v) for v in found.true], [float(v) for v in found.false]],
+        tuple(found.edges.tolist()),
+        (tuple(found.true.tolist()), tuple(found.false.tolist())),
         ("true", "false"),
         span,
     )
-    return Figure(join([reliability, counts]), f"{name}: {words}.", (("s0", "true"), ("s1", "false")))
+    return Figure((reliability, counts), f"{name}: {words}.", (("s0", "true"), ("s1", "false")))
 
 
 def calibration_rows(name: str, found: Calibration) -> list[tuple[Value, ...]]:

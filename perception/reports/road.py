@@ -1,4 +1,4 @@
-"""The report of a road evaluation: scores, curves, calibration, and the worst pictures, errors in colour."""
+"""The report of a road evaluation: scores, curves, calibration, and the worst images with errors in colour."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 
 from perception.evaluation.results import RoadEvaluation, RoadImage, ratio
 from perception.evaluation.road import BIRDS_EYE, colour_errors, read_road_calibration, road_planes
-from perception.reports.images import data_uri, load_picture
-from perception.reports.markup import Markup, tag
+from perception.reports.images import Photo, data_uri, load_image
 from perception.reports.object_analysis import Calibration
-from perception.reports.plots import Axis, Series, line_plot
+from perception.reports.plots import Axis, LinePlot, Series
 from perception.reports.reliability import calibration_figure, calibration_rows, calibration_table
 from perception.reports.report import (
     Card,
@@ -28,7 +27,7 @@ from perception.reports.report import (
     legend_of,
 )
 
-ERROR_LEGEND = (("tp", "road, found"), ("fn", "road, missed"), ("fp", "not road, but found"), ("dark", "not judged"))
+ERROR_LEGEND = (("tp", "road, found"), ("fn", "road, missed"), ("fp", "false road"), ("dark", "not judged"))
 
 
 def road_report(
@@ -41,17 +40,17 @@ def road_report(
     """Build the report.
 
     Args:
-        images: folder with the camera pictures; without it errors are drawn on grey.
-        facts: what else to say about the run (folders, model).
-        gallery: how many of the worst pictures are shown.
+        images: folder of the camera images; by default errors are drawn on grey.
+        facts: further facts about the run (folders, model).
+        gallery: number of worst images to show.
     """
     all_facts: dict[str, Value] = {
         **(facts or {}),
         "space": "bird's-eye view" if evaluation.space == "bev" else "perspective",
-        "pictures": len(evaluation.images),
+        "images": len(evaluation.images),
     }
     if evaluation.missing_images:
-        all_facts["pictures without results, counted as empty"] = len(evaluation.missing_images)
+        all_facts["images without results, counted as empty"] = len(evaluation.missing_images)
     per_image = _per_image(evaluation)
     names = ("URBAN",) if "URBAN" in evaluation.scores else tuple(evaluation.scores)
     cards = [Card(f"{name} MaxF", f"{100 * evaluation.scores[name].max_f:.2f}", "%") for name in names]
@@ -83,7 +82,7 @@ def _scores(evaluation: RoadEvaluation) -> Section:
         "Official scores, per cent",
         (
             Column("category", "Category"),
-            Column("images", "Pictures", "d"),
+            Column("images", "Images", "d"),
             Column("max_f", "MaxF", ".2f", "highest F1 over all thresholds"),
             Column("ap", "AP", ".2f", "mean of precision at 11 steps of recall"),
             Column("precision", "PRE", ".2f", "precision at the MaxF threshold"),
@@ -101,7 +100,7 @@ def _scores(evaluation: RoadEvaluation) -> Section:
             )
             for name, s in evaluation.scores.items()
         ),
-        note="Pixels of all pictures of a category are pooled, as the official kit does. MaxF is F1 at the threshold "
+        note="Pixels of all images of a category are pooled, as in the official kit. MaxF is F1 at the threshold "
         "where it is highest; precision, recall, FPR and FNR are those at that threshold.",
     )
     return Section("scores", "Scores", (table,))
@@ -132,13 +131,19 @@ def _curves(evaluation: RoadEvaluation) -> Section:
     best = "; ".join(f"{name}: MaxF {100 * s.max_f:.2f} %" for name, s in evaluation.scores.items())
     figures = (
         Figure(
-            line_plot("Precision over recall", best, curves, Axis("recall"), Axis("precision", floor)),
-            "Pooled over pictures. The marks are the points of MaxF.",
+            (LinePlot("Precision over recall", best, tuple(curves), Axis("recall"), Axis("precision", floor)),),
+            "Pooled over images. The marks are the points of MaxF.",
             legend_of(tuple(evaluation.scores)),
         ),
         Figure(
-            line_plot(
-                "F1 over the threshold", best, over, Axis("threshold", 0, 255, (0, 64, 128, 192, 255)), Axis("F1")
+            (
+                LinePlot(
+                    "F1 over the threshold",
+                    best,
+                    tuple(over),
+                    Axis("threshold", 0, 255, (0, 64, 128, 192, 255)),
+                    Axis("F1"),
+                ),
             ),
             "F1 by confidence threshold. The marks are MaxF.",
             legend_of(tuple(evaluation.scores)),
@@ -169,8 +174,7 @@ def _calibration(evaluation: RoadEvaluation) -> Section:
         "Confidence calibration",
         (
             Paragraph(
-                "Of the judged pixels with a confidence, what share is road? On the diagonal the map is right about "
-                "itself."
+                "The share of road among the judged pixels of each confidence. A calibrated map lies on the diagonal."
             ),
             calibration_figure("Road", found),
             calibration_table(tuple(calibration_rows("road", found))),
@@ -192,7 +196,7 @@ def histogram_calibration(true: np.ndarray, false: np.ndarray, bins: int = 10) -
 
 
 def _per_image(evaluation: RoadEvaluation) -> list[tuple[RoadImage, int, int, int, float]]:
-    """Each picture with TP, FP, FN and F1 at its category's threshold, worst first."""
+    """Return each image with TP, FP, FN and F1 at its category's threshold, worst first."""
     rows = []
     for image in evaluation.images:
         k = evaluation.scores[image.category].threshold
@@ -211,14 +215,14 @@ def _worst(
     figures = []
     for image, _, fp, fn, f1 in per_image[:count]:
         caption = f"{image.name}: F1 {f1:.3f}, {fn:,} pixels missed, {fp:,} false"
-        picture = _error_picture(image, evaluation, images, caption)
-        if picture is not None:
-            figures.append(Figure(picture, caption))
+        photo = _error_image(image, evaluation, images, caption)
+        if photo is not None:
+            figures.append(Figure((photo,), caption))
     table = Table(
         "image_errors",
-        "Pictures, worst first",
+        "Images, worst first",
         (
-            Column("image", "Picture"),
+            Column("image", "Image"),
             Column("category", "Category"),
             Column("f1", "F1", ".4f"),
             Column("precision", "Precision", ".4f"),
@@ -242,25 +246,25 @@ def _worst(
         ),
         folded=True,
     )
-    intro = Paragraph("The pictures with the lowest F1 at their category's threshold, errors in colour.")
+    intro = Paragraph("The images with the lowest F1 at their category's threshold, errors in colour.")
     shown = Gallery(tuple(figures), "narrow" if evaluation.space == "bev" else "wide")
-    return Section("worst", "Worst pictures", (intro, Legend(ERROR_LEGEND), shown, table))
+    return Section("worst", "Worst images", (intro, Legend(ERROR_LEGEND), shown, table))
 
 
-def _error_picture(image: RoadImage, evaluation: RoadEvaluation, images: Path | None, caption: str) -> Markup | None:
-    """The picture with errors painted in, or None where it was not read from files."""
+def _error_image(image: RoadImage, evaluation: RoadEvaluation, images: Path | None, caption: str) -> Photo | None:
+    """Paint errors into an image; None where it was not read from files."""
     if image.gt_path is None:
         return None
     judged, road, confidence = road_planes(image, evaluation.space)
-    backdrop = load_picture(images, camera_name(image.name))
+    backdrop = load_image(images, camera_name(image.name))
     if backdrop is not None and evaluation.space == "bev" and image.calibration_path is not None:
         backdrop = BIRDS_EYE.view(backdrop, BIRDS_EYE.pixels(read_road_calibration(image.calibration_path)))
     if backdrop is not None and backdrop.shape[:2] != road.shape:
-        backdrop = None  # a picture of another size than its ground truth
+        backdrop = None  # its size differs from its ground truth's
     painted = colour_errors(judged, road, confidence, evaluation.scores[image.category].threshold, backdrop)
-    return tag("img", src=data_uri(painted), alt=caption, class_="photo", loading="lazy")
+    return Photo(data_uri(painted), caption)
 
 
 def camera_name(result_name: str) -> str:
-    """um_road_000012 → um_000012: KITTI names pictures without the lane or road in the middle."""
+    """um_road_000012 → um_000012: KITTI names camera images without the lane or road in the middle."""
     return result_name.replace("_road_", "_").replace("_lane_", "_")

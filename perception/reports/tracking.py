@@ -1,4 +1,4 @@
-"""The report of a tracking evaluation: scores, HOTA over α, who was followed by which id, and the worst frames."""
+"""The report of a tracking evaluation: scores, HOTA over α, ids over time, and the worst frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from perception.evaluation.results import ALPHAS, TrackingEvaluation
 from perception.evaluation.tracking_evidence import TrackingEvidence
 from perception.reports.object_analysis import BINS, Bin, wilson
-from perception.reports.plots import Axis, Series, interval_bars, line_plot
+from perception.reports.plots import Axis, Interval, IntervalBars, LinePlot, Series
 from perception.reports.report import (
     Card,
     Column,
@@ -48,22 +48,22 @@ MEASURES = (
 EXPLAINED = {
     "HOTA": "higher order tracking accuracy: geometric mean of DetA and AssA, over 19 overlaps",
     "DetA": "detection accuracy",
-    "AssA": "association accuracy: does one id stay with one object",
-    "LocA": "overlap of what is matched",
-    "MOTA": "1 − (misses + false alarms + switches) / labels",
-    "MOTP": "overlap of what is matched, at 0.5",
+    "AssA": "association accuracy: whether one id stays with one object",
+    "LocA": "mean overlap of matches",
+    "MOTA": "1 − (misses + false positives + id switches) / labels",
+    "MOTP": "mean overlap of matches at 0.5",
     "IDF1": "F1 of the best one-to-one assignment of ids",
     "CLR_Pr": "precision at overlap 0.5",
     "CLR_Re": "recall at overlap 0.5",
     "CLR_F1": "F1 at overlap 0.5",
     "IDSW": "id switches",
     "Frag": "interruptions of a track",
-    "MT": "tracks followed for at least 80 % of their life",
-    "PT": "tracks followed for 20 to 80 %",
-    "ML": "tracks followed for less than 20 %",
-    "CLR_TP": "hits at overlap 0.5",
-    "CLR_FP": "false alarms",
-    "CLR_FN": "misses",
+    "MT": "mostly tracked: objects tracked for at least 80 % of their frames",
+    "PT": "partly tracked: 20 to 80 %",
+    "ML": "mostly lost: less than 20 %",
+    "CLR_TP": "true positives at overlap 0.5",
+    "CLR_FP": "false positives",
+    "CLR_FN": "false negatives",
 }
 BY_SEQUENCE = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDSW", "Frag", "CLR_FP", "CLR_FN")
 
@@ -78,9 +78,9 @@ def tracking_report(
     """Build the report.
 
     Args:
-        images: folder with one folder of pictures for each sequence (KITTI's `image_02`).
-        facts: what else to say about the run (folders, tracker, model).
-        gallery: how many of the worst frames are shown.
+        images: folder with one folder of images per sequence (KITTI's `image_02`).
+        facts: further facts about the run (folders, tracker, model).
+        gallery: number of worst frames to show.
     """
     all_facts: dict[str, Value] = {
         **(facts or {}),
@@ -131,11 +131,11 @@ def _scores(evaluation: TrackingEvaluation) -> Section:
         (
             Column("measure", "Measure"),
             *(Column(name.lower(), name, "s") for name in evaluation.combined),
-            Column("meaning", "What it is"),
+            Column("meaning", "Meaning"),
         ),
         tuple(rows),
-        note="Shares in per cent, the rest are counts. Precision, recall and F1 are at an overlap of 0.5, "
-        "over all that the tracker gave out: it has no score threshold left to choose.",
+        note="Shares are in per cent, the rest are counts. Precision, recall and F1 are at an overlap of 0.5, over "
+        "all of the tracker's output.",
     )
     every = Table(
         "scores",
@@ -163,12 +163,14 @@ def _over_alpha(evaluation: TrackingEvaluation) -> Section:
         means = ", ".join(f"{name} {100 * float(np.mean(score.by_alpha[name])):.2f} %" for name in names)
         figures.append(
             Figure(
-                line_plot(
-                    f"{class_name}: HOTA, DetA and AssA over α",
-                    f"Means over α: {means}.",
-                    series,
-                    Axis("overlap α that counts as a match"),
-                    Axis("share"),
+                (
+                    LinePlot(
+                        f"{class_name}: HOTA, DetA and AssA over α",
+                        f"Means over α: {means}.",
+                        tuple(series),
+                        Axis("overlap α that counts as a match"),
+                        Axis("share"),
+                    ),
                 ),
                 f"{class_name}. Means: {means}.",
                 legend_of(names),
@@ -184,8 +186,8 @@ def _over_alpha(evaluation: TrackingEvaluation) -> Section:
         folded=True,
     )
     intro = Paragraph(
-        "Where the curve falls late, boxes are tight. DetA below AssA: the detector holds the score down. AssA below "
-        "DetA: ids do."
+        "The later a curve falls, the tighter the boxes. DetA below AssA means that detection limits the score; AssA "
+        "below DetA means that identities do."
     )
     return Section("alpha", "HOTA over α", (intro, Gallery(tuple(figures)), table))
 
@@ -199,16 +201,12 @@ def _sequences(evaluation: TrackingEvaluation) -> Section:
             values = one.score.values
             rows.append((class_name, one.name, *(float(values[measure]) for measure in BY_SEQUENCE)))
             if one.sizes.gt_dets:
-                bars.append((one.name, float(values["HOTA"]), np.nan, np.nan, f"{values['IDSW']:.0f} switched"))
-        worst = min(bars, key=lambda bar: bar[1], default=("none", 0.0))
-        figures.append(
-            Figure(
-                interval_bars(
-                    f"{class_name}: HOTA by sequence", f"Lowest: {worst[0]} with {worst[1]:.3f}.", bars, Axis("HOTA")
-                ),
-                f"{class_name}: HOTA of each sequence, and how many ids switched in it.",
-            )
-        )
+                note = f"{values['IDSW']:.0f} switches"
+                bars.append(Interval(one.name, float(values["HOTA"]), np.nan, np.nan, note))
+        worst = min(bars, key=lambda bar: bar.value, default=None)
+        words = "No labels." if worst is None else f"Lowest: {worst.label} with {worst.value:.3f}."
+        plot = IntervalBars(f"{class_name}: HOTA by sequence", words, tuple(bars), Axis("HOTA"))
+        figures.append(Figure((plot,), f"{class_name}: HOTA and number of id switches of each sequence."))
     table = Table(
         "sequences",
         "By sequence, fractions and counts",
@@ -228,7 +226,7 @@ def _sequences(evaluation: TrackingEvaluation) -> Section:
 
 def _splits(evaluation: TrackingEvaluation) -> Section:
     figures, rows = [], []
-    # a cut off object (truncation above 0) is not judged in tracking
+    # a truncated object does not count in tracking
     bins: dict[str, tuple[Bin, ...]] = {name: BINS[name] for name in ("distance", "height", "occlusion")}
     bins["height"] = (Bin("below 25 px", -np.inf, 25), *bins["height"])
     for class_name in evaluation.combined:
@@ -241,18 +239,10 @@ def _splits(evaluation: TrackingEvaluation) -> Section:
                 low, high = wilson(found, count)
                 recall = found / count if count else float("nan")
                 rows.append((class_name, quantity, one.label, found, count - found, recall, switches))
-                bars.append((one.label.replace(" and more", "+"), recall, low, high, f"{count:,}"))
-            figures.append(
-                Figure(
-                    interval_bars(
-                        f"{class_name}: recall by {quantity}",
-                        "; ".join(f"{bar[0]}: {bar[1]:.2f} of {bar[4]}" for bar in bars),
-                        bars,
-                        Axis("recall"),
-                    ),
-                    f"{class_name} by {quantity}",
-                )
-            )
+                bars.append(Interval(one.label.replace(" and more", "+"), recall, low, high, f"{count:,}"))
+            words = "; ".join(f"{bar.label}: {bar.value:.2f} of {bar.note}" for bar in bars)
+            plot = IntervalBars(f"{class_name}: recall by {quantity}", words, tuple(bars), Axis("recall"))
+            figures.append(Figure((plot,), f"{class_name} by {quantity}"))
     table = Table(
         "splits",
         "Hits, misses and switches by distance, box height and occlusion",
@@ -268,14 +258,16 @@ def _splits(evaluation: TrackingEvaluation) -> Section:
         tuple(rows),
         folded=True,
     )
-    intro = Paragraph("Recall at an overlap of 0.5 over the labels that are judged; how many at the right.")
+    intro = Paragraph(
+        "Recall at an overlap of 0.5 over the labels that count. The number at the right is the number of labels."
+    )
     return Section("splits", "Where objects are missed", (intro, Gallery(tuple(figures)), table))
 
 
 def _judged(
     evaluation: TrackingEvaluation, class_name: str, quantity: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The quantity, hit and switch of every judged label of a class."""
+    """Return the quantity, hit and id switch of every label of a class that counts, (N,) each."""
     values, hit, switched = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0, bool)]
     for one in of_class(evaluation, class_name):
         objects, rows = evaluation.gt[one.name].objects, one.timeline.gt_rows

@@ -1,4 +1,4 @@
-"""What happened when: time lines of ids, and the worst frames with labels and results drawn."""
+"""Timelines of ids, and the worst frames with labels and results drawn."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from perception.evaluation.results import TrackingEvaluation, TrackingSequence, TrackingTimeline
-from perception.reports.images import DrawnBox, corners, load_picture, pictured, scene
-from perception.reports.plots import Span, TimelineRow, timeline
+from perception.reports.images import DrawnBox, corners, load_image, scene, with_images
+from perception.reports.plots import Span, Timeline, TimelineRow
 from perception.reports.report import Block, Column, Figure, Gallery, Legend, Paragraph, Section, Table
 
 TIMELINES = 3
@@ -17,15 +17,15 @@ TIMELINES = 3
 TIMELINE_ROWS = 20
 """Tracks shown for each sequence."""
 APART = 10
-"""Frames between two pictures of one sequence in the gallery: neighbours show the same fault."""
+"""Least distance of two gallery frames of one sequence, frames: neighbours show the same fault."""
 SWITCH_COST = 3
-"""A switched id counts as this many misses when frames are ranked: it is rare, and it is what a tracker is for."""
+"""An id switch counts as this many misses when frames are ranked: it is rare, and the tracker's own fault."""
 SCENE_LEGEND = (
     ("truth", "label that was found"),
     ("found", "right result, with its id"),
     ("missed", "missed label"),
-    ("switched", "id switched here: old → new"),
-    ("false", "false alarm, with its id"),
+    ("switched", "id switch: old → new"),
+    ("false", "false positive, with its id"),
 )
 
 
@@ -34,11 +34,11 @@ def of_class(evaluation: TrackingEvaluation, class_name: str) -> list[TrackingSe
     return [one for one in evaluation.sequences.values() if one.class_name == class_name]
 
 
-# ---------------------------------------------------------------- time lines
+# ---------------------------------------------------------------- timelines
 
 
 def timeline_rows(one: TrackingSequence, limit: int = TIMELINE_ROWS) -> list[TimelineRow]:
-    """One row for each ground truth track: most switches first, then most misses."""
+    """Return one row per ground truth track: most id switches first, then most misses."""
     line = one.timeline
     ranked = []
     for gt_id in np.unique(line.gt_ids):
@@ -55,7 +55,7 @@ def timeline_rows(one: TrackingSequence, limit: int = TIMELINE_ROWS) -> list[Tim
 
 
 def _spans(frames: np.ndarray, ids: np.ndarray) -> tuple[Span, ...]:
-    """Runs of consecutive frames with one tracker id; colours in order of first appearance."""
+    """Split a track into runs of consecutive frames with one tracker id; colours by order of appearance."""
     breaks = np.flatnonzero((np.diff(frames) != 1) | (np.diff(ids) != 0)) + 1
     colours: dict[int, str] = {}
     spans = []
@@ -72,6 +72,7 @@ def _spans(frames: np.ndarray, ids: np.ndarray) -> tuple[Span, ...]:
 
 
 def timelines(evaluation: TrackingEvaluation) -> Section:
+    """Show the sequences with the most id switches, and list every switch."""
     figures, rows = [], []
     for class_name in evaluation.combined:
         sequences = of_class(evaluation, class_name)
@@ -94,16 +95,11 @@ def timelines(evaluation: TrackingEvaluation) -> Section:
             if not tracks:
                 continue
             hidden = len(np.unique(one.timeline.gt_ids)) - len(tracks)
-            more = f"; {hidden} tracks with fewer faults are not drawn" if hidden else ""
+            more = f"; {hidden} tracks with fewer faults are not shown" if hidden else ""
             faults = f"{one.clear.idsw} id switches, {one.clear.frag} interruptions"
             caption = f"{class_name}, sequence {one.name}: {faults}{more}."
-            figures.append(
-                Figure(
-                    timeline(f"{class_name}, sequence {one.name}", caption, tracks, evaluation.n_frames[one.name]),
-                    caption,
-                    scrolls=True,
-                )
-            )
+            title, frames = f"{class_name}, sequence {one.name}", evaluation.n_frames[one.name]
+            figures.append(Figure((Timeline(title, caption, tuple(tracks), frames),), caption, scrolls=True))
     table = Table(
         "id_switches",
         "Every id switch",
@@ -119,16 +115,16 @@ def timelines(evaluation: TrackingEvaluation) -> Section:
         folded=True,
     )
     intro = Paragraph(
-        "One row for each labelled track. A colour is one id of the tracker (rest the pointer on it to read which), "
-        "a thin grey line is time in which nobody followed, and a mark is where the id switched. "
-        f"The {TIMELINES} sequences with the most switches are drawn for each class."
+        "One row per labelled track. A colour is one id of the tracker; rest the pointer on it to read which. A thin "
+        "grey line is a stretch without a match, and a mark is an id switch. "
+        f"Each class shows the {TIMELINES} sequences with the most switches."
     )
-    legend = Legend((("s0", "followed"), ("gap", "not followed"), ("switch", "id switched")))
+    legend = Legend((("s0", "tracked"), ("gap", "not tracked"), ("switch", "id switch")))
     return Section("timelines", "Ids over time", (intro, legend, Gallery(tuple(figures), "full"), table))
 
 
 def _before(line: TrackingTimeline, i: int) -> int:
-    """The id that followed the same track the last time before entry i."""
+    """Return the tracker id of the same ground truth track's last match before entry i, -1 for none."""
     earlier = np.flatnonzero(
         (line.gt_ids == line.gt_ids[i]) & (line.frames < line.frames[i]) & (line.tracker_ids >= 0)
     )
@@ -169,7 +165,7 @@ def frame_faults(evaluation: TrackingEvaluation) -> list[FrameFaults]:
 
 
 def _apart(faults: list[FrameFaults]) -> list[FrameFaults]:
-    """The same without frames that lie close to a worse one."""
+    """Drop frames that lie close to a worse one."""
     kept: list[FrameFaults] = []
     taken: dict[str, list[int]] = {}
     for one in faults:
@@ -182,7 +178,7 @@ def _apart(faults: list[FrameFaults]) -> list[FrameFaults]:
 
 def worst_frames(evaluation: TrackingEvaluation, images: Path | None, count: int) -> Section:
     faults = frame_faults(evaluation)
-    chosen, only_pictured = pictured(
+    chosen, only_with_image = with_images(
         faults, lambda one: (images / one.sequence if images else None, f"{one.frame:06d}"), count, _apart
     )
     figures = []
@@ -190,8 +186,9 @@ def worst_frames(evaluation: TrackingEvaluation, images: Path | None, count: int
         caption = (
             f"{one.sequence}, frame {one.frame}: {one.switched} switched, {one.missed} missed, {one.false} false"
         )
-        picture = load_picture(images / one.sequence if images else None, f"{one.frame:06d}")
-        figures.append(Figure(scene(picture, _drawn(evaluation, one), f"Sequence {one.sequence}", caption), caption))
+        image = load_image(images / one.sequence if images else None, f"{one.frame:06d}")
+        drawn = scene(image, _drawn(evaluation, one), f"Sequence {one.sequence}", caption)
+        figures.append(Figure((drawn,), caption))
     table = Table(
         "frame_errors",
         "Faults by frame, worst first",
@@ -209,9 +206,9 @@ def worst_frames(evaluation: TrackingEvaluation, images: Path | None, count: int
         return Section("worst", "Worst frames", (Paragraph("No frame has a fault."), table))
     total = sum(evaluation.n_frames.values())
     intro = Paragraph(
-        f"Frames with the most faults ({len(faults):,} of {total:,} have any), a switched id counting as "
-        f"{SWITCH_COST} misses, at least {APART} frames apart. "
-        + ("Only frames that have a picture are shown. " if only_pictured else "")
+        f"Frames with the most faults; {len(faults):,} of {total:,} frames have any. An id switch counts as "
+        f"{SWITCH_COST} misses, and the frames shown are at least {APART} apart. "
+        + ("Only frames that have an image are shown. " if only_with_image else "")
         + "Rest the pointer on a box to read it."
     )
     blocks: tuple[Block, ...] = (intro, Legend(SCENE_LEGEND), Gallery(tuple(figures), "wide"), table)
@@ -240,5 +237,5 @@ def _drawn(evaluation: TrackingEvaluation, fault: FrameFaults) -> list[DrawnBox]
         for i in np.flatnonzero(line.fp_frames == fault.frame):
             box = corners(results.boxes_xyxy[line.fp_rows[i]])
             who = int(line.fp_tracker_ids[i])
-            drawn.append(DrawnBox(box, "false", f"{who}", f"false alarm: {one.class_name}, id {who}"))
+            drawn.append(DrawnBox(box, "false", f"{who}", f"false positive: {one.class_name}, id {who}"))
     return drawn

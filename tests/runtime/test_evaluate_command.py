@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -221,3 +223,27 @@ def test_results_of_unknown_classes_alone_are_a_mistake(
     assert "1 result file(s) of 2" in err and "one for each sequence" in err
     _, err = evaluate(capsys, *words, "--allow-missing", code=2)
     assert "but of auto" in err and "column 3" in err
+
+
+def test_only_a_page_needs_the_packages_for_pages(
+    kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (results := tmp_path / "results").mkdir()
+    for i in range(3):
+        (results / f"{i:06d}.txt").write_text(RESULT)
+    words = ["evaluate", "object", "--gt", str(kitti), "--results", str(results)]
+    reports = [tmp_path / "a", tmp_path / "b"]
+    for report in reports:
+        evaluate(capsys, *words[1:], "--report", report)
+    code = (
+        "import sys; from perception.cli.main import main;"
+        f"assert main({words!r}) == 0; assert main({['evaluate', 'compare', *map(str, reports)]!r}) == 0;"
+        f"assert main({['evaluate', 'compare', *map(str, reports), '--json']!r}) == 0;"
+        "heavy = {'matplotlib', 'jinja2', 'torch'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("perception.reports.write.find_spec", lambda name: None if name == "matplotlib" else object())
+    _, err = evaluate(capsys, *words[1:], "--report", tmp_path / "c", code=2)
+    assert "'matplotlib' is not installed" in err and "pip install 'perception-pipeline[report]'" in err
+    assert not (tmp_path / "c").exists()

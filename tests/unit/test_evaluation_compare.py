@@ -19,9 +19,9 @@ from perception.evaluation.tracking_evidence import TrackingEvidence
 from perception.reports.compare import compare, load_run, read_groups
 from perception.reports.compare_page import text_table
 from perception.reports.object import object_report
-from perception.reports.report import write_report
 from perception.reports.road import road_report
 from perception.reports.tracking import tracking_report
+from perception.reports.write import write_report
 
 
 def written(folder: Path, evaluation: ObjectEvaluation) -> Path:
