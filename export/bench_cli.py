@@ -136,7 +136,7 @@ def measure(
         "age_ms": pipeline.stats.age.summary() if pipeline.stats.age.count else None,
         "dropped": sum(pipeline.stats.dropped.values()),
         "raw_network_fps": sum(alone) / len(alone) if alone else None,
-        "batch": pipeline._batch_limit,
+        "batch": pipeline.detector.batch,
         "rss_mb": rss_mb(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
@@ -172,12 +172,12 @@ def raw_fps(pipeline: Pipeline, seconds: float = 2.0) -> float:
     """The network alone, in the same process, on the same threads: batches of the size the pipeline uses."""
     import numpy as np
 
-    size = pipeline._batch_limit
+    size = pipeline.detector.batch
     images = np.full((size, *pipeline.spec.size_hw, 3), 114, np.uint8)
-    pipeline.backend.run({"images": images})
+    pipeline.detector.backend.run({"images": images})
     begin, done = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
-        pipeline.backend.run({"images": images})
+        pipeline.detector.backend.run({"images": images})
         done += size
     return done / (time.perf_counter() - begin)
 

@@ -237,7 +237,7 @@ def _measured(case: _Case, floor: Floor | None) -> Measurement:
         precision=case.spec.precision,
         size_hw=case.spec.size_hw,
         device=case.device,
-        provider=str(getattr(case.backend, "provider", "")),
+        provider=case.backend.provider,
         batch=len(case.images),
         p50_ms=p50,
         p90_ms=p90,

@@ -27,7 +27,7 @@ from export.onnx import write_model
 from export.parity import TOLERANCES, Candidate, ParityReport, Tolerance, checks, compare, open_candidate
 from perception.cameras.letterbox import letterbox
 from perception.errors import UserError
-from perception.types import U8
+from perception.types import U8, Detections, RoadMask
 
 OPERATORS = ("Conv", "Add", "Mul", "Resize")
 """What has an int8 kernel worth having in ONNX Runtime and TensorRT."""
@@ -372,15 +372,15 @@ def _bring_back_absorbed(graph: onnx.GraphProto, original: onnx.GraphProto, name
 
 def _remembering(candidate: Candidate) -> Candidate:
     """The same, but each picture is run once: a sweep asks for the same reference again and again."""
-    known: dict[bytes, dict[str, np.ndarray]] = {}
+    known: dict[bytes, tuple[Detections, RoadMask | None]] = {}
 
-    def run(images: U8) -> dict[str, np.ndarray]:
-        key = images.tobytes()[::997]
+    def detect(image_bgr: U8) -> tuple[Detections, RoadMask | None]:
+        key = image_bgr.tobytes()[::997]
         if key not in known:
-            known[key] = candidate.run(images)
+            known[key] = candidate.detect(image_bgr)
         return known[key]
 
-    return replace(candidate, run=run)
+    return replace(candidate, detect=detect)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

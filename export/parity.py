@@ -1,7 +1,7 @@
 """Whether two models say the same about the same frames: differences, scores of both, and a verdict.
 
-A comparison goes the whole way, from a frame through the fit and the network back to the frame's pixels, each side
-by the code that it runs with in practice: a checkpoint as training scores it, a model file as the runtime runs it.
+Both sides run through `Detector`, from an image to boxes in its pixels. A checkpoint runs as training evaluates it,
+a model file as the runtime runs it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from scipy.optimize import linear_sum_assignment
 from export.frames import TestFrame, road_judged
 from perception.backends import Device, load_model
 from perception.boxes import iou
-from perception.cameras.letterbox import Letterbox, letterbox
+from perception.detector import Detector
 from perception.errors import UserError
 from perception.evaluation.bootstrap import Score, paired_draws
 from perception.evaluation.object import ObjectEvaluator, score_curve
 from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectEvaluation, RoadImage
 from perception.evaluation.road import RoadEvaluator, pr_curve
 from perception.formats.kitti import ObjectRows
-from perception.model import ModelSpec, read_outputs
+from perception.model import ModelSpec
 from perception.types import U8, Detections, RoadMask
 
-FitFunction = Callable[[U8, tuple[int, int]], tuple[U8, Letterbox]]
 PAIR_IOU = 0.5
 """Boxes of one class that overlap by more are the same object, and their differences are measured."""
 SAME_IOU = 0.99
@@ -54,8 +53,8 @@ class Tolerance:
     mean_road_levels: float
     """Mean difference of the road confidence, of 255."""
     shift_px: float
-    """Mean signed difference of box centres, frame pixels, beyond twice its standard error: what a shifted fit leaves
-    when noise has averaged out."""
+    """Mean signed difference of box centres, frame pixels, beyond twice its standard error. A shifted letterbox shows
+    here when noise has averaged out."""
     alone: float
     """Most boxes without a partner, per cent."""
     points: float
@@ -75,14 +74,8 @@ class Candidate:
 
     name: str
     spec: ModelSpec
-    run: Callable[[U8], dict[str, np.ndarray]]
-    """Fitted images (N, h, w, 3) → named outputs."""
-    fit: FitFunction = letterbox
-
-    def __call__(self, image_bgr: U8) -> tuple[Detections, RoadMask | None]:
-        """A frame (H, W, 3) → what the network finds, in frame pixels, all scores."""
-        fitted, fit = self.fit(image_bgr, self.spec.size_hw)
-        return read_outputs(self.run(fitted[None]), 0, fit)
+    detect: Callable[[U8], tuple[Detections, RoadMask | None]]
+    """As `Detector`: an image (H, W, 3) to detections of all scores and road, in its pixels."""
 
 
 @dataclass
@@ -214,26 +207,17 @@ def open_candidate(
         return _checkpoint(path, size_hw or ModelSpec(("Car",), (384, 1248)).size_hw, one_to_one)
     if path.suffix == ".engine":
         device = "tensorrt"  # it knows no other
-    backend, spec = load_model(path, device, threads)
-    return Candidate(f"{path} ({spec.precision}, {device})", spec, lambda images: backend.run({"images": images}))
+    model = load_model(path, device, threads)
+    return Candidate(f"{path} ({model.spec.precision}, {device})", model.spec, Detector(model))
 
 
 def _checkpoint(path: Path, size_hw: tuple[int, int], one_to_one: bool | None) -> Candidate:
-    import torch
-
+    from training.backend import torch_model
     from training.checkpoint import load_network
-    from training.models.network import DeployedNetwork
 
     network, _ = load_network(path)
-    deployed = DeployedNetwork(network, size_hw, one_to_one).eval()
-
-    def run(images: U8) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            outputs = deployed(torch.from_numpy(images))
-        return {name: value.numpy() for name, value in zip(network.output_names, outputs, strict=True)}
-
-    spec = ModelSpec(network.config.class_names, size_hw, name=path.stem)
-    return Candidate(f"{path} (torch, {size_hw[0]}x{size_hw[1]})", spec, run)
+    model = torch_model(network, size_hw, one_to_one=one_to_one, name=path.stem)
+    return Candidate(f"{path} (torch, {size_hw[0]}x{size_hw[1]})", model.spec, Detector(model))
 
 
 def compare(
@@ -265,7 +249,7 @@ def compare(
     scores = _Scores(a.spec.class_names)
     shifts: list[np.ndarray] = []
     for frame in frames:
-        found_a, found_b = a(frame.image_bgr), b(frame.image_bgr)
+        found_a, found_b = a.detect(frame.image_bgr), b.detect(frame.image_bgr)
         report.frames += 1
         shifts.append(_compare_boxes(report, found_a[0], found_b[0], minimum))
         if found_a[1] is not None and found_b[1] is not None:
@@ -318,7 +302,7 @@ def _pairs(a: Detections, b: Detections) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _compare_road(report: ParityReport, a: RoadMask, b: RoadMask) -> None:
-    same_grid = a.confidence.shape == b.confidence.shape and a.fit == b.fit
+    same_grid = a.confidence.shape == b.confidence.shape and a.letterbox == b.letterbox
     left, right = (a.confidence, b.confidence) if same_grid else (a.at_frame_size(), b.at_frame_size())
     report.road_levels.add(left.astype(np.int16) - right.astype(np.int16))
 

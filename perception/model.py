@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
-from perception.cameras.letterbox import Letterbox
 from perception.errors import UserError
-from perception.types import Detections, RoadMask
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Weights that ship with the package: `NAME-HEIGHTxWIDTH.onnx`."""
@@ -130,32 +126,3 @@ def default_model(source_size_hw: tuple[int, int] | None, folder: Path = WEIGHTS
         return round(abs(math.log((width / height) / (own_width / own_height))), 1), -own_height * own_width
 
     return min(sizes, key=mismatch)
-
-
-def read_outputs(
-    outputs: Mapping[str, np.ndarray], index: int, fit: Letterbox, minimum_score: float = 0.0
-) -> tuple[Detections, RoadMask | None]:
-    """One image's outputs (contract of ARCHITECTURE.md) → detections in frame pixels and the road mask.
-
-    Args:
-        outputs: named arrays of a batch as a backend returns them.
-        index: which image of the batch.
-        fit: how that image was fitted.
-        minimum_score: lower ones are left out; scores come sorted, so this is a cut.
-    """
-    scores = outputs["scores"][index]  # (K,), sorted, highest first
-    count = (
-        int(np.searchsorted(-scores, -minimum_score, side="right")) if minimum_score > 0 else int((scores > 0).sum())
-    )
-    depths = None
-    if "distances" in outputs:
-        # the network sees a focal length `scale` times the camera's
-        depths = outputs["distances"][index, :count] * np.array([fit.scale_xy[1], 1], np.float32)
-    detections = Detections(
-        boxes_xyxy=fit.boxes_to_frame(outputs["boxes_xyxy"][index, :count]),
-        scores=scores[:count].astype(np.float32),
-        class_ids=outputs["class_ids"][index, :count].astype(np.int64),
-        depths=depths,
-    )
-    road = RoadMask(outputs["road"][index], fit) if "road" in outputs else None
-    return detections, road

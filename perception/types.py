@@ -101,12 +101,12 @@ class RoadMask:
 
     confidence: U8
     """(h, w) uint8 at the network's output resolution; 255 = certainly road."""
-    fit: Letterbox
-    """How the frame was fitted to the network's input."""
+    letterbox: Letterbox
+    """How the frame lies in the network's input."""
 
     def at_frame_size(self) -> U8:
         """Confidence at the size of the original frame, (H, W) uint8."""
-        return self.fit.mask_to_frame(self.confidence)
+        return self.letterbox.mask_to_frame(self.confidence)
 
 
 TrackState = Literal["tentative", "confirmed", "lost"]

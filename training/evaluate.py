@@ -17,41 +17,26 @@ from datasets.kitti_object import KittiObject
 from datasets.kitti_road import ground_truth_name
 from datasets.progress import Progress
 from datasets.sample import Sample
-from perception.cameras.letterbox import letterbox
+from perception.detector import Detector
 from perception.evaluation.detection import Matches, pool
 from perception.evaluation.object import ObjectEvaluator
 from perception.evaluation.results import LEVELS, RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
 from perception.formats.kitti import ObjectRows, read_objects
-from perception.model import read_outputs
 from perception.types import CLASS_NAMES, Detections, RoadMask
+from training.backend import torch_model
 from training.config import TrainConfig
 from training.distributed import gather, rank, world
-from training.models.network import DeployedNetwork, Network
+from training.models.network import Network
 from training.operating_point import ONE_TO_MANY, even_score_key, even_scores, match_sample
 from training.sets import Subset, TrainingSets
 from training.show import draw
 
 SHOWN = 4
 """Frames of each task that are shown with truth and prediction."""
-Predict = Callable[[np.ndarray], tuple[Detections, RoadMask | None]]
+Detect = Callable[[np.ndarray], tuple[Detections, RoadMask | None]]
+"""As `Detector`: an image (H, W, 3) to detections and road in its pixels."""
 Show = Callable[[str, np.ndarray], None]
-
-
-def predictor(
-    network: Network, size_hw: tuple[int, int], device: torch.device, one_to_one: bool | None = None
-) -> Predict:
-    """A function from a frame (H, W, 3) to detections and road, in frame pixels."""
-    deployed = DeployedNetwork(network, size_hw, one_to_one).to(device).eval()
-
-    def predict(image_bgr: np.ndarray) -> tuple[Detections, RoadMask | None]:
-        fitted, fit = letterbox(image_bgr, size_hw)
-        with torch.inference_mode():
-            outputs = deployed(torch.from_numpy(fitted)[None].to(device))
-        named = {name: value.cpu().numpy() for name, value in zip(network.output_names, outputs, strict=True)}
-        return read_outputs(named, 0, fit)
-
-    return predict
 
 
 def evaluate(
@@ -76,34 +61,34 @@ def evaluate(
     """
     if sets is None or (sets.objects is None and sets.road is None):
         return {}
-    predict = predictor(network, config.data.validation_hw, device)
+    detect = Detector(torch_model(network, config.data.validation_hw, device))
     scores: dict[str, float] = {}
     parts = []
     if sets.objects is not None:
-        scores |= object_scores(predict, sets.objects, config.model.class_names, config.data.workers, show)
+        scores |= object_scores(detect, sets.objects, config.model.class_names, config.data.workers, show)
         judged_by = "Car" if "Car" in config.model.class_names else config.model.class_names[0]
         parts.append(scores[f"{judged_by.lower()}_moderate"])
         if network.single is not None:
-            usual = predictor(network, config.data.validation_hw, device, one_to_one=False)
-            other = object_scores(usual, sets.objects, config.model.class_names, config.data.workers)
+            one_to_many = Detector(torch_model(network, config.data.validation_hw, device, one_to_one=False))
+            other = object_scores(one_to_many, sets.objects, config.model.class_names, config.data.workers)
             told = ("moderate", "threshold", "car_f1", "even_score")
             scores |= {
                 ONE_TO_MANY + name: value for name, value in other.items() if any(word in name for word in told)
             }
     if sets.road is not None:
-        scores |= road_scores(predict, sets.road, config.data.workers, show)
+        scores |= road_scores(detect, sets.road, config.data.workers, show)
         parts.append(scores["road_max_f"])
     return {"score": float(np.mean(parts)), **scores}
 
 
 def object_scores(
-    predict: Predict, subset: Subset, class_names: tuple[str, ...], readers: int = 0, show: Show | None = None
+    detect: Detect, subset: Subset, class_names: tuple[str, ...], readers: int = 0, show: Show | None = None
 ) -> dict[str, float]:
     """AP R40 by class and level, 0 for a class that was never found; operating points where enough was found."""
     found: list[tuple[int, ObjectRows, list[Matches]]] = []
     truth_ids = [CLASS_NAMES.index(name) for name in class_names]
     for k, sample in my_samples(subset, readers):
-        detections, road = predict(sample.image_bgr)
+        detections, road = detect(sample.image_bgr)
         matches = [match_sample(sample, detections, i, truth_id=truth_id) for i, truth_id in enumerate(truth_ids)]
         found.append((k, result_rows(detections, class_names), matches))
         if show is not None and k < SHOWN * world():
@@ -182,11 +167,11 @@ def result_rows(detections: Detections, class_names: tuple[str, ...]) -> ObjectR
     )
 
 
-def road_scores(predict: Predict, subset: Subset, readers: int = 0, show: Show | None = None) -> dict[str, float]:
+def road_scores(detect: Detect, subset: Subset, readers: int = 0, show: Show | None = None) -> dict[str, float]:
     """MaxF and AP over all held-out road frames, in the image (many of them have no calibration)."""
     images: list[RoadImage] = []
     for k, sample in my_samples(subset, readers):
-        _, road = predict(sample.image_bgr)
+        _, road = detect(sample.image_bgr)
         assert road is not None and sample.road is not None
         name = ground_truth_name(sample.name)
         histograms = confidence_histograms(sample.road != 255, sample.road == 1, road.at_frame_size())

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +23,9 @@ import numpy as np
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from perception.backends import Model
 from perception.backends.onnxruntime import OnnxRuntimeBackend
-from perception.cameras.letterbox import letterbox
+from perception.detector import Detector
 from perception.errors import MissingDependencyError, UserError
-from perception.model import METADATA_KEY, ModelSpec, read_outputs
+from perception.model import METADATA_KEY, ModelSpec
 from perception.types import CLASS_NAMES, U8, Detections, RoadMask
 
 SIZE_MULTIPLE = 32
@@ -38,17 +38,21 @@ LOWEST_SCORE = 0.05
 NMS_IOU = 0.6
 
 
-class Teacher(Protocol):
+class Teacher:
     """A detector to learn from."""
 
-    class_ids: tuple[int, ...]
-    """Classes that it knows; for the others its silence means nothing."""
-    road: RoadMask | None
-    """Of the last image; None for a teacher without a road head."""
+    def __init__(self, model: Model, class_ids: tuple[int, ...]) -> None:
+        self._detector = Detector(model)
+        self._ids = np.array([CLASS_NAMES.index(name) for name in model.spec.class_names], np.int64)
+        self.class_ids = class_ids
+        """Classes that it knows; for the others its silence means nothing."""
+        self.road: RoadMask | None = None
+        """Of the last image; None for a teacher without a road head."""
 
     def __call__(self, image_bgr: U8) -> Detections:
         """Detections in pixels of the image (H, W, 3) uint8, all scores included."""
-        ...
+        found, self.road = self._detector(image_bgr)
+        return Detections(found.boxes_xyxy, found.scores, self._ids[found.class_ids])
 
 
 def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1) -> Teacher:
@@ -66,38 +70,24 @@ def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1) -> Teac
         raise UserError(f"{path}: no such model", "an .onnx or OpenVINO .xml file", "--teacher FILE")
     if path.suffix == ".onnx" and (own := _own(path, threads)) is not None:
         return own
-    return _OpenVino(path, size_hw, threads)
+    backend = _OpenVino(path, size_hw, threads)
+    return Teacher(Model(backend, ModelSpec(CLASS_NAMES, size_hw, name=path.stem)), backend.class_ids)
 
 
-class _Own:
-    """A file of this project."""
-
-    road: RoadMask | None = None
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._ids = np.array([CLASS_NAMES.index(name) for name in model.spec.class_names], np.int64)
-        self.class_ids = tuple(int(i) for i in self._ids)
-
-    def __call__(self, image_bgr: U8) -> Detections:
-        backend, spec = self._model
-        pixels, fit = letterbox(image_bgr, spec.size_hw)
-        found, self.road = read_outputs(backend.run({next(iter(backend.inputs)): pixels[None]}), 0, fit)
-        return Detections(found.boxes_xyxy, found.scores, self._ids[found.class_ids])
-
-
-def _own(path: Path, threads: int) -> _Own | None:
+def _own(path: Path, threads: int) -> Teacher | None:
     """Open an export of this project; None for a foreign file."""
     backend = OnnxRuntimeBackend(path, "cpu", threads)
     if METADATA_KEY not in backend.metadata:
         return None
-    return _Own(Model(backend, ModelSpec.from_metadata(backend.metadata, path)))
+    spec = ModelSpec.from_metadata(backend.metadata, path)
+    return Teacher(Model(backend, spec), tuple(CLASS_NAMES.index(name) for name in spec.class_names))
 
 
 class _OpenVino:
-    """One of the foreign layouts, at a fixed size."""
+    """One of the foreign layouts at a fixed size, as a `Backend` that returns what our own exports return."""
 
-    road: RoadMask | None = None
+    provider = "OpenVINO CPU"
+    max_batch: int | None = 1
 
     def __init__(self, path: Path, size_hw: tuple[int, int], threads: int) -> None:
         try:
@@ -114,18 +104,28 @@ class _OpenVino:
             raise UserError(
                 f"{path}: cannot be read ({str(error).splitlines()[0]})", "an ONNX file, or an .xml with its .bin"
             ) from None
-        self.size_hw = size_hw
+        self._size_hw = size_hw
+        self.inputs: Mapping[str, tuple[Any, ...]] = {"images": (1, *size_hw, 3)}
+        self.outputs: Mapping[str, tuple[Any, ...]] = {
+            "boxes_xyxy": (1, "K", 4),
+            "scores": (1, "K"),
+            "class_ids": (1, "K"),
+        }
+        self.metadata: Mapping[str, str] = {}
         self.class_ids, self._read = _layout(model, path)
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         self._model = core.compile_model(model, "CPU", settings)
 
-    def __call__(self, image_bgr: U8) -> Detections:
-        pixels, fit = letterbox(image_bgr, self.size_hw)
-        values = self._model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32))
-        boxes, scores, class_ids = self._read(values, self.size_hw)
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One image: named input arrays → named output arrays."""
+        values = self._model(np.ascontiguousarray(inputs["images"].transpose(0, 3, 1, 2), np.float32))
+        boxes, scores, class_ids = self._read(values, self._size_hw)
         order = np.argsort(-scores, kind="stable")
-        boxes = fit.boxes_to_frame(boxes[order].astype(np.float32))
-        return Detections(boxes, scores[order].astype(np.float32), class_ids[order].astype(np.int64))
+        return {
+            "boxes_xyxy": boxes[None, order].astype(np.float32),
+            "scores": scores[None, order].astype(np.float32),
+            "class_ids": class_ids[None, order].astype(np.int64),
+        }
 
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -1,4 +1,4 @@
-"""What runs a network: one file each, named arrays in, named arrays out. They know no boxes."""
+"""What runs a network: one file each, named arrays in, named arrays out. Boxes are read in `perception.detector`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,34 @@ from perception.model import ModelSpec, shipped_or
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 MOST_THREADS = 256
-"""Of one operator on a machine with fewer cores: ten thousand take a minute a picture, and to stop."""
+"""Most CPU threads for one operator, where the machine has fewer cores: more slow inference and delay shutdown."""
 
 
 class Backend(Protocol):
-    """What the pipeline needs of a backend."""
+    """What `Detector` needs of a backend."""
 
     @property
     def inputs(self) -> Mapping[str, tuple[Any, ...]]:
-        """Name → shape; a dimension that is no number may vary."""
+        """Name → shape; a dimension that is not a number may vary."""
 
     @property
-    def outputs(self) -> Mapping[str, tuple[Any, ...]]: ...
+    def outputs(self) -> Mapping[str, tuple[Any, ...]]:
+        """As `inputs`."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """What `ModelSpec.from_metadata` reads."""
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    @property
+    def provider(self) -> str:
+        """What runs the network, for people: `CPUExecutionProvider`, `TensorRT`."""
+
+    @property
+    def max_batch(self) -> int | None:
+        """Most images in one run; None where there is no limit."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one batch; the arrays returned are the caller's and are not written to again."""
 
 
 class Model(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ class ReplayBackend:
     """Answers the n-th picture with the n-th detections, from the beginning again after the last."""
 
     provider = "Replay"
+    max_batch: int | None = None
 
     def __init__(
         self,
@@ -39,8 +41,8 @@ class ReplayBackend:
         self.spec, self.frames, self.delay_ms, self.most = spec, list(frames), delay_ms, most
         self.road = np.zeros((height // ROAD_STRIDE, width // ROAD_STRIDE), np.uint8) if road is None else road
         self.metadata: Mapping[str, str] = {METADATA_KEY: spec.to_json()}
-        self.inputs: Mapping[str, tuple] = {"images": ("N", height, width, 3)}
-        self.outputs: Mapping[str, tuple] = {
+        self.inputs: Mapping[str, tuple[Any, ...]] = {"images": ("N", height, width, 3)}
+        self.outputs: Mapping[str, tuple[Any, ...]] = {
             "boxes_xyxy": ("N", most, 4),
             "scores": ("N", most),
             "class_ids": ("N", most),

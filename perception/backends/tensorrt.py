@@ -121,12 +121,12 @@ class TensorRTBackend:
         self._engine = self._runtime.deserialize_cuda_engine(self.path.read_bytes())
         if self._engine is None:
             raise UserError(f"{path}: TensorRT cannot load it", "an engine of this TensorRT", "export it again")
-        self.largest_batch = sidecar.key.batch_profile[2]
-        self.smallest_batch = sidecar.key.batch_profile[0]
+        self.max_batch = sidecar.key.batch_profile[2]
+        self.min_batch = sidecar.key.batch_profile[0]
         self._stream = self._ok(self._cuda.cudaStreamCreateWithFlags(self._cuda.cudaStreamNonBlocking))
         self._buffers: dict[str, _Buffer] = {}
-        self.inputs: dict[str, tuple] = {}
-        self.outputs: dict[str, tuple] = {}
+        self.inputs: dict[str, tuple[Any, ...]] = {}
+        self.outputs: dict[str, tuple[Any, ...]] = {}
         for index in range(self._engine.num_io_tensors):
             self._add_tensor(self._engine.get_tensor_name(index))
         self._cuda_graph = cuda_graph
@@ -137,7 +137,7 @@ class TensorRTBackend:
         is_input = self._is_input(name)
         shape = self._shape(name)
         dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
-        full = (self.largest_batch, *shape[1:])
+        full = (self.max_batch, *shape[1:])
         size = prod(full) * dtype.itemsize
         host_address = int(self._ok(self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault)))
         memory = (ctypes.c_uint8 * size).from_address(host_address)
@@ -167,7 +167,7 @@ class TensorRTBackend:
             raise RuntimeError(f"{self.path}: TensorRT has no memory for an execution context")
         for i in range(self._engine.num_io_tensors):
             if self._is_input(other := self._engine.get_tensor_name(i)):
-                context.set_input_shape(other, (self.largest_batch, *tuple(self._engine.get_tensor_shape(other))[1:]))
+                context.set_input_shape(other, (self.max_batch, *tuple(self._engine.get_tensor_shape(other))[1:]))
         known = tuple(context.get_tensor_shape(name))
         if min(known[1:], default=0) < 0:
             raise UserError(
@@ -185,10 +185,10 @@ class TensorRTBackend:
         if set(inputs) != set(self.inputs):
             raise ValueError(f"inputs {sorted(inputs)}: expected {sorted(self.inputs)}")
         batch = len(next(iter(inputs.values())))
-        if not self.smallest_batch <= batch <= self.largest_batch:
+        if not self.min_batch <= batch <= self.max_batch:
             raise UserError(
                 f"{self.path}: a batch of {batch}",
-                f"{self.smallest_batch} to {self.largest_batch}, as the engine was built",
+                f"{self.min_batch} to {self.max_batch}, as the engine was built",
                 "perception export CHECKPOINT --format engine --batch-profile MIN BEST MAX",
             )
         for name, array in inputs.items():

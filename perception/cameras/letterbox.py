@@ -10,12 +10,12 @@ import numpy as np
 from perception.types import F32, U8
 
 PAD_VALUE = 114
-"""Grey of the border where a frame does not fill the network's input."""
+"""Grey level of the border where a frame does not fill the network's input."""
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a frame was placed in the network's input: scaled about the origin, then moved; and the way back.
+    """Where a frame lies in the network's input: scaled about the origin, then moved. It also leads back.
 
     Coordinates are continuous: a pixel i covers [i, i+1), so scaling is a plain product.
     """
@@ -25,29 +25,29 @@ class Letterbox:
     scale_xy: tuple[float, float]
     """Network pixels per frame pixel; the two differ only by rounding to whole pixels."""
     offset_xy: tuple[int, int]
-    """Of the frame's top left corner in the network's input."""
+    """Of the frame's top left corner in the network's input, pixels."""
     placed_hw: tuple[int, int]
     """Size of the scaled frame inside the network's input."""
 
     def boxes_to_network(self, boxes_xyxy: F32) -> F32:
-        """(N, 4) frame pixels → network pixels."""
+        """Convert boxes (N, 4) from frame pixels to network pixels."""
         scale, offset = np.array(self.scale_xy * 2, np.float32), np.array(self.offset_xy * 2, np.float32)
         return (boxes_xyxy * scale + offset).astype(np.float32)
 
     def boxes_to_frame(self, boxes_xyxy: F32) -> F32:
-        """(N, 4) network pixels → frame pixels, cut to the frame."""
+        """Convert boxes (N, 4) from network pixels to frame pixels, clipped to the frame."""
         scale, offset = np.array(self.scale_xy * 2, np.float32), np.array(self.offset_xy * 2, np.float32)
         height, width = self.source_hw
         boxes = (boxes_xyxy - offset) / scale
         return np.clip(boxes, 0, np.array([width, height, width, height], np.float32)).astype(np.float32)
 
     def points_to_frame(self, points_xy: F32) -> F32:
-        """(N, 2) network pixels → frame pixels."""
+        """Convert points (N, 2) from network pixels to frame pixels."""
         offset, scale = np.array(self.offset_xy, np.float32), np.array(self.scale_xy, np.float32)
         return ((points_xy - offset) / scale).astype(np.float32)
 
     def mask_to_frame(self, mask: U8) -> U8:
-        """A mask at the network's size or a whole fraction of it, (h, w) uint8 → (H, W) uint8 of the frame."""
+        """Resize a mask (h, w) at the network's size, or a whole fraction of it, to the frame's (H, W); uint8."""
         stride = self.network_hw[0] / mask.shape[0]
         left, top = self.offset_xy[0] / stride, self.offset_xy[1] / stride
         step_x, step_y = self.scale_xy[0] / stride, self.scale_xy[1] / stride
@@ -66,7 +66,7 @@ class Letterbox:
 
 
 def plan_letterbox(source_hw: tuple[int, int], network_hw: tuple[int, int]) -> Letterbox:
-    """Aspect kept, whole frame visible, centred across, at the top: how `letterbox` will place a frame.
+    """Plan where `letterbox` places a frame: aspect kept, whole frame visible, centred across, at the top.
 
     A frame that would grow by less than 5 % is placed unscaled: sharper, and the copy costs nothing.
     """
@@ -90,7 +90,7 @@ def plan_letterbox(source_hw: tuple[int, int], network_hw: tuple[int, int]) -> L
 
 
 def letterbox(image_bgr: U8, size_hw: tuple[int, int], out: U8 | None = None) -> tuple[U8, Letterbox]:
-    """Fit a frame to the network's input: the one resize of training, calibration, evaluation and runtime.
+    """Resize a frame into the network's input: the one resize of training, calibration, evaluation and runtime.
 
     Args:
         image_bgr: (H, W, 3) uint8.
@@ -98,18 +98,18 @@ def letterbox(image_bgr: U8, size_hw: tuple[int, int], out: U8 | None = None) ->
         out: optional (h, w, 3) uint8 to write into.
 
     Returns:
-        The fitted image (h, w, 3) uint8 and the `Fit` that carries its inverse.
+        The network's input (h, w, 3) uint8, and the `Letterbox` that leads back to the frame.
     """
-    fit = plan_letterbox((image_bgr.shape[0], image_bgr.shape[1]), size_hw)
+    placed = plan_letterbox((image_bgr.shape[0], image_bgr.shape[1]), size_hw)
     if out is None:
         out = np.empty((*size_hw, 3), np.uint8)
-    left, (height, width) = fit.offset_xy[0], fit.placed_hw
-    scaled = resize(image_bgr, fit.placed_hw)
+    left, (height, width) = placed.offset_xy[0], placed.placed_hw
+    scaled = resize(image_bgr, placed.placed_hw)
     out[:height, left : left + width] = scaled
     out[:height, :left] = PAD_VALUE
     out[:height, left + width :] = PAD_VALUE
     out[height:] = PAD_VALUE
-    return out, fit
+    return out, placed
 
 
 def resize(image: U8, size_hw: tuple[int, int]) -> U8:

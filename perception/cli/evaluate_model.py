@@ -13,15 +13,14 @@ import numpy as np
 
 from perception import __version__
 from perception.backends import load_model
-from perception.cameras.letterbox import letterbox
 from perception.cli.evaluate_options import Progress
+from perception.detector import Detector
 from perception.errors import UserError
 from perception.evaluation.folders import LAYOUT, find_images, find_labels, find_split, first_ten, read_names
 from perception.evaluation.road_folders import find_road_calibrations
 from perception.files import write_atomically
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
-from perception.model import read_outputs
-from perception.types import I64, U8, Detections, RoadMask
+from perception.types import I64, U8
 
 if TYPE_CHECKING:
     from perception.cli.evaluate_options import ObjectOptions, RoadOptions, SharedOptions, TrackingOptions
@@ -31,21 +30,11 @@ FRAME_NS = 100_000_000
 """KITTI's cameras take ten pictures a second."""
 
 
-class Network:
-    """A model file, loaded: one picture in, detections and road out."""
-
-    def __init__(self, options: SharedOptions) -> None:
-        assert options.model is not None
-        self.backend, self.spec = load_model(options.model, options.device, options.threads)
-        self.input_name = next(iter(self.backend.inputs))
-        self.batch = self.backend.inputs[self.input_name][0]
-
-    def run(self, image_bgr: U8, minimum_score: float) -> tuple[Detections, RoadMask | None]:
-        """One picture, at its own size."""
-        fitted, fit = letterbox(image_bgr, self.spec.size_hw)
-        count = self.batch if isinstance(self.batch, int) else 1
-        outputs = self.backend.run({self.input_name: np.broadcast_to(fitted, (count, *fitted.shape))})
-        return read_outputs(outputs, 0, fit, minimum_score)
+def _detector(options: SharedOptions, minimum_score: float | None = None) -> Detector:
+    """Load the model file; without a score, the lowest one that a tracker uses."""
+    assert options.model is not None
+    model = load_model(options.model, options.device, options.threads)
+    return Detector(model, model.spec.track_threshold if minimum_score is None else minimum_score)
 
 
 def _picture(folder: Path, stem: str) -> Path | None:
@@ -80,15 +69,15 @@ def _pictures(folder: Path, names: list[str]) -> list[tuple[str, Path]]:
     return found
 
 
-def _start(options: SharedOptions, network: Network, out: Path) -> Path:
+def _start(options: SharedOptions, detector: Detector, out: Path) -> Path:
     """The folder for results, with a note of how they were made beside it."""
     folder = out / "data"
     folder.mkdir(parents=True, exist_ok=True)
     note: dict[str, Any] = {
         "version": __version__,
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
-        "provider": getattr(network.backend, "provider", ""),
-        "model": asdict(network.spec),
+        "provider": detector.backend.provider,
+        "model": asdict(detector.spec),
     }
     write_atomically(out / "run.json", json.dumps(note, indent=1) + "\n")
     return folder
@@ -109,12 +98,12 @@ def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
     else:
         names = list(read_names(find_split(options.split, gt, labels)))
     pictures = _pictures(_image_folder(options, "object"), names)
-    network = Network(options)
-    folder = _start(options, network, out)
+    detector = _detector(options, options.minimum_score)
+    folder = _start(options, detector, out)
     for name, image in _each(pictures, "detecting"):
-        detections, _ = network.run(image, options.minimum_score)
+        detections, _ = detector(image)
         rows = ObjectRows.from_boxes(
-            [network.spec.class_names[i] for i in detections.class_ids],
+            [detector.spec.class_names[i] for i in detections.class_ids],
             np.round(detections.boxes_xyxy.astype(np.float64), 3),
             np.round(detections.scores.astype(np.float64), 6),
         )
@@ -133,10 +122,10 @@ def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
         find_road_calibrations(truths, options.calib, names)
     camera_names = {name: name.replace("_road_", "_") for name in names}
     paths = dict(_pictures(_image_folder(options, "road"), list(camera_names.values())))
-    network = Network(options)
-    folder = _start(options, network, out)
+    detector = _detector(options, 1.0)
+    folder = _start(options, detector, out)
     for name, image in _each([(name, paths[camera_names[name]]) for name in names], "segmenting"):
-        _, road = network.run(image, 1.0)
+        _, road = detector(image)
         if road is None:
             raise UserError(
                 f"{options.model}: the network has no road output",
@@ -169,16 +158,16 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
             "folders such as 0000/ of pictures",
             "--data ROOT with training/image_02",
         )
-    network = Network(options)
-    folder = _start(options, network, out)
+    detector = _detector(options)
+    folder = _start(options, detector, out)
     frames = {}
     for name, found in sequences.items():
-        tracker = tracker_for_model(options.tracker, network.spec.confirm_thresholds)
+        tracker = tracker_for_model(options.tracker, detector.spec.confirm_thresholds)
         rows: list[TrackingRows] = []
         for stem, image in _each([(str(frame), path) for frame, path in found.items()], f"tracking {name}"):
-            detections, _ = network.run(image, network.spec.track_threshold)
+            detections, _ = detector(image)
             tracks = tracker.update(detections, int(stem) * FRAME_NS, image)
-            rows.append(tracking_rows(int(stem), seen_tracks(tracks), network.spec.class_names))
+            rows.append(tracking_rows(int(stem), seen_tracks(tracks), detector.spec.class_names))
         write_atomically(folder / f"{name}.txt", "".join(map(format_tracking, rows)))
         frames[name] = np.array(list(found), np.int64)
     return folder, frames

@@ -347,7 +347,7 @@ def _record(options: RunOptions, pipeline: Pipeline, model_path: Path) -> dict[s
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "options": shown,
         "model": {"path": str(model_path), **asdict(pipeline.spec)},
-        "provider": getattr(pipeline.backend, "provider", ""),
+        "provider": pipeline.info.provider,
         "sources": [asdict(sink_info) for sink_info in pipeline.info.sources],
     }
 
@@ -451,7 +451,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str =
         "left_behind": sum(stats.left_behind.values()),
         "corrupt": sum(source.corrupt for source in pipeline.sources),
         "events": stats.events,
-        "provider": getattr(pipeline.backend, "provider", ""),
+        "provider": pipeline.info.provider,
         "model": str(model_path),
         "sources": {
             source.name: {

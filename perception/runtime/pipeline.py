@@ -1,7 +1,7 @@
 """The loop: frames in, tracked objects and road out.
 
     reader (one a source)   decode, judge health           ─┐ bounded, drops by rule
-    network thread          fit, run, read the outputs      ─┤ bounded, waits
+    network thread          letterbox, run, read outputs    ─┤ bounded, waits
     the caller's thread     track, range, publish           ─┤ bounded, waits or drops by sink
     sinks (one thread each) write, draw, serve
 
@@ -18,13 +18,11 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-import numpy as np
-
 from perception.backends import Backend, Device, Model, load_model
-from perception.cameras.letterbox import Letterbox, letterbox
 from perception.cameras.pinhole import PinholeCamera
+from perception.detector import Detector
 from perception.errors import UserError
-from perception.model import ModelSpec, default_model, read_outputs
+from perception.model import ModelSpec, default_model
 from perception.redact import redact
 from perception.runtime.health import HealthMonitor
 from perception.runtime.queues import Channel, FrameBuffer, Waiting, WhenLate
@@ -33,11 +31,11 @@ from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sources import Source, SourceOptions, open_source
 from perception.timing import Durations, StageClock, timed
 from perception.trackers import Tracker, tracker_for_model
-from perception.types import CONFIRMED, F32, U8, Detections, HealthEvent, Result, RoadMask, Tracks
+from perception.types import CONFIRMED, F32, Detections, HealthEvent, Result, RoadMask, Tracks
 
 log = logging.getLogger("perception.runtime.pipeline")
 
-STAGES = ("decode", "health", "fit", "network", "read", "track", "range")
+STAGES = ("decode", "health", "letterbox", "network", "read", "track", "range")
 """In the order in which a frame meets them."""
 
 
@@ -168,7 +166,8 @@ class Pipeline:
                 f"two sources have the same name: {', '.join(names)}", "a name for each", "front=… rear=…"
             )
         self.sources, self.config = list(sources), config or PipelineConfig()
-        self.backend, self.spec = model
+        self.spec = model[1]
+        self.detector = Detector(model, self.spec.track_threshold, min(len(self.sources), self.config.batch))
         self.cameras = cameras or {}
         nothing = dict.fromkeys(names, 0)
         self.stats = RunStats(frames=dict(nothing), dropped=dict(nothing), left_behind=dict(nothing))
@@ -193,11 +192,8 @@ class Pipeline:
         self._threads: list[Thread] = []
         self._event_lock = Lock()
         infos = tuple(_describe(source) for source in sources)
-        self.info = RunInfo(self.spec, infos, getattr(self.backend, "provider", ""))
+        self.info = RunInfo(self.spec, infos, self.detector.backend.provider)
         self.sinks = [SinkRunner(sink, self.info, self.stats.clock, self.publish_event) for sink in sinks]
-        self._network_hw = self.spec.size_hw
-        self._batch_limit = self._most_in_a_batch()
-        self._batch_buffer = np.empty((self._batch_limit, *self._network_hw, 3), np.uint8)
 
     def __iter__(self) -> Iterator[Result]:
         """Results in order of capture for each source. Leaving the loop early closes everything."""
@@ -294,7 +290,7 @@ class Pipeline:
         """Network thread: one batch after another until the sources end or the run is stopped."""
         try:
             while not self._stopping.is_set():
-                batch = self._buffer.take(self._batch_limit)
+                batch = self._buffer.take(self.detector.batch)
                 if batch is None:
                     break
                 if batch:
@@ -311,22 +307,9 @@ class Pipeline:
             self._found.close()
 
     def _run_network(self, batch: list[Waiting]) -> list[tuple[Waiting, Detections, RoadMask | None]]:
-        """Fit, run, read: the timings of a batch are shared out evenly among its frames."""
-        fits: list[Letterbox] = []
-        for slot, waiting in enumerate(batch):
-            with timed(waiting.timings_ms, "fit"):
-                fits.append(letterbox(waiting.frame.image_bgr, self._network_hw, self._batch_buffer[slot])[1])
-        images: U8 = self._batch_buffer[: len(batch)]
-        start = time.perf_counter_ns()
-        outputs = self.backend.run({"images": images})
-        network_ms = (time.perf_counter_ns() - start) / 1e6 / len(batch)
-        found = []
-        for slot, waiting in enumerate(batch):
-            waiting.timings_ms["network"] = network_ms
-            with timed(waiting.timings_ms, "read"):
-                detections, road = read_outputs(outputs, slot, fits[slot], self.spec.track_threshold)
-            found.append((waiting, detections, road))
-        return found
+        images = [waiting.frame.image_bgr for waiting in batch]
+        found = self.detector.run(images, [waiting.timings_ms for waiting in batch])
+        return [(waiting, *both) for waiting, both in zip(batch, found, strict=True)]
 
     def _follow(self, waiting: Waiting, detections: Detections, road: RoadMask | None) -> Result:
         """Caller's thread: who is who, and where on the road."""
@@ -397,20 +380,6 @@ class Pipeline:
 
     def _rule(self, source: Source) -> WhenLate:
         return self.config.when_late or ("drop-oldest" if source.behaves_live else "wait")
-
-    def _most_in_a_batch(self) -> int:
-        """One where the model says so or there is one source; else the batch that was asked for."""
-        shape = self.backend.inputs.get("images")
-        if shape is None:
-            raise UserError(
-                f"the model's inputs are {', '.join(self.backend.inputs)}",
-                "one input named 'images'",
-                "perception export CHECKPOINT",
-            )
-        fixed = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
-        # an engine's batch is free and yet no larger than its profile
-        profile = getattr(self.backend, "largest_batch", self.config.batch)
-        return min(len(self.sources), self.config.batch, fixed or profile)
 
     @staticmethod
     def _depths(tracks: Tracks, detections: Detections) -> F32 | None:

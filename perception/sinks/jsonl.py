@@ -112,10 +112,10 @@ def event_record(event: HealthEvent) -> dict[str, Any]:
 
 def road_record(road: RoadMask, threshold: int) -> dict[str, Any]:
     """Share of the picture that is road, and the outline of its largest piece in frame pixels, simplified."""
-    fit, (mask_height, mask_width) = road.fit, road.confidence.shape
-    stride_y, stride_x = fit.network_hw[0] / mask_height, fit.network_hw[1] / mask_width
-    left, top = round(fit.offset_xy[0] / stride_x), round(fit.offset_xy[1] / stride_y)
-    width, height = round(fit.placed_hw[1] / stride_x), round(fit.placed_hw[0] / stride_y)
+    placed, (mask_height, mask_width) = road.letterbox, road.confidence.shape
+    stride_y, stride_x = placed.network_hw[0] / mask_height, placed.network_hw[1] / mask_width
+    left, top = round(placed.offset_xy[0] / stride_x), round(placed.offset_xy[1] / stride_y)
+    width, height = round(placed.placed_hw[1] / stride_x), round(placed.placed_hw[0] / stride_y)
     seen = road.confidence[top : top + height, left : left + width]
     if not seen.size:
         return {"share": 0.0, "outline_xy": []}
@@ -125,7 +125,7 @@ def road_record(road: RoadMask, threshold: int) -> dict[str, Any]:
     if contours:
         largest = cv2.approxPolyDP(max(contours, key=cv2.contourArea), 1.0, True)[:, 0]  # (N, 2)
         network_xy = (largest + (left + 0.5, top + 0.5)) * (stride_x, stride_y)
-        outline = fit.points_to_frame(network_xy.astype(np.float32)).round(1).tolist()
+        outline = placed.points_to_frame(network_xy.astype(np.float32)).round(1).tolist()
     return {"share": round(cv2.countNonZero(is_road) / is_road.size, 4), "outline_xy": outline}
 
 

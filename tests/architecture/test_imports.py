@@ -26,6 +26,7 @@ LAYERS = (
     {"model", "engine", "anonymize"},
     {"overlay"},
     {"backends", "sources", "sinks", "trackers", "ranging"},
+    {"detector"},
     {"runtime", "evaluation"},
     {"reports"},
     {"cli"},

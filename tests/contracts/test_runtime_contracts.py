@@ -13,9 +13,10 @@ import pytest
 import perception.backends
 import perception.sinks
 import perception.sources
+from perception.backends import Backend
 from perception.cameras.letterbox import plan_letterbox
 from perception.errors import MissingDependencyError
-from perception.model import ModelSpec
+from perception.model import ModelSpec, default_model
 from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sources import Source, SourceOptions
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
@@ -142,6 +143,24 @@ def test_a_sink_that_never_opened_can_be_closed(name: str, tmp_path: Path) -> No
 # ---------------------------------------------------------------- backends
 
 
+SHIPPED = default_model((375, 1242))
+
+
+def make_backend(name: str) -> Backend:
+    """The backend of one file, ready to run. A new file needs a line here."""
+    module = load(perception.backends, name)
+    if name == "replay":
+        found = Detections(
+            np.array([[1, 1, 9, 9], [2, 2, 8, 8]], np.float32), np.array([0.3, 0.8], np.float32), np.array([1, 0])
+        )
+        return module.ReplayBackend(SPEC, [found, Detections.empty()])
+    if name == "onnxruntime":
+        return module.OnnxRuntimeBackend(SHIPPED, "cpu", 1)
+    if name == "tensorrt":
+        pytest.skip("needs a GPU and an engine built on it; tests/unit/test_tensorrt_engine.py has a stand-in")
+    raise AssertionError(f"{name}: say here how it is made")
+
+
 @pytest.mark.parametrize("name", modules_of(perception.backends))
 def test_a_backend_is_arrays_in_arrays_out(name: str) -> None:
     module = load(perception.backends, name)
@@ -150,22 +169,37 @@ def test_a_backend_is_arrays_in_arrays_out(name: str) -> None:
     assert list(inspect.signature(own[0].run).parameters) == ["self", "inputs"]
 
 
-def test_the_replay_backend_keeps_the_contract() -> None:
-    from perception.backends.replay import ReplayBackend
+@pytest.mark.parametrize("name", modules_of(perception.backends))
+def test_a_backend_says_what_it_is_and_what_it_takes(name: str) -> None:
+    backend = make_backend(name)
+    assert isinstance(backend.provider, str) and backend.provider
+    assert backend.max_batch is None or backend.max_batch >= 1
+    assert list(backend.inputs) == ["images"] and len(backend.inputs["images"]) == 4
+    assert {"boxes_xyxy", "scores", "class_ids"} <= set(backend.outputs)
+    spec = ModelSpec.from_metadata(backend.metadata, name)
+    assert backend.inputs["images"][1:] == (*spec.size_hw, 3)
 
-    found = Detections(
-        np.array([[1, 1, 9, 9], [2, 2, 8, 8]], np.float32), np.array([0.3, 0.8], np.float32), np.array([1, 0])
-    )
-    first, second = (ReplayBackend(SPEC, [found, Detections.empty()]) for _ in range(2))
-    images = np.zeros((3, 96, 320, 3), np.uint8)
+
+@pytest.mark.parametrize("name", modules_of(perception.backends))
+def test_a_backend_keeps_the_model_contract(name: str) -> None:
+    first, second = make_backend(name), make_backend(name)
+    height, width = ModelSpec.from_metadata(first.metadata, name).size_hw
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    before = images.copy()
     outputs = first.run({"images": images})
-    assert {k: (v.shape, v.dtype.name) for k, v in outputs.items()} == {
-        "boxes_xyxy": ((3, 100, 4), "float32"),
-        "scores": ((3, 100), "float32"),
-        "class_ids": ((3, 100), "int64"),
-        "road": ((3, 24, 80), "uint8"),
+    kept = {name: value.copy() for name, value in outputs.items()}
+    assert set(outputs) == set(first.outputs)
+    most = outputs["scores"].shape[1]
+    assert {k: (v.shape[:2], v.dtype.name) for k, v in outputs.items() if k != "road"} == {
+        "boxes_xyxy": ((2, most), "float32"),
+        "scores": ((2, most), "float32"),
+        "class_ids": ((2, most), "int64"),
+        **({"distances": ((2, most), "float32")} if "distances" in outputs else {}),
     }
+    assert outputs["road"].shape == (2, height // 4, width // 4) and outputs["road"].dtype == np.uint8
     assert (np.diff(outputs["scores"], axis=1) <= 0).all()
-    assert outputs["class_ids"][0, :2].tolist() == [0, 1]
+    assert np.array_equal(images, before), "the input is the caller's"
     again = second.run({"images": images})
-    assert all(np.array_equal(outputs[k], again[k]) for k in outputs)
+    assert all(np.array_equal(kept[k], again[k]) for k in kept), "two instances agree and share nothing"
+    first.run({"images": 255 - images})
+    assert all(np.array_equal(kept[k], outputs[k]) for k in kept), "a later run leaves earlier outputs alone"

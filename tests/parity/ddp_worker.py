@@ -18,7 +18,7 @@ from perception.types import Detections, RoadMask
 from training import loop
 from training.config import TrainConfig
 from training.distributed import process_group, rank, total
-from training.evaluate import Predict, object_scores, road_scores
+from training.evaluate import Detect, object_scores, road_scores
 from training.sets import TrainingSets, find_sets
 
 STEPS, STOP = 6, 3
@@ -70,12 +70,12 @@ def losses_of_run(
     return seen
 
 
-def guess(sets: TrainingSets) -> Predict:
+def guess(sets: TrainingSets) -> Detect:
     """A made-up network: the truth of a frame, moved a little by numbers that the frame's own pixels decide."""
     samples = [s.source[i] for s in (sets.objects, sets.road) if s is not None for i in s.indices]
     known = {sample.image_bgr.tobytes(): sample for sample in samples}
 
-    def predict(image_bgr: np.ndarray) -> tuple[Detections, RoadMask]:
+    def detect(image_bgr: np.ndarray) -> tuple[Detections, RoadMask]:
         sample = known[image_bgr.tobytes()]
         rng = np.random.default_rng(int(image_bgr.sum()))
         boxes = np.zeros((0, 4), np.float32) if sample.boxes_xyxy is None else sample.boxes_xyxy
@@ -86,7 +86,7 @@ def guess(sets: TrainingSets) -> Predict:
         road[8:] |= 128
         return found, RoadMask(road, plan_letterbox(image_bgr.shape[:2], (64, 192)))  # type: ignore[arg-type]
 
-    return predict
+    return detect
 
 
 def sharded_scores(settings: TrainConfig) -> dict[str, float]:

@@ -14,8 +14,9 @@ from export.fp16 import to_half  # noqa: E402
 from export.onnx import OnnxConfig, example_images, export_onnx  # noqa: E402
 from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from perception.cameras.letterbox import letterbox  # noqa: E402
+from perception.detector import read_outputs  # noqa: E402
 from perception.errors import UserError  # noqa: E402
-from perception.model import ModelSpec, read_outputs  # noqa: E402
+from perception.model import ModelSpec  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network  # noqa: E402
 
@@ -80,17 +81,17 @@ def test_half_precision_keeps_the_types_of_optional_outputs(network: Network, tm
 def test_depth_is_told_in_the_frames_own_pixels(network: Network) -> None:
     """A frame of twice the network's size has twice the focal length: depth over focal length is half as much."""
     frame = np.zeros((128, 192, 3), np.uint8)
-    _, fit = letterbox(frame, SIZE)
+    _, placed = letterbox(frame, SIZE)
     outputs = {
         "boxes_xyxy": np.array([[[10, 10, 20, 20], [30, 30, 40, 40]]], np.float32),
         "scores": np.array([[0.9, 0.2]], np.float32),
         "class_ids": np.array([[0, 1]]),
         "distances": np.array([[[0.04, 0.1], [0.08, 0.2]]], np.float32),
     }
-    detections, _ = read_outputs(outputs, 0, fit, 0.5)
+    detections, _ = read_outputs(outputs, 0, placed, 0.5)
     assert detections.depths is not None and len(detections) == 1
     assert detections.depths[0].tolist() == pytest.approx([0.02, 0.1])
-    assert read_outputs({k: v for k, v in outputs.items() if k != "distances"}, 0, fit)[0].depths is None
-    everything, _ = read_outputs(outputs, 0, fit)
+    assert read_outputs({k: v for k, v in outputs.items() if k != "distances"}, 0, placed)[0].depths is None
+    everything, _ = read_outputs(outputs, 0, placed)
     chosen = everything[np.array([False, True])].depths
     assert chosen is not None and chosen[0, 0] == pytest.approx(0.04)

@@ -12,7 +12,9 @@ onnx = pytest.importorskip("onnx")
 
 from export.onnx import OPSET, OUTPUTS, OnnxConfig, example_images, export_onnx  # noqa: E402
 from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
+from perception.detector import Detector  # noqa: E402
 from perception.model import METADATA_KEY, ModelSpec  # noqa: E402
+from training.backend import torch_model  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network  # noqa: E402
 
 SIZE = (96, 160)
@@ -110,3 +112,28 @@ def test_a_mean_over_padding_keeps_its_digits(tmp_path: Path) -> None:
     with torch.no_grad():
         want = graph.double()(picture.double()).numpy()
     assert np.abs(next(iter(got.values())) - want).max() < 2e-5 * np.abs(want).max()
+
+
+def test_a_torch_network_is_a_backend(network: Network, backend: OnnxRuntimeBackend) -> None:
+    model = torch_model(network, SIZE, name="test")
+    assert (model.backend.provider, model.backend.max_batch) == ("torch cpu", None)
+    assert {name: len(shape) for name, shape in model.backend.outputs.items()} == {
+        name: len(shape) for name, shape in backend.outputs.items()
+    }
+    assert ModelSpec.from_metadata(model.backend.metadata, "torch") == model.spec
+    images = example_images(SIZE, 2, 5)
+    outputs = model.backend.run({"images": images})
+    kept = {name: value.copy() for name, value in outputs.items()}
+    assert all(np.array_equal(kept[k], v) for k, v in model.backend.run({"images": images}).items())
+    model.backend.run({"images": 255 - images})
+    assert all(np.array_equal(kept[k], outputs[k]) for k in kept), "a later run leaves earlier outputs alone"
+
+
+def test_a_torch_network_and_its_export_detect_the_same(network: Network, backend: OnnxRuntimeBackend) -> None:
+    """Through one `Detector`, on a frame of another size."""
+    image = example_images((150, 260), 1, 6)[0]
+    model = torch_model(network, SIZE)
+    (ours, road), (theirs, exported_road) = Detector(model)(image), Detector((backend, model.spec))(image)
+    assert len(ours) == len(theirs) > 0 and road is not None and exported_road is not None
+    assert np.allclose(ours.scores, theirs.scores, atol=1e-4)
+    assert np.abs(road.at_frame_size().astype(int) - exported_road.at_frame_size()).max() <= 1

@@ -17,7 +17,9 @@ from onnx import numpy_helper  # noqa: E402
 from export.cli import main  # noqa: E402
 from export.frames import TestFrame, open_frames  # noqa: E402
 from export.parity import Candidate, ParityReport, compare, open_candidate  # noqa: E402
-from perception.cameras.letterbox import Letterbox, letterbox  # noqa: E402
+from perception.backends import load_model  # noqa: E402
+from perception.cameras.letterbox import Letterbox  # noqa: E402
+from perception.detector import Detector  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from perception.formats.kitti import ObjectRows  # noqa: E402
 
@@ -98,30 +100,42 @@ def test_a_slightly_wrong_constant_is_caught(
     _no(compare(reference, _edited(fp32_file, tmp_path / "x.onnx", nudge), frames), "scores, largest")
 
 
-def _half_pixel(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Letterbox]:
-    """A resize that aligns pixel corners where ours aligns centres: the picture lies half a pixel aside."""
-    fitted, fit = letterbox(image_bgr, size_hw)
-    move = np.array([[1, 0, 0.5], [0, 1, 0.5]])
-    return cv2.warpAffine(fitted, move, size_hw[::-1], borderMode=cv2.BORDER_REPLICATE), fit
+class HalfPixel(Detector):
+    """A resize that aligns pixel corners where ours aligns centres: the image lies half a pixel aside."""
+
+    def letterbox(self, image_bgr: np.ndarray, out: np.ndarray) -> Letterbox:
+        placed = super().letterbox(image_bgr, out)
+        move = np.array([[1, 0, 0.5], [0, 1, 0.5]])
+        out[:] = cv2.warpAffine(out, move, out.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        return placed
 
 
-def _back_half_pixel(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Letterbox]:
-    """The picture is right, its way back is half a pixel off."""
-    fitted, fit = letterbox(image_bgr, size_hw)
-    x, y = fit.offset_xy
-    return fitted, dataclasses.replace(fit, offset_xy=(x + 0.5, y + 0.5))  # type: ignore[arg-type]
+class BackHalfPixel(Detector):
+    """The image is right, its way back is half a pixel off."""
+
+    def letterbox(self, image_bgr: np.ndarray, out: np.ndarray) -> Letterbox:
+        placed = super().letterbox(image_bgr, out)
+        x, y = placed.offset_xy
+        return dataclasses.replace(placed, offset_xy=(x + 0.5, y + 0.5))  # type: ignore[arg-type]
 
 
-def _shifted(image_bgr: np.ndarray, size_hw: tuple[int, int]) -> tuple[np.ndarray, Letterbox]:
+class Shifted(Detector):
     """A letterbox in the middle where the contract has it at the top: twelve pixels down."""
-    fitted, fit = letterbox(image_bgr, size_hw)
-    return np.roll(fitted, 12, axis=0), fit
+
+    def letterbox(self, image_bgr: np.ndarray, out: np.ndarray) -> Letterbox:
+        placed = super().letterbox(image_bgr, out)
+        out[:] = np.roll(out, 12, axis=0)
+        return placed
 
 
-@pytest.mark.parametrize("fit", [_half_pixel, _back_half_pixel, _shifted])
-def test_a_wrong_fit_is_caught(reference: Candidate, fp32_file: Path, frames: list, fit) -> None:
-    wrong = dataclasses.replace(open_candidate(fp32_file, threads=1), fit=fit)
-    _no(compare(reference, wrong, frames), "boxes, largest")
+def _wrong(kind: type[Detector], path: Path) -> Candidate:
+    model = load_model(path, "cpu", 1)
+    return Candidate(kind.__name__, model.spec, kind(model))
+
+
+@pytest.mark.parametrize("kind", [HalfPixel, BackHalfPixel, Shifted])
+def test_a_wrong_letterbox_is_caught(reference: Candidate, fp32_file: Path, frames: list, kind: type) -> None:
+    _no(compare(reference, _wrong(kind, fp32_file), frames), "boxes, largest")
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -129,15 +143,14 @@ def test_half_a_pixel_is_caught_where_single_boxes_may_differ(
     reference: Candidate, fp32_file: Path, frames: list, precision: str
 ) -> None:
     """Noise averages out, a shift does not."""
-    wrong = dataclasses.replace(open_candidate(fp32_file, threads=1), fit=_back_half_pixel)
-    _no(compare(reference, wrong, frames, precision), "mean shift")
+    _no(compare(reference, _wrong(BackHalfPixel, fp32_file), frames, precision), "mean shift")
 
 
 def test_scores_of_both_sides_where_there_is_truth(reference: Candidate, fp32_file: Path, frames: list) -> None:
     """Truth made of what the reference finds: both sides get the same number, and it is not zero."""
     labelled = []
     for frame in frames:
-        detections, _ = reference(frame.image_bgr)
+        detections, _ = reference.detect(frame.image_bgr)
         best = detections[detections.scores > 0.3]
         names = [reference.spec.class_names[i] for i in best.class_ids]
         zeros = np.zeros(len(names))

@@ -11,7 +11,7 @@ def test_the_stages_of_a_short_clip(capsys: pytest.CaptureFixture[str], video_fi
     assert front_door([*words, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["frames"], report["sources"], report["dropped"]) == (40, 2, 0)
-    assert {"decode", "fit", "network", "track", "range"} <= set(report["stages_ms"])
+    assert {"decode", "letterbox", "network", "track", "range"} <= set(report["stages_ms"])
     assert len(report["rss_mb_after_each_round"]) == 2
     assert "sink:jsonl" in report["stages_ms"]
     assert front_door(words) == 0

@@ -97,7 +97,7 @@ def test_every_frame_of_a_file_comes_out_in_order() -> None:
     assert sum(run.stats.dropped.values()) == 0
     assert results[-1].tracks[0].track_id == 1
     assert results[-1].road is not None
-    assert set(results[-1].timings_ms) == {"decode", "health", "fit", "network", "read", "track"}
+    assert set(results[-1].timings_ms) == {"decode", "health", "letterbox", "network", "read", "track"}
     assert run.stats.tracks == {"a": 1}
     assert not threads()
 
@@ -239,7 +239,7 @@ def test_a_network_that_breaks_is_raised_after_all_is_closed() -> None:
     def broken(inputs: object) -> dict:
         raise RuntimeError("out of memory")
 
-    run.backend.run = broken  # type: ignore[method-assign]
+    run.detector.backend.run = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="out of memory"):
         list(run)
     assert sink.closed == 1
@@ -271,10 +271,10 @@ def test_stop_from_another_thread_ends_the_run_and_keeps_what_is_done() -> None:
 def test_a_stop_waits_for_no_network_and_counts_what_it_leaves() -> None:
     sink = Keep()
     run = pipeline(Script(list(range(100))), sinks=(sink,), drain_s=0.3)
-    original, stuck, released = run.backend.run, threading.Event(), threading.Event()
+    original, stuck, released = run.detector.backend.run, threading.Event(), threading.Event()
 
     def third_time_stuck(inputs: object) -> dict:
-        if run.backend.played >= 3:  # type: ignore[attr-defined]
+        if run.detector.backend.played >= 3:  # type: ignore[attr-defined]
             stuck.set()
             released.wait(60)
         return original(inputs)  # type: ignore[arg-type]
@@ -285,7 +285,7 @@ def test_a_stop_waits_for_no_network_and_counts_what_it_leaves() -> None:
             time.sleep(0.01)
         run.stop()
 
-    run.backend.run = third_time_stuck  # type: ignore[method-assign]
+    run.detector.backend.run = third_time_stuck  # type: ignore[method-assign]
     threading.Thread(target=stop).start()
     results = list(run)  # returns although the network does not
     released.set()
@@ -441,11 +441,11 @@ def test_an_engine_is_never_given_more_than_its_profile_holds() -> None:
     """Its batch is free, as its inputs say, and yet no larger than the one it was built for."""
     backend = ReplayBackend(SPEC, [CAR])
     sources = [Script([0], name) for name in "abc"]
-    assert Pipeline(sources, (backend, SPEC))._most_in_a_batch() == 3
-    backend.largest_batch = 1  # type: ignore[attr-defined]
-    assert Pipeline(sources, (backend, SPEC))._most_in_a_batch() == 1
-    backend.inputs, backend.largest_batch = {"images": (2, 96, 320, 3)}, 2  # type: ignore[attr-defined]
-    assert Pipeline(sources, (backend, SPEC))._most_in_a_batch() == 2
+    assert Pipeline(sources, (backend, SPEC)).detector.batch == 3
+    backend.max_batch = 1  # type: ignore[attr-defined]
+    assert Pipeline(sources, (backend, SPEC)).detector.batch == 1
+    backend.inputs, backend.max_batch = {"images": (2, 96, 320, 3)}, 2  # type: ignore[attr-defined]
+    assert Pipeline(sources, (backend, SPEC)).detector.batch == 2
 
 
 def test_large_pictures_wait_in_small_numbers_and_get_more_time() -> None:

@@ -92,10 +92,10 @@ def test_place_uses_the_runtimes_own_fit() -> None:
 
     sample = marked_sample()
     picture = place(sample, (384, 1248))
-    fitted, fit = letterbox(sample.image_bgr, (384, 1248))
-    assert (picture.image_bgr == fitted).all()
+    expected, placed = letterbox(sample.image_bgr, (384, 1248))
+    assert (picture.image_bgr == expected).all()
     assert sample.boxes_xyxy is not None
-    assert np.allclose(picture.boxes_xyxy, fit.boxes_to_network(sample.boxes_xyxy))
+    assert np.allclose(picture.boxes_xyxy, placed.boxes_to_network(sample.boxes_xyxy))
 
 
 def test_a_tiny_object_becomes_an_ignore_region() -> None:
@@ -154,7 +154,7 @@ def test_mirror_twice_is_the_picture_itself() -> None:
 
 
 @pytest.mark.parametrize("degrees", [-4.0, 3.0, 5.0])
-def test_a_turned_box_is_fitted_to_what_it_holds(degrees: float) -> None:
+def test_a_turned_box_is_expected_to_what_it_holds(degrees: float) -> None:
     """The pixels of a rounded object: its upright hull, not that of the box's corners."""
     import cv2
 

@@ -115,47 +115,47 @@ network_sizes = st.sampled_from([(384, 1248), (192, 640), (256, 832), (96, 320)]
 
 
 def test_plan_by_hand():
-    fit = plan_letterbox((360, 640), (192, 640))  # the height binds: 192/360 = 0.5333, 341 columns wide, centred
-    assert fit.placed_hw == (192, 341)
-    assert fit.offset_xy == (149, 0)
-    assert fit.scale_xy == pytest.approx((341 / 640, 192 / 360))
+    placed = plan_letterbox((360, 640), (192, 640))  # the height binds: 192/360 = 0.5333, 341 columns wide, centred
+    assert placed.placed_hw == (192, 341)
+    assert placed.offset_xy == (149, 0)
+    assert placed.scale_xy == pytest.approx((341 / 640, 192 / 360))
 
 
 def test_a_kitti_frame_goes_into_its_native_input_untouched():
     image = np.random.default_rng(0).integers(0, 256, (375, 1242, 3), np.uint8)
-    fitted, fit = letterbox(image, (384, 1248))
-    assert fit.scale_xy == (1.0, 1.0) and fit.offset_xy == (3, 0)
-    np.testing.assert_array_equal(fitted[:375, 3 : 3 + 1242], image)
+    network_image, placed = letterbox(image, (384, 1248))
+    assert placed.scale_xy == (1.0, 1.0) and placed.offset_xy == (3, 0)
+    np.testing.assert_array_equal(network_image[:375, 3 : 3 + 1242], image)
     assert (
-        (fitted[375:] == PAD_VALUE).all()
-        and (fitted[:, :3] == PAD_VALUE).all()
-        and (fitted[:, 1245:] == PAD_VALUE).all()
+        (network_image[375:] == PAD_VALUE).all()
+        and (network_image[:, :3] == PAD_VALUE).all()
+        and (network_image[:, 1245:] == PAD_VALUE).all()
     )
 
 
 def test_a_frame_of_the_networks_size_is_a_copy():
     image = np.random.default_rng(1).integers(0, 256, (192, 640, 3), np.uint8)
-    fitted, fit = letterbox(image, (192, 640))
-    np.testing.assert_array_equal(fitted, image)
-    fitted[:] = 0
+    network_image, placed = letterbox(image, (192, 640))
+    np.testing.assert_array_equal(network_image, image)
+    network_image[:] = 0
     assert image.any()
-    assert fit.boxes_to_frame(np.array([[1, 2, 3, 4]], np.float32)).tolist() == [[1, 2, 3, 4]]
+    assert placed.boxes_to_frame(np.array([[1, 2, 3, 4]], np.float32)).tolist() == [[1, 2, 3, 4]]
 
 
 def test_fitting_into_a_given_buffer_overwrites_all_of_it():
     image = np.full((300, 900, 3), 7, np.uint8)
     buffer = np.full((192, 640, 3), 255, np.uint8)
-    fitted, _ = letterbox(image, (192, 640), out=buffer)
-    assert fitted is buffer
+    network_image, _ = letterbox(image, (192, 640), out=buffer)
+    assert network_image is buffer
     np.testing.assert_array_equal(buffer, letterbox(image, (192, 640))[0])
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 4000), (4000, 1), (3, 2)])
 def test_odd_shapes_still_fit(size_hw):
-    fitted, fit = letterbox(np.full((*size_hw, 3), 9, np.uint8), (192, 640))
-    assert fitted.shape == (192, 640, 3)
-    assert (fitted == 9).any()
-    assert min(fit.placed_hw) >= 1
+    network_image, placed = letterbox(np.full((*size_hw, 3), 9, np.uint8), (192, 640))
+    assert network_image.shape == (192, 640, 3)
+    assert (network_image == 9).any()
+    assert min(placed.placed_hw) >= 1
 
 
 def test_an_empty_frame_is_refused():
@@ -165,32 +165,32 @@ def test_an_empty_frame_is_refused():
 
 @given(sizes, network_sizes)
 def test_the_whole_frame_lies_inside_and_keeps_its_shape(source_hw, network_hw):
-    fit = plan_letterbox(source_hw, network_hw)
-    (height, width), (left, top) = fit.placed_hw, fit.offset_xy
+    placed = plan_letterbox(source_hw, network_hw)
+    (height, width), (left, top) = placed.placed_hw, placed.offset_xy
     assert left >= 0 and top >= 0 and left + width <= network_hw[1] and top + height <= network_hw[0]
     assert abs(left - (network_hw[1] - width - left)) <= 1  # centred to the pixel
     # the two scales differ by no more than the rounding of each side to whole pixels
     bound = 0.5 / source_hw[0] + 0.5 / source_hw[1]
-    assert abs(fit.scale_xy[0] - fit.scale_xy[1]) <= bound * (1 + 1e-9)
+    assert abs(placed.scale_xy[0] - placed.scale_xy[1]) <= bound * (1 + 1e-9)
 
 
 @given(sizes, network_sizes, st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=5))
 def test_boxes_come_back_from_the_network(source_hw, network_hw, corners):
-    fit = plan_letterbox(source_hw, network_hw)
+    placed = plan_letterbox(source_hw, network_hw)
     unit = np.array(corners, np.float32).reshape(-1, 4)
     boxes = np.concatenate([np.minimum(unit[:, :2], unit[:, 2:]), np.maximum(unit[:, :2], unit[:, 2:])], axis=1)
     boxes *= np.array([source_hw[1], source_hw[0]] * 2, np.float32)
-    there = fit.boxes_to_network(boxes)
+    there = placed.boxes_to_network(boxes)
     assert (there >= -1e-3).all() and (there[:, 0::2] <= network_hw[1] + 1e-3).all()
-    np.testing.assert_allclose(fit.boxes_to_frame(there), boxes, atol=2e-2)
-    np.testing.assert_allclose(fit.points_to_frame(there[:, :2]), boxes[:, :2], atol=2e-2)
+    np.testing.assert_allclose(placed.boxes_to_frame(there), boxes, atol=2e-2)
+    np.testing.assert_allclose(placed.points_to_frame(there[:, :2]), boxes[:, :2], atol=2e-2)
 
 
 def test_boxes_on_the_border_are_cut_to_the_frame():
-    fit = plan_letterbox((360, 640), (192, 640))
+    placed = plan_letterbox((360, 640), (192, 640))
     outside = np.array([[0, -50, 640, 500]], np.float32)
-    assert fit.boxes_to_frame(outside).tolist() == [[0, 0, 640, 360]]
-    assert fit.boxes_to_frame(np.zeros((0, 4), np.float32)).shape == (0, 4)
+    assert placed.boxes_to_frame(outside).tolist() == [[0, 0, 640, 360]]
+    assert placed.boxes_to_frame(np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
 # ---------------------------------------------------------------- masks come back where they were
@@ -205,23 +205,23 @@ def test_boxes_on_the_border_are_cut_to_the_frame():
     st.floats(0.2, 0.8),
 )
 def test_an_edge_in_the_mask_returns_to_its_place_in_the_frame(source_hw, network_hw, stride, at_x, at_y):
-    fit = plan_letterbox(source_hw, network_hw)
+    placed = plan_letterbox(source_hw, network_hw)
     height, width = network_hw[0] // stride, network_hw[1] // stride
-    column = round((fit.offset_xy[0] + at_x * fit.placed_hw[1]) / stride)
-    row = round((fit.offset_xy[1] + at_y * fit.placed_hw[0]) / stride)
+    column = round((placed.offset_xy[0] + at_x * placed.placed_hw[1]) / stride)
+    row = round((placed.offset_xy[1] + at_y * placed.placed_hw[0]) / stride)
     mask = np.zeros((height, width), np.uint8)
     mask[:, column:] = 255  # the step lies at x = column · stride of the network's input
-    found = fit.mask_to_frame(mask)
+    found = placed.mask_to_frame(mask)
     assert found.shape == source_hw
-    expected = (column * stride - fit.offset_xy[0]) / fit.scale_xy[0]
+    expected = (column * stride - placed.offset_xy[0]) / placed.scale_xy[0]
     # the row's light, read as a length, is where the step lies; cv2 places pixels to 1/32 of a mask cell
     step = width_of_dark(found[source_hw[0] // 2])
-    tolerance = 0.5 + stride / fit.scale_xy[0] / 16
+    tolerance = 0.5 + stride / placed.scale_xy[0] / 16
     assert abs(step - expected) < tolerance
     mask = np.zeros((height, width), np.uint8)
     mask[row:] = 255
-    expected = (row * stride - fit.offset_xy[1]) / fit.scale_xy[1]
-    assert abs(width_of_dark(fit.mask_to_frame(mask)[:, source_hw[1] // 2]) - expected) < tolerance
+    expected = (row * stride - placed.offset_xy[1]) / placed.scale_xy[1]
+    assert abs(width_of_dark(placed.mask_to_frame(mask)[:, source_hw[1] // 2]) - expected) < tolerance
 
 
 def width_of_dark(line: np.ndarray) -> float:
@@ -230,19 +230,19 @@ def width_of_dark(line: np.ndarray) -> float:
 
 def test_mask_at_the_frames_own_size_comes_back_to_the_bit():
     mask = np.random.default_rng(2).integers(0, 256, (384, 1248)).astype(np.uint8)
-    fit = plan_letterbox((375, 1242), (384, 1248))
-    np.testing.assert_array_equal(fit.mask_to_frame(mask), mask[:375, 3:1245])
+    placed = plan_letterbox((375, 1242), (384, 1248))
+    np.testing.assert_array_equal(placed.mask_to_frame(mask), mask[:375, 3:1245])
 
 
 def test_border_of_the_mask_does_not_bleed_into_the_frame():
-    fit = plan_letterbox((375, 1242), (192, 640))
+    placed = plan_letterbox((375, 1242), (192, 640))
     mask = np.full((48, 160), 200, np.uint8)
-    assert (fit.mask_to_frame(mask) == 200).all()
+    assert (placed.mask_to_frame(mask) == 200).all()
 
 
-def test_road_mask_goes_through_its_fit():
-    fit = plan_letterbox((100, 400), (96, 320))
-    road = RoadMask(np.full((24, 80), 77, np.uint8), fit)
+def test_road_mask_goes_through_its_letterbox():
+    placed = plan_letterbox((100, 400), (96, 320))
+    road = RoadMask(np.full((24, 80), 77, np.uint8), placed)
     assert road.at_frame_size().shape == (100, 400)
     assert (road.at_frame_size() == 77).all()
 
@@ -251,15 +251,17 @@ def test_road_mask_goes_through_its_fit():
 
 
 @pytest.mark.parametrize("size_hw", [(375, 1242), (374, 1238), (540, 960), (1080, 1920), (721, 1283), (2160, 3840)])
-def test_a_marked_square_lands_where_the_fit_says(size_hw):
+def test_a_marked_square_lands_where_the_letterbox_says(size_hw):
     image = np.zeros((*size_hw, 3), np.uint8)
     top, left = size_hw[0] * 2 // 3, size_hw[1] * 3 // 4
     image[top : top + 60, left : left + 60] = 255
-    fitted, fit = letterbox(image, (192, 640))
-    bright = (fitted[: fit.placed_hw[0], :, 0] > 127) & (fitted[: fit.placed_hw[0], :, 0] != PAD_VALUE)
+    network_image, placed = letterbox(image, (192, 640))
+    bright = (network_image[: placed.placed_hw[0], :, 0] > 127) & (
+        network_image[: placed.placed_hw[0], :, 0] != PAD_VALUE
+    )
     rows, columns = np.nonzero(bright)
     found = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-    expected = fit.boxes_to_network(np.array([[left, top, left + 60, top + 60]], np.float32))[0]
+    expected = placed.boxes_to_network(np.array([[left, top, left + 60, top + 60]], np.float32))[0]
     assert np.abs(found - expected).max() <= 1.0
 
 

@@ -275,6 +275,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 def test_a_batch_goes_through_and_comes_back(engine: Path, cuda: FakeCuda) -> None:
     backend = TensorRTBackend(engine, modules=(fake_tensorrt(cuda), cuda))
     assert backend.inputs == {"images": ("N", 32, 64, 3)}
+    assert (backend.provider, backend.max_batch) == ("TensorRT", 4)
     assert backend.outputs["road"] == ("N", 8, 16) and next(iter(backend.outputs)) == "boxes_xyxy"
     assert ModelSpec.from_metadata(backend.metadata, engine) == SPEC
     allocated = cuda.calls.count("pinned"), cuda.calls.count("device")

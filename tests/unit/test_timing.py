@@ -33,7 +33,7 @@ def test_a_percentile_lies_between_the_extremes(values: list[float], percent: fl
 def test_timed_adds_up() -> None:
     timings: dict[str, float] = {}
     for _ in range(2):
-        with timed(timings, "fit"):
+        with timed(timings, "letterbox"):
             pass
-    assert list(timings) == ["fit"]
-    assert timings["fit"] > 0
+    assert list(timings) == ["letterbox"]
+    assert timings["letterbox"] > 0

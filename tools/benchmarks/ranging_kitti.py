@@ -14,11 +14,11 @@ from scipy.optimize import linear_sum_assignment
 
 from perception.backends import load_model
 from perception.boxes import iou
-from perception.cameras.letterbox import letterbox
 from perception.cameras.pinhole import PinholeCamera
+from perception.detector import Detector
 from perception.errors import UserError
 from perception.formats.kitti import parse_objects, read_calibration, read_tracking
-from perception.model import default_model, read_outputs
+from perception.model import default_model
 from perception.ranging.size_priors import SIZE_PRIORS
 from perception.types import CLASS_NAMES, F64, I64, Track, Tracks
 
@@ -129,16 +129,14 @@ def _pairs(labelled: F64, detected: F64) -> list[tuple[int, int]]:
 def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Sequence3D]:
     """Those sequences that have pictures, with the boxes that the shipped wide network finds in them."""
     folder, result = data / "kitti" / "tracking" / "training" / "image_02", []
-    model = load_model(default_model((375, 1242)), "cpu")
+    detect = Detector(load_model(default_model((375, 1242)), "cpu"), minimum_score=0.3)
     for sequence in sequences:
         found, depths = np.full_like(sequence.boxes["truth"], np.nan), np.full((len(sequence.frame_ids), 2), np.nan)
         for path in sorted(folder.glob(f"{sequence.name}/*")):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is None:
                 continue
-            fitted, fit = letterbox(np.asarray(image, np.uint8), model.spec.size_hw)
-            outputs = model.backend.run({next(iter(model.backend.inputs)): fitted[None]})
-            detections, _ = read_outputs(outputs, 0, fit, minimum_score=0.3)
+            detections, _ = detect(np.asarray(image, np.uint8))
             for class_id in range(len(CLASS_NAMES)):
                 mine = np.flatnonzero((sequence.frame_ids == int(path.stem)) & (sequence.class_ids == class_id))
                 theirs = detections[detections.class_ids == class_id]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from perception.backends import load_model
-from perception.cameras.letterbox import letterbox
+from perception.detector import Detector
 from perception.errors import UserError
 from perception.formats.kitti import TrackingRows, read_tracking
-from perception.model import default_model, read_outputs
+from perception.model import default_model
 from perception.types import Detections
 
 FOLDERS = ("tracking", "tracking_640x192")
@@ -31,7 +31,8 @@ def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
     """
     import cv2
 
-    backend, spec = load_model(model or default_model(None), "cpu", 1)
+    network = load_model(model or default_model(None), "cpu", 1)
+    detect = Detector(network, network.spec.track_threshold)
     found: Recorded = {}
     for folder in FOLDERS:
         for pictures in sorted((kitti / folder / "training" / "image_02").glob("*")):
@@ -40,10 +41,9 @@ def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
                 picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
                 if picture is None:
                     raise UserError(f"{path}: no picture", "a JPEG or PNG file")
-                image, fit = letterbox(np.asarray(picture, np.uint8), spec.size_hw)
-                detections, _ = read_outputs(backend.run({"images": image[None]}), 0, fit, spec.track_threshold)
+                detections, _ = detect(np.asarray(picture, np.uint8))
                 frames.append((int(path.stem), detections))
             labels = kitti / folder / "training" / "label_02" / f"{pictures.name}.txt"
             found[pictures.name] = (read_tracking(labels), frames)
             print(f"{pictures.name}: {len(frames)} pictures", file=sys.stderr)
-    return found, spec.confirm_thresholds
+    return found, network.spec.confirm_thresholds

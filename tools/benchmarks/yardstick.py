@@ -152,12 +152,13 @@ def load_detector(path: Path, size_hw: tuple[int, int], threads: int) -> Detect:
     if path.suffix == ".pt":
         import torch
 
+        from perception.detector import Detector
+        from training.backend import torch_model
         from training.checkpoint import load_network
-        from training.evaluate import predictor
 
         torch.set_num_threads(threads)
         network, _ = load_network(path)
-        return predictor(network, size_hw, torch.device("cpu"))
+        return Detector(torch_model(network, size_hw))
     from perception.model import shipped_or
     from training.teachers import load_teacher
 
@@ -187,8 +188,8 @@ def matches_of(row: Row, frame: Frame, found: Detections, counted: np.ndarray | 
 def heights(frame: Frame) -> np.ndarray:
     """Return each object's height in pixels of a 384x1248 input, (N,)."""
     size_hw = (frame.image_bgr.shape[0], frame.image_bgr.shape[1])
-    fit = plan_letterbox(size_hw, REFERENCE_HW)
-    return (frame.boxes_xyxy[:, 3] - frame.boxes_xyxy[:, 1]) * fit.scale_xy[1]
+    placed = plan_letterbox(size_hw, REFERENCE_HW)
+    return (frame.boxes_xyxy[:, 3] - frame.boxes_xyxy[:, 1]) * placed.scale_xy[1]
 
 
 def _operating_point(row: Row, scored: Sequence[Frame], found: Sequence[Detections]) -> float:

@@ -26,6 +26,7 @@ from datasets.kitti_object import KittiObject
 from datasets.labels import kitti_rule
 from datasets.sample import Sample
 from datasets.splits import Holdout
+from perception.detector import Detector
 from perception.errors import UserError
 from perception.evaluation.detection import average_precision, best_f1, pool
 from perception.files import write_atomically
@@ -269,19 +270,19 @@ def measures(
         road: False for a network that knows no road.
         holdout: of the network's checkpoint; None derives it from the data.
     """
-    import torch
 
+    from training.backend import torch_model
     from training.config import DataConfig
-    from training.evaluate import object_scores, predictor, road_scores
+    from training.evaluate import object_scores, road_scores
     from training.sets import find_sets
 
     data = DataConfig(root=root)
     sets = find_sets(data, holdout)
-    predict = predictor(network, validation_hw or data.validation_hw, torch.device("cpu"))
+    detect = Detector(torch_model(network, validation_hw or data.validation_hw))
     found: dict[str, float] = {}
     if sets.objects is not None:
-        found |= object_scores(predict, sets.objects, network.config.class_names)
-        pairs = [(sample, predict(sample.image_bgr)[0]) for sample in held_out_frames(root, sets.holdout)]
+        found |= object_scores(detect, sets.objects, network.config.class_names)
+        pairs = [(sample, detect(sample.image_bgr)[0]) for sample in held_out_frames(root, sets.holdout)]
         for class_id, name in enumerate(CLASS_NAMES):
             ap, f1 = ap_and_f1(pairs, class_id)
             found |= {f"{name.lower()}_ap50": 100 * ap, f"{name.lower()}_f1_50": 100 * f1}
@@ -290,13 +291,13 @@ def measures(
             found |= {f"{name.lower()}_ap_mean": 100 * ap, f"{name.lower()}_f1_mean": 100 * f1}
         plain = KittiObject(root / "kitti/object", rule=PLAIN)
         near = (plainly_seen(plain[i]) for i in sets.objects.indices)
-        shown = [(sample, predict(sample.image_bgr)[0]) for sample in near]
+        shown = [(sample, detect(sample.image_bgr)[0]) for sample in near]
         for class_id, name in enumerate(CLASS_NAMES):
             if even_score_key(name) in found:
                 seen, right = found_from(found[even_score_key(name)], shown, class_id)
                 found |= {f"{name.lower()}_plain": seen, f"{name.lower()}_plain_found": right}
     if road and sets.road is not None:
-        found |= road_scores(predict, sets.road)
+        found |= road_scores(detect, sets.road)
     return found
 
 

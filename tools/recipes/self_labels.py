@@ -21,6 +21,7 @@ import numpy as np
 from datasets.camvid import SHAPES, CamVid
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from perception.boxes import clip, iou
+from perception.detector import Detector
 from perception.errors import UserError
 from perception.formats.kitti import ObjectRows, format_objects
 from perception.types import CLASS_NAMES, F32, I64, U8, Detections
@@ -110,19 +111,18 @@ def write_labels(options: Options) -> dict[str, int]:
     Raises:
         UserError: no CamVid under the root, an unreadable checkpoint, or one of other classes.
     """
-    import torch
 
     from datasets.progress import Progress
     from perception.files import write_atomically
+    from training.backend import torch_model
     from training.checkpoint import load_network
-    from training.evaluate import predictor
 
     network, _ = load_network(options.checkpoint)
     if network.config.class_names != CLASS_NAMES:
         raise UserError(
             f"{options.checkpoint}: classes {', '.join(network.config.class_names)}", ", ".join(CLASS_NAMES)
         )
-    both = predictor(network, options.size_hw, torch.device("cpu"))
+    detector = Detector(torch_model(network, options.size_hw))
     camvid = CamVid(options.root / "camvid", "train", boxes=True)
     options.out.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(CLASS_NAMES, 0)
@@ -130,7 +130,7 @@ def write_labels(options: Options) -> dict[str, int]:
     for i, name in enumerate(camvid.names):
         sample = camvid[i]
         height, width = sample.image_bgr.shape[:2]
-        seen = look(lambda image: both(image)[0], sample.image_bgr, options.size_hw)
+        seen = look(lambda image: detector(image)[0], sample.image_bgr, options.size_hw)
         seen = confirmed(seen, camvid.numbers(i, (height, width)), options.least_score)
         assert sample.boxes_xyxy is not None
         known = (iou(seen.boxes_xyxy, sample.boxes_xyxy) > MASK_LIKE).any(1)

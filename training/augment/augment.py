@@ -127,18 +127,18 @@ def _choose_window(
 
 
 def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture:
-    """Fit a sample to the network's size with the runtime's own `letterbox`, labels with it."""
+    """Resize a sample to the network's size with the runtime's own `letterbox`, labels with it."""
     assert sample.boxes_xyxy is not None and sample.class_ids is not None
     assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
-    image, fit = letterbox(sample.image_bgr, size_hw)
-    boxes = fit.boxes_to_network(sample.boxes_xyxy)
+    image, placed = letterbox(sample.image_bgr, size_hw)
+    boxes = placed.boxes_to_network(sample.boxes_xyxy)
     tiny = boxes[:, 3] - boxes[:, 1] < SMALLEST_HEIGHT
-    ignore = fit.boxes_to_network(sample.ignore_boxes_xyxy)
+    ignore = placed.boxes_to_network(sample.ignore_boxes_xyxy)
     masks = np.full((3, size_hw[0] // STRIDE, size_hw[1] // STRIDE), IGNORE, np.uint8)
     if sample.road is not None:
-        masks[0] = _mask_to_stride(sample.road, fit)
+        masks[0] = _mask_to_stride(sample.road, placed)
     if sample.semantic is not None:
-        semantic = _mask_to_stride(sample.semantic, fit)
+        semantic = _mask_to_stride(sample.semantic, placed)
         for channel, members in ((1, (1,)), (2, (2, 3))):
             masks[channel] = np.where(semantic == IGNORE, IGNORE, np.isin(semantic, members))
     return TrainingPicture(
@@ -149,25 +149,25 @@ def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture:
         ignore_class_ids=np.concatenate([sample.ignore_class_ids, sample.class_ids[tiny]]),
         labelled=sample.labelled_classes,
         masks=masks,
-        depths=_depths(sample, fit)[~tiny],
+        depths=_depths(sample, placed)[~tiny],
         confidences=(np.ones(len(boxes), np.float32) if sample.confidences is None else sample.confidences)[~tiny],
     )
 
 
-def _depths(sample: Sample, fit: Letterbox) -> F32:
+def _depths(sample: Sample, placed: Letterbox) -> F32:
     """(N,) metres ahead over the focal length that the camera seems to have in the network's input, NaN unknown."""
     assert sample.boxes_xyxy is not None
     if sample.camera is None or sample.distances_m is None:
         return np.full(len(sample.boxes_xyxy), np.nan, np.float32)
-    return (sample.distances_m / (sample.camera.P_cam2[1, 1] * fit.scale_xy[1])).astype(np.float32)
+    return (sample.distances_m / (sample.camera.P_cam2[1, 1] * placed.scale_xy[1])).astype(np.float32)
 
 
-def _mask_to_stride(mask: U8, fit: Letterbox) -> U8:
+def _mask_to_stride(mask: U8, placed: Letterbox) -> U8:
     """Frame mask → the road head's grid, nearest label, the border not judged."""
-    step_x, step_y = STRIDE / fit.scale_xy[0], STRIDE / fit.scale_xy[1]
-    left, top = fit.offset_xy[0] / fit.scale_xy[0], fit.offset_xy[1] / fit.scale_xy[1]
+    step_x, step_y = STRIDE / placed.scale_xy[0], STRIDE / placed.scale_xy[1]
+    left, top = placed.offset_xy[0] / placed.scale_xy[0], placed.offset_xy[1] / placed.scale_xy[1]
     to_frame = np.array([[step_x, 0, 0.5 * step_x - left - 0.5], [0, step_y, 0.5 * step_y - top - 0.5]], np.float64)
-    height, width = fit.network_hw
+    height, width = placed.network_hw
     return cv2.warpAffine(
         mask,
         to_frame,

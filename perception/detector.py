@@ -1,0 +1,137 @@
+"""From images to detections and road: letterbox, run, read. The only path from pixels to boxes.
+
+The runtime, evaluation, parity checks, training and tools all find objects through this class, so what is measured is
+what drives. The network is a `Backend`: a model file, or a torch network during training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from perception.backends import Backend, Model
+from perception.cameras.letterbox import Letterbox, letterbox
+from perception.errors import UserError
+from perception.model import ModelSpec
+from perception.timing import timed
+from perception.types import U8, Detections, RoadMask
+
+INPUT = "images"
+"""The network's one input: (N, H, W, 3) uint8, blue first."""
+
+
+class Detector:
+    """A network with all that lies between it and frames of any size. Not for two threads at once."""
+
+    def __init__(self, model: Model | tuple[Backend, ModelSpec], minimum_score: float = 0.0, batch: int = 1) -> None:
+        """Allocate the input of one batch.
+
+        Args:
+            model: what `load_model` returns, or any backend with its description.
+            minimum_score: detections below it are left out.
+            batch: most images in one run of the network; a model may allow fewer.
+
+        Raises:
+            UserError: the model has other inputs than one named 'images'.
+        """
+        self.backend, self.spec = model
+        self.minimum_score = minimum_score
+        fixed = _fixed_batch(self.backend)
+        self.batch = min(batch, fixed or self.backend.max_batch or batch)
+        """Most images in one run."""
+        self._images = np.zeros((fixed or self.batch, *self.spec.size_hw, 3), np.uint8)
+        self._always_full = fixed is not None
+
+    def __call__(self, image_bgr: U8) -> tuple[Detections, RoadMask | None]:
+        """Detect in one image (H, W, 3) uint8; the results are in its pixels."""
+        return self.run([image_bgr])[0]
+
+    def run(
+        self, images_bgr: Sequence[U8], timings_ms: Sequence[dict[str, float]] | None = None
+    ) -> list[tuple[Detections, RoadMask | None]]:
+        """Detect in several images, `batch` of them in each run of the network.
+
+        Args:
+            images_bgr: (H, W, 3) uint8 each, of any sizes.
+            timings_ms: one dictionary an image. It gets the stages 'letterbox', 'network' (an even share of the run)
+                and 'read', milliseconds.
+
+        Returns:
+            For each image its detections, highest score first, and the road where the network finds one; both in
+            pixels of that image.
+        """
+        timings_ms = [{} for _ in images_bgr] if timings_ms is None else timings_ms
+        found: list[tuple[Detections, RoadMask | None]] = []
+        for start in range(0, len(images_bgr), self.batch):
+            part = slice(start, start + self.batch)
+            found += self._run_batch(images_bgr[part], timings_ms[part])
+        return found
+
+    def _run_batch(
+        self, images_bgr: Sequence[U8], timings_ms: Sequence[dict[str, float]]
+    ) -> list[tuple[Detections, RoadMask | None]]:
+        # letterbox
+        letterboxes: list[Letterbox] = []
+        for slot, image_bgr in enumerate(images_bgr):
+            with timed(timings_ms[slot], "letterbox"):
+                letterboxes.append(self.letterbox(image_bgr, self._images[slot]))
+
+        # run; the slots of a fixed batch that have no image keep what they held
+        start_ns = time.perf_counter_ns()
+        outputs = self.backend.run({INPUT: self._images if self._always_full else self._images[: len(images_bgr)]})
+        network_ms = (time.perf_counter_ns() - start_ns) / 1e6 / len(images_bgr)
+
+        # read
+        found = []
+        for slot, placed in enumerate(letterboxes):
+            timings_ms[slot]["network"] = network_ms
+            with timed(timings_ms[slot], "read"):
+                found.append(read_outputs(outputs, slot, placed, self.minimum_score))
+        return found
+
+    def letterbox(self, image_bgr: U8, out: U8) -> Letterbox:
+        """Write an image (H, W, 3) into its slot (h, w, 3) of the network's input; returns the way back."""
+        return letterbox(image_bgr, self.spec.size_hw, out)[1]
+
+
+def _fixed_batch(backend: Backend) -> int | None:
+    """The batch that every run must have; None where it is free."""
+    shape = backend.inputs.get(INPUT)
+    if shape is None or len(backend.inputs) != 1:
+        raise UserError(
+            f"the model's inputs are {', '.join(backend.inputs)}",
+            f"one input named '{INPUT}'",
+            "perception export CHECKPOINT",
+        )
+    return shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
+
+
+def read_outputs(
+    outputs: Mapping[str, np.ndarray], index: int, placed: Letterbox, minimum_score: float = 0.0
+) -> tuple[Detections, RoadMask | None]:
+    """Read one image's outputs: detections in frame pixels, and the road mask.
+
+    Args:
+        outputs: named arrays of a batch as a backend returns them, see `ModelSpec`.
+        index: which image of the batch.
+        placed: how that image lies in the network's input.
+        minimum_score: lower ones are left out; scores come sorted, so this is a cut.
+    """
+    scores = outputs["scores"][index]  # (K,), sorted, highest first
+    count = (
+        int(np.searchsorted(-scores, -minimum_score, side="right")) if minimum_score > 0 else int((scores > 0).sum())
+    )
+    depths = None
+    if "distances" in outputs:
+        # the network sees a focal length `scale` times the camera's
+        depths = outputs["distances"][index, :count] * np.array([placed.scale_xy[1], 1], np.float32)
+    detections = Detections(
+        boxes_xyxy=placed.boxes_to_frame(outputs["boxes_xyxy"][index, :count]),
+        scores=scores[:count].astype(np.float32),
+        class_ids=outputs["class_ids"][index, :count].astype(np.int64),
+        depths=depths,
+    )
+    road = RoadMask(outputs["road"][index], placed) if "road" in outputs else None
+    return detections, road

@@ -1,0 +1,73 @@
+"""A torch network as the runtime's `Backend`, so that training and parity checks detect as the product does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from perception.backends import Model
+from perception.model import METADATA_KEY, ModelSpec
+from training.models.network import DeployedNetwork, Network
+
+
+class TorchBackend:
+    """The network with decode, exactly as it is exported. Its weights are shared, and put in evaluation mode."""
+
+    max_batch: int | None = None
+
+    def __init__(
+        self,
+        network: Network,
+        spec: ModelSpec,
+        device: torch.device | str = "cpu",
+        one_to_one: bool | None = None,
+    ) -> None:
+        """Args:
+        network: what to run.
+        spec: its description; the input size is taken from there.
+        device: where to run it.
+        one_to_one: which head's boxes are returned, see `Network.deployed_head`.
+        """
+        self._device = torch.device(device)
+        self._network = DeployedNetwork(network, spec.size_hw, one_to_one).to(self._device).eval()
+        self.provider = f"torch {self._device}"
+        self.metadata: Mapping[str, str] = {METADATA_KEY: spec.to_json()}
+        height, width = spec.size_hw
+        self.inputs: Mapping[str, tuple[Any, ...]] = {"images": ("N", height, width, 3)}
+        shapes = {
+            "boxes_xyxy": ("N", "K", 4),
+            "scores": ("N", "K"),
+            "class_ids": ("N", "K"),
+            "road": ("N", height // 4, width // 4),
+            "distances": ("N", "K", 2),
+        }
+        self.outputs: Mapping[str, tuple[Any, ...]] = {name: shapes[name] for name in network.output_names}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One batch: named input arrays → named output arrays."""
+        with torch.inference_mode():
+            outputs = self._network(torch.from_numpy(inputs["images"]).to(self._device))
+        return {name: value.cpu().numpy() for name, value in zip(self.outputs, outputs, strict=True)}
+
+
+def torch_model(
+    network: Network,
+    size_hw: tuple[int, int],
+    device: torch.device | str = "cpu",
+    one_to_one: bool | None = None,
+    name: str = "",
+) -> Model:
+    """Wrap a torch network for `Detector`, which then takes it for a model file.
+
+    Args:
+        network: its weights are shared.
+        size_hw: height and width of its input, pixels.
+        device: where to run it.
+        one_to_one: which head's boxes are returned, see `Network.deployed_head`.
+        name: for people.
+    """
+    spec = ModelSpec(network.config.class_names, size_hw, name=name)
+    return Model(TorchBackend(network, spec, device, one_to_one), spec)
