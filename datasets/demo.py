@@ -14,6 +14,7 @@ import numpy as np
 
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
+from perception.progress import Progress
 
 if TYPE_CHECKING:
     from perception.evaluation.road import RoadEvaluator
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     if options.frames < 0:
         raise UserError(f"--frames {options.frames}", "a number of frames, 0 for the demo's own", "--frames 60")
     from perception.backends import load_model
-    from perception.cli.run import Progress, RunOptions, as_text, summarise
+    from perception.cli.run_summary import as_text, summarise
     from perception.evaluation.road import RoadEvaluator
     from perception.evaluation.tracking import TrackingEvaluator
     from perception.model import default_model
@@ -61,12 +62,11 @@ def main(argv: Sequence[str]) -> int:
     model_path = options.model or default_model(source.size_hw)
     sinks = [sink.in_folder(options.out) for sink in (JsonLinesSink, VideoSink, KittiSink)]
     pipeline = Pipeline([source], load_model(model_path), sinks)
-    progress = Progress([source], RunOptions())
     found = Collected(pipeline.spec.class_names)
-    for result in pipeline:
-        found.add(result)
-        progress.update(result.frame.timestamp_ns, pipeline.stats)
-    progress.close()
+    with Progress("frames", source.frame_count or 0) as progress:
+        for result in pipeline:
+            found.add(result)
+            progress.update(sum(pipeline.stats.frames.values()))
     summary = summarise(pipeline, model_path, time.perf_counter() - begin)
     road, tracking = RoadEvaluator("perspective"), TrackingEvaluator()
     scores = found.scores(truth, clip / "gt_road" / SEQUENCE, road, tracking)
@@ -94,16 +94,11 @@ def draw_clip(folder: Path, frames: int) -> TrackingRows:
     labels = folder / "training" / "label_02" / f"{SEQUENCE}.txt"
     if stamp.exists() and stamp.read_text() == recipe and labels.exists():
         return read_tracking(labels)
-    bar = sys.stderr.isatty()
-
-    def progress(done: int, total: int, _: np.ndarray) -> None:
-        if bar:
-            end = "\n" if done == total else ""
-            print(f"\rdrawing the street: {done} of {total} frames", end=end, file=sys.stderr, flush=True)
-
-    if not bar:
-        print("drawing the street …", file=sys.stderr)
-    rows = write_kitti_tracking(config, folder, sequence=SEQUENCE, image_kind="jpg", progress=progress)
+    print("drawing the street …", file=sys.stderr)
+    with Progress("drawing the street", config.frames) as bar:
+        rows = write_kitti_tracking(
+            config, folder, sequence=SEQUENCE, image_kind="jpg", progress=lambda done, *_: bar.update(done)
+        )
     stamp.write_text(recipe)
     return rows
 

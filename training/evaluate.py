@@ -15,7 +15,6 @@ import torch
 
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import ground_truth_name
-from datasets.progress import Progress
 from datasets.sample import Sample
 from perception.detector import Detector
 from perception.evaluation.detection import Matches, pool
@@ -23,6 +22,7 @@ from perception.evaluation.object import ObjectEvaluator
 from perception.evaluation.results import LEVELS, RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
 from perception.formats.kitti import ObjectRows, read_objects
+from perception.progress import Progress
 from perception.types import CLASS_NAMES, Detections, RoadMask
 from training.backend import torch_model
 from training.config import TrainConfig

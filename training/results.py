@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from datasets.splits import Holdout
 from perception.files import write_atomically
+from perception.provenance import commit
 from perception.types import CLASS_NAMES
 from training.checkpoint import resolved_config
 from training.config import TrainConfig
@@ -61,7 +61,7 @@ def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None =
         "config": resolved,
         "config_hash": hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16],
         "init": str(init) if init is not None else None,
-        "commit": _commit(),
+        "commit": commit(),
         "data_hash": sets.data_hash() if sets else "synthetic",
         "pictures": {subset.name: len(subset.indices) for subset in sets.train} if sets else {},
         "held_out": {
@@ -73,23 +73,6 @@ def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None =
         else {},
         "torch": torch.__version__,
     }
-
-
-def _commit() -> str:
-    """Commit of this code, with a plus where files differ from it; "unknown" outside a clone."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        try:
-            return subprocess.run(
-                ["git", *words], capture_output=True, text=True, cwd=here, check=False
-            ).stdout.strip()
-        except OSError:
-            return ""
-
-    commit = git("rev-parse", "HEAD")
-    changed = commit and git("status", "--porcelain", "--untracked-files=no", "--", ".")
-    return commit + ("+" if changed else "") or "unknown"
 
 
 def warn_of_other_data(run: Path, description: dict[str, Any]) -> None:

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from datasets.labels import LabelRule
-from datasets.progress import Progress
 from datasets.sample import find_image, image_stems, read_image
 from perception.errors import UserError
 from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows
+from perception.progress import Progress
 from perception.types import CLASS_NAMES, U8
 
 Level = Literal["error", "warning", "note"]

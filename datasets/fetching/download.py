@@ -15,8 +15,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.progress import Progress, byte_count
 from perception.errors import UserError
+from perception.progress import Progress, byte_count
 
 CHUNK = 1 << 20
 _GONE = (400, 401, 403, 404, 405, 410)

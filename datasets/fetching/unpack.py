@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from datasets.progress import Progress, byte_count
 from perception.errors import UserError
+from perception.progress import Progress, byte_count
 
 MAX_MEMBERS = 500_000
 MAX_RATIO = 40

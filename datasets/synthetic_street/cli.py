@@ -53,8 +53,8 @@ class StreetOptions(CommandOptions):
 def main(argv: list[str]) -> int:
     """Draw, write, and say where it is."""
     options = parse_options(StreetOptions, argv, "perception data street")
-    from datasets.progress import Progress
     from datasets.synthetic_street import StreetConfig, write_kitti_object, write_kitti_tracking
+    from perception.progress import Progress
     from perception.sinks.video import H264Writer
 
     try:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from perception.cli.evaluate_options import (
     CompareOptions,
     ObjectOptions,
-    Progress,
     RoadOptions,
     SharedOptions,
     TrackingOptions,
 )
 from perception.cli.options import parse_options
 from perception.errors import UserError
+from perception.progress import Progress
 
 if TYPE_CHECKING:
     from perception.evaluation.results import RoadEvaluation

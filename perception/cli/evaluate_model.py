@@ -6,20 +6,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from perception import __version__
 from perception.backends import load_model
-from perception.cli.evaluate_options import Progress
 from perception.detector import Detector
 from perception.errors import UserError
 from perception.evaluation.folders import LAYOUT, find_images, find_labels, find_split, first_ten, read_names
 from perception.evaluation.road_folders import find_road_calibrations
 from perception.files import write_atomically
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
+from perception.progress import Progress
+from perception.provenance import record
 from perception.types import I64, U8
 
 if TYPE_CHECKING:
@@ -69,17 +69,19 @@ def _pictures(folder: Path, names: list[str]) -> list[tuple[str, Path]]:
     return found
 
 
-def _start(options: SharedOptions, detector: Detector, out: Path) -> Path:
+def _start(options: SharedOptions, detector: Detector, out: Path, labels: Path) -> Path:
     """The folder for results, with a note of how they were made beside it."""
     folder = out / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    note: dict[str, Any] = {
-        "version": __version__,
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
-        "provider": detector.backend.provider,
-        "model": asdict(detector.spec),
-    }
-    write_atomically(out / "run.json", json.dumps(note, indent=1) + "\n")
+    assert options.model is not None
+    made = record(
+        "perception evaluate",
+        options,
+        (options.model, labels),
+        provider=detector.backend.provider,
+        model=asdict(detector.spec),
+    )
+    write_atomically(out / "run.json", json.dumps(made, indent=1, default=str) + "\n")
     return folder
 
 
@@ -99,7 +101,7 @@ def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
         names = list(read_names(find_split(options.split, gt, labels)))
     pictures = _pictures(_image_folder(options, "object"), names)
     detector = _detector(options, options.minimum_score)
-    folder = _start(options, detector, out)
+    folder = _start(options, detector, out, labels)
     for name, image in _each(pictures, "detecting"):
         detections, _ = detector(image)
         rows = ObjectRows.from_boxes(
@@ -123,7 +125,7 @@ def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
     camera_names = {name: name.replace("_road_", "_") for name in names}
     paths = dict(_pictures(_image_folder(options, "road"), list(camera_names.values())))
     detector = _detector(options, 1.0)
-    folder = _start(options, detector, out)
+    folder = _start(options, detector, out, truths)
     for name, image in _each([(name, paths[camera_names[name]]) for name in names], "segmenting"):
         _, road = detector(image)
         if road is None:
@@ -159,7 +161,7 @@ def run_tracks(options: TrackingOptions, gt: Path, out: Path) -> tuple[Path, dic
             "--data ROOT with training/image_02",
         )
     detector = _detector(options)
-    folder = _start(options, detector, out)
+    folder = _start(options, detector, out, labels)
     frames = {}
     for name, found in sequences.items():
         tracker = tracker_for_model(options.tracker, detector.spec.confirm_thresholds)

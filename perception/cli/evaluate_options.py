@@ -1,9 +1,7 @@
-"""Options of `perception evaluate` and its progress display."""
+"""Options of `perception evaluate`."""
 
 from __future__ import annotations
 
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -101,35 +99,3 @@ class CompareOptions(CommandOptions):
     """Folder for a page to look at, and the same as JSON and CSV."""
     json: bool = False
     """Print everything as JSON."""
-
-
-# ---------------------------------------------------------------- the three tasks
-
-
-class Progress:
-    """A bar on stderr: redrawn on a terminal, one line for every tenth elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self.what, self.terminal, self.start, self.shown = what, sys.stderr.isatty(), time.monotonic(), -1
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.terminal and self.shown >= 0:
-            print(file=sys.stderr)
-
-    def update(self, done: int, total: int) -> None:
-        """`done` of `total` are finished."""
-        step = done * (100 if self.terminal else 10) // max(total, 1)
-        if step == self.shown and done < total:
-            return
-        self.shown = step
-        spent = time.monotonic() - self.start
-        left = spent / done * (total - done) if done else 0.0
-        filled = 30 * done // max(total, 1)
-        bar = "█" * filled + "·" * (30 - filled) + " " if self.terminal else ""
-        text = f"{self.what} {bar}{done}/{total}, {done / max(spent, 1e-9):.1f}/s, {left:.0f} s left"
-        print(
-            f"\r{text:<90}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )

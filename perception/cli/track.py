@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 import time
@@ -10,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perception import __version__
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.files import write_atomically
+from perception.provenance import record
 
 if TYPE_CHECKING:
     from perception.formats.detections import DetectionFolder
@@ -26,30 +25,30 @@ MOST_EMPTY_FRAMES = 300
 
 @dataclass(frozen=True)
 class TrackOptions(CommandOptions):
-    """Follow objects through stored detections; writes one file of KITTI tracking rows a sequence."""
+    """Track objects through stored detections; writes one file of KITTI tracking rows per sequence."""
 
     detections: Path | None = None
-    """Folder with one file a sequence, or with such folders named after classes."""
+    """Folder with one file per sequence, or with such folders named after classes."""
     format: Literal["kitti", "csv"] = "kitti"
     """Rows of the files: KITTI tracking rows, or frame,x1,y1,x2,y2,score."""
     classes: tuple[str, ...] = ()
-    """Class or classes to follow; by default all there are. Names what csv rows do not name."""
+    """Classes to track (default: all). Required for CSV, whose rows carry no class."""
     out: Path | None = None
-    """Folder for the results."""
+    """Output directory."""
     tracker: str = "drivetrack"
     """Tracker, by the name of its file in perception/trackers."""
     set: tuple[str, ...] = ()
-    """Change fields of the tracker's config, as lost_s=1.5 or confirm_thresholds=0.5,0.5"""
+    """Set fields of the tracker's config: lost_s=1.5 or confirm_thresholds=0.5,0.5"""
     fps: float = 10.0
-    """Frames a second of the recording."""
+    """Frames per second of the recording."""
     calib: Path | None = None
-    """Folder of calibrations, one a sequence, or one file for all: adds the place on the road to every row."""
+    """Folder of calibrations, one per sequence, or one file for all: adds each object's position in metres."""
     frame_size: tuple[int, int] = (375, 1242)
-    """Height and width of the pictures, to know which boxes their border cuts; used with --calib."""
+    """Height and width of the images, pixels; with --calib, to find boxes that the border truncates."""
     json: bool = False
     """Print the summary as JSON."""
     quiet: bool = False
-    """No progress on stderr."""
+    """Print no progress."""
 
 
 def main(argv: list[str]) -> int:
@@ -60,16 +59,10 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no {missing} given", "two folders", "perception track --detections DIR --out DIR")
     if not 0 < options.fps < float("inf"):
         raise UserError(f"--fps {options.fps}", "a number above 0", "--fps 10, KITTI's rate")
+    from perception.cli.settings import make_tracker, read_settings
     from perception.formats.detections import find_detections
-    from perception.trackers import create_tracker
 
-    overrides = dict(_assignment(text) for text in options.set)
-    try:
-        tracker = create_tracker(options.tracker, **overrides)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"--set {' '.join(options.set)}: {error}", "a value as its default has", "--set lost_s=1.5"
-        ) from None
+    tracker = make_tracker(options.tracker, read_settings(options.set))
     folder = find_detections(options.detections, options.format, options.classes)
     _make_out(options.out, folder)
 
@@ -87,9 +80,11 @@ def main(argv: list[str]) -> int:
                 f"{counts['ms_per_frame']:.3f} ms a frame",
                 file=sys.stderr,
             )
-    config = {"perception": __version__, "tracker": options.tracker, "fps": options.fps}
-    config |= {"config": asdict(tracker.config)}
-    write_atomically(options.out / "track.json", json.dumps(config, indent=2) + "\n", do="--out FOLDER")
+    made = record(
+        "perception track", options, (options.detections,), tracker=options.tracker, fps=options.fps,
+        config=asdict(tracker.config),
+    )  # fmt: skip
+    write_atomically(options.out / "track.json", json.dumps(made, indent=2, default=str) + "\n", do="--out FOLDER")
     total = {key: sum(c[key] for c in summary["sequences"].values()) for key in ("detections", "tracks", "rows")}
     summary |= total
     if options.json:
@@ -109,17 +104,6 @@ def _make_out(out: Path, folder: DetectionFolder) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror}", "a folder that can be written", "--out DIR") from None
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """`name=value` with a plain Python literal as value."""
-    name, equals, value = text.partition("=")
-    try:
-        if not equals:
-            raise ValueError
-        return name.strip().replace("-", "_"), ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise UserError(f"--set {text}", "a name and a value", "--set lost_s=1.5") from None
 
 
 def _track(

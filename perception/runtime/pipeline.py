@@ -24,6 +24,7 @@ from perception.detector import Detector
 from perception.errors import UserError
 from perception.model import ModelSpec, default_model
 from perception.redact import redact
+from perception.runtime.config import PipelineConfig
 from perception.runtime.health import HealthMonitor
 from perception.runtime.queues import Channel, FrameBuffer, Waiting, WhenLate
 from perception.runtime.sink_runner import SinkRunner
@@ -37,36 +38,6 @@ log = logging.getLogger("perception.runtime.pipeline")
 
 STAGES = ("decode", "health", "letterbox", "network", "read", "track", "range")
 """In the order in which a frame meets them."""
-
-
-@dataclass(frozen=True)
-class PipelineConfig:
-    """How the stages are joined."""
-
-    tracker: str = "drivetrack"
-    """Tracker, by the name of its file in perception/trackers."""
-    when_late: WhenLate | None = None
-    """What happens to frames that the network has no time for: wait, drop-oldest, drop-newest. By default files
-    wait, and live sources drop the oldest."""
-    queue: int = 2
-    """Frames of one source that may wait for the network."""
-    batch: int = 4
-    """Most frames in one run of the network, where several sources are ready and the model allows it."""
-    health: bool = True
-    """Watch for black, frozen, over-exposed and blurred pictures."""
-    stalled_s: float = 0.8
-    """A live source without a frame for this long is reported as stalled."""
-    anonymize: bool = False
-    """Blur people and vehicles in all that sinks and callers see."""
-    drain_s: float = 1.0
-    """After a stop: a quarter of it for the frame that the network has, a quarter for what waits before the sinks,
-    half for closing them. What is not done by then is dropped and counted."""
-
-    def __post_init__(self) -> None:
-        if self.queue < 1 or self.batch < 1:
-            raise UserError(
-                f"queue {self.queue}, batch {self.batch}", "at least one frame each", "--queue 2 --batch 4"
-            )
 
 
 @dataclass

@@ -1,16 +1,22 @@
 """Where results go. Each sink runs in its own thread behind its own queue, so none can stall or kill another.
 
 A new sink is one file with one subclass of `Sink`: `open`, `write`, `close`, and `event` where it cares. Its own
-exceptions end it and nothing else.
+exceptions end it and nothing else. `perception run --sink NAME` finds it by its file's name. Keyword arguments of its
+`in_folder` are its options: `--set NAME.ARGUMENT=VALUE`.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
+import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from perception.errors import UserError
 from perception.model import ModelSpec
 from perception.types import HealthEvent, Result
 
@@ -58,7 +64,7 @@ class Sink(ABC):
     @classmethod
     @abstractmethod
     def in_folder(cls, folder: Path) -> Sink:
-        """One with its usual settings that writes below `folder`."""
+        """One that writes below `folder`. A sink's options are further keyword arguments with defaults."""
 
     @abstractmethod
     def open(self, info: RunInfo) -> None:
@@ -78,3 +84,37 @@ class Sink(ABC):
     def outputs(self) -> list[str]:
         """Files or addresses that the summary names."""
         return []
+
+
+def sink_names() -> tuple[str, ...]:
+    """List the sinks in this folder by file name, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def create_sink(name: str, folder: Path, **settings: Any) -> Sink:
+    """Create a sink by its file's name.
+
+    Args:
+        name: as in `sink_names`.
+        folder: where it writes.
+        settings: its options, keyword arguments of its `in_folder`.
+
+    Raises:
+        UserError: no such sink, an option that it does not have, or a value of another type than the default.
+    """
+    names = sink_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        raise UserError(f"unknown sink '{name}'", "one of " + ", ".join(names), *near)
+    module = importlib.import_module(f"{__name__}.{name}")
+    kinds = [k for k in vars(module).values() if inspect.isclass(k) and issubclass(k, Sink)]
+    kind = next(k for k in kinds if k.__module__ == module.__name__)
+    options = {n: p.default for n, p in inspect.signature(kind.in_folder).parameters.items() if n != "folder"}
+    for key, value in settings.items():
+        if key not in options:
+            near = difflib.get_close_matches(key, options, n=1)
+            raise UserError(f"sink '{name}' has no option '{key}'", "one of " + (", ".join(options) or "none"), *near)
+        if type(value) is not type(options[key]):
+            kind_of = type(options[key]).__name__
+            raise UserError(f"--set {name}.{key}={value!r}", f"a value of type {kind_of}, as {options[key]!r}")
+    return kind.in_folder(folder, **settings)

@@ -23,8 +23,10 @@ class ImageSink(Sink):
         self._overlays: dict[str, Overlay] = {}
 
     @classmethod
-    def in_folder(cls, folder: Path) -> ImageSink:
-        return cls(folder / "frames")
+    def in_folder(cls, folder: Path, quality: int = 90) -> ImageSink:
+        if not 1 <= quality <= 100:
+            raise UserError(f"images.quality {quality}", "a JPEG quality from 1 to 100", "--set images.quality=90")
+        return cls(folder / "frames", quality)
 
     def open(self, info: RunInfo) -> None:
         self.info = info

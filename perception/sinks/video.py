@@ -36,8 +36,10 @@ class VideoSink(Sink):
         self._overlays: dict[str, Overlay] = {}
 
     @classmethod
-    def in_folder(cls, folder: Path) -> VideoSink:
-        return cls(folder)
+    def in_folder(cls, folder: Path, crf: int = 23, preset: str = "superfast", annotate: bool = True) -> VideoSink:
+        if not 0 <= crf <= 51:
+            raise UserError(f"video.crf {crf}", "x264's quality from 0 (lossless) to 51", "--set video.crf=23")
+        return cls(folder, crf, preset, annotate)
 
     def open(self, info: RunInfo) -> None:
         import av

@@ -31,31 +31,31 @@ LONGEST_S = 1e9
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Which part of a source is wanted, and how patient to be with it."""
+    """Which part of a source to read, and how patient to be with it."""
 
     start_s: float = 0.0
-    """Skip this much of a stored source, seconds."""
+    """Skip the beginning of a stored source, seconds."""
     duration_s: float | None = None
-    """Stop after this much of it, seconds."""
+    """Stop after this much of a stored source, seconds."""
     every: int = 1
-    """Deliver every n-th frame only."""
+    """Read every n-th frame only."""
     realtime: bool = False
     """Play a stored source at its own pace, as if it were live."""
     rate_hz: float = 10.0
-    """Pictures a second where the source does not say: folders of images. KITTI's rate is 10."""
+    """Frames per second of an image folder (KITTI: 10)."""
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
-    """TCP loses nothing on a bad network, UDP is a little faster."""
+    """TCP loses nothing on a bad network; UDP is a little faster."""
     timeout_s: float = 5.0
-    """A stream that is silent for this long is given up and opened again."""
+    """Reopen a stream that is silent for this long, seconds."""
     retry_s: float = 0.5
-    """Wait before the first reconnect; it doubles up to 30 s, with jitter."""
+    """Wait before the first reconnect, seconds. It doubles up to 30 s, with jitter."""
     reconnects: int | None = None
-    """Give up after this many attempts in a row; None tries for ever."""
+    """Give a stream up after this many failed attempts in a row. Default: never."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise UserError(f"--every {self.every}", "a whole number from 1", "--every 2 takes every second frame")
-        for name, option in (("start_s", "--start"), ("timeout_s", "--timeout"), ("retry_s", "retry_s")):
+        for name, option in (("start_s", "--start"), ("timeout_s", "--timeout"), ("retry_s", "--retry")):
             if not 0 <= getattr(self, name) <= LONGEST_S:
                 raise UserError(f"{option} {getattr(self, name):g}", "seconds, not negative", f"{option} 5")
         if self.duration_s is not None and not 0 < self.duration_s <= LONGEST_S:

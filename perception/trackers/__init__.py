@@ -49,18 +49,18 @@ def tracker_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if tracker_class(module.name)))
 
 
-def tracker_for_model(name: str, confirm_thresholds: tuple[float, ...]) -> Tracker:
+def tracker_for_model(name: str, confirm_thresholds: tuple[float, ...], **overrides: Any) -> Tracker:
     """Create a tracker that starts with a network's confirmation thresholds, where it takes any.
 
     Args:
         name: as for `create_tracker`.
         confirm_thresholds: `ModelSpec.confirm_thresholds`; empty leaves the tracker's own.
+        overrides: fields of its config; they win over the network's thresholds.
     """
     found = tracker_class(name)
     takes = found is not None and "confirm_thresholds" in _default_config(found).__dataclass_fields__
-    return create_tracker(
-        name, **({"confirm_thresholds": confirm_thresholds} if takes and confirm_thresholds else {})
-    )
+    of_model = {"confirm_thresholds": confirm_thresholds} if takes and confirm_thresholds else {}
+    return create_tracker(name, **(of_model | overrides))
 
 
 def _default_config(found: type) -> Any:

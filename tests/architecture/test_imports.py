@@ -19,7 +19,7 @@ ALLOWED = {
     "tools": set(ROOMS),
 }
 LAYERS = (
-    {"types", "errors", "redact", "timing", "clocks"},
+    {"types", "errors", "redact", "timing", "clocks", "progress", "provenance"},
     {"boxes", "files", "image_pool"},
     {"formats"},
     {"cameras"},

@@ -15,9 +15,9 @@ import perception.sinks
 import perception.sources
 from perception.backends import Backend
 from perception.cameras.letterbox import plan_letterbox
-from perception.errors import MissingDependencyError
+from perception.errors import MissingDependencyError, UserError
 from perception.model import ModelSpec, default_model
-from perception.sinks import RunInfo, Sink, SourceInfo
+from perception.sinks import RunInfo, Sink, SourceInfo, create_sink
 from perception.sources import Source, SourceOptions
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
 
@@ -133,6 +133,20 @@ def test_a_sink_takes_results_and_events_and_closes_twice(name: str, what: str, 
     assert all(np.array_equal(b, r.frame.image_bgr) for b, r in zip(before, given, strict=True)), "frames are shared"
     for path in first.outputs():
         assert "://" in path or Path(path).exists()
+
+
+@pytest.mark.parametrize("name", modules_of(perception.sinks))
+def test_a_sink_is_found_by_its_file_and_its_options_are_checked(name: str, tmp_path: Path) -> None:
+    made = create_sink(name, tmp_path)
+    assert type(made) is sink_class(name)
+    made.close()
+    with pytest.raises(UserError, match=f"sink '{name}' has no option 'no_such'"):
+        create_sink(name, tmp_path, no_such=1)
+    options = [p for p in inspect.signature(type(made).in_folder).parameters.values() if p.name != "folder"]
+    for option in options:
+        assert option.default is not inspect.Parameter.empty, f"{name}.{option.name}: an option has a default"
+        with pytest.raises(UserError, match=f"{name}.{option.name}"):
+            create_sink(name, tmp_path, **{option.name: object()})
 
 
 @pytest.mark.parametrize("name", modules_of(perception.sinks))

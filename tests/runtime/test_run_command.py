@@ -55,6 +55,47 @@ def test_a_video_becomes_a_video_records_and_a_summary(video_file: Path, tiny_mo
     assert run["options"]["sources"] == [str(video_file)]
 
 
+def test_any_sink_by_name_and_settings_of_tracker_and_sinks(
+    video_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("--no-video", "--kitti", "--sink", "mot", "images", "--set", "lost_s=0.5", "images.quality=5")
+    done = play(video_file, "--model", tiny_model, "--out", out, *words)
+    assert done.returncode == 0, done.stderr
+    assert (out / "mot").is_dir() and (out / "kitti").is_dir() and not (out / "annotated.mp4").exists()
+    small = sum(path.stat().st_size for path in (out / "frames").rglob("*.jpg"))
+    assert play(video_file, "--model", tiny_model, "--out", tmp_path / "b", "--no-video", "--images").returncode == 0
+    assert 0 < small < sum(path.stat().st_size for path in (tmp_path / "b/frames").rglob("*.jpg"))
+    run = json.loads((out / "run.json").read_text())
+    assert run["options"]["set"] == ["lost_s=0.5", "images.quality=5"]
+    assert run["options"]["source"]["every"] == 1 and run["options"]["pipeline"]["tracker"] == "drivetrack"
+    assert run["command"] == "perception run" and run["commit"] and len(run["data_hash"]) == 16
+    assert json.loads((tmp_path / "b/run.json").read_text())["data_hash"] == run["data_hash"], (
+        "the same clip and model"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--sink", "mott"), "unknown sink 'mott'"),
+        (("--set", "lost_z=1"), "has no option 'lost_z'"),
+        (("--set", "lost_s"), "a name and a value"),
+        (("--set", "mot.quality=3"), "mot.…: no such sink in this run"),
+        (("--images", "--set", "images.quality=300"), "from 1 to 100"),
+        (("--images", "--set", "images.qualty=30"), "has no option 'qualty'"),
+        (("--stalled", "nan"), "stalled_s nan"),
+        (("--queue", "0"), "queue 0"),
+    ],
+)
+def test_settings_that_do_not_exist_are_named(
+    video_file: Path, tiny_model: Path, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    done = play(video_file, "--model", tiny_model, "--out", tmp_path / "out", *words)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_named_sources(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     done = play(

@@ -24,9 +24,9 @@ from datasets.fetching import unpack as unpacking
 from datasets.fetching.download import Patience, download
 from datasets.fetching.fetch import Archive, Fetched, RemoteSet, fetch
 from datasets.fetching.unpack import BadArchiveError, unpack
-from datasets.progress import Progress, byte_count, duration
 from perception.cli.main import main as perception
 from perception.errors import UserError
+from perception.progress import Progress
 
 HURRIED = Patience(retries=3, wait_s=0.0, timeout_s=5.0)
 
@@ -361,7 +361,7 @@ def test_interrupted_while_unpacking_shows_no_half_folder(tiny, tmp_path, monkey
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "update", lambda self, done: stop() if self.label == "unpacking" else None)
+    monkeypatch.setattr(Progress, "update", lambda self, done, *_: stop() if self.label == "unpacking" else None)
     with pytest.raises(KeyboardInterrupt):
         run(tiny, tmp_path)
     assert not (tmp_path / "object" / "training").exists()
@@ -536,39 +536,3 @@ def test_data_without_a_subcommand_explains_itself(capsys):
     assert "fetch" in capsys.readouterr().out
     with pytest.raises(UserError, match="fetch"):
         data_command.main(["fech"])
-
-
-# ---------------------------------------------------------------- progress
-
-
-def test_durations_and_bytes_for_people():
-    assert [duration(s) for s in (0, 9.6, 75, 4000)] == ["0:00", "0:10", "1:15", "1:06:40"]
-    assert [byte_count(b) for b in (0, 999, 1500, 5_601_213, 12_569_945_557)] == [
-        "0 B",
-        "999 B",
-        "1.5 kB",
-        "5.6 MB",
-        "12.57 GB",
-    ]
-
-
-def test_progress_on_a_terminal_rewrites_one_line():
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    progress = Progress("fetching", 200, stream=stream)
-    progress.update(50)
-    progress.close()
-    assert "fetching:  25%  50 of 200" in stream.getvalue()
-    assert "\n" not in stream.getvalue()
-
-
-def test_progress_in_a_log_is_silent_for_short_jobs():
-    stream = io.StringIO()
-    progress = Progress("fetching", 10, stream=stream)
-    for done in range(11):
-        progress.update(done)
-    progress.close()
-    assert stream.getvalue() == ""

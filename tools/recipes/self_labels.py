@@ -112,8 +112,8 @@ def write_labels(options: Options) -> dict[str, int]:
         UserError: no CamVid under the root, an unreadable checkpoint, or one of other classes.
     """
 
-    from datasets.progress import Progress
     from perception.files import write_atomically
+    from perception.progress import Progress
     from training.backend import torch_model
     from training.checkpoint import load_network
 

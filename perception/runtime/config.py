@@ -1,0 +1,40 @@
+"""How a pipeline's stages are joined. Light: `perception run --help` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perception.errors import UserError
+from perception.runtime.queues import WhenLate
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Between the source and the outputs."""
+
+    tracker: str = "drivetrack"
+    """Tracker, by the name of its file in perception/trackers."""
+    when_late: WhenLate | None = None
+    """Rule for frames that the network has no time for. Default: files wait, live sources drop the oldest."""
+    queue: int = 2
+    """Frames of one source that may wait for the network."""
+    batch: int = 4
+    """Largest batch when several sources are ready and the model allows it."""
+    health: bool = True
+    """Watch for black, frozen, over-exposed and blurred frames."""
+    stalled_s: float = 0.8
+    """Report a live source without a frame for this long as stalled, seconds."""
+    anonymize: bool = False
+    """Blur people and vehicles in everything that is recorded or shown."""
+    drain_s: float = 1.0
+    """Time to finish after a stop, seconds: a quarter for the network, a quarter for the sinks' queues, half for
+    closing the sinks. What is not done by then is dropped and counted."""
+
+    def __post_init__(self) -> None:
+        if self.queue < 1 or self.batch < 1:
+            raise UserError(
+                f"queue {self.queue}, batch {self.batch}", "at least one frame each", "--queue 2 --batch 4"
+            )
+        for name in ("stalled_s", "drain_s"):
+            if not 0 <= getattr(self, name) <= 3600:
+                raise UserError(f"{name} {getattr(self, name):g}", "seconds from 0 to 3600")
