@@ -152,6 +152,8 @@ def _registry(reader: _Reader) -> Any:
             marks = _marks(hint, default, flag.rpartition(".")[2] if flag else None)
             if reader.everyday and flag and flag not in reader.everyday:
                 marks.append(tyro.conf.Suppress)
+            if reader.everyday and default is False:
+                marks.append(tyro.conf.FlagCreatePairsOff)  # one line: --json, without its --no-json
             help_text = functools.partial(_field_help, kind, field.name)
             annotated: Any = typing.Annotated[(hint, *marks)] if marks else hint  # type: ignore[arg-type]
             specs.append(StructFieldSpec(field.name, annotated, default, help_text))

@@ -38,7 +38,7 @@ log = logging.getLogger("perception.run")
 
 EVERYDAY = (
     "sources", "out", "model", "camera", "device", "video", "kitti", "mot", "images", "serve", "tracker", "start",
-    "duration", "every", "anonymize", "json", "quiet", "config",
+    "duration", "anonymize", "json", "config",
 )  # fmt: skip
 """What `perception run --help` shows."""
 DEFAULT_SERVE = "127.0.0.1:8080"
@@ -66,11 +66,11 @@ class RunOptions(CommandOptions):
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE …")] = ()
     """Video file, folder, camera:0, rtsp://…, http(s)://… or - for standard input."""
     out: Path | None = None
-    """Output directory; an earlier run there is overwritten. Default: a new one under runs/."""
+    """Output directory, overwritten if it exists. Default: a new one under runs/."""
     model: Path | None = None
-    """ONNX file from `perception export`. Default: the shipped one that fits the source best."""
+    """ONNX file from `perception export`. Default: the shipped one that fits best."""
     camera: Path | None = None
-    """Calibration for distances: a TOML file of `perception calibrate`, or a KITTI calibration file."""
+    """Calibration for distances: from `perception calibrate`, or a KITTI file."""
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     """Where the network runs. Anything but auto is used or refused, never replaced."""
     threads: int = 0
