@@ -1,5 +1,7 @@
 """The one exception that reaches a user as a sentence instead of a traceback."""
 
+from perception.redact import printable, redact
+
 
 class UserError(Exception):
     """Something the user can mend. `str(error)` is what the command line prints.
@@ -11,8 +13,9 @@ class UserError(Exception):
     """
 
     def __init__(self, found: str, expected: str = "", do: str = "") -> None:
-        self.found, self.expected, self.do = found, expected, do
-        parts = [found, f"expected: {expected}" if expected else "", f"try: {do}" if do else ""]
+        # the parts hold names and locations that come from outside
+        self.found, self.expected, self.do = (printable(redact(part)) for part in (found, expected, do))
+        parts = [self.found, f"expected: {self.expected}" * bool(expected), f"try: {self.do}" * bool(do)]
         super().__init__("\n  ".join(part for part in parts if part))
 
 

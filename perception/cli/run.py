@@ -285,15 +285,14 @@ def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) 
     if options.metrics:
         from perception.sinks.metrics import MetricsSink
 
-        metrics = MetricsSink(options.metrics)
-        metrics.listen()
-        print(f"metrics   {metrics.outputs()[0]}", file=sys.stderr)  # port 0 becomes one that is free
+        metrics = MetricsSink(options.metrics, options.token)
+        print(f"metrics   {metrics.listen().url_with_token('metrics')}", file=sys.stderr)
         sinks.append(metrics)
     if options.serve:
         from perception.sinks.web import WebSink
 
         page = WebSink(options.serve, options.token)
-        print(f"live page {page.listen().url_with_token}", file=sys.stderr)  # a taken port ends the run here
+        print(f"live page {page.listen().url_with_token()}", file=sys.stderr)  # a taken port ends the run here
         sinks.append(page)
     return sinks
 

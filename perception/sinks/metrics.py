@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+from perception.access import Door, is_loopback_name, open_door, same
 from perception.errors import UserError
 from perception.sinks import RunInfo, Sink
 from perception.timing import StageClock
 from perception.types import CONFIRMED, MOMENTARY, HealthEvent, Result
 
 QUANTILES = (0.5, 0.95, 0.99)
+MOST_CONNECTIONS = 16
+"""Open at once, each with a thread of its own."""
 
 
 class MetricsSink(Sink):
@@ -22,9 +29,15 @@ class MetricsSink(Sink):
     name = "metrics"
     lossless = False
 
-    def __init__(self, address: str = "127.0.0.1:9090") -> None:
-        self.address = address
-        self._server: ThreadingHTTPServer | None = None
+    def __init__(self, address: str = "127.0.0.1:9090", token: str | None = None) -> None:
+        """Name where to listen, and what a scraper must know.
+
+        Args:
+            address: HOST:PORT; port 0 takes a free one.
+            token: required of every scraper. None: loopback requires none; any other address gets a generated one.
+        """
+        self.address, self.token = address, token
+        self._server: _Server | None = None
         self._lock = threading.Lock()
         self._counters: dict[tuple[str, str], float] = {}
         self._active: dict[tuple[str, str], int] = {}
@@ -35,14 +48,18 @@ class MetricsSink(Sink):
     def in_folder(cls, folder: Path) -> MetricsSink:
         return cls("127.0.0.1:0")  # metrics live at an address, not in a folder
 
-    def listen(self) -> None:
-        """Bind the address now, so that a mistake shows before the run begins. `open` does it where it is left out.
+    def listen(self) -> Door:
+        """Bind the address now, so that a mistake shows before the run begins. `open` does it otherwise.
 
         Raises:
-            UserError: the address cannot be had.
+            UserError: the address is taken or not one of this machine.
         """
         if self._server is None:
-            self._server = _serve(self.address, self.render)
+            self._server = _Server(
+                open_door(*parse_address(self.address, 9090), self.token, "--metrics"), self.render
+            )
+            threading.Thread(target=self._server.serve_forever, name="metrics-server", daemon=True).start()
+        return self._server.door
 
     def open(self, info: RunInfo) -> None:
         self.begin(info)
@@ -127,7 +144,7 @@ class MetricsSink(Sink):
     def outputs(self) -> list[str]:
         if self._server is None:
             return []
-        return ["http://{}:{}/metrics".format(*self._server.server_address[:2])]
+        return [f"{self._server.door.url}metrics"]
 
 
 def _labels(**labels: str) -> str:
@@ -152,34 +169,75 @@ def parse_address(address: str, port: int) -> tuple[str, int]:
 
 
 class _Server(ThreadingHTTPServer):
+    """A thread a connection, and a cap: when there are too many, the oldest connection makes room for the newest.
+
+    A scrape takes milliseconds, so it is the idle and the slow that are old.
+    """
+
+    daemon_threads = True
+    request_queue_size = MOST_CONNECTIONS
+
+    def __init__(self, door: Door, render: Callable[[], str]) -> None:
+        super().__init__((door.host, door.port), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = door.listener
+        self.server_name, self.server_port = door.host, door.port
+        self.door, self.render = door, render
+        self._open: dict[socket.socket, None] = {}
+        """Connections, oldest first."""
+        self._open_lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._open_lock:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > MOST_CONNECTIONS else None
+            if oldest is not None:
+                del self._open[oldest]
+        if oldest is not None:
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes it
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._open_lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exception(), OSError):  # a client that went away is no news
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-def _serve(address: str, render: Callable[[], str]) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5  # a client that says nothing is not waited for
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 5  # of one read
+    server: _Server
 
-        def do_GET(self) -> None:
-            known = self.path.split("?")[0] in ("/metrics", "/")
-            body = render().encode() if known else b"try /metrics\n"
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def do_GET(self) -> None:
+        door, url = self.server.door, urlsplit(self.path)
+        if door.loopback and not is_loopback_name(self.headers.get("Host", "")):
+            self._answer(421, f"metrics are at {door.url}metrics\n")
+        elif door.token is not None and not self._has_token(door.token, url.query):
+            self._answer(401, "send the token: Authorization: Bearer TOKEN\n", {"WWW-Authenticate": "Bearer"})
+        elif url.path in ("/metrics", "/"):
+            self._answer(200, self.server.render())
+        else:
+            self._answer(404, "try /metrics\n")
 
-        def log_message(self, *_: object) -> None:
-            """A scrape every few seconds is no news."""
+    def _has_token(self, token: str, query: str) -> bool:
+        given = self.headers.get("Authorization", "")
+        if given[:7].lower() == "bearer ":
+            return same(given[7:].strip(), token)
+        return any(name == "token" and same(value, token) for name, value in parse_qsl(query))
 
-    host, port = parse_address(address, 9090)
-    try:
-        server = _Server((host, port), Handler)
-    except OSError as error:
-        raise UserError(
-            f"metrics at {host}:{port}: {error.strerror}", "a free port", "--metrics 127.0.0.1:0"
-        ) from None
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="metrics-server", daemon=True).start()
-    return server
+    def _answer(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
+        body = text.encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """A scrape every few seconds is no news."""

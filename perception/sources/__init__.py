@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
-from perception.redact import redact
+from perception.redact import printable, redact
 from perception.types import EventListener, Frame, HealthEvent, HealthKind
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z][\w-]{0,31})=(?P<location>.+)", re.DOTALL)
@@ -107,7 +107,7 @@ class Source(ABC):
 
     def emit(self, kind: HealthKind, active: bool = True, detail: str = "") -> None:
         """Report what is wrong with the source itself."""
-        self.on_event(HealthEvent(kind, self.name, active, None, redact(detail)))
+        self.on_event(HealthEvent(kind, self.name, active, None, printable(redact(detail))))
 
     def emit_corrupt(self, detail: str) -> None:
         """Count something that cannot be read; reported at most once a second, so that a bad line fills no disk."""

@@ -19,9 +19,10 @@ ALLOWED = {
     "tools": set(ROOMS),
 }
 LAYERS = (
-    {"types", "errors", "redact", "timing", "clocks", "progress", "provenance"},
+    {"types", "redact", "timing", "clocks", "provenance"},
+    {"errors", "progress"},
     {"boxes", "files", "image_pool"},
-    {"formats"},
+    {"access", "formats"},
     {"cameras"},
     {"model", "engine", "anonymize"},
     {"overlay"},

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.access import is_loopback_name
 from perception.cameras.letterbox import plan_letterbox
 from perception.cli.main import main as front_door
 from perception.errors import MissingDependencyError, UserError
@@ -24,7 +25,6 @@ from perception.model import ModelSpec
 from perception.overlay import shrunk
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.web import WebSink
-from perception.sinks.web.access import is_loopback_name
 from perception.sinks.web.board import HISTORY_S, Board
 from perception.sinks.web.pictures import Picture, PictureMaker
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
@@ -486,7 +486,7 @@ def test_other_addresses_than_loopback_always_have_a_token() -> None:
         door = sink.listen()
         assert door.token is not None
         assert len(door.token) >= 20
-        assert door.url_with_token.endswith(f"/?token={door.token}")
+        assert door.url_with_token().endswith(f"/?token={door.token}")
         assert door.token not in door.url + "".join(sink.outputs())
         tokens.add(door.token)
         sink.close()

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perception.access import Door, open_door
 from perception.errors import MissingDependencyError
 from perception.sinks import RunInfo, Sink
 from perception.sinks.metrics import MetricsSink, parse_address
-from perception.sinks.web.access import Door, open_door
 from perception.sinks.web.board import Board
 from perception.types import HealthEvent, Result
 

@@ -27,10 +27,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from perception import __version__
+from perception.access import Door
 from perception.overlay import URGENT_S
 from perception.sinks.metrics import MetricsSink
-from perception.sinks.web.access import Door, Guard
+from perception.sinks.web.access import Guard
 from perception.sinks.web.board import GONE, HISTORY_S, Board
+from perception.sinks.web.gate import Gate, gated_protocol
 from perception.sinks.web.pictures import Picture, PictureMaker
 
 log = logging.getLogger("perception.sinks.web")
@@ -43,7 +45,9 @@ TICKS_A_MINUTES = 5
 PICTURES_ON_THE_WAY = 2
 TEXTS_ON_THE_WAY = 4
 MOST_VIEWERS = 32
-MOST_CONNECTIONS = 128
+MOST_MESSAGES = 400
+"""A viewer that sends more messages in `MESSAGES_S` is disconnected; a page sends two for each frame it shows."""
+MESSAGES_S = 2.0
 SILENT_VIEWER_S = 30.0
 """A viewer that has not shown what it got for this long is let go."""
 FAREWELL_S = 0.3
@@ -248,7 +252,14 @@ class Hub:
                     log.error("a viewer was lost: %s", outcome, exc_info=outcome)
 
     async def _listen(self, socket: WebSocket, viewer: Viewer) -> None:
+        count, since_s = 0, time.monotonic()
         while (message := await socket.receive())["type"] == "websocket.receive":
+            count += 1
+            if (now_s := time.monotonic()) - since_s > MESSAGES_S:
+                count, since_s = 1, now_s
+            if count > MOST_MESSAGES:
+                await socket.close(1008, "too many messages")
+                return
             try:
                 self.heard(viewer, message.get("text") or "")
             except (ValueError, RecursionError):
@@ -276,7 +287,9 @@ class LiveServer:
 
     def __init__(self, board: Board, metrics: MetricsSink, door: Door) -> None:
         self.hub = Hub(board)
-        application = Guard(_application(self.hub, metrics), door, (STATIC / "denied.html").read_text("utf-8"))
+        self.gate = Gate()
+        denied = (STATIC / "denied.html").read_text("utf-8")
+        application = Guard(_application(self.hub, metrics), door, denied, self.gate.admit)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application,
@@ -285,11 +298,11 @@ class LiveServer:
                 access_log=False,
                 server_header=False,
                 loop="asyncio",
-                http="h11",
+                http=gated_protocol(self.gate),
                 ws="websockets-sansio",
                 ws_max_size=4096,
                 ws_per_message_deflate=False,  # a JPEG does not get smaller
-                limit_concurrency=MOST_CONNECTIONS,
+                backlog=16,  # so many are accepted at once, before the gate can close any
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=0.3,  # type: ignore[arg-type]  # handed to asyncio as it is
             )
