@@ -9,7 +9,7 @@ import numpy as np
 
 from datasets.catalogue import DataSet
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
-from datasets.readers.index_masks import PERSON, RIDER, VEHICLE, IndexMasks, Legend
+from datasets.readers.index_masks import LAYOUT, PERSON, RIDER, VEHICLE, IndexMasks, Legend
 from datasets.readers.mask_boxes import Shape, boxes_from_mask
 from datasets.sample import Sample
 from perception.errors import UserError
@@ -101,5 +101,7 @@ DATA_SET = DataSet(
     licence="research use; Brostow, Fauqueur, Cipolla (CamVid), masks of the SegNet tutorial",
     classes=CLASS_NAMES,
     road=True,
+    layout=LAYOUT,
+    spec=LEGEND,
     order=4,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets.catalogue import DataSet
 from datasets.labels import CAR, CYCLIST, LabelRule
-from datasets.readers.partial_boxes import PartialBoxes, PartialSet
+from datasets.readers.partial_boxes import LAYOUT, PartialBoxes, PartialSet
 
 CARLA = PartialSet(
     "carla_danielhfnr",
@@ -26,6 +26,7 @@ DATA_SET = DataSet(
     chosen_for=257,
     licence="MIT; Daniel Hfnr (Carla-Object-Detection-Dataset)",
     classes=("Car", "Cyclist"),
-    rule=CARLA.rule,
+    layout=LAYOUT,
+    spec=CARLA,
     order=8,
 )

@@ -13,12 +13,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import datasets
-from datasets.labels import LabelRule
 from datasets.sample import Sample
 from datasets.splits import Division, HeldOut, Holdout, HoldoutOptions
+
+if TYPE_CHECKING:
+    from datasets.checks.findings import SetReport
 
 log = logging.getLogger("datasets.catalogue")
 
@@ -55,6 +57,19 @@ class ExtraLabels:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """One way in which data sets lie on disk, and how to check it."""
+
+    name: str
+    shape: str
+    """What it looks like, for messages."""
+    present: Callable[[Path], bool]
+    """Whether a folder at any depth is laid out so."""
+    check: Callable[[Path, Sequence[DataSet]], SetReport]
+    """Checks a folder; takes the data sets of this layout."""
+
+
+@dataclass(frozen=True)
 class DataSet:
     """What a data set's file declares."""
 
@@ -76,8 +91,10 @@ class DataSet:
     """Classes whose boxes it labels, with all extra labels."""
     road: bool = False
     """Whether it labels road."""
-    rule: LabelRule | None = None
-    """How the class names of its label files become targets; None where it has no such files."""
+    layout: Layout | None = None
+    """How `perception data check` recognises and checks it; None reads every sample."""
+    spec: Any = None
+    """What the check of a layout that several sets share has to know of this one."""
     divide: Callable[[Any, HoldoutOptions], Division] | None = None
     """Divides an opened set; None: a frame is held out where its drive is held out in another set."""
     validates: Literal["objects", "road"] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets.catalogue import DataSet
 from datasets.labels import PEDESTRIAN, LabelRule
-from datasets.readers.partial_boxes import PartialBoxes, PartialSet
+from datasets.readers.partial_boxes import LAYOUT, PartialBoxes, PartialSet
 
 CITYPERSONS = PartialSet(
     "citypersons_sample",
@@ -27,6 +27,7 @@ DATA_SET = DataSet(
     chosen_for=135,
     licence="research use; Zhang, Benenson, Schiele (CityPersons), Cordts et al. (Cityscapes)",
     classes=("Pedestrian", "Cyclist"),
-    rule=CITYPERSONS.rule,
+    layout=LAYOUT,
+    spec=CITYPERSONS,
     order=7,
 )

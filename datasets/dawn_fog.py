@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets.catalogue import DataSet
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN, LabelRule
-from datasets.readers.partial_boxes import PartialBoxes, PartialSet
+from datasets.readers.partial_boxes import LAYOUT, PartialBoxes, PartialSet
 from perception.types import CLASS_NAMES
 
 DAWN = PartialSet(
@@ -26,6 +26,7 @@ DATA_SET = DataSet(
     chosen_for=234,
     licence="research use, not stated where it was found; Kenk, Hassaballah (DAWN)",
     classes=CLASS_NAMES,
-    rule=DAWN.rule,
+    layout=LAYOUT,
+    spec=DAWN,
     order=6,
 )

@@ -10,7 +10,7 @@ import numpy as np
 from datasets.annotations.reviewed import reviewed, reviewed_file
 from datasets.catalogue import DataSet
 from datasets.labels import ALL_CLASSES, PEDESTRIAN
-from datasets.readers.index_masks import PERSON, VEHICLE, IndexMasks, Legend
+from datasets.readers.index_masks import LAYOUT, PERSON, VEHICLE, IndexMasks, Legend
 from datasets.readers.mask_boxes import Shape, boxes_from_mask
 from datasets.sample import Sample
 from perception.types import U8
@@ -80,5 +80,7 @@ DATA_SET = DataSet(
     licence="research use; Varma et al. (India Driving Dataset)",
     classes=("Pedestrian", "Cyclist"),
     road=True,
+    layout=LAYOUT,
+    spec=LEGEND,
     order=5,
 )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
-from datasets.catalogue import DataSet
+from datasets.catalogue import DataSet, Layout
+from datasets.checks.files import check_calibrations, check_labels_and_images, one_line, text_stems
+from datasets.checks.findings import SetReport, list_pictures, read_pictures
+from datasets.kitti_road import is_road_name
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
 from datasets.splits import Division, HoldoutOptions, divide_by_drive, read_drives, read_split
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
-from perception.formats.kitti import read_calibration, read_objects
+from perception.formats.kitti import OBJECT_CLASSES, read_calibration, read_objects
 from perception.types import CLASS_NAMES
 
 
@@ -107,6 +112,71 @@ def divide(source: KittiObject, options: HoldoutOptions) -> Division:
     return divide_by_drive(source.root, source.names, source.drives, options)
 
 
+def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
+    """`training/{image_2,label_2,calib}`, `testing/{image_2,calib}`, `ImageSets`, `drives.json` or the object kit."""
+    report = SetReport("kitti-object", root)
+    drives = _drives(report)
+    folder = root / "training"
+    images = [name for name in list_pictures(report, folder / "image_2") if not is_road_name(name)]
+    labels = text_stems(folder / "label_2")
+    report.counts |= {"images": len(images), "labels": len(labels)}
+    check_labels_and_images(report, folder, images, labels, KITTI_RULE, OBJECT_CLASSES)
+    check_calibrations(report, folder / "calib", set(images))
+    report.images_by_drive.update(drives.get(name, "unknown") for name in images)
+    report.counts["drives"] = len({drives[name] for name in images if name in drives})
+    if drives:
+        unknown = [name for name in images if name not in drives]
+        report.add_all("warning", "frame of unknown drive", unknown)
+    _check_splits(report, set(images), set(labels), drives)
+    testing = list_pictures(report, root / "testing" / "image_2")
+    testing = [name for name in testing if not is_road_name(name)]
+    if testing:
+        report.counts["test images"] = len(testing)
+        for _ in read_pictures(report, root / "testing" / "image_2", testing):
+            pass
+        check_calibrations(report, root / "testing" / "calib", set(testing))
+    return report
+
+
+def _drives(report: SetReport) -> dict[str, str]:
+    try:
+        return read_drives(report.root)
+    except UserError as error:
+        report.add("error", "unreadable list of drives", "drives.json", error.found)
+        return {}
+
+
+def _check_splits(report: SetReport, images: set[str], labels: set[str], drives: dict[str, str]) -> None:
+    """Splits name frames that exist, and no two of them share a frame or a drive."""
+    splits: dict[str, set[str]] = {}
+    for name in text_stems(report.root / "ImageSets"):
+        path = report.root / "ImageSets" / f"{name}.txt"
+        try:
+            splits[name] = set(read_split(report.root, path))
+        except UserError as error:
+            report.add("error", "bad split", path, one_line(error))
+            continue
+        report.counts[f"frames in split {name}"] = len(splits[name])
+        if not name.startswith("test"):
+            missing = sorted(splits[name] - (images & labels))
+            report.add_all("error", "split names a frame without image or label", [f"{name}: {n}" for n in missing])
+    for (a, frames_a), (b, frames_b) in combinations(splits.items(), 2):
+        if frames_a <= frames_b or frames_b <= frames_a or a.startswith("test") or b.startswith("test"):
+            continue  # trainval holds train; test frames are of another numbering
+        if shared := sorted(frames_a & frames_b):
+            report.add("error", "splits share frames", f"{a} and {b}", f"{len(shared)}, the first is {shared[0]}")
+        drives_of = [{drives[n] for n in frames if n in drives} for frames in (frames_a, frames_b)]
+        report.add_all(
+            "error", "splits share a drive", [f"{a} and {b}: {d}" for d in sorted(set.intersection(*drives_of))]
+        )
+
+
+def looks_like(folder: Path) -> bool:
+    """Whether a folder holds object frames, labelled or not."""
+    images = image_stems(folder / "training/image_2")
+    return (folder / "training/label_2").is_dir() or any(not is_road_name(name) for name in images)
+
+
 DATA_SET = DataSet(
     name="kitti/object",
     folders=("kitti/object", "object", "."),
@@ -118,5 +188,6 @@ DATA_SET = DataSet(
     classes=CLASS_NAMES,
     divide=divide,
     validates="objects",
+    layout=Layout("kitti-object", "training/image_2 with label_2", looks_like, check_kitti_object),
     order=0,
 )

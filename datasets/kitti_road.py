@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from datasets.catalogue import DataSet
+from datasets.catalogue import DataSet, Layout
+from datasets.checks.files import check_calibrations
+from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image
 from datasets.splits import ROAD_PARTS, Division, HoldoutOptions, contiguous_part
@@ -153,6 +156,63 @@ def divide(source: KittiRoad, options: HoldoutOptions) -> Division:
     )
 
 
+def check_kitti_road(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
+    """`training/{image_2,gt_image_2,calib}` and `testing/{image_2,calib}`."""
+    report = SetReport("kitti-road", root)
+    folder = root / "training"
+    list_pictures(report, folder / "image_2")
+    images = road_frames(folder)
+    truths = {name for name in image_stems(folder / "gt_image_2") if "_road_" in name}
+    wanted = {ground_truth_name(name): name for name in images}
+    report.counts |= {"images": len(images), "ground truths": len(truths)}
+    report.add_all(
+        "error", "image without ground truth", [folder / "image_2" / wanted[t] for t in sorted(set(wanted) - truths)]
+    )
+    report.add_all(
+        "warning", "ground truth without image", [folder / "gt_image_2" / t for t in sorted(truths - set(wanted))]
+    )
+    for name, image in read_pictures(report, folder / "image_2", images):
+        report.images_by_drive[ground_truth_name(name).split("_")[0]] += 1
+        if image is not None and ground_truth_name(name) in truths:
+            _check_road_truth(report, folder / "gt_image_2" / f"{ground_truth_name(name)}.png", image)
+    check_calibrations(report, folder / "calib", set(images))
+    testing = [name for name in list_pictures(report, root / "testing" / "image_2") if is_road_name(name)]
+    if testing:
+        report.counts["test images"] = len(testing)
+        for _ in read_pictures(report, root / "testing" / "image_2", testing):
+            pass
+        check_calibrations(report, root / "testing" / "calib", set(testing))
+    return report
+
+
+def _check_road_truth(report: SetReport, path: Path, image: U8) -> None:
+    """Size, colours, and whether there is any road and any ignore area in it."""
+    try:
+        truth = read_image(path)
+    except UserError as error:
+        report.add("error", "unreadable ground truth", path, error.found)
+        return
+    if truth.shape != image.shape:
+        said = f"{truth.shape[1]}x{truth.shape[0]} for an image of {image.shape[1]}x{image.shape[0]}"
+        report.add("error", "ground truth of another size than its image", path, said)
+        return
+    blue, green, red = (int(plane.any()) for plane in cv2.split(truth))
+    if green or not np.isin(truth, (0, 255)).all():
+        report.add(
+            "error", "ground truth in other colours than the official ones", path, "red valid, red and blue road"
+        )
+        return
+    if not red:
+        report.add("error", "ground truth without a valid pixel", path)
+        return
+    road = road_mask(truth)
+    if not blue:
+        report.add("warning", "ground truth without road", path)
+    if (road != 255).all():
+        report.add("note", "everything is marked valid, no ignore area", path)
+    report.add_road(road)
+
+
 DATA_SET = DataSet(
     name="kitti/road",
     folders=("kitti/road", "road", "data_road", "."),
@@ -165,5 +225,11 @@ DATA_SET = DataSet(
     road=True,
     divide=divide,
     validates="road",
+    layout=Layout(
+        "kitti-road",
+        "training/image_2 with gt_image_2",
+        lambda folder: (folder / "training/gt_image_2").is_dir(),
+        check_kitti_road,
+    ),
     order=3,
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from datasets.catalogue import DataSet
+from datasets.catalogue import DataSet, Layout
+from datasets.checks.files import check_calibrations, one_line, text_stems
+from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.kitti_road import road_mask
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
@@ -136,6 +139,80 @@ class KittiTracking:
         )
 
 
+def check_kitti_tracking(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
+    """`training/{image_02,label_02,calib}`; sequences with fewer images than labels are normal and only noted."""
+    report = SetReport("kitti-tracking", root)
+    folder = root / "training"
+    pictures = (
+        sorted(p.name for p in (folder / "image_02").iterdir() if p.is_dir())
+        if (folder / "image_02").is_dir()
+        else []
+    )
+    labels = text_stems(folder / "label_02")
+    report.counts |= {"sequences with images": len(pictures), "labels": len(labels), "images": 0}
+    bare = [folder / "image_02" / name for name in sorted(set(pictures) - set(labels))]
+    report.add_all("error", "sequence without label file", bare)
+    unseen = [folder / "label_02" / f"{name}.txt" for name in labels if name not in pictures]
+    report.add_all("note", "labels of a sequence without images", unseen)
+    for name in labels:
+        try:
+            rows = read_tracking(folder / "label_02" / f"{name}.txt", scores=False)
+        except UserError as error:
+            report.add("error", "bad label", folder / "label_02" / f"{name}.txt", one_line(error))
+            rows = None
+        if rows is not None:
+            _check_identities(report, folder / "label_02" / f"{name}.txt", rows)
+        if name in pictures:
+            _check_sequence(report, folder / "image_02" / name, rows)
+    check_calibrations(report, folder / "calib", set(pictures))
+    return report
+
+
+def _check_identities(report: SetReport, path: Path, rows: TrackingRows) -> None:
+    """An id once a frame, and one class a life."""
+    objects = [i for i in range(len(rows)) if rows.track_ids[i] >= 0]
+    pairs = Counter((int(rows.frame_ids[i]), int(rows.track_ids[i])) for i in objects)
+    for (frame, track), count in pairs.items():
+        if count > 1:
+            report.add("error", "track id twice in a frame", path, f"track {track}, frame {frame}")
+    classes: dict[int, set[str]] = {}
+    for i in objects:
+        classes.setdefault(int(rows.track_ids[i]), set()).add(rows.objects.names[i])
+    for track, names in classes.items():
+        if len(names) > 1:
+            report.add("warning", "track changes its class", path, f"track {track}: {' and '.join(sorted(names))}")
+
+
+def _check_sequence(report: SetReport, folder: Path, rows: TrackingRows | None) -> None:
+    """Pictures of one sequence: numbered, of one size, and what lies between them and the labels."""
+    stems = list_pictures(report, folder)
+    strange = [stem for stem in stems if not stem.isdecimal()]
+    report.add_all("error", "picture without a frame number", [folder / stem for stem in strange])
+    stems = [stem for stem in stems if stem.isdecimal()]
+    if not stems:
+        report.add("error", "sequence without images", folder)
+        return
+    report.counts["images"] += len(stems)
+    report.images_by_drive[drive_of(folder.parent.parent, folder.name)] += len(stems)
+    frames = [int(stem) for stem in stems]
+    if gaps := sorted(set(range(frames[0], frames[-1] + 1)) - set(frames)):
+        report.add("warning", "frames missing in between", folder, f"{len(gaps)}, the first is {gaps[0]:06d}")
+    last = int(rows.frame_ids.max()) if rows is not None and len(rows) else -1
+    if last > frames[-1]:
+        report.add("note", "fewer images than labels", folder, f"{len(frames)} images, labels up to frame {last}")
+    sizes: Counter[tuple[int, int]] = Counter()
+    for stem, image in read_pictures(report, folder, stems):
+        if image is None:
+            continue
+        sizes[image.shape[0], image.shape[1]] += 1
+        if rows is not None:
+            objects = rows.objects[np.flatnonzero(rows.frame_ids == int(stem))]
+            report.add_boxes(objects, KITTI_RULE, (image.shape[0], image.shape[1]), f"{folder.name}/{stem}")
+    if len(sizes) > 1:
+        said = ", ".join(f"{count} of {w}x{h}" for (h, w), count in sizes.most_common())
+        report.add("error", "pictures of several sizes in one sequence", folder, said)
+
+
 DATA_SET = DataSet(
     name="kitti/tracking",
     folders=("kitti/tracking", "tracking", "."),
@@ -146,5 +223,11 @@ DATA_SET = DataSet(
     licence="CC BY-NC-SA 3.0; Geiger, Lenz, Stiller, Urtasun (KITTI)",
     classes=CLASS_NAMES,
     road=True,
+    layout=Layout(
+        "kitti-tracking",
+        "training/image_02/0000 with label_02",
+        lambda folder: any((folder / "training" / name).is_dir() for name in ("image_02", "label_02")),
+        check_kitti_tracking,
+    ),
     order=1,
 )

@@ -3,73 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
-from datasets.checks.boxes import check_kitti_object, check_kitti_tracking, check_partial_boxes
+from datasets.catalogue import DataSet, ExtraLabels, Layout, data_sets
 from datasets.checks.findings import SetReport
-from datasets.checks.masks import check_index_masks, check_kitti_road
-from datasets.kitti_road import is_road_name
-from datasets.sample import image_stems
 from perception.errors import UserError
 
 MAX_DEPTH = 6
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One way in which a data set lies on disk."""
-
-    name: str
-    shape: str
-    """What it looks like, for people."""
-    present: Callable[[Path], bool]
-    check: Callable[[Path], SetReport]
-
-
-def _is_object(folder: Path) -> bool:
-    pictures = image_stems(folder / "training" / "image_2")
-    return (folder / "training" / "label_2").is_dir() or any(not is_road_name(name) for name in pictures)
-
-
-LAYOUTS = (
-    Layout("kitti-object", "training/image_2 with label_2", _is_object, check_kitti_object),
-    Layout(
-        "kitti-road",
-        "training/image_2 with gt_image_2",
-        lambda folder: (folder / "training" / "gt_image_2").is_dir(),
-        check_kitti_road,
-    ),
-    Layout(
-        "kitti-tracking",
-        "training/image_02/0000 with label_02",
-        lambda folder: any((folder / "training" / name).is_dir() for name in ("image_02", "label_02")),
-        check_kitti_tracking,
-    ),
-    Layout(
-        "masks",
-        "train with trainannot (CamVid, IDD-Lite)",
-        lambda folder: (folder / "train").is_dir() and (folder / "trainannot").is_dir(),
-        check_index_masks,
-    ),
-    Layout(
-        "boxes",
-        "image_2 with label_2 (DAWN, CityPersons, CARLA)",
-        lambda folder: (folder / "image_2").is_dir() and (folder / "label_2").is_dir(),
-        check_partial_boxes,
-    ),
-)
+def layouts() -> dict[Layout, list[DataSet]]:
+    """Return every layout with the data sets that have it."""
+    found: dict[Layout, list[DataSet]] = {}
+    for data_set in data_sets():
+        if data_set.layout is not None:
+            found.setdefault(data_set.layout, []).append(data_set)
+    return found
 
 
 def find_sets(root: Path) -> Iterator[tuple[Layout, Path]]:
-    """Every data set at or below `root`, hidden folders left out; nothing is looked for inside a set."""
+    """Find every data set at or below `root`. Hidden folders and the inside of data sets are left out."""
     if root.name in ("training", "testing") and not (root / "training").is_dir():
         root = root.parent
     for folder, children, _ in os.walk(root):
         here = Path(folder)
-        found = [layout for layout in LAYOUTS if layout.present(here)]
+        found = sorted((layout for layout in layouts() if layout.present(here)), key=lambda layout: layout.name)
         yield from ((layout, here) for layout in found)
         too_deep = len(here.relative_to(root).parts) >= MAX_DEPTH
         children[:] = [] if found or too_deep else sorted(c for c in children if not c.startswith("."))
@@ -83,13 +43,39 @@ def check(root: Path) -> list[SetReport]:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder", "a folder with data sets", "perception data fetch --help")
-    reports = [layout.check(folder) for layout, folder in find_sets(root)]
+    known = layouts()
+    reports = [layout.check(folder, known[layout]) for layout, folder in find_sets(root)]
+    without = [(one, one.find(root)) for one in data_sets() if one.layout is None]
+    reports += [report for one, folder in without if folder and (report := check_samples(one, folder)) is not None]
     if not reports:
-        shapes = "; ".join(layout.shape for layout in LAYOUTS)
+        shapes = "; ".join(layout.shape for layout in known)
         raise UserError(
             f"{root}: no data set found", f"one of these below it: {shapes}", "perception data fetch --help"
         )
     return reports
+
+
+def check_samples(data_set: DataSet, folder: Path) -> SetReport | None:
+    """Read every sample of a data set that declares no layout; None where nothing in the folder is used.
+
+    Every sample that cannot be read is a finding.
+    """
+    report = SetReport(data_set.name, folder)
+    try:
+        source = data_set.open(folder, ExtraLabels())
+    except UserError as error:
+        report.add("error", "cannot be opened", folder, error.found)
+        return report
+    if source is None:
+        return None
+    report.counts["images"] = len(source)
+    for i, name in enumerate(source.names):
+        try:
+            source[i]
+        except UserError as error:
+            report.add("error", "unreadable sample", str(name), error.found)
+        report.images_by_drive[source.drive(i) or "unknown"] += 1
+    return report
 
 
 def shared_drives(reports: list[SetReport]) -> list[tuple[str, str, list[str]]]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from datasets.catalogue import DataSet, Layout
+from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image, read_index_mask
 from perception.errors import UserError
 from perception.types import U8
 
+SPLITS = ("train", "val", "test")
 VEHICLE, PERSON, RIDER = 1, 2, 3
 """Numbers in `Sample.semantic`; 0 is anything else."""
 
@@ -104,3 +110,69 @@ class IndexMasks:
     def sample(self, sample: Sample, numbers: U8) -> Sample:
         """What a set makes of its (H, W) class numbers beyond masks: here nothing."""
         return sample
+
+
+def check_index_masks(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
+    """Check `train` with `trainannot`, `val` with `valannot`; the class numbers decide which data set it is."""
+    legend, numbers = _legend(root, [data_set.spec for data_set in data_sets])
+    report = SetReport(legend.name if legend else "masks", root)
+    if legend is None:
+        report.add("error", "masks of unknown classes", "trainannot", f"class numbers {sorted(numbers)}")
+    names: dict[str, list[str]] = {}
+    for split in SPLITS:
+        images = list_pictures(report, root / split)
+        masks = set(image_stems(root / f"{split}annot"))
+        if not images and not masks:
+            continue
+        names[split] = images
+        report.counts |= {f"{split} images": len(images), f"{split} masks": len(masks)}
+        report.add_all("error", "image without mask", [root / split / n for n in images if n not in masks])
+        report.add_all(
+            "warning", "mask without image", [root / f"{split}annot" / n for n in sorted(masks - set(images))]
+        )
+        for name, image in read_pictures(report, root / split, images):
+            if image is not None and name in masks:
+                _check_mask(report, root / f"{split}annot" / f"{name}.png", image, legend)
+        report.images_by_drive.update(name.split("_")[0] for name in images)
+    report.counts["drives"] = len(report.images_by_drive)
+    drives = {split: {name.split("_")[0] for name in images} for split, images in names.items()}
+    for a, b in combinations(drives, 2):
+        shared = [f"{a} and {b}: {drive}" for drive in sorted(drives[a] & drives[b])]
+        report.add_all("warning", "splits share a drive", shared, "as published; do not choose a model by it")
+    return report
+
+
+def _legend(root: Path, legends: Sequence[Legend]) -> tuple[Legend | None, set[int]]:
+    """Return the legend whose numbers fit the first masks; where several fit, the folder's name decides."""
+    numbers: set[int] = set()
+    for path in islice(sorted((root / "trainannot").glob("*.png")), 20):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if mask is not None and mask.ndim == 2:
+            numbers |= set(np.unique(mask).tolist())
+    fitting = [legend for legend in legends if numbers <= legend.classes]
+    named = [legend for legend in fitting if legend.name in root.name.lower()]
+    return next(iter(named or fitting), None), numbers
+
+
+def _check_mask(report: SetReport, path: Path, image: U8, legend: Legend | None) -> None:
+    try:
+        mask = read_index_mask(path, (image.shape[0], image.shape[1]))
+    except UserError as error:
+        report.add("error", "bad mask", path, error.found.rsplit("/", 1)[-1])
+        return
+    if legend is None:
+        return
+    if unknown := sorted(set(np.unique(mask).tolist()) - legend.classes):
+        report.add("error", "mask with unknown class numbers", path, ", ".join(map(str, unknown)))
+        return
+    if (mask == legend.void).all():
+        report.add("warning", "mask without a judged pixel", path)
+    report.add_road(legend.table({legend.road: 1})[mask])
+
+
+LAYOUT = Layout(
+    "masks",
+    "train with trainannot (CamVid, IDD-Lite)",
+    lambda folder: (folder / "train").is_dir() and (folder / "trainannot").is_dir(),
+    check_index_masks,
+)

@@ -7,13 +7,17 @@ background.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datasets.annotations.reviewed import reviewed, reviewed_file
-from datasets.labels import ALL_CLASSES, LabelRule, targets
+from datasets.catalogue import DataSet, Layout
+from datasets.checks.files import check_labels_and_images, text_stems
+from datasets.checks.findings import SetReport, list_pictures
+from datasets.labels import ALL_CLASSES, KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, find_image, image_stems, read_image
 from perception.errors import UserError
 from perception.formats.kitti import read_objects
@@ -99,3 +103,29 @@ class PartialBoxes:
             labelled_classes=self.set.rule.labelled_classes,
             distances_m=found.distances_m[~unsure],
         )
+
+
+def check_partial_boxes(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
+    """Check `image_2` with `label_2` in KITTI's columns; a set that no file declares may use any class names."""
+    declared: dict[str, PartialSet] = {data_set.spec.name: data_set.spec for data_set in data_sets}
+    known = declared.get(root.name)
+    report = SetReport(known.name if known else "boxes", root)
+    images, labels = list_pictures(report, root / "image_2"), text_stems(root / "label_2")
+    report.counts |= {"images": len(images), "labels": len(labels)}
+    if known is None:
+        said = "known are " + ", ".join(declared)
+        report.add("warning", "set that no reader knows", "image_2 and label_2", said)
+    rule = known.rule if known else KITTI_RULE
+    check_labels_and_images(report, root, images, labels, rule, known.rule.names if known else None)
+    drives = [name if known and known.scenes_apart else name.split("_")[0] for name in images]
+    report.images_by_drive.update(drives)
+    report.counts["drives"] = len(set(drives))
+    return report
+
+
+LAYOUT = Layout(
+    "boxes",
+    "image_2 with label_2 (DAWN, CityPersons, CARLA)",
+    lambda folder: (folder / "image_2").is_dir() and (folder / "label_2").is_dir(),
+    check_partial_boxes,
+)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -138,3 +140,32 @@ def partial_boxes(root: Path, rows: dict[str, list[str]]) -> Path:
             text += f"{label} 0 0 -10 {' '.join(box)} -1 -1 -1 -1000 -1000 -1000 -10\n"
         write(root / "label_2" / f"{name}.txt", text)
     return root
+
+
+def clips(root: Path) -> Path:
+    """A small clip under a name that has labels, just long enough for them."""
+    path = root / "udacity_test_small1.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 36, "yuv420p"
+        for i in range(85):
+            frame = av.VideoFrame.from_ndarray(np.full((36, 64, 3), 2 * i, np.uint8), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return root
+
+
+MAKERS: dict[str, Callable[[Path], object]] = {
+    "kitti/object": kitti_object,
+    "kitti/tracking": kitti_tracking,
+    "kitti/tracking_640x192": kitti_tracking,
+    "kitti/road": kitti_road,
+    "camvid": camvid,
+    "idd_lite": idd_lite,
+    "dawn_fog": lambda root: partial_boxes(root, {"a-1": ["Car 1 2 30 20", "Bus 40 2 60 20"], "a-2": []}),
+    "citypersons_sample": lambda root: partial_boxes(root, {"ulm_1_2": ["Pedestrian 1 2 11 32"], "ulm_2_2": []}),
+    "carla_danielhfnr": lambda root: partial_boxes(root, {"Town01_1": ["vehicle 1 2 30 20"], "Town02_1": []}),
+    "videos": clips,
+}
+"""Name of a data set → what writes a small one into its folder. The contract tests ask for one of each."""
