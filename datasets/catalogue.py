@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("datasets.catalogue")
 
-NOT_DATA_SETS = frozenset({"catalogue", "cli", "demo", "labels", "progress", "sample", "splits"})
+NOT_DATA_SETS = frozenset({"catalogue", "cli", "demo", "labels", "sample", "splits"})
 """Modules of this folder that data sets share or that command them."""
 
 
