@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-_SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)"
+_URL = r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}"
+"""How a URL begins. `Path` makes one slash of two, and a drive letter is no scheme."""
 _PORT = r"\d{1,5}(?=[/?#\s'\"]|$)"
 _PASSWORD = re.compile(
     # user:password@, where the password may hold any character: to the last @ before the next URL or the line's end
-    rf"{_SCHEME}(?:[^/?#\s@:]*:(?!{_PORT})(?:(?![A-Za-z][A-Za-z0-9+.-]*://)[^\n])*@"
+    rf"(?P<scheme>{_URL})(?:[^/?#\s@:]*:(?!{_PORT})(?:(?!{_URL})[^\n])*@"
     # user:1234/5@: a password that begins like a port; within one word, since a port is the likelier reading
     r"|[^/?#\s@:]*:\d\S*@"
     # user@

@@ -12,10 +12,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from perception import __version__
 from perception.errors import MissingDependencyError, UserError
-from perception.redact import redact
+from perception.redact import printable, redact
 
 ROOT = Path(__file__).resolve().parents[2]
 """Folder that holds our packages."""
@@ -83,6 +84,25 @@ def _shadowed(room: str, found: str) -> UserError:
     )
 
 
+class _Formatter(logging.Formatter):
+    """Log lines without passwords and escape codes; those of a traceback as well."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(redact(record.message))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(printable(redact(line)) for line in super().formatException(ei).splitlines())
+
+
+def _log_to_stderr() -> None:
+    """Log to stderr. A stderr that is gone or full never ends the program."""
+    logging.raiseExceptions = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, _, text) in COMMANDS.items()]
@@ -101,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    _log_to_stderr()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

@@ -6,16 +6,20 @@ import ast
 import difflib
 import functools
 import inspect
+import io
+import sys
 import textwrap
 import tomllib
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from perception.errors import UserError
+from perception.redact import printable, redact
 
 T = TypeVar("T")
 
@@ -82,7 +86,8 @@ def parse_options(
         required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
         default = kind(**dict.fromkeys(required, tyro.MISSING_NONPROP))
     shown = everyday if asks_help and HELP_ALL not in argv else ()
-    return tyro.cli(
+    return _without_secrets(
+        tyro.cli,
         kind,
         args=["--help" if word == HELP_ALL else word for word in argv],
         prog=command,
@@ -90,6 +95,25 @@ def parse_options(
         default=overlay(default, table, str(path), names),
         registry=_registry(_Reader(flags, shown)),
     )
+
+
+def _without_secrets(cli: Callable[..., Any], kind: type, *, args: list[str], **more: Any) -> Any:
+    """Call tyro so that its error messages repeat neither passwords nor escape codes of the command line.
+
+    tyro wraps its text in a box, so what it prints cannot be searched. A command line that it refuses is read again
+    with such words hidden, and that message is shown.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return cli(kind, args=args, **more)
+    except SystemExit as stop:
+        hidden = [printable(redact(word)) for word in args]
+        if stop.code and hidden != args:
+            cli(kind, args=hidden, **more)  # ends with the same message
+            raise UserError("an option cannot be read", f"what {more['prog']} --help lists") from None
+        sys.stderr.write(said.getvalue())  # as it was: `--help`, or nothing to hide
+        raise
 
 
 def _description(kind: type, command: str, shown: Collection[str], count: int) -> str:
@@ -118,7 +142,9 @@ def _read_early(kind: type, argv: list[str], wanted: tuple[str, ...], command: s
     # every one is optional here, and whatever else stands on the line is for the second reading
     spec = [(name, typing.Optional[_bare(hint)], None) for name, hint in hints.items()]  # noqa: UP045
     early = make_dataclass("Early", spec)
-    found: Any = tyro.cli(early, args=argv, prog=command, return_unknown_args=True, add_help=False)[0]
+    found: Any = _without_secrets(tyro.cli, early, args=argv, prog=command, return_unknown_args=True, add_help=False)[
+        0
+    ]
     return {name: getattr(found, name) for name in hints}
 
 
