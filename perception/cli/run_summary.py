@@ -40,7 +40,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str =
         "stages_ms": stats.clock.summary(),
         "tracks": sum(stats.tracks.values()),
         "dropped": sum(stats.dropped.values()),
-        "left_behind": sum(stats.left_behind.values()),
+        "dropped_at_shutdown": sum(stats.dropped_at_shutdown.values()),
         "corrupt": sum(source.corrupt for source in pipeline.sources),
         "events": stats.events,
         "provider": pipeline.info.provider,
@@ -49,7 +49,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str =
             source.name: {
                 "frames": stats.frames.get(source.name, 0),
                 "dropped": stats.dropped.get(source.name, 0),
-                "left_behind": stats.left_behind.get(source.name, 0),
+                "dropped_at_shutdown": stats.dropped_at_shutdown.get(source.name, 0),
                 "tracks": stats.tracks.get(source.name, 0),
                 "corrupt": source.corrupt,
                 "reconnects": source.reconnects if isinstance(source, Video) or source.live else 0,
@@ -83,7 +83,7 @@ def as_text(summary: dict[str, Any]) -> str:
     lines.append("stages    " + ", ".join(f"{n} {s['p50_ms']:.2f}" for n, s in stages.items()) + " (median ms)")
     lines.append(f"tracks    {summary['tracks']}")
     lost = f"{summary['dropped']} frames dropped, {summary['corrupt']} unreadable"
-    behind = f", {summary['left_behind']} under way when the run ended" if summary["left_behind"] else ""
+    behind = f", {summary['dropped_at_shutdown']} dropped at shutdown" if summary["dropped_at_shutdown"] else ""
     lines.append(f"lost      {lost}{behind}")
     if summary["error"]:
         lines.append(f"FAILED    {summary['error']}")

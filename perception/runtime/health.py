@@ -1,12 +1,14 @@
-"""What is wrong with a picture or a stream: black, over-exposed, frozen, out of focus, a new size.
+"""Faults of an image or a stream: black, over-exposed, frozen, blurred, a new size, stalled.
 
-Every condition has to hold for a while before it is reported, and is reported twice: when it begins and when it is
-over. Judged on a few whole rows of pixels, a fraction of a millisecond a frame.
+A condition is reported when it has held for a while, and again when it is over. It is judged on a few whole rows of
+pixels, which takes a fraction of a millisecond a frame.
 """
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,33 +19,33 @@ from perception.types import U8, Frame, HealthEvent, HealthKind
 
 @dataclass(frozen=True)
 class HealthConfig:
-    """When a picture counts as bad. Grey levels are 0..255."""
+    """When an image counts as faulty. Grey levels are 0..255."""
 
-    look_s: float = 0.15
-    """Pictures that follow the last judged one within this time are not judged, seconds."""
+    interval_s: float = 0.15
+    """Images within this time of the last one judged are not judged, seconds."""
     hold_s: float = 0.6
     """A condition is reported after it has held this long, seconds of stream time."""
     frozen_hold_s: float = 0.4
-    """The same for a frozen picture: an encoder takes half a second until it draws the same one twice."""
+    """The same for a frozen image: an encoder takes half a second to settle on the same one."""
     black_level: float = 20.0
     """Black: 99 % of the pixels are darker than this."""
     overexposed_level: float = 250.0
     overexposed_share: float = 0.6
-    """Over-exposed: this share of the pixels is brighter than the level above."""
+    """Over-exposed: more than this share of the pixels is as bright as the level above."""
     blur_ratio: float = 0.25
-    """Out of focus: sharpness below this share of the source's own usual sharpness."""
+    """Blurred: sharpness below this share of the source's usual sharpness."""
     usual_s: float = 20.0
     """Time over which the usual sharpness is learned, seconds."""
     still_share: float = 0.25
-    """Frozen: fewer than this share of the pixels differ at all from the last picture judged. A sensor's noise is far
-    above; an encoder that is given the same picture again and again goes on refining it, and stays below."""
+    """Frozen: fewer than this share of the pixels differ at all from the last image judged. A sensor's noise changes
+    far more pixels. An encoder that is given the same image repeatedly keeps refining it, and changes fewer."""
     moved_share: float = 0.002
-    """… and fewer than this share by more than `moved_level`: else something moves in a picture that stands."""
+    """Frozen also requires fewer than this share to differ by more than `moved_level`: otherwise something moves."""
     moved_level: int = 4
 
 
 class HealthMonitor:
-    """Watches the pictures of one source."""
+    """Watches the images of one source."""
 
     def __init__(self, source: str, config: HealthConfig | None = None) -> None:
         self.source, self.config = source, config or HealthConfig()
@@ -56,19 +58,19 @@ class HealthMonitor:
         self._usual_sharpness = 0.0
 
     def update(self, frame: Frame) -> list[HealthEvent]:
-        """Judge one picture; the events that it causes, mostly none."""
+        """Judge one image; returns the events that it causes, mostly none."""
         events = []
         if self._size_hw not in (None, frame.size_hw):
             detail = f"{_size(self._size_hw)} → {_size(frame.size_hw)}"
             events.append(HealthEvent("size-changed", frame.source, True, frame.timestamp_ns, detail))
             self._last = None
         self._size_hw = frame.size_hw
-        if self._last is not None and 0 <= frame.timestamp_ns - self._last_ns < self.config.look_s * 1e9:
+        if self._last is not None and 0 <= frame.timestamp_ns - self._last_ns < self.config.interval_s * 1e9:
             return events
 
         rows = _rows(frame.image_bgr)
         for kind, holds, detail in self._judge(rows, frame.timestamp_ns):
-            events += self._settle(kind, holds, detail, frame)
+            events += self._report(kind, holds, detail, frame)
         self._last, self._last_ns = rows, frame.timestamp_ns
         return events
 
@@ -81,28 +83,29 @@ class HealthMonitor:
             change = cv2.absdiff(rows, self._last)
             moved = np.count_nonzero(change > config.moved_level) / rows.size
             still = bool(moved < config.moved_share and np.count_nonzero(change) < rows.size * config.still_share)
-        frozen, self._was_still = still or self._was_still, still  # a key frame draws the same picture a little anew
+        # a key frame encodes the same image slightly differently, so one that differs does not end it
+        frozen, self._was_still = still or self._was_still, still
         black, overexposed = dark > 0.99, bright > config.overexposed_share
 
-        # root mean square of the second derivative along the rows; its mean is as good as nothing
+        # root mean square of the second derivative along the rows; its mean is close to 0
         sharpness = cv2.norm(cv2.Sobel(rows, cv2.CV_16S, 2, 0, ksize=1), cv2.NORM_L2) / math.sqrt(rows.size)
         usable = not black and not overexposed
         blurred = usable and sharpness < config.blur_ratio * self._usual_sharpness
         if usable and not still:
-            # rises at once, forgets slowly, and a blurred picture teaches nothing
+            # rises at once and falls slowly; a blurred image does not count
             dt_s = max(0.0, (timestamp_ns - self._last_ns) / 1e9)
             if sharpness > self._usual_sharpness:
                 self._usual_sharpness += 0.2 * (sharpness - self._usual_sharpness)
             elif not blurred:
                 self._usual_sharpness += min(1.0, dt_s / config.usual_s) * (sharpness - self._usual_sharpness)
         return [
-            ("black", black, f"{dark:.0%} of the picture is dark"),
-            ("overexposed", overexposed, f"{bright:.0%} of the picture is white"),
-            ("frozen", frozen and usable, "the same picture again and again"),
+            ("black", black, f"{dark:.0%} of the image is dark"),
+            ("overexposed", overexposed, f"{bright:.0%} of the image is white"),
+            ("frozen", frozen and usable, "the same image repeatedly"),
             ("blurred", blurred, f"sharpness {sharpness:.1f}, usually {self._usual_sharpness:.1f}"),
         ]
 
-    def _settle(self, kind: HealthKind, holds: bool, detail: str, frame: Frame) -> list[HealthEvent]:
+    def _report(self, kind: HealthKind, holds: bool, detail: str, frame: Frame) -> list[HealthEvent]:
         """Report a condition when it has held long enough, and its end at once."""
         if not holds:
             self._since.pop(kind, None)
@@ -118,8 +121,46 @@ class HealthMonitor:
         return []
 
 
+class StallMonitor:
+    """Watches whether live sources deliver frames. Any thread may call it."""
+
+    def __init__(self, names: Sequence[str], stalled_s: float) -> None:
+        """Args:
+        names: of the sources to watch.
+        stalled_s: a source without a frame for this long is stalled, seconds.
+        """
+        self._stalled_s = stalled_s
+        self._last_frame_s: dict[str, float | None] = dict.fromkeys(names, time.monotonic())
+        self._stalled: set[str] = set()
+
+    def saw_frame(self, name: str) -> None:
+        """Note a frame; a source that is not watched is ignored."""
+        if name in self._last_frame_s:
+            self._last_frame_s[name] = time.monotonic()
+
+    def source_ended(self, name: str) -> None:
+        """Stop watching a source."""
+        if name in self._last_frame_s:
+            self._last_frame_s[name] = None
+
+    def update(self) -> list[HealthEvent]:
+        """Judge every source now; returns the stalls that begin or end."""
+        now_s, events = time.monotonic(), []
+        for name, last_s in self._last_frame_s.items():
+            stalled = last_s is not None and now_s - last_s > self._stalled_s
+            if stalled == (name in self._stalled):
+                continue
+            if last_s is None:
+                detail = "the source has ended"
+            else:
+                detail = f"no frame for {now_s - last_s:.1f} s" if stalled else "frames again"
+            (self._stalled.add if stalled else self._stalled.discard)(name)
+            events.append(HealthEvent("stalled", name, stalled, None, detail))
+        return events
+
+
 def _rows(image_bgr: U8) -> U8:
-    """The green of about 24 whole rows: neighbours across stay neighbours, so that sharpness can be told."""
+    """The green channel of about 24 whole rows. Whole rows keep neighbouring pixels, which sharpness needs."""
     step = max(1, image_bgr.shape[0] // 24)
     return np.ascontiguousarray(image_bgr[::step, :, 1])
 

@@ -1,8 +1,8 @@
 """The loop: frames in, tracked objects and road out.
 
-    reader (one a source)   decode, judge health           ─┐ bounded, drops by rule
-    network thread          letterbox, run, read outputs    ─┤ bounded, waits
-    the caller's thread     track, range, publish           ─┤ bounded, waits or drops by sink
+    reader (one a source)   decode, check health            ─┐ bounded queue, drops by rule
+    network thread          letterbox, run, read            ─┤ bounded queue, waits
+    the caller's thread     track, range, publish           ─┤ bounded queue, waits or drops by sink
     sinks (one thread each) write, draw, serve
 
 Every queue is short, so a frame that comes out is never older than a few steps of the slowest stage.
@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from perception.backends import Backend, Device, Model, load_model
 from perception.cameras.pinhole import PinholeCamera
@@ -25,79 +25,34 @@ from perception.errors import UserError
 from perception.model import ModelSpec, default_model
 from perception.redact import redact
 from perception.runtime.config import PipelineConfig
-from perception.runtime.health import HealthMonitor
-from perception.runtime.queues import Channel, FrameBuffer, Waiting, WhenLate
+from perception.runtime.health import HealthMonitor, StallMonitor
+from perception.runtime.queues import Channel, FrameBuffer, QueuedFrame, WhenLate
 from perception.runtime.sink_runner import SinkRunner
+from perception.runtime.stats import RunStats
 from perception.sinks import RunInfo, Sink, SourceInfo
 from perception.sources import Source, SourceOptions, open_source
-from perception.timing import Durations, StageClock, timed
+from perception.timing import timed
 from perception.trackers import Tracker, tracker_for_model
-from perception.types import CONFIRMED, F32, Detections, HealthEvent, Result, RoadMask, Tracks
+from perception.types import Detections, Frame, HealthEvent, Result, RoadMask, Tracks
 
 log = logging.getLogger("perception.runtime.pipeline")
 
 STAGES = ("decode", "health", "letterbox", "network", "read", "track", "range")
-"""In the order in which a frame meets them."""
+"""In the order in which a frame passes them."""
 
 
-@dataclass
-class RunStats:
-    """Counters of one run; flat in memory, readable at any time from any thread."""
+class DetectedFrame(NamedTuple):
+    """A frame after the network."""
 
-    clock: StageClock = field(default_factory=StageClock)
-    latency: Durations = field(default_factory=Durations)
-    """All stages of a frame together, without the waiting between them."""
-    age: Durations = field(default_factory=Durations)
-    """Live sources: age of the frame when its result left."""
-    frames: dict[str, int] = field(default_factory=dict)
-    """Results by source."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Frames lost before one that came out, by source."""
-    left_behind: dict[str, int] = field(default_factory=dict)
-    """Frames that were read and had no result when the run ended: stopped on their way, or dropped after the last."""
-    tracks: dict[str, int] = field(default_factory=dict)
-    """Confirmed tracks so far by source."""
-    events: int = 0
-    started_s: float = field(default_factory=time.perf_counter)
-    first_result_s: float | None = None
-    """Seconds from the start of the pipeline."""
-    first_ns: int | None = None
-    last_ns: int | None = None
-    _confirmed: dict[str, set[int]] = field(default_factory=dict)
+    queued: QueuedFrame
+    detections: Detections
+    road: RoadMask | None
 
-    def add(self, result: Result) -> None:
-        """Count one result."""
-        now = time.perf_counter_ns()
-        if self.first_ns is None:
-            self.first_ns, self.first_result_s = now, now / 1e9 - self.started_s
-        self.last_ns = now
-        name = result.frame.source
-        self.frames[name] = self.frames.get(name, 0) + 1
-        self.dropped[name] = self.dropped.get(name, 0) + result.frame.dropped_before
-        self.clock.add_all(result.timings_ms)
-        self.latency.add(sum(result.timings_ms.values()))
-        if result.age_ms is not None:
-            self.age.add(result.age_ms)
-        # ids only grow: what is below the oldest living track need not be remembered
-        living = self._confirmed.setdefault(name, set())
-        ids = set(result.tracks.track_ids.tolist())
-        new = set(result.tracks.track_ids[result.tracks.states == CONFIRMED].tolist()) - living
-        self.tracks[name] = self.tracks.get(name, 0) + len(new)
-        self._confirmed[name] = (living & ids) | new
 
-    @property
-    def fps(self) -> float:
-        """Results a second, from the first to the last."""
-        total = sum(self.frames.values())
-        if total < 2 or self.first_ns is None or self.last_ns is None or self.last_ns == self.first_ns:
-            return 0.0
-        return (total - 1) / ((self.last_ns - self.first_ns) / 1e9)
+class SourceEnd(NamedTuple):
+    """Follows the last frame of a source while others go on."""
 
-    @property
-    def network_share(self) -> float:
-        """Share of all stages' time that is the network."""
-        total = self.latency.sum_ms
-        return self.clock["network"].sum_ms / total if total else 0.0
+    name: str
 
 
 class Pipeline:
@@ -124,26 +79,19 @@ class Pipeline:
             model: what `load_model` returns, or any backend with its description.
             sinks: get every result, each in a thread of its own.
             config: how the stages are joined.
-            cameras: calibration by source name, where the source itself knows none.
+            cameras: calibration by source name, for sources without their own.
             on_event: called for each health event, from any thread.
-            tracker_factory: makes a source's tracker; by default the one `config` names, told what
-                the model's scores mean.
+            tracker_factory: makes a source's tracker; by default the one that `config` names, with the model's
+                confirmation thresholds.
         """
-        if not sources:
-            raise UserError("no source", "at least one video, folder, camera or stream")
-        names = [source.name for source in sources]
-        if len(set(names)) != len(names):
-            raise UserError(
-                f"two sources have the same name: {', '.join(names)}", "a name for each", "front=… rear=…"
-            )
+        names = _check_names(sources)
         self.sources, self.config = list(sources), config or PipelineConfig()
         self.spec = model[1]
-        self.detector = Detector(model, self.spec.track_threshold, min(len(self.sources), self.config.batch))
+        self.detector = Detector(model, self.spec.track_threshold, min(len(names), self.config.batch))
         self.cameras = cameras or {}
-        nothing = dict.fromkeys(names, 0)
-        self.stats = RunStats(frames=dict(nothing), dropped=dict(nothing), left_behind=dict(nothing))
+        self.stats = RunStats.for_sources(names)
         self.errors: dict[str, str] = {}
-        """Sources that broke, with the reason."""
+        """Sources that failed, with the reason."""
         self._user_on_event = on_event
         self._make_tracker = tracker_factory or (
             lambda: tracker_for_model(self.config.tracker, self.spec.confirm_thresholds)
@@ -151,73 +99,186 @@ class Pipeline:
         # the first one is made here, so that an unknown name shows before anything is written
         self._trackers: dict[str, Tracker] = {} if tracker_factory else {names[0]: self._make_tracker()}
         self._rangers: dict[str, Any] = {}
-        self._buffer = FrameBuffer({s.name: self._rule(s) for s in sources}, self.config.queue)
-        self._found: Channel[tuple[Waiting, Detections, RoadMask | None] | str] = Channel(max(2, len(sources)))
-        """Results of the network, and the name of a source after its last one."""
-        self._under_way: list[Waiting] = []
+        self._stalls = StallMonitor([s.name for s in sources if s.behaves_live], self.config.stalled_s)
+
+        self._buffer = FrameBuffer({source.name: self._when_late(source) for source in sources}, self.config.queue)
+        self._detected: Channel[DetectedFrame | SourceEnd] = Channel(max(2, len(names)))
+        self._in_network: list[QueuedFrame] = []
         self._network_error: BaseException | None = None
-        self._last_frame_s = {s.name: time.monotonic() for s in sources}
         self._stopping = Event()
         self._deadline_s: float | None = None
         self._closed = Event()
         self._threads: list[Thread] = []
         self._event_lock = Lock()
-        infos = tuple(_describe(source) for source in sources)
-        self.info = RunInfo(self.spec, infos, self.detector.backend.provider)
+        self.info = RunInfo(self.spec, tuple(map(_describe, sources)), self.detector.backend.provider)
         self.sinks = [SinkRunner(sink, self.info, self.stats.clock, self.publish_event) for sink in sinks]
 
     def __iter__(self) -> Iterator[Result]:
-        """Results in order of capture for each source. Leaving the loop early closes everything."""
+        """Yield results in order of capture for each source. Leaving the loop early closes everything."""
         self._start()
         try:
-            for found in self._found:
-                if isinstance(found, str):
-                    self._tell_end(found)
-                    continue
-                result = self._follow(*found)
-                self._publish(result)
-                yield result
+            for item in self._detected:
+                if isinstance(item, SourceEnd):
+                    self._publish_end(item.name)
+                else:
+                    yield self._process(item)
             if self._network_error is not None:
                 raise self._network_error
         finally:
             self.close()
 
-    def stop(self) -> None:
-        """End the run within `drain_s`: what is computed by then is written. Safe from any thread."""
-        if self._deadline_s is None:
-            now_s, drain_s = time.monotonic(), self.config.drain_s
-            self._deadline_s = now_s + drain_s
-            self._found.expire(now_s + drain_s / 4)
-            for sink in self.sinks:
-                sink.hurry(now_s + drain_s / 2)
-        self._let_go()
+    # ------------------------------------------------------------ the stages, thread by thread
 
-    def _let_go(self) -> None:
-        """No more frames."""
-        self._stopping.set()
-        for source in self.sources:
-            source.stop()
-        self._buffer.stop()
+    def _read(self, source: Source) -> None:
+        """Reader thread: from a source to the queue before the network."""
+        source.on_event = self.publish_event
+        monitor = HealthMonitor(source.name) if self.config.health else None
+        try:
+            # Decode
+            for frame in source:
+                self._stalls.saw_frame(source.name)
+                timings_ms = {"decode": source.decode_ms}
 
-    def close(self) -> None:
-        """Stop all threads and close the sinks. Called by the iteration itself."""
-        if self._closed.is_set():
-            return
-        self._let_go()
-        self._closed.set()
-        self._found.close()
-        found = [item[0] for item in [*self._found, *self._found.expired] if not isinstance(item, str)]
+                # Check health: black, frozen, over-exposed, blurred
+                if monitor is not None:
+                    self._check_health(monitor, frame, timings_ms)
+
+                # Calibrate: a source's own camera comes first
+                if frame.camera is None and source.name in self.cameras:
+                    frame = replace(frame, camera=self.cameras[source.name])
+
+                # Queue: wait or drop by the source's rule
+                if not self._buffer.put(source.name, QueuedFrame(frame, timings_ms)):
+                    break
+        except Exception as error:
+            self.errors[source.name] = redact(str(error) or type(error).__name__)
+            log.error("source %s: %s", source.name, self.errors[source.name])
+            self.publish_event(HealthEvent("failed", source.name, True, None, self.errors[source.name]))
+        finally:
+            source.close()
+            self._stalls.source_ended(source.name)
+            self._buffer.end(source.name)
+
+    def _detect(self) -> None:
+        """Network thread: one batch after another until the sources end or the run is stopped."""
+        try:
+            while not self._stopping.is_set():
+                # Take the next frame of each source that has one
+                batch = self._buffer.take(self.detector.batch)
+                if batch is None:
+                    break
+
+                # Detect: letterbox, run, read
+                self._in_network = batch
+                detected = self._run_detector(batch)
+
+                # Hand over to the caller's thread; frames it does not take are dropped at shutdown
+                self._in_network = [item.queued for item in detected if not self._detected.put(item)]
+                if self._in_network:
+                    return
+
+                # Report sources that have ended
+                for name in self._buffer.finished_sources():
+                    self._detected.put(SourceEnd(name))
+        except Exception as error:
+            self._network_error = error
+        finally:
+            self._buffer.stop()
+            self._detected.close()
+
+    def _process(self, item: DetectedFrame) -> Result:
+        """Caller's thread: from the detections of one frame to its published result."""
+        frame, timings_ms, detections = item.queued.frame, item.queued.timings_ms, item.detections
+
+        # Track: match detections to the source's objects
+        tracks = self._track(frame, detections, timings_ms)
+
+        # Range: distance, velocity and time to collision, where the camera is calibrated
+        if frame.camera is not None:
+            tracks = self._range(frame, frame.camera, tracks, detections, timings_ms)
+
+        # Anonymize: blur people and vehicles
+        if self.config.anonymize:
+            frame = self._anonymize(frame, tracks, detections, timings_ms)
+
+        # Publish: count the result and hand it to every sink
+        age_ms = None if frame.captured_ns is None else (time.monotonic_ns() - frame.captured_ns) / 1e6
+        result = Result(frame, detections, tracks, item.road, timings_ms, age_ms)
+        self._publish(result)
+        return result
+
+    # ------------------------------------------------------------ each stage
+
+    def _check_health(self, monitor: HealthMonitor, frame: Frame, timings_ms: dict[str, float]) -> None:
+        with timed(timings_ms, "health"):
+            events = monitor.update(frame)
+        for event in events:
+            self.publish_event(event)
+
+    def _run_detector(self, batch: list[QueuedFrame]) -> list[DetectedFrame]:
+        found = self.detector.run([item.frame.image_bgr for item in batch], [item.timings_ms for item in batch])
+        return [DetectedFrame(item, *pair) for item, pair in zip(batch, found, strict=True)]
+
+    def _track(self, frame: Frame, detections: Detections, timings_ms: dict[str, float]) -> Tracks:
+        tracker = self._trackers.get(frame.source)
+        if tracker is None:
+            tracker = self._trackers[frame.source] = self._make_tracker()
+        with timed(timings_ms, "track"):
+            return tracker.update(detections, frame.timestamp_ns, frame.image_bgr)
+
+    def _range(
+        self,
+        frame: Frame,
+        camera: PinholeCamera,
+        tracks: Tracks,
+        detections: Detections,
+        timings_ms: dict[str, float],
+    ) -> Tracks:
+        from perception.ranging.ranger import Ranger, depths_of_tracks
+
+        with timed(timings_ms, "range"):
+            ranger = self._rangers.get(frame.source)
+            if ranger is None or ranger.camera is not camera:  # a new calibration starts anew
+                ranger = self._rangers[frame.source] = Ranger(camera, self.spec.class_names)
+            depths = None if detections.depths is None else depths_of_tracks(tracks, detections)
+            ranged: Tracks = ranger.update(tracks, frame.timestamp_ns, frame.size_hw, depths)
+            return ranged
+
+    @staticmethod
+    def _anonymize(frame: Frame, tracks: Tracks, detections: Detections, timings_ms: dict[str, float]) -> Frame:
+        from perception.anonymize import anonymized
+
+        with timed(timings_ms, "anonymize"):
+            return replace(frame, image_bgr=anonymized(frame.image_bgr, detections, tracks))
+
+    def _publish(self, result: Result) -> None:
+        self.stats.add(result)
         for sink in self.sinks:
-            left_s = sink.patience_s if self._deadline_s is None else self._deadline_s - time.monotonic()
-            sink.finish(max(0.25, left_s))
-        until_s = time.monotonic() + 0.2 if self._deadline_s is None else self._deadline_s
-        for thread in self._threads:
-            thread.join(max(0.0, until_s - time.monotonic()))
-        self.stats.left_behind = self._buffer.left_behind()
-        for waiting in found + self._under_way:
-            self.stats.left_behind[waiting.frame.source] += 1 + waiting.frame.dropped_before
+            sink.publish(result)
 
-    # ------------------------------------------------------------ the stages
+    def publish_event(self, event: HealthEvent) -> None:
+        """Hand a health event to every sink and the caller. Any thread may call it."""
+        with self._event_lock:
+            self.stats.events += event.kind != "ended"  # the end of a source is no fault
+        for sink in self.sinks:
+            sink.publish(event)  # a sink that has failed ignores it
+        if self._user_on_event is not None:
+            self._user_on_event(event)
+
+    def _publish_end(self, name: str) -> None:
+        """Report that one source has ended while others go on. The end of the last one is the end of the run."""
+        if name not in self.errors:
+            notes = "".join(f"; {note}" for source in self.sources if source.name == name for note in source.notes)
+            frames = self.stats.frames.get(name, 0)
+            self.publish_event(HealthEvent("ended", name, True, None, f"after {frames} frames{notes}"))
+
+    def _watch_stalls(self) -> None:
+        """Watch thread: report live sources that deliver no frames."""
+        while not self._closed.wait(0.1):
+            for event in self._stalls.update():
+                self.publish_event(event)
+
+    # ------------------------------------------------------------ start, stop, close
 
     def _start(self) -> None:
         self.stats.started_s = time.perf_counter()
@@ -226,149 +287,63 @@ class Pipeline:
         jobs: list[tuple[str, Callable[[], None]]] = [("network", self._detect)]
         jobs += [(f"source-{s.name}", lambda s=s: self._read(s)) for s in self.sources]  # type: ignore[misc]
         if any(source.behaves_live for source in self.sources):
-            jobs.append(("watch", self._watch))
+            jobs.append(("watch", self._watch_stalls))
         self._threads = [Thread(target=job, name=name, daemon=True) for name, job in jobs]
         for thread in self._threads:
             thread.start()
 
-    def _read(self, source: Source) -> None:
-        """Reader thread: decode, judge health, wait or drop."""
-        source.on_event = self.publish_event
-        monitor = HealthMonitor(source.name) if self.config.health else None
-        try:
-            for frame in source:
-                timings_ms = {"decode": source.decode_ms}
-                self._last_frame_s[source.name] = time.monotonic()
-                if monitor is not None:
-                    with timed(timings_ms, "health"):
-                        events = monitor.update(frame)
-                    for event in events:
-                        self.publish_event(event)
-                if frame.camera is None and source.name in self.cameras:
-                    frame = replace(frame, camera=self.cameras[source.name])
-                if not self._buffer.put(source.name, Waiting(frame, timings_ms)):
-                    break
-        except Exception as error:
-            self.errors[source.name] = redact(str(error) or type(error).__name__)
-            log.error("source %s: %s", source.name, self.errors[source.name])
-            self.publish_event(HealthEvent("failed", source.name, True, None, self.errors[source.name]))
-        finally:
-            source.close()
-            self._last_frame_s.pop(source.name, None)
-            self._buffer.end(source.name)
+    def stop(self) -> None:
+        """End the run within `drain_s`: results computed by then are written. Any thread may call it."""
+        if self._deadline_s is None:
+            now_s, drain_s = time.monotonic(), self.config.drain_s
+            self._deadline_s = now_s + drain_s
+            self._detected.set_deadline(now_s + drain_s / 4)
+            for sink in self.sinks:
+                sink.set_deadline(now_s + drain_s / 2)
+        self._stop_input()
 
-    def _detect(self) -> None:
-        """Network thread: one batch after another until the sources end or the run is stopped."""
-        try:
-            while not self._stopping.is_set():
-                batch = self._buffer.take(self.detector.batch)
-                if batch is None:
-                    break
-                if batch:
-                    self._under_way = batch
-                    self._under_way = [found[0] for found in self._run_network(batch) if not self._found.put(found)]
-                    if self._under_way:
-                        return
-                for name in self._buffer.drained():
-                    self._found.put(name)
-        except Exception as error:
-            self._network_error = error
-        finally:
-            self._buffer.stop()
-            self._found.close()
+    def _stop_input(self) -> None:
+        """Read no more frames, and run the network on none of those queued."""
+        self._stopping.set()
+        for source in self.sources:
+            source.stop()
+        self._buffer.stop()
 
-    def _run_network(self, batch: list[Waiting]) -> list[tuple[Waiting, Detections, RoadMask | None]]:
-        images = [waiting.frame.image_bgr for waiting in batch]
-        found = self.detector.run(images, [waiting.timings_ms for waiting in batch])
-        return [(waiting, *both) for waiting, both in zip(batch, found, strict=True)]
-
-    def _follow(self, waiting: Waiting, detections: Detections, road: RoadMask | None) -> Result:
-        """Caller's thread: who is who, and where on the road."""
-        frame, timings_ms = waiting.frame, waiting.timings_ms
-        tracker = self._trackers.get(frame.source)
-        if tracker is None:
-            tracker = self._trackers[frame.source] = self._make_tracker()
-        with timed(timings_ms, "track"):
-            tracks = tracker.update(detections, frame.timestamp_ns, frame.image_bgr)
-        if frame.camera is not None:
-            with timed(timings_ms, "range"):
-                ranger = self._ranger(frame.source, frame.camera)
-                depths = self._depths(tracks, detections)
-                tracks = ranger.update(tracks, frame.timestamp_ns, frame.size_hw, depths)
-        if self.config.anonymize:
-            from perception.anonymize import anonymized
-
-            with timed(timings_ms, "anonymize"):
-                frame = replace(frame, image_bgr=anonymized(frame.image_bgr, detections, tracks))
-        age_ms = None if frame.captured_ns is None else (time.monotonic_ns() - frame.captured_ns) / 1e6
-        return Result(frame, detections, tracks, road, timings_ms, age_ms)
-
-    def _publish(self, result: Result) -> None:
-        self.stats.add(result)
+    def close(self) -> None:
+        """Stop all threads and close the sinks. The iteration calls it at its end."""
+        if self._closed.is_set():
+            return
+        self._stop_input()
+        self._closed.set()
+        self._detected.close()
+        items = [*self._detected, *self._detected.expired]
+        unpublished = [item.queued for item in items if isinstance(item, DetectedFrame)]
         for sink in self.sinks:
-            sink.publish(result)
+            left_s = sink.timeout_s if self._deadline_s is None else self._deadline_s - time.monotonic()
+            sink.finish(max(0.25, left_s))
+        until_s = time.monotonic() + 0.2 if self._deadline_s is None else self._deadline_s
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+        self.stats.dropped_at_shutdown = self._buffer.dropped_at_shutdown()
+        for item in unpublished + self._in_network:
+            self.stats.dropped_at_shutdown[item.frame.source] += 1 + item.frame.dropped_before
 
-    # ------------------------------------------------------------ health
-
-    def publish_event(self, event: HealthEvent) -> None:
-        """Tell every sink and the caller what went wrong. Any thread."""
-        with self._event_lock:
-            self.stats.events += event.kind != "ended"  # that one is no trouble
-        for sink in self.sinks:
-            sink.publish(event)  # one that has failed takes nothing any more
-        if self._user_on_event is not None:
-            self._user_on_event(event)
-
-    def _tell_end(self, name: str) -> None:
-        """One source is through while others go on. That of the last one is the end of the run."""
-        if name not in self.errors:
-            notes = "".join(f"; {note}" for source in self.sources if source.name == name for note in source.notes)
-            frames = self.stats.frames.get(name, 0)
-            self.publish_event(HealthEvent("ended", name, True, None, f"after {frames} frames{notes}"))
-
-    def _watch(self) -> None:
-        """Watch thread: live sources that have gone silent."""
-        stalled: set[str] = set()
-        live = [source.name for source in self.sources if source.behaves_live]
-        while not self._closed.wait(0.1):
-            now = time.monotonic()
-            for name in live:
-                last = self._last_frame_s.get(name)
-                if last is None:
-                    if name in stalled:
-                        stalled.discard(name)
-                        self.publish_event(HealthEvent("stalled", name, False, None, "no more is waited for"))
-                    continue
-                silent_s = now - last
-                if silent_s > self.config.stalled_s and name not in stalled:
-                    stalled.add(name)
-                    self.publish_event(HealthEvent("stalled", name, True, None, f"no picture for {silent_s:.1f} s"))
-                elif silent_s <= self.config.stalled_s and name in stalled:
-                    stalled.discard(name)
-                    self.publish_event(HealthEvent("stalled", name, False, None, "pictures again"))
-
-    # ------------------------------------------------------------ details
-
-    def _rule(self, source: Source) -> WhenLate:
+    def _when_late(self, source: Source) -> WhenLate:
         return self.config.when_late or ("drop-oldest" if source.behaves_live else "wait")
 
-    @staticmethod
-    def _depths(tracks: Tracks, detections: Detections) -> F32 | None:
-        """What the network says of the tracks' distances, where it has a distance head."""
-        if detections.depths is None:
-            return None
-        from perception.ranging.ranger import depths_of_tracks
 
-        return depths_of_tracks(tracks, detections)
+def _check_names(sources: Sequence[Source]) -> list[str]:
+    """Names of the sources.
 
-    def _ranger(self, name: str, camera: PinholeCamera) -> Any:
-        """The source's ranger; a new one where the calibration changed."""
-        ranger = self._rangers.get(name)
-        if ranger is None or ranger.camera is not camera:
-            from perception.ranging.ranger import Ranger
-
-            ranger = self._rangers[name] = Ranger(camera, self.spec.class_names)
-        return ranger
+    Raises:
+        UserError: no source, or two with the same name.
+    """
+    if not sources:
+        raise UserError("no source", "at least one video, folder, camera or stream")
+    names = [source.name for source in sources]
+    if len(set(names)) != len(names):
+        raise UserError(f"two sources have the same name: {', '.join(names)}", "a name for each", "front=… rear=…")
+    return names
 
 
 def _describe(source: Source) -> SourceInfo:
@@ -392,11 +367,11 @@ def run(
     config: PipelineConfig | None = None,
     options: SourceOptions | None = None,
 ) -> Pipeline:
-    """Open a source, load a model, and iterate over the results.
+    """Open a source and load a model; iterate over the pipeline returned for the results.
 
     Args:
         source: a video, folder, KITTI sequence, camera or URL; several as a list.
-        model: an ONNX file; None takes the shipped weights that fit the source best.
+        model: an ONNX file; None takes the shipped weights that suit the source's size best.
         device: auto, cpu, cuda or tensorrt.
         sinks: where results also go.
         config: how the stages are joined.

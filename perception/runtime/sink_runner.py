@@ -1,4 +1,4 @@
-"""One sink in its thread: a bounded queue before it, and a fence around it."""
+"""Run one sink in its own thread, behind a bounded queue. A sink that fails does not end the run."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from perception.types import EventListener, HealthEvent, Result
 log = logging.getLogger("perception.sinks")
 
 QUEUED_PIXELS = 64_000_000
-"""Pictures of no more than this many pixels in all (200 MB) wait before a sink, but always two."""
-PATIENCE_S_PER_MEGAPIXEL = 1.0
-"""What an 8K picture may take longer than a small one before its sink counts as stuck, seconds."""
+"""Most pixels (200 MB) of the frames queued for one sink; two frames always fit."""
+EXTRA_TIMEOUT_S_PER_MEGAPIXEL = 1.0
+"""Added to a sink's timeout by the size of the frames, seconds: an 8K frame takes longer than a small one."""
 
 
 @dataclass(eq=False)
 class SinkRunner:
-    """One sink in its thread: a bounded queue before it, a fence around it."""
+    """One sink, its queue and its thread."""
 
     sink: Sink
     info: RunInfo
     clock: StageClock
     on_event: EventListener
     capacity: int = 8
-    patience_s: float = 10.0
-    """A lossless sink that takes nothing for this long is given up; with large pictures later."""
+    timeout_s: float = 10.0
+    """A lossless sink that accepts nothing for this long has failed, seconds. Large frames extend it."""
     error: str = ""
-    """Why it ended early; empty while all is well."""
+    """Why it failed; empty while it works."""
     written: int = 0
     dropped: int = 0
     _finished: bool = False
     _size_hw: tuple[int, int] = (0, 0)
-    _more_patience_s: float = 0.0
-    _hurried: bool = False
+    _extra_timeout_s: float = 0.0
+    _has_deadline: bool = False
     _queue: Channel[Result | HealthEvent] = field(init=False)
     _thread: Thread = field(init=False)
 
@@ -52,44 +52,44 @@ class SinkRunner:
         self._thread.start()
 
     def publish(self, item: Result | HealthEvent) -> None:
-        """Hand over a result or an event; waits only where the sink is lossless and behind."""
+        """Queue a result or an event; waits only where the sink is lossless and its queue is full."""
         if self.error or self._finished:
             return
         if isinstance(item, Result) and item.frame.size_hw != self._size_hw:
-            self._adapt(item.frame.size_hw)
+            self._adapt_to_size(item.frame.size_hw)
         if self.sink.lossless:
-            patience_s = self.patience_s + self._more_patience_s
-            if not self._queue.put(item, patience_s) and not self.error:
+            timeout_s = self.timeout_s + self._extra_timeout_s
+            if not self._queue.put(item, timeout_s) and not self.error:
                 if self._queue.has_expired:
                     self.dropped += isinstance(item, Result)
                 else:
-                    self._fail(f"took nothing for {patience_s:.0f} s")
+                    self._fail(f"accepted nothing for {timeout_s:.0f} s")
             return
-        self.dropped += sum(isinstance(lost, Result) for lost in self._queue.put_newest(item))
+        self.dropped += sum(isinstance(old, Result) for old in self._queue.put_drop_oldest(item))
 
-    def _adapt(self, size_hw: tuple[int, int]) -> None:
-        """Large pictures: fewer of them wait, and each may take its time."""
+    def _adapt_to_size(self, size_hw: tuple[int, int]) -> None:
+        """Queue fewer large frames, and allow more time for each."""
         self._size_hw, pixels = size_hw, size_hw[0] * size_hw[1]
-        self._queue.limit(max(2, min(self.capacity, QUEUED_PIXELS // max(1, pixels))))
-        self._more_patience_s = PATIENCE_S_PER_MEGAPIXEL * pixels / 1e6
+        self._queue.set_capacity(max(2, min(self.capacity, QUEUED_PIXELS // max(1, pixels))))
+        self._extra_timeout_s = EXTRA_TIMEOUT_S_PER_MEGAPIXEL * pixels / 1e6
 
-    def hurry(self, until_s: float) -> None:
-        """From this moment (`time.monotonic()`) on nothing more is written; what waits is dropped and counted."""
-        self._hurried = True
-        self._queue.expire(until_s)
+    def set_deadline(self, at_s: float) -> None:
+        """Write nothing after this moment of `time.monotonic()`; results still queued are dropped and counted."""
+        self._has_deadline = True
+        self._queue.set_deadline(at_s)
 
     def finish(self, timeout_s: float) -> None:
-        """Drain the queue and close; one that hangs is left behind.
+        """Write what is queued, then close. A sink that hangs has failed; its thread is abandoned.
 
         Args:
-            timeout_s: for all of it after `hurry`, else for each step, and longer with large pictures.
+            timeout_s: for everything after `set_deadline`; otherwise for each result, and longer for large frames.
         """
         self._finished = True
         self._queue.close()
-        done = -1
-        while self._thread.is_alive() and self.written != done:
-            done = self.written
-            self._thread.join(timeout_s if self._hurried else timeout_s + self._more_patience_s)
+        written = -1
+        while self._thread.is_alive() and self.written != written:
+            written = self.written
+            self._thread.join(timeout_s if self._has_deadline else timeout_s + self._extra_timeout_s)
             if self._queue.has_expired:
                 break
         self.dropped += sum(isinstance(item, Result) for item in self._queue.expired)
@@ -119,12 +119,12 @@ class SinkRunner:
     def _fail(self, reason: str) -> None:
         self.error = redact(reason)
         self._queue.close(discard=True)
-        log.error("%s: %s; the run goes on without it", self.sink.name, self.error)
+        log.error("%s: %s; the run continues without this sink", self.sink.name, self.error)
         self.on_event(HealthEvent("sink-failed", self.sink.name, True, None, self.error))
 
 
 def _explain(error: Exception) -> str:
-    """One sentence for the summary."""
+    """Describe an error in one line, for the summary."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -281,7 +281,7 @@ def test_a_stop_waits_for_no_network_and_counts_what_it_leaves() -> None:
 
     def stop() -> None:
         stuck.wait(60)
-        while run._buffer.left_behind() != {"a": 2}:
+        while run._buffer.dropped_at_shutdown() != {"a": 2}:
             time.sleep(0.01)
         run.stop()
 
@@ -292,7 +292,7 @@ def test_a_stop_waits_for_no_network_and_counts_what_it_leaves() -> None:
     assert len(sink.results) == len(results) == 3
     assert sink.closed == 1
     # one in the network, two before it, perhaps one whose reader was told that no more are wanted
-    assert run.stats.left_behind["a"] in (3, 4)
+    assert run.stats.dropped_at_shutdown["a"] in (3, 4)
 
 
 def test_after_a_stop_a_slow_lossless_sink_loses_what_it_has_no_time_for_and_says_how_much() -> None:
@@ -309,7 +309,7 @@ def test_after_a_stop_a_slow_lossless_sink_loses_what_it_has_no_time_for_and_say
 def test_drops_after_the_last_result_are_counted_too() -> None:
     run = pipeline(Script(list(range(40)), gap_s=0.002), delay_ms=20, when_late="drop-newest")
     count = len(list(run))
-    assert count + sum(run.stats.dropped.values()) + sum(run.stats.left_behind.values()) == 40
+    assert count + sum(run.stats.dropped.values()) + sum(run.stats.dropped_at_shutdown.values()) == 40
 
 
 # ---------------------------------------------------------------- sinks behind their fences
@@ -362,17 +362,17 @@ def test_a_sink_that_hangs_is_given_up() -> None:
     release = threading.Event()
     hanging, other = Hangs(), Keep()
     run = pipeline(Script(list(range(30))), sinks=(hanging, other))
-    run.sinks[0].patience_s = 0.2
+    run.sinks[0].timeout_s = 0.2
     assert len(list(run)) == 30
     assert len(other.results) == 30
-    assert "took nothing" in run.sinks[0].error
+    assert "accepted nothing" in run.sinks[0].error
     release.set()
 
 
 def test_a_sink_that_is_slow_to_finish_is_waited_for_as_long_as_it_gets_on() -> None:
     slow = Keep(delay_s=0.12)
     run = pipeline(Script(list(range(6))), sinks=(slow,))
-    run.sinks[0].patience_s = 0.4  # all six together take longer
+    run.sinks[0].timeout_s = 0.4  # all six together take longer
     list(run)
     assert (len(slow.results), run.sinks[0].error) == (6, "")
 
@@ -385,7 +385,7 @@ def test_a_sink_that_fails_at_the_end_harms_no_other() -> None:
     release = threading.Event()
     first, hanging = Keep(), HangsAtTheEnd()
     run = pipeline(Script([0, 1, 2]), sinks=(first, hanging))
-    run.sinks[1].patience_s = 0.2
+    run.sinks[1].timeout_s = 0.2
     list(run)
     release.set()
     assert [runner.error for runner in run.sinks] == ["", "did not finish in time"]
@@ -456,12 +456,12 @@ def test_large_pictures_wait_in_small_numbers_and_get_more_time() -> None:
 
     def waiting(size_hw: tuple[int, int]) -> int:
         """How many of that size a sink that takes nothing is given before the pipeline would have to wait."""
-        runner.patience_s, runner._more_patience_s, runner.error = 0.0, 0.0, ""
+        runner.timeout_s, runner._extra_timeout_s, runner.error = 0.0, 0.0, ""
         runner._queue = Channel(runner.capacity)
         image = np.broadcast_to(np.zeros(3, np.uint8), (*size_hw, 3))
         result = Result(Frame(image, 0, 0, "a"), CAR, Tracks.empty(), None)
-        runner._adapt(size_hw)
+        runner._adapt_to_size(size_hw)
         return sum(runner._queue.put(result, 0.0) for _ in range(20))
 
     assert [waiting(size) for size in ((375, 1242), (1080, 1920), (2160, 3840), (4320, 7680))] == [8, 8, 7, 2]
-    assert runner._more_patience_s == pytest.approx(33, abs=1)
+    assert runner._extra_timeout_s == pytest.approx(33, abs=1)

@@ -120,7 +120,7 @@ def test_what_only_happens_is_not_wrong_for_ever() -> None:
 def test_a_source_that_is_through_has_ended_and_is_not_lost() -> None:
     board = Board(info_of("front", "rear"), 0.0)
     board.write(result(0, tracks=(track(),)), 0.1)
-    board.event(HealthEvent("stalled", "front", True, None, "no picture for 0.9 s"), 0.2)
+    board.event(HealthEvent("stalled", "front", True, None, "no frame for 0.9 s"), 0.2)
     board.event(HealthEvent("ended", "front", True, None, "after 1 frames"), 0.3)
     assert board.healthy(99.0) == {"front": "ended", "rear": "waiting"}
     said = board.now("front", 99.0)

@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 
-from perception.runtime.queues import Channel, FrameBuffer, Waiting
+from perception.runtime.queues import Channel, FrameBuffer, QueuedFrame
 from perception.types import Frame
 
 
-def frame(frame_id: int, source: str = "a", dropped: int = 0) -> Waiting:
-    return Waiting(Frame(np.zeros((2, 2, 3), np.uint8), frame_id, frame_id, source, None, dropped), {})
+def frame(frame_id: int, source: str = "a", dropped: int = 0) -> QueuedFrame:
+    return QueuedFrame(Frame(np.zeros((2, 2, 3), np.uint8), frame_id, frame_id, source, None, dropped), {})
 
 
 def drain(buffer: FrameBuffer, most: int = 1) -> list[tuple[int, int]]:
@@ -33,12 +33,12 @@ def test_a_source_is_named_once_after_its_last_frame_and_the_last_one_never() ->
     buffer = FrameBuffer({"a": "wait", "b": "wait"}, 2)
     buffer.put("a", frame(0))
     buffer.end("a")
-    assert buffer.drained() == []  # its frame still waits
+    assert buffer.finished_sources() == []  # its frame still waits
     assert len(buffer.take(1) or []) == 1
     assert buffer.take(1, timeout_s=60) == []  # does not wait for b
-    assert buffer.drained() == ["a"] and buffer.drained() == []
+    assert buffer.finished_sources() == ["a"] and buffer.finished_sources() == []
     buffer.end("b")
-    assert buffer.take(1) is None and buffer.drained() == []
+    assert buffer.take(1) is None and buffer.finished_sources() == []
 
 
 def test_drop_newest_keeps_the_oldest_and_counts_at_the_next() -> None:
@@ -114,7 +114,7 @@ def test_channel_delivers_in_order_then_ends() -> None:
 
 def test_channel_newest_pushes_the_oldest_out() -> None:
     channel: Channel[int] = Channel(2)
-    pushed = [list(channel.put_newest(i)) for i in range(4)]
+    pushed = [list(channel.put_drop_oldest(i)) for i in range(4)]
     assert pushed == [[], [], [0], [1]]
     assert not channel.put(9, timeout_s=0.01)
     channel.close(discard=True)
@@ -128,7 +128,7 @@ def test_channel_that_expires_lets_everyone_go_and_keeps_what_was_inside() -> No
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(channel.put(3)))  # waits for room
     thread.start()
-    channel.expire(time.monotonic() + 0.05)
+    channel.set_deadline(time.monotonic() + 0.05)
     thread.join(5)
     assert answers == [False]
     assert list(channel) == []
@@ -136,7 +136,7 @@ def test_channel_that_expires_lets_everyone_go_and_keeps_what_was_inside() -> No
     assert channel.has_expired
 
 
-def test_what_is_left_behind_is_counted() -> None:
+def test_frames_dropped_at_shutdown_are_counted() -> None:
     buffer = FrameBuffer({"a": "wait", "b": "drop-newest"}, 2)
     buffer.put("a", frame(0))
     buffer.put("a", frame(5, dropped=4))
@@ -144,4 +144,4 @@ def test_what_is_left_behind_is_counted() -> None:
         buffer.put("b", frame(i, "b"))
     buffer.stop()
     assert not buffer.put("a", frame(6))
-    assert buffer.left_behind() == {"a": 1 + 5 + 1, "b": 2 + 2}
+    assert buffer.dropped_at_shutdown() == {"a": 1 + 5 + 1, "b": 2 + 2}

@@ -3,8 +3,9 @@ import io
 import av
 import cv2
 import numpy as np
+import pytest
 
-from perception.runtime.health import HealthMonitor
+from perception.runtime.health import HealthMonitor, StallMonitor
 from perception.types import Frame, HealthEvent
 
 SCENE = cv2.resize(np.random.default_rng(3).integers(0, 255, (60, 160, 3)).astype(np.uint8), (640, 240))
@@ -86,3 +87,31 @@ def test_a_short_blink_is_not_reported() -> None:
 
 def test_one_pixel_pictures_are_survived() -> None:
     assert watch([np.full((1, 1, 3), i % 2 * 255, np.uint8) for i in range(5)]) == []
+
+
+def test_a_stall_begins_ends_and_is_reported_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("perception.runtime.health.time.monotonic", lambda: now_s[0])
+    monitor = StallMonitor(["front", "rear"], stalled_s=0.8)
+    seen = []
+    for step in range(30):  # a quarter of a second each
+        now_s[0] += 0.25
+        monitor.saw_frame("file")  # not watched
+        monitor.saw_frame("rear")
+        if step < 5 or step >= 20:
+            monitor.saw_frame("front")
+        seen += [(step, e.source, e.active, e.detail) for e in monitor.update()]
+    # the last frame came in step 4; 0.8 s are over in the fourth step after it
+    assert seen == [(8, "front", True, "no frame for 1.0 s"), (20, "front", False, "frames again")]
+
+
+def test_the_end_of_a_source_ends_its_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr("perception.runtime.health.time.monotonic", lambda: now_s[0])
+    monitor = StallMonitor(["front", "rear"], stalled_s=0.5)
+    now_s[0] = 1.0
+    assert [(e.source, e.active) for e in monitor.update()] == [("front", True), ("rear", True)]
+    monitor.source_ended("front")
+    assert [(e.source, e.active, e.detail) for e in monitor.update()] == [("front", False, "the source has ended")]
+    now_s[0] = 9.0
+    assert monitor.update() == []
