@@ -16,7 +16,8 @@ What the devkit does that surprises, and is followed here:
   with the detection's own area against the class's threshold, 0.7 for cars.
 - Recall entries that are never reached count as precision 0, so even a perfect result scores 100 only with 41 or
   more ground truths.
-- One alpha of -10 among the results switches AOS off for all classes; a class nobody detected is not scored at all.
+- One alpha of -10 among the results switches AOS off for all classes.
+- A class is scored if one of its result rows has its left edge at 0 or more; otherwise it is absent, not 0.
 
 Where a threshold has neither true nor false positives the devkit divides 0 by 0 and prints NaN; here it counts as 0.
 """
@@ -25,7 +26,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from perception.evaluation.object_matching import count_steps, counting_priority, find_overlaps, greedy, take_part
+from perception.evaluation.object3d import METRICS, find_overlaps_3d, has_box
+from perception.evaluation.object_matching import (
+    Roles,
+    count_steps,
+    counting_priority,
+    find_overlaps,
+    find_roles,
+    greedy,
+    take_part,
+)
 from perception.evaluation.results import (
     LEVELS,
     OBJECT_CLASSES_SCORED,
@@ -145,24 +155,49 @@ def evaluate_objects(gt: ObjectTable, detections: ObjectTable) -> ObjectEvaluati
         detections: results of the same frames, with scores.
 
     Returns:
-        Numbers and counts for every class that was detected at least once, at every level.
+        Numbers and counts for every class that the devkit scores, at every level; BEV and 3D where results carry
+        3-D boxes.
     """
     _check(gt, detections)
-    overlaps = find_overlaps(gt, detections)
+    roles = find_roles(gt, detections)
+    overlaps = find_overlaps(gt, detections, roles)
     has_orientation = not bool((detections.alpha == UNKNOWN_ALPHA).any())
     curves = {
         (class_name, level): count_steps(gt, detections, overlaps, class_name, level)
-        for class_name in OBJECT_CLASSES_SCORED
-        if detections.is_class(class_name).any()
+        for class_name in _scored_classes(detections, detections.boxes_xyxy[:, 0] >= 0)
         for level in LEVELS
     }
+    curves_3d = _curves_3d(gt, detections, roles)
     return ObjectEvaluation(
         gt=gt,
         detections=detections,
         curves=curves,
         scores={key: score_curve(curve, has_orientation) for key, curve in curves.items()},
         has_orientation=has_orientation,
+        curves_3d=curves_3d,
+        scores_3d={key: score_curve(curve, False) for key, curve in curves_3d.items()},
     )
+
+
+def _scored_classes(detections: ObjectTable, opens: np.ndarray) -> list[str]:
+    """The classes of which at least one row opens the metric."""
+    return [name for name in OBJECT_CLASSES_SCORED if (detections.is_class(name) & opens).any()]
+
+
+def _curves_3d(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> dict[tuple[str, str, str], ObjectCurve]:
+    """BEV and 3D, where results carry 3-D boxes."""
+    classes = {
+        name: _scored_classes(detections, has_box(detections, metric.kind)) for name, metric in METRICS.items()
+    }
+    if not any(classes.values()):
+        return {}
+    overlaps = find_overlaps_3d(gt, detections, roles)
+    return {
+        (metric, class_name, level): count_steps(gt, detections, overlaps[metric], class_name, level)
+        for metric in METRICS
+        for class_name in classes[metric]
+        for level in LEVELS
+    }
 
 
 def match_objects(
@@ -171,7 +206,7 @@ def match_objects(
     """Who is matched with whom in the devkit's counting pass at one score threshold."""
     _check(gt, detections)
     assert detections.scores is not None
-    overlaps = find_overlaps(gt, detections)
+    overlaps = find_overlaps(gt, detections, find_roles(gt, detections))
     case = take_part(gt, overlaps, class_name, level)
     heard = detections.scores >= score_threshold
     kept = np.flatnonzero(heard[overlaps.pair_det[case.pair]])

@@ -23,7 +23,7 @@ from perception.evaluation.folders import (
     stems,
 )
 from perception.evaluation.object import evaluate_objects
-from perception.evaluation.results import OBJECT_CLASSES_SCORED, ObjectEvaluation
+from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectEvaluation
 from perception.formats.kitti import OBJECT_CLASSES, UNKNOWN_ALPHA
 from perception.formats.kitti_table import ObjectTable, find_object_files, read_object_table
 
@@ -75,9 +75,15 @@ def _row_warnings(evaluation: ObjectEvaluation, found: Path) -> list[str]:
     named = [name for name, count in zip(detections.class_names, result_counts, strict=True) if count]
     refuse_unknown_classes(named, OBJECT_CLASSES, found, 1)
     warnings += box_warnings(detections.boxes_xyxy, gt.boxes_xyxy)
-    unscored = [name for name in OBJECT_CLASSES_SCORED if not detections.is_class(name).any()]
-    if unscored:
-        warnings.append(f"never detected, so not scored, as in the official tool: {', '.join(unscored)}")
+    unscored = [name for name in OBJECT_CLASSES_SCORED if (name, LEVELS[0]) not in evaluation.scores]
+    outside = [name for name in unscored if detections.is_class(name).any()]
+    absent = [name for name in unscored if name not in outside]
+    if absent:
+        warnings.append(f"never detected, so not scored, as in the official tool: {', '.join(absent)}")
+    if outside:
+        warnings.append(
+            f"every row starts left of the image, so 2D is not scored, as in the official tool: {', '.join(outside)}"
+        )
     without_alpha = int((detections.alpha == UNKNOWN_ALPHA).sum())
     if without_alpha:
         warnings.append(f"{without_alpha} result row(s) have alpha -10: AOS is not scored, as in the official tool")

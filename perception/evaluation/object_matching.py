@@ -6,6 +6,7 @@ no detection do not influence one another, so only those that do are taken in tu
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,8 @@ _NO_DETECTION = -1e7
 
 
 @dataclass(frozen=True, eq=False)
-class Overlaps:
-    """What matching needs to know of two tables, worked out once for all classes and levels."""
+class Roles:
+    """What a label or a result can be in the matching, equal for all metrics and levels."""
 
     gt_class: I64
     """(N,) index into the scored classes, a neighbour under its class; -1 for all others."""
@@ -43,7 +44,19 @@ class Overlaps:
     det_class: I64
     """(M,) index into the scored classes, -1 for others."""
     det_height: I64
-    """(M,) cut to whole pixels."""
+    """(M,) of the 2D box, cut to whole pixels."""
+
+    @property
+    def det_small(self) -> np.ndarray:
+        """(M,) bool: too small at some level, so that it can match a label of any class there."""
+        return self.det_height < max(MINIMUM_HEIGHT.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """The pairs that can match in one metric."""
+
+    roles: Roles
     det_dontcare: np.ndarray
     """(M,) bool: in a DontCare region by more than its class's overlap."""
     pair_gt: I64
@@ -59,52 +72,63 @@ def _class_indices(table: ObjectTable, wanted: tuple[str | None, ...]) -> I64:
     return class_indices(table.class_names, wanted)[table.class_ids] if len(table) else np.zeros(0, np.int64)
 
 
-def find_overlaps(gt: ObjectTable, detections: ObjectTable) -> Overlaps:
-    """Overlap labels and detections of every frame."""
+def find_roles(gt: ObjectTable, detections: ObjectTable) -> Roles:
+    """Sort labels and results by class and height."""
     own = _class_indices(gt, OBJECT_CLASSES_SCORED)
     neighbour = _class_indices(gt, tuple(NEIGHBOUR[name] for name in OBJECT_CLASSES_SCORED))
-    gt_class = np.maximum(own, neighbour)
-    det_class = _class_indices(detections, OBJECT_CLASSES_SCORED)
-    det_height = np.abs(detections.heights).astype(np.int64)
-    minimum = np.array([MINIMUM_OVERLAP[name] for name in OBJECT_CLASSES_SCORED])
+    return Roles(
+        gt_class=np.maximum(own, neighbour),
+        gt_neighbour=neighbour >= 0,
+        det_class=_class_indices(detections, OBJECT_CLASSES_SCORED),
+        det_height=np.abs(detections.heights).astype(np.int64),
+    )
 
-    judged = np.flatnonzero(gt_class >= 0)
-    usable = np.flatnonzero((det_class >= 0) | (det_height < max(MINIMUM_HEIGHT.values())))
-    gt_area, det_area = signed_areas(gt.boxes_xyxy), signed_areas(detections.boxes_xyxy)
-    found = []
+
+def possible_pairs(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> Iterator[tuple[I64, I64]]:
+    """Rows of one frame that may match: of one class, or with a result too small to have one; in chunks."""
+    judged = np.flatnonzero(roles.gt_class >= 0)
+    usable = np.flatnonzero((roles.det_class >= 0) | roles.det_small)
     for index_gt, index_det in same_frame_pairs(gt.frames[judged], detections.frames[usable]):
         i, j = judged[index_gt], usable[index_det]
-        legal = (gt_class[i] == det_class[j]) | (det_height[j] < max(MINIMUM_HEIGHT.values()))
-        i, j = i[legal], j[legal]
+        legal = (roles.gt_class[i] == roles.det_class[j]) | roles.det_small[j]
+        yield i[legal], j[legal]
+
+
+def dontcare_pairs(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> Iterator[tuple[I64, I64]]:
+    """Rows of DontCare and of results of the scored classes in one frame, in chunks."""
+    dontcare, scored = np.flatnonzero(gt.is_class("DontCare")), np.flatnonzero(roles.det_class >= 0)
+    for index_gt, index_det in same_frame_pairs(gt.frames[dontcare], detections.frames[scored]):
+        yield dontcare[index_gt], scored[index_det]
+
+
+def minimum_overlaps(by_class: Mapping[str, float]) -> F64:
+    """Overlaps by index into the scored classes."""
+    return np.array([by_class[name] for name in OBJECT_CLASSES_SCORED])
+
+
+def find_overlaps(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> Overlaps:
+    """Overlap the 2D boxes of labels and results, frame by frame."""
+    minimum = minimum_overlaps(MINIMUM_OVERLAP)
+    gt_area, det_area = signed_areas(gt.boxes_xyxy), signed_areas(detections.boxes_xyxy)
+    found = []
+    for i, j in possible_pairs(gt, detections, roles):
         shared = intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
         some = shared > 0
         i, j, shared = i[some], j[some], shared[some]
         iou = shared / (det_area[j] + gt_area[i] - shared)
-        enough = iou > minimum[gt_class[i]]
+        enough = iou > minimum[roles.gt_class[i]]
         found.append((i[enough], j[enough], iou[enough]))
     pair_gt, pair_det, pair_iou = concatenate(found, (int, int, float))
 
-    dontcare = np.flatnonzero(gt.is_class("DontCare"))
-    scored = np.flatnonzero(det_class >= 0)
     det_dontcare = np.zeros(len(detections), bool)
-    for index_dc, index_det in same_frame_pairs(gt.frames[dontcare], detections.frames[scored]):
-        i, j = dontcare[index_dc], scored[index_det]
+    for i, j in dontcare_pairs(gt, detections, roles):
         shared = intersections(detections.boxes_xyxy[j], gt.boxes_xyxy[i])
         some = shared > 0
         j, shared = j[some], shared[some]
-        det_dontcare[j[shared / det_area[j] > minimum[det_class[j]]]] = True
+        det_dontcare[j[shared / det_area[j] > minimum[roles.det_class[j]]]] = True
 
-    return Overlaps(
-        gt_class=gt_class,
-        gt_neighbour=neighbour >= 0,
-        det_class=det_class,
-        det_height=det_height,
-        det_dontcare=det_dontcare,
-        pair_gt=pair_gt,
-        pair_det=pair_det,
-        pair_iou=pair_iou,
-        pair_similarity=(1 + np.cos(gt.alpha[pair_gt] - detections.alpha[pair_det])) / 2,
-    )
+    similarity = (1 + np.cos(gt.alpha[pair_gt] - detections.alpha[pair_det])) / 2
+    return Overlaps(roles, det_dontcare, pair_gt, pair_det, pair_iou, similarity)
 
 
 # ---------------------------------------------------------------- one class, one level
@@ -127,18 +151,18 @@ class Case:
 
 def take_part(gt: ObjectTable, overlaps: Overlaps, class_name: str, level: str) -> Case:
     """Sort labels and detections into valid, ignored and out of it, for one class and level."""
-    index = OBJECT_CLASSES_SCORED.index(class_name)
-    of_class = overlaps.gt_class == index
+    index, roles = OBJECT_CLASSES_SCORED.index(class_name), overlaps.roles
+    of_class = roles.gt_class == index
     within = (
         (gt.occlusion <= MAXIMUM_OCCLUSION[level])
         & (gt.truncation <= MAXIMUM_TRUNCATION[level])
         & (gt.heights > MINIMUM_HEIGHT[level])
     )
-    det_ignored = overlaps.det_height < MINIMUM_HEIGHT[level]
-    det_valid = (overlaps.det_class == index) & ~det_ignored
+    det_ignored = roles.det_height < MINIMUM_HEIGHT[level]
+    det_valid = (roles.det_class == index) & ~det_ignored
     return Case(
         gt_rows=np.flatnonzero(of_class),
-        gt_valid=of_class & ~overlaps.gt_neighbour & within,
+        gt_valid=of_class & ~roles.gt_neighbour & within,
         det_ignored=det_ignored,
         det_valid=det_valid,
         pair=np.flatnonzero(of_class[overlaps.pair_gt] & (det_valid | det_ignored)[overlaps.pair_det]),

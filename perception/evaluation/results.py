@@ -7,7 +7,7 @@ report finds box, height, occlusion, distance and score of every hit and miss.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from perception.formats.kitti_table import ObjectTable
 
 LEVELS = ("easy", "moderate", "hard")
+METRICS_3D = ("bev", "3d", "bev_loose", "3d_loose")
+"""Bird's-eye view and 3D at KITTI's overlaps and at looser ones, see `object3d.py`."""
 OBJECT_CLASSES_SCORED = ("Car", "Pedestrian", "Cyclist")
 TRACKING_CLASSES_SCORED = ("Car", "Pedestrian")
 ALPHAS: F64 = np.arange(0.05, 0.99, 0.05)
@@ -135,11 +137,15 @@ class ObjectEvaluation:
     detections: ObjectTable
     """The results, of the same frames."""
     curves: dict[tuple[str, str], ObjectCurve]
-    """By (class, level), for the classes that were detected at least once."""
+    """By (class, level), for the classes with a result row that starts inside the image (left edge at 0 or more)."""
     scores: dict[tuple[str, str], ObjectScore]
     """By (class, level), likewise."""
     has_orientation: bool
     """False where any result has alpha -10: then AOS is not scored, as in the official tool."""
+    curves_3d: dict[tuple[str, str, str], ObjectCurve] = field(default_factory=dict)
+    """By (metric of `METRICS_3D`, class, level), for the classes with a 3-D box in a result row."""
+    scores_3d: dict[tuple[str, str, str], ObjectScore] = field(default_factory=dict)
+    """By (metric, class, level), likewise. There is no AOS."""
     warnings: tuple[str, ...] = ()
     missing_frames: tuple[str, ...] = ()
     """Frames without a result file, counted as empty."""

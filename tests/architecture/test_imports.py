@@ -21,7 +21,7 @@ ALLOWED = {
 LAYERS = (
     {"types", "redact", "timing", "clocks", "provenance"},
     {"errors", "progress"},
-    {"boxes", "files", "image_pool"},
+    {"boxes", "boxes3d", "files", "image_pool"},
     {"access", "formats"},
     {"cameras"},
     {"model", "engine", "anonymize"},

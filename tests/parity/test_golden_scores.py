@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from perception.evaluation.object_folders import score_object_folders
-from perception.evaluation.results import LEVELS
+from perception.evaluation.results import LEVELS, METRICS_3D, ObjectScore
 from perception.evaluation.road import pr_curve
 from perception.evaluation.road_folders import score_road_folders
 from perception.evaluation.tracking_folders import score_tracking_folders
@@ -67,6 +67,33 @@ def test_objects(case: str, labels: Path, golden_root: Path, tmp_path: Path) -> 
             (score.similarity, expected["similarity"]),
         ):
             assert found == pytest.approx(wanted, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("case", ["object3d_stress", "object3d_gates", "object3d_pointgnn"])
+def test_objects_in_bev_and_3d(case: str, labels: Path, golden_root: Path, tmp_path: Path) -> None:
+    golden = recorded(golden_root, f"{case}.json")
+    results = unpack(golden_root / f"{case}_results.zip", tmp_path / "results")
+    (split := tmp_path / "split.txt").write_text("\n".join(golden["frames"]))
+    evaluation = score_object_folders(labels, results, split=split)
+    scored: dict[str, dict[str, ObjectScore]] = {
+        "results": {f"{name}/{level}": score for (name, level), score in evaluation.scores.items()}
+    }
+    for metric in METRICS_3D:
+        scored[f"results_{metric}"] = {
+            f"{name}/{level}": score for (of, name, level), score in evaluation.scores_3d.items() if of == metric
+        }
+    for part, found in scored.items():
+        assert set(found) == set(golden[part]), part
+        for key, score in found.items():
+            expected = golden[part][key]
+            counts = (score.n_gt, score.thresholds.tolist(), score.tp.tolist(), score.fp.tolist(), score.fn.tolist())
+            assert counts == tuple(expected[name] for name in ("n_gt", "thresholds", "tp", "fp", "fn")), (part, key)
+            assert score.ap_r40 == pytest.approx(expected["AP_R40"], abs=TOLERANCE)
+            assert score.ap_r11 == pytest.approx(expected["AP_R11"], abs=TOLERANCE)
+            assert score.precision41 == pytest.approx(expected["precision41"], abs=TOLERANCE)
+            if "AOS_R40" in expected:
+                assert score.aos_r40 == pytest.approx(expected["AOS_R40"], abs=TOLERANCE)
+    assert evaluation.has_orientation == ("AOS_R40" in next(iter(golden["results"].values())))
 
 
 def test_objects_all_labels_as_results_are_perfect(labels: Path, tmp_path: Path) -> None:

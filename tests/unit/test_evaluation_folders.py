@@ -186,6 +186,16 @@ def test_what_the_official_tool_takes_is_taken_and_counted(objects: tuple[Path, 
     assert (score.tp[-1], score.fp[-1], score.aos_r40) == (12, 4, None)
 
 
+def test_a_class_that_starts_left_of_the_image_is_named(objects: tuple[Path, Path]) -> None:
+    gt, results = objects
+    for path in results.iterdir():
+        path.write_text(RESULT.replace(" 100.00 100.00", " -0.50 100.00"))
+    evaluation = score_object_folders(gt, results)
+    assert evaluation.scores == {}
+    assert warned(evaluation, "every row starts left of the image, so 2D is not scored, as in the official tool: Car")
+    assert warned(evaluation, "never detected, so not scored, as in the official tool: Pedestrian, Cyclist")
+
+
 def test_pictures_of_other_data_may_be_larger(objects: tuple[Path, Path]) -> None:
     gt, results = objects
     (gt / "000000.txt").write_text(LABEL.replace("200.00 150.00", "1900.00 1000.00"))

@@ -1,0 +1,111 @@
+"""BEV and 3D scores by hand: which class is scored, what DontCare forgives, what the 2D box decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perception.evaluation.object import ObjectEvaluator
+from perception.evaluation.object3d import METRICS, has_box
+from perception.evaluation.results import METRICS_3D, ObjectEvaluation, ObjectScore
+from perception.formats.kitti import ObjectRows, parse_objects
+
+TRUTH = "Car 0 0 0 100 100 200 200 1.5 2 4 {x} 1.6 20 0\n"
+CAR = "Car 0 0 0 100 100 200 200 1.5 2 4 {x} 1.6 20 0 {score}\n"
+DONTCARE = "DontCare -1 -1 -10 100 100 200 200 -1 -1 -1 -1000 -1000 -1000 -10\n"
+WITHOUT_3D = "Car 0 0 0 100 100 200 200 -1 -1 -1 -1000 -1000 -1000 -10 0.9\n"
+
+
+def score(labels: str, results: str, frames: int = 1) -> ObjectEvaluation:
+    evaluator = ObjectEvaluator()
+    for frame in range(frames):
+        evaluator.process(str(frame), parse_objects(labels), parse_objects(results, scores=True))
+    return evaluator.evaluate()
+
+
+def counts(evaluation: ObjectEvaluation, metric: str, class_name: str = "Car") -> tuple[int, int, int]:
+    """TP, FP and FN at the lowest threshold."""
+    one: ObjectScore = evaluation.scores_3d[metric, class_name, "moderate"]
+    return int(one.tp[-1]), int(one.fp[-1]), int(one.fn[-1])
+
+
+def test_overlaps_decide_by_metric() -> None:
+    """A car of 4 m, moved by x: BEV and 3D overlap is (4 - x) / (4 + x)."""
+    for shift, matched in ((0.7, METRICS_3D), (0.8, ("bev_loose", "3d_loose")), (1.34, ())):
+        evaluation = score(TRUTH.format(x=0), CAR.format(x=shift, score=0.9) + CAR.format(x=50, score=0.1))
+        for metric in METRICS_3D:
+            found = len(evaluation.scores_3d[metric, "Car", "moderate"].thresholds)
+            assert found == (metric in matched), (shift, metric)
+
+
+def test_height_counts_in_3d_alone() -> None:
+    lower = CAR.format(x=0, score=0.9).replace("1.6 20", "2.1 20")  # 1 m of 1.5 m in common: 0.5
+    evaluation = score(TRUTH.format(x=0), lower)
+    assert counts(evaluation, "bev") == (1, 0, 0)
+    assert len(evaluation.scores_3d["3d", "Car", "moderate"].thresholds) == 0
+    assert METRICS["3d_loose"].minimum_overlap("Car") == 0.5 and METRICS["bev"].label("Pedestrian") == "BEV 0.5"
+
+
+def test_a_box_turned_by_half_is_as_good_in_bev_and_3d() -> None:
+    turned = CAR.format(x=0, score=0.9).replace("20 0 0.9", f"20 {np.pi} 0.9")
+    evaluation = score(TRUTH.format(x=0), turned)
+    assert all(counts(evaluation, metric) == (1, 0, 0) for metric in METRICS_3D)
+
+
+def test_dontcare_regions_of_the_image_forgive_nothing_here() -> None:
+    labels, results = TRUTH.format(x=0) + DONTCARE, CAR.format(x=0, score=0.5) + CAR.format(x=30, score=0.9)
+    evaluation = score(labels, results)
+    flat = evaluation.scores["Car", "moderate"]
+    assert (flat.tp[-1], flat.fp[-1]) == (1, 0), "in 2D both rows lie on the car and in the region"
+    assert counts(evaluation, "bev") == counts(evaluation, "3d") == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("dontcare", "bev_fp"), [("", 1), (DONTCARE, 0)])
+def test_a_row_without_a_box_is_forgiven_in_bev_where_the_frame_has_a_dontcare(dontcare: str, bev_fp: int) -> None:
+    evaluation = score(TRUTH.format(x=0) + dontcare, CAR.format(x=0, score=0.5) + WITHOUT_3D)
+    assert counts(evaluation, "bev") == (1, bev_fp, 0)
+    assert counts(evaluation, "3d") == (1, 1, 0)
+
+
+def test_the_height_of_the_2d_box_decides() -> None:
+    """A result of 20 px is ignored and takes the car, whatever its class."""
+    small = "Pedestrian 0 0 0 100 100 200 120 1.5 2 4 0 1.6 20 0 0.9\n"
+    evaluation = score(TRUTH.format(x=0), small + CAR.format(x=30, score=0.8), 2)
+    one = evaluation.scores_3d["bev", "Car", "moderate"]
+    assert one.n_gt == 2 and len(one.thresholds) == 0
+    curve = evaluation.curves_3d["bev", "Car", "moderate"]
+    assert curve.event_absorbed.sum() == 2
+
+
+def test_a_class_is_scored_where_a_row_opens_it() -> None:
+    def metrics(results: str) -> set[str]:
+        return {metric for metric, _, _ in score(TRUTH.format(x=0), results).scores_3d}
+
+    assert metrics(WITHOUT_3D) == set()
+    assert metrics(WITHOUT_3D + CAR.format(x=0, score=0.1)) == set(METRICS_3D)
+    for column, found, expected in (
+        ("1.5 2 4", "0 2 4", {"bev", "bev_loose"}),
+        ("1.5 2 4", "1.5 0 4", set()),
+        ("1.5 2 4", "1.5 -2 -4", set()),
+        ("0 1.6 20", "-1000 1.6 20", set()),
+        ("0 1.6 20", "0 -1000 20", {"bev", "bev_loose"}),
+        ("0 1.6 20", "0 1.6 -1000", set()),
+    ):
+        assert metrics(CAR.format(x=0, score=0.9).replace(column, found)) == expected, found
+
+
+def test_2d_asks_for_one_row_inside_the_image() -> None:
+    outside = CAR.format(x=0, score=0.9).replace("100 100 200", "-1 100 200")
+    evaluation = score(TRUTH.format(x=0), outside)
+    assert evaluation.scores == {} and counts(evaluation, "bev") == (1, 0, 0)
+    both = score(TRUTH.format(x=0), outside + CAR.format(x=9, score=0.1))
+    assert both.scores["Car", "moderate"].n_gt == 1
+
+
+def test_results_without_boxes_have_no_3d_scores() -> None:
+    rows = ObjectRows.from_boxes(["Car"], np.array([[0, 0, 50, 50]]), np.array([0.5]))
+    evaluator = ObjectEvaluator()
+    evaluator.process("0", parse_objects(TRUTH.format(x=0)), rows)
+    evaluation = evaluator.evaluate()
+    assert evaluation.curves_3d == evaluation.scores_3d == {}
+    assert not has_box(evaluation.detections, "BEV").any()
