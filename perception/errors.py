@@ -1,6 +1,12 @@
 """The one exception that reaches a user as a sentence instead of a traceback."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 from perception.redact import printable, redact
+
+_LFS_HEAD = b"version https://git-lfs"
 
 
 class UserError(Exception):
@@ -28,3 +34,15 @@ class MissingDependencyError(UserError):
             f"{package}, which is needed for {needed_for}",
             f"pip install 'perception-pipeline[{extra}]'   (in a clone: pip install -e '.[{extra}]')",
         )
+
+
+def lfs_pointer(path: Path) -> UserError | None:
+    """The error to raise where `path` is a Git LFS pointer instead of the file itself; None where it is not."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(_LFS_HEAD)) == _LFS_HEAD
+    except OSError:
+        return None
+    if not pointer:
+        return None
+    return UserError(f"{path}: a Git LFS pointer, not the file itself", "the file that it stands for", "git lfs pull")

@@ -43,3 +43,12 @@ def golden_root(request: pytest.FixtureRequest) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no recorded numbers at {folder} (pytest --data FOLDER, beside which 'golden' lies)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cases_root(request: pytest.FixtureRequest) -> Path:
+    """Folder of small inputs that show faults users reported, beside the sample data."""
+    folder = Path(request.config.getoption("--data")).resolve().parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no cases at {folder} (pytest --data FOLDER, beside which 'cases' lies)")
+    return folder

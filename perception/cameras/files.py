@@ -8,6 +8,8 @@
     cx = 640.0
     cy = 360.0
     # P = [ 12 numbers ]    # … or, instead of these four, a 3×4 projection like KITTI's P2
+    # distortion = [-0.3, 0.1, 0, 0, 0]   # of the lens, OpenCV's order; images are straightened with it
+    # distortion_model = "plumb_bob"      # or rational_polynomial, equidistant (fisheye)
     height_m = 1.4          # of the lens above the road
     pitch_deg = 2.0         # positive where the camera looks down
     yaw_deg = -0.5          # positive where it looks to the right of the way the car drives
@@ -18,6 +20,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,9 +28,11 @@ from pathlib import Path
 import numpy as np
 
 from perception.cameras.pinhole import PinholeCamera
-from perception.errors import UserError
+from perception.cameras.sized import Distortion, SizedCamera
+from perception.cameras.yaml_files import FISHEYE, MODELS, looks_like_yaml, parse_intrinsics
+from perception.errors import UserError, lfs_pointer
 from perception.files import write_atomically
-from perception.formats.kitti import read_calibration
+from perception.formats.kitti import parse_calibration, read_text
 from perception.types import F64
 
 KITTI_HEIGHT_M = 1.65
@@ -52,6 +57,10 @@ class CameraFile:
     """Positive where the camera looks down."""
     yaw_deg: float = 0.0
     """Positive where the camera looks to the right of the direction of travel."""
+    distortion_model: str = ""
+    """As ROS names it; empty where the images are free of distortion."""
+    distortion: tuple[float, ...] = ()
+    """Its coefficients, in OpenCV's order."""
     name: str = "camera"
 
     def __post_init__(self) -> None:
@@ -71,35 +80,38 @@ class CameraFile:
         for key, limit in (("pitch_deg", 60), ("yaw_deg", 60)):
             if not abs(getattr(self, key)) <= limit:
                 raise ValueError(f"{key}: found {getattr(self, key):g}, expected degrees from -{limit} to {limit}")
+        if self.distortion:
+            model = self.distortion_model or "plumb_bob"
+            if model not in MODELS or len(self.distortion) not in MODELS[model]:
+                known = ", ".join(f"{name} with {'/'.join(map(str, counts))}" for name, counts in MODELS.items())
+                raise ValueError(f"distortion: found {model} with {len(self.distortion)} numbers, expected {known}")
+            if self.P is not None:
+                raise ValueError("has both P and distortion: expected fx, fy, cx, cy with a distortion")
         if abs(np.linalg.det(self.camera().K_cam2)) < 1e-9:
             raise ValueError("P: found a matrix that flattens the world, expected a projection like KITTI's P2")
 
-    def camera(self, size_hw: tuple[int, int] | None = None) -> PinholeCamera:
-        """The camera for frames of `size_hw`, by default of the file's own size.
+    def camera(self) -> PinholeCamera:
+        """The camera for images of the file's own size.
 
         The yaw goes into the projection, so that 'ahead' is where the car drives.
-
-        Raises:
-            UserError: frames of another shape, which must have been cropped.
         """
         if self.P is not None:
             projection = np.array(self.P, np.float64).reshape(3, 4)
         else:
             projection = np.array([[self.fx, 0, self.cx, 0], [0, self.fy, self.cy, 0], [0, 0, 1, 0]], np.float64)
-        if size_hw is not None and size_hw != (self.height, self.width):
-            scale_y, scale_x = size_hw[0] / self.height, size_hw[1] / self.width
-            if abs(scale_x / scale_y - 1) > 0.02:
-                raise UserError(
-                    f"the camera file is for {self.width}×{self.height} pixels, these are {size_hw[1]}×{size_hw[0]}",
-                    "the same shape: cropped pictures need a calibration of their own",
-                    "perception calibrate --video VIDEO",
-                )
-            projection[0] *= scale_x
-            projection[1] *= scale_y
         if self.yaw_deg:
             level = _rotation_x(np.radians(self.pitch_deg))
             projection[:, :3] = projection[:, :3] @ level.T @ _rotation_y(np.radians(self.yaw_deg)) @ level
         return PinholeCamera(projection, self.height_m, float(np.radians(self.pitch_deg)))
+
+    def sized(self, origin: str = "the camera file") -> SizedCamera:
+        """The camera with the size that it belongs to."""
+        distortion = None
+        if self.distortion:
+            K = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+            fisheye = self.distortion_model in FISHEYE
+            distortion = Distortion(K, np.array(self.distortion, np.float64), fisheye)
+        return SizedCamera(self.camera(), (self.height, self.width), origin, distortion)
 
 
 def _rotation_x(pitch: float) -> F64:
@@ -141,14 +153,14 @@ def parse_camera_file(text: str, path: Path | str = "<text>") -> CameraFile:
 
 def _checked(key: str, value: object, path: Path | str) -> object:
     """The value of one key, of the kind it should be."""
-    if key == "name":
+    if key in ("name", "distortion_model"):
         if isinstance(value, str):
             return value
         raise UserError(f"{path}: {key}: found {value!r}", "text in quotes")
-    if key == "P":
+    if key in ("P", "distortion"):
         if isinstance(value, list) and all(_is_number(item) for item in value):
             return tuple(float(item) for item in value)
-        raise UserError(f"{path}: P: found {str(value)[:60]}", "a list of 12 numbers, row by row")
+        raise UserError(f"{path}: {key}: found {str(value)[:60]}", f"a list of {'12 ' if key == 'P' else ''}numbers")
     if not _is_number(value) or (key in ("width", "height") and not isinstance(value, int)):
         kind = "a whole number" if key in ("width", "height") else "a finite number"
         raise UserError(f"{path}: {key}: found {str(value)[:60]!r}", kind)
@@ -162,34 +174,49 @@ def _is_number(value: object) -> bool:
 CALIBRATE = "perception calibrate writes a camera file"
 
 
-def read_camera(path: Path, size_hw: tuple[int, int] | None = None) -> PinholeCamera:
-    """The camera from a TOML file, or from a KITTI calibration file (P2, 1.65 m above the road).
+def read_camera(path: Path) -> SizedCamera:
+    """A calibration from a camera file (TOML) or a KITTI calibration file (P2, 1.65 m above the road).
 
     Args:
-        path: `.toml` for ours, anything else is read as KITTI's.
-        size_hw: of the frames, where known; a TOML file is scaled to it.
+        path: what it is shows in its content; a name that ends in `.toml` is always ours.
 
     Raises:
-        UserError: missing, broken, or for pictures of another shape.
+        UserError: missing, broken, or a ROS or OpenCV file, which lacks the height above the road.
     """
-    if path.suffix != ".toml":
+    if pointer := lfs_pointer(path):
+        raise pointer
+    if path.suffix.lower() == ".toml":
         try:
-            return PinholeCamera(read_calibration(path)["P2"], KITTI_HEIGHT_M)
-        except ValueError as error:
-            raise UserError(f"{path}: {error}", "a KITTI calibration file, or camera.toml", CALIBRATE) from None
+            return read_camera_file(path).sized(str(path))
         except UserError as error:
             raise UserError(error.found, error.expected, error.do or CALIBRATE) from None
+    text = read_text(path)
+    if looks_like_yaml(text):
+        parse_intrinsics(text, path)  # what is wrong with it shows here
+        raise UserError(
+            f"{path}: a calibration as ROS and OpenCV write it, which does not say how high the camera stands",
+            "a camera file, made from it",
+            f"perception calibrate --intrinsics {shlex.quote(str(path))} --height-m METRES --out camera.toml",
+        )
     try:
-        return read_camera_file(path).camera(size_hw)
+        return kitti_camera(parse_calibration(text, path), 2, str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "a KITTI calibration file, or camera.toml", CALIBRATE) from None
     except UserError as error:
-        found = error.found if str(path) in error.found else f"{path}: {error.found}"
-        raise UserError(found, error.expected, error.do or CALIBRATE) from None
+        raise UserError(error.found, error.expected, error.do or CALIBRATE) from None
+
+
+def kitti_camera(matrices: dict[str, F64], number: int, origin: str) -> SizedCamera:
+    """Camera 0 to 3 of a KITTI calibration; the raw recordings' files also say the size of the images."""
+    size = matrices.get(f"S_rect_0{number}")
+    size_hw = None if size is None or size.min() < 1 else (int(size[1]), int(size[0]))
+    return SizedCamera(PinholeCamera(matrices[f"P{number}"], KITTI_HEIGHT_M), size_hw, origin)
 
 
 def read_camera_file(path: Path) -> CameraFile:
     """`parse_camera_file` on a file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", "a camera file", "perception calibrate writes one") from None
     except (UnicodeDecodeError, OSError) as error:
@@ -206,6 +233,9 @@ def format_camera_file(file: CameraFile) -> str:
         lines += [f"{key} = {float(getattr(file, key))!r}" for key in _INTRINSICS]
     else:
         lines.append("P = [" + ", ".join(repr(float(value)) for value in file.P) + "]")
+    if file.distortion:
+        lines.append("distortion = [" + ", ".join(repr(float(value)) for value in file.distortion) + "]")
+        lines.append(f'distortion_model = "{file.distortion_model or "plumb_bob"}"')
     lines += [
         f"height_m = {float(file.height_m)!r}  # of the lens above the road",
         f"pitch_deg = {float(file.pitch_deg)!r}  # positive where the camera looks down",

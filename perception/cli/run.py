@@ -182,7 +182,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     from perception.cli.settings import make_tracker, read_settings
     from perception.model import default_model
     from perception.runtime.pipeline import Pipeline
-    from perception.sources import open_source
+    from perception.sources import calibrate_sources, open_source
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it has to say, we say in a sentence
     of_tracker: dict[str, Any] = {}
@@ -199,14 +199,14 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
         return make_tracker(options.pipeline.tracker, of_tracker, thresholds)
 
     tracker()  # a mistake in --set ends the run here
-    cameras = {source.name: read_camera(options.camera, source.size_hw) for source in sources if options.camera}
+    if options.camera:
+        calibrate_sources(sources, read_camera(options.camera))
     out = _free_folder(options.out, sources)
     pipeline = Pipeline(
         sources,
         model,
         _sinks(options, out, of_sinks),
         options.pipeline,
-        cameras,
         on_event=reporter,
         tracker_factory=(lambda: make_tracker(options.pipeline.tracker, of_tracker, thresholds))
         if of_tracker

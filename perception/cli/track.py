@@ -156,4 +156,4 @@ def _ranger(options: TrackOptions, sequence: str, class_names: tuple[str, ...]) 
     if path.is_dir():
         named = [path / f"{sequence}{suffix}" for suffix in (".txt", ".toml")]
         path = next((file for file in named if file.is_file()), named[0])
-    return Ranger(read_camera(path, options.frame_size), class_names)
+    return Ranger(read_camera(path).at(options.frame_size), class_names)

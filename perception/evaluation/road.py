@@ -180,15 +180,14 @@ def read_confidence(path: Path) -> U8:
 
 def read_road_calibration(path: Path) -> dict[str, F64]:
     """A road calibration, which has R0_rect and Tr_cam_to_road beside P2."""
-    calibration = read_calibration(path)
-    for name in ("R0_rect", "Tr_cam_to_road"):
-        if name not in calibration:
-            raise UserError(
-                f"{path}: has no {name}",
-                "a calibration file of the road benchmark",
-                "--calib FOLDER of data_road, or --space perspective",
-            )
-    return calibration
+    try:
+        return read_calibration(path, needed=("P2", "R0_rect", "Tr_cam_to_road"))
+    except UserError as error:
+        raise UserError(
+            error.found,
+            "a calibration file of the road benchmark",
+            "--calib FOLDER of data_road, or --space perspective",
+        ) from None
 
 
 def planes(

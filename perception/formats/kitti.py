@@ -369,46 +369,90 @@ _CALIBRATION_SHAPES = {
     "Tr_velo_to_cam": (3, 4),
     "Tr_imu_to_velo": (3, 4),
     "Tr_cam_to_road": (3, 4),
+    # width and height of the rectified images, in the raw recordings' files only
+    "S_rect_00": (2,),
+    "S_rect_01": (2,),
+    "S_rect_02": (2,),
+    "S_rect_03": (2,),
 }
-# the tracking kit's own names for the same matrices
-_CALIBRATION_ALIASES = {"R_rect": "R0_rect", "Tr_velo_cam": "Tr_velo_to_cam", "Tr_imu_velo": "Tr_imu_to_velo"}
+# the names of the tracking kit, the odometry kit and the raw recordings for the same matrices
+_CALIBRATION_ALIASES = {
+    "R_rect": "R0_rect",
+    "Tr_velo_cam": "Tr_velo_to_cam",
+    "Tr": "Tr_velo_to_cam",
+    "Tr_imu_velo": "Tr_imu_to_velo",
+    "R_rect_00": "R0_rect",
+    **{f"P_rect_0{n}": f"P{n}" for n in range(4)},
+}
 
 
-def parse_calibration(text: str, path: Path | str = "<text>") -> dict[str, F64]:
-    """Matrices of a calibration file by KITTI's object-kit names; P2 is always there.
+def parse_calibration(text: str, path: Path | str = "<text>", needed: Iterable[str] = ("P2",)) -> dict[str, F64]:
+    """Matrices of a calibration file by KITTI's object-kit names.
+
+    Strict where a matrix is needed: lines of other names, and unusable lines of matrices that nobody needs, are
+    passed over. Converters write P4, `Tr_velo_to_cam_0` or an empty `Tr_imu_to_velo`. Where a matrix stands under two
+    names, the object kit's counts.
+
+    Args:
+        text: the file's text.
+        path: the file, for messages.
+        needed: names that must be there, in full.
 
     Raises:
-        UserError: an unknown name, one that comes twice, a wrong count of numbers, NaN, or no P2.
+        UserError: a needed matrix is missing, comes twice with different numbers, or is not the finite numbers of
+            its shape.
     """
+    wanted = set(needed)
     matrices: dict[str, F64] = {}
-    for line, content in enumerate(text.split("\n"), 1):
+    written_as: dict[str, str] = {}
+    for line, content in enumerate(text.lstrip("\ufeff").split("\n"), 1):
         tokens = content.split()
         if not tokens:
             continue
-        name = tokens[0].rstrip(":")
-        name = _CALIBRATION_ALIASES.get(name, name)
+        label, *numbers = tokens
+        label = label.rstrip(":")
+        name = _CALIBRATION_ALIASES.get(label, label)
         if name not in _CALIBRATION_SHAPES:
-            raise UserError(f"{path}:{line}: found '{tokens[0]}'", "one of " + ", ".join(_CALIBRATION_SHAPES))
-        if name in matrices:
-            raise UserError(f"{path}:{line}: {name} for the second time", "every matrix once")
-        shape = _CALIBRATION_SHAPES[name]
-        if len(tokens) - 1 != math.prod(shape):
-            raise UserError(f"{path}:{line}: {name} has {len(tokens) - 1} numbers", f"{math.prod(shape)} numbers")
+            continue
         try:
-            matrix = np.array(tokens[1:], np.float64).reshape(shape)
-        except ValueError:
-            raise UserError(f"{path}:{line}: {name} holds something that is not a number", "numbers") from None
-        if not np.isfinite(matrix).all():
-            raise UserError(f"{path}:{line}: {name} holds NaN or infinity", "finite numbers")
-        matrices[name] = matrix
-    if "P2" not in matrices:
-        raise UserError(f"{path}: has no P2", "a line 'P2: ' with the 12 numbers of the left colour camera")
+            matrix = _matrix(name, numbers, f"{path}:{line}")
+        except UserError:
+            if name in wanted:
+                raise
+            continue
+        if name not in matrices or (label == name and written_as[name] != name):
+            matrices[name], written_as[name] = matrix, label
+        elif name in wanted and written_as[name] == label and not np.array_equal(matrices[name], matrix):
+            raise UserError(f"{path}:{line}: {name} for the second time", "every matrix once")
+    for name in needed:
+        if name not in matrices:
+            camera = f"camera {name[1:]}" if name.startswith("P") else "this kind of file"
+            count = math.prod(_CALIBRATION_SHAPES[name])
+            raise UserError(f"{path}: has no {name}", f"a line '{name}: ' with the {count} numbers of {camera}")
     return matrices
 
 
-def read_calibration(path: Path) -> dict[str, F64]:
+def _matrix(name: str, numbers: list[str], where: str) -> F64:
+    """The matrix of one line.
+
+    Raises:
+        UserError: not the finite numbers of its shape.
+    """
+    shape = _CALIBRATION_SHAPES[name]
+    if len(numbers) != math.prod(shape):
+        raise UserError(f"{where}: {name} has {len(numbers)} numbers", f"{math.prod(shape)} numbers")
+    try:
+        matrix = np.array(numbers, np.float64).reshape(shape)
+    except ValueError:
+        raise UserError(f"{where}: {name} holds something that is not a number", "numbers") from None
+    if not np.isfinite(matrix).all():
+        raise UserError(f"{where}: {name} holds NaN or infinity", "finite numbers")
+    return matrix
+
+
+def read_calibration(path: Path, needed: Iterable[str] = ("P2",)) -> dict[str, F64]:
     """`parse_calibration` on a file."""
-    return parse_calibration(read_text(path), path)
+    return parse_calibration(read_text(path), path, needed)
 
 
 def format_calibration(matrices: dict[str, F64]) -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from perception.backends import Backend, Device, Model, load_model
 from perception.cameras.pinhole import PinholeCamera
+from perception.cameras.sized import SizedCamera
 from perception.detector import Detector
 from perception.errors import UserError
 from perception.model import ModelSpec, default_model
@@ -79,7 +80,8 @@ class Pipeline:
             model: what `load_model` returns, or any backend with its description.
             sinks: get every result, each in a thread of its own.
             config: how the stages are joined.
-            cameras: calibration by source name, for sources without their own.
+            cameras: calibration by source name, for sources without their own; of images of the size that the
+                source begins with.
             on_event: called for each health event, from any thread.
             tracker_factory: makes a source's tracker; by default the one that `config` names, with the model's
                 confirmation thresholds.
@@ -88,7 +90,9 @@ class Pipeline:
         self.sources, self.config = list(sources), config or PipelineConfig()
         self.spec = model[1]
         self.detector = Detector(model, self.spec.track_threshold, min(len(names), self.config.batch))
-        self.cameras = cameras or {}
+        for source in self.sources:
+            if source.calibration is None and cameras and source.name in cameras:
+                source.calibration = SizedCamera(cameras[source.name], source.size_hw)
         self.stats = RunStats.for_sources(names)
         self.errors: dict[str, str] = {}
         """Sources that failed, with the reason."""
@@ -144,8 +148,6 @@ class Pipeline:
                     self._check_health(monitor, frame, timings_ms)
 
                 # Calibrate: a source's own camera comes first
-                if frame.camera is None and source.name in self.cameras:
-                    frame = replace(frame, camera=self.cameras[source.name])
 
                 # Queue: wait or drop by the source's rule
                 if not self._buffer.put(source.name, QueuedFrame(frame, timings_ms)):

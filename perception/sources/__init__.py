@@ -16,8 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import ClassVar, Literal
+from urllib.parse import unquote
 
+import numpy as np
+
+from perception.cameras.geometry import ImageGeometry
 from perception.cameras.pinhole import PinholeCamera
+from perception.cameras.sized import SizedCamera
 from perception.errors import UserError
 from perception.redact import printable, redact
 from perception.types import EventListener, Frame, HealthEvent, HealthKind
@@ -25,6 +30,9 @@ from perception.types import EventListener, Frame, HealthEvent, HealthKind
 _NAMED = re.compile(r"(?P<name>[A-Za-z][\w-]{0,31})=(?P<location>.+)", re.DOTALL)
 
 
+IMAGES_RATE_HZ = 10.0
+"""Of a folder of images where nobody says; KITTI's rate."""
+_FILE_URL = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
 LONGEST_S = 1e9
 """Thirty years: the end of what counts as a number of seconds; nanoseconds stay well within 64 bits."""
 
@@ -41,8 +49,14 @@ class SourceOptions:
     """Read every n-th frame only."""
     realtime: bool = False
     """Play a stored source at its own pace, as if it were live."""
-    rate_hz: float = 10.0
-    """Frames per second of an image folder (KITTI: 10)."""
+    rate_hz: float | None = None
+    """Frames a second where the source does not say: folders of images (10 by default, as KITTI), raw streams."""
+    deinterlace: bool = True
+    """Deinterlace video that is marked as interlaced."""
+    max_megapixels: float = 100.0
+    """Refuse larger images before they are decoded: a few kilobytes can decode to gigabytes."""
+    verify_tls: bool = True
+    """Refuse https, rtsps and tls servers whose certificate is not valid for their name."""
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     """TCP loses nothing on a bad network; UDP is a little faster."""
     timeout_s: float = 5.0
@@ -60,8 +74,12 @@ class SourceOptions:
                 raise UserError(f"{option} {getattr(self, name):g}", "seconds, not negative", f"{option} 5")
         if self.duration_s is not None and not 0 < self.duration_s <= LONGEST_S:
             raise UserError(f"--duration {self.duration_s:g}", "seconds, more than 0", "--duration 10")
-        if not 0 < self.rate_hz <= 1000:
-            raise UserError(f"--rate {self.rate_hz:g}", "pictures a second, more than 0, up to 1000", "--rate 10")
+        if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
+            raise UserError(f"--rate {self.rate_hz:g}", "frames a second, more than 0, up to 1000", "--rate 10")
+        if not 0 < self.max_megapixels <= 4000:
+            raise UserError(
+                f"--max-megapixels {self.max_megapixels:g}", "more than 0, up to 4000", "--max-megapixels 100"
+            )
         if self.reconnects is not None and self.reconnects < 0:
             raise UserError(
                 f"--reconnects {self.reconnects}", "a whole number from 0", "leave it out to try for ever"
@@ -78,21 +96,27 @@ class Source(ABC):
     def __init__(self, location: str, name: str, options: SourceOptions) -> None:
         self.location, self.name, self.options = location, name, options
         self.size_hw: tuple[int, int] | None = None
-        """Of the first picture, where it is known before it is read."""
+        """Of the first image, upright and with square pixels, where it is known before it is read."""
+        self.geometry = ImageGeometry()
+        """How the latest image was made from the stored one."""
         self.rate_hz: float | None = None
         self.frame_count: int | None = None
         """As announced. Files lie."""
-        self.camera: PinholeCamera | None = None
+        self.calibration: SizedCamera | None = None
+        """Without one, nothing metric is reported."""
         self.decode_ms = 0.0
         """What the latest frame cost, without the wait for it."""
         self.corrupt = 0
-        """Packets or pictures that could not be read and were skipped."""
+        """Packets or images that could not be read and were skipped."""
         self.reconnects = 0
         self.notes: list[str] = []
         """What the end summary should say about this source."""
         self.on_event: EventListener = lambda event: None
         self.stopped = Event()
         self._reported_s, self._unreported = float("-inf"), 0
+        self._fitted: tuple[object, ...] = ()
+        self._camera: PinholeCamera | None = None
+        self._maps: tuple[np.ndarray, np.ndarray] | None = None
 
     @abstractmethod
     def read(self) -> Iterator[Frame]:
@@ -104,6 +128,39 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027  (most sources hold nothing)
         """Let go of files and devices."""
+
+    def calibration_of(self, frame: Frame) -> SizedCamera | None:
+        """The calibration of one frame, where frames have their own."""
+        return self.calibration
+
+    def _calibrated(self, frame: Frame, calibration: SizedCamera) -> Frame:
+        """The frame with the camera that belongs to its size, and without its lens's distortion.
+
+        Where the calibration cannot belong, the frame gets no camera, and that is said once.
+        """
+        fitted = (calibration, frame.size_hw, self.geometry)
+        if fitted != self._fitted:
+            self._fitted, self._camera, self._maps = fitted, None, None
+            try:
+                self._camera = calibration.at(frame.size_hw, self.geometry)
+                self._maps = calibration.straightening_maps(frame.size_hw)
+                own_hw = calibration.known_size_hw
+                if self._camera is not calibration.camera and own_hw:
+                    self.note(f"the calibration is scaled from {_size(own_hw)} to {_size(frame.size_hw)} pixels")
+                if self._maps is not None:
+                    self.note(f"the images are straightened with the distortion in {calibration.origin}")
+            except UserError as error:
+                self.note(f"no metres for these images: {error.found}")
+        if self._camera is None:
+            return frame
+        if self._maps is None:
+            return replace(frame, camera=self._camera)
+        return replace(frame, camera=self._camera, image_bgr=calibration.straightened(frame.image_bgr, self._maps))
+
+    def note(self, text: str) -> None:
+        """Say something in the end summary, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def emit(self, kind: HealthKind, active: bool = True, detail: str = "") -> None:
         """Report what is wrong with the source itself."""
@@ -147,7 +204,8 @@ class Source(ABC):
                 if self.stopped.wait(max(0.0, (captured_ns - time.monotonic_ns()) / 1e9)):
                     return
                 frame = replace(frame, captured_ns=captured_ns)
-            yield frame
+            calibration = self.calibration_of(frame)
+            yield frame if calibration is None else self._calibrated(frame, calibration)
 
     @property
     def behaves_live(self) -> bool:
@@ -155,9 +213,19 @@ class Source(ABC):
         return self.live or self.options.realtime
 
 
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}×{size_hw[0]}"
+
+
 def modules() -> list[str]:
     """Names of the source files in this folder."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def _local_path(location: str) -> str:
+    """The path in a `file://` URL; anything else comes back as it is."""
+    match = _FILE_URL.match(location)
+    return unquote(location[match.end() :]) if match else location
 
 
 def open_source(location: str | Path, options: SourceOptions | None = None, name: str = "") -> Source:
@@ -169,11 +237,13 @@ def open_source(location: str | Path, options: SourceOptions | None = None, name
     location = str(location)
     if not name and (match := _NAMED.fullmatch(location)) and not Path(location).exists():
         name, location = match["name"], match["location"]
+    given_as_url = bool(_FILE_URL.match(location))
+    location = _local_path(location)
     found = [(importlib.import_module(f"{__name__}.{module}"), module) for module in modules()]
     claims = sorted(((module.claim(location), file) for module, file in found), reverse=True)
     best, file = claims[0]
     if best <= 0:
-        missing = "://" not in location and not Path(location).exists()
+        missing = ("://" not in location or given_as_url) and not Path(location).exists()
         raise UserError(
             f"{redact(location)}: " + ("no such file or folder" if missing else "not something that can be read"),
             "a video, a folder of images, a KITTI sequence, camera:0, rtsp://… or http(s)://…",
@@ -182,6 +252,20 @@ def open_source(location: str | Path, options: SourceOptions | None = None, name
     module = importlib.import_module(f"{__name__}.{file}")
     source: Source = module.open_source(location, name or default_name(location), options or SourceOptions())
     return source
+
+
+def calibrate_sources(sources: list[Source], calibration: SizedCamera) -> None:
+    """Give a calibration to all sources that have none of their own.
+
+    Raises:
+        UserError: it cannot belong to the images of one of them.
+    """
+    for source in sources:
+        if source.calibration is not None:
+            source.note(f"its own calibration is used, not {calibration.origin}")
+            continue
+        calibration.at(source.size_hw, source.geometry)
+        source.calibration = calibration
 
 
 def default_name(location: str) -> str:

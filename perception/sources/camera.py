@@ -86,7 +86,7 @@ class CameraDevice(Source):
             lost = False
             backoff.reset()
             self.decode_ms = (time.monotonic_ns() - timestamp_ns) / 1e6
-            frame = Frame(image, timestamp_ns, frame_id, self.name, self.camera)
+            frame = Frame(image, timestamp_ns, frame_id, self.name)
             yield replace(frame, captured_ns=timestamp_ns)
             frame_id += 1
 

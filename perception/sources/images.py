@@ -1,17 +1,19 @@
-"""A folder of pictures, or one picture: read in the order of their names, at a rate the user gives."""
+"""A folder of images, or one image: read in the order of their names, at a rate the user gives."""
 
 from __future__ import annotations
 
 import re
+import struct
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from perception.cameras.pinhole import PinholeCamera
-from perception.errors import UserError
-from perception.sources import Source, SourceOptions
+from perception.cameras.geometry import check_pixels
+from perception.errors import UserError, lfs_pointer
+from perception.sources import IMAGES_RATE_HZ, Source, SourceOptions
 from perception.types import U8, Frame
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -20,7 +22,7 @@ VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".m4v", ".ts", ".webm", ".mpg"
 
 
 def claim(location: str) -> float:
-    """1 for a folder that holds pictures, or a picture."""
+    """1 for a folder, 2 for an image."""
     path = Path(location)
     if location and path.is_dir():
         return 1.0
@@ -37,30 +39,69 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The pictures of a folder, in natural order; hidden files are none."""
+    """The images of a folder, in natural order; hidden files are none."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     return sorted(found, key=natural_order)
 
 
-def read_picture(path: Path) -> U8 | None:
-    """(H, W, 3) uint8 BGR of any 8- or 16-bit grey, colour or RGBA picture; None where it cannot be decoded."""
+def read_image(path: Path, most_megapixels: float = SourceOptions.max_megapixels) -> U8 | None:
+    """(H, W, 3) uint8 BGR, upright, of any 8- or 16-bit grey, colour or RGBA image; None where it cannot be decoded.
+
+    Raises:
+        UserError: more pixels than allowed, found before they are decoded.
+    """
     import cv2
 
     try:
         data = np.fromfile(path, np.uint8)  # imread prints its own complaints for missing files
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        size_hw = announced_size_hw(data)
+        if size_hw is None:
+            return None
+        check_pixels(size_hw, most_megapixels, str(path))
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # turns it as EXIF says
     except (OSError, cv2.error):
         return None
     return None if image is None else np.asarray(image, np.uint8)
 
 
-def _what(path: Path) -> str:
-    """Why a file is no picture."""
-    return "cannot be decoded as a picture" if path.stat().st_size else "the file is empty"
+def announced_size_hw(data: U8) -> tuple[int, int] | None:
+    """The size in an encoded image's header; None where there is no such header, or a part reaches past the end.
+
+    OpenCV asks for as much memory as a PNG's parts say they are long.
+    """
+    import imagesize
+
+    encoded = data.data
+    try:
+        width, height = imagesize.get(BytesIO(encoded), exif_rotation=False)
+    except Exception:  # whatever a parser of untrusted bytes may raise
+        return None
+    if width < 1 or height < 1:
+        return None
+    if bytes(encoded[:4]) == b"\x89PNG":
+        at = 8
+        while at + 8 <= len(encoded):
+            length, name = struct.unpack(">I4s", encoded[at : at + 8])
+            at += 12 + length
+            if at > len(encoded):
+                return None
+            if name == b"IEND":
+                break
+    return height, width
+
+
+def _why_not(path: Path) -> UserError:
+    """Why a file is no image."""
+    if pointer := lfs_pointer(path):
+        return pointer
+    what = "cannot be decoded as an image" if path.stat().st_size else "the file is empty"
+    return UserError(
+        f"{path}: {what}", "PNG, JPEG or another common format", f"file {path}   (says what it really is)"
+    )
 
 
 class ImageFolder(Source):
-    """Pictures as frames, `frame_id` the position in the folder. A broken one is counted and skipped."""
+    """Images as frames, `frame_id` the position in the folder. A broken one is counted and skipped."""
 
     kind = "images"
 
@@ -72,54 +113,68 @@ class ImageFolder(Source):
             videos = (p for p in sorted(path.iterdir(), key=natural_order) if p.suffix.lower() in VIDEO_SUFFIXES)
             video = next(videos, None)
             raise UserError(
-                f"{path}: a folder without pictures",
+                f"{path}: a folder without images",
                 "files that end in " + ", ".join(sorted(SUFFIXES)),
                 f"perception run {video}   (videos are named one by one)"
                 if video is not None
-                else "perception run FOLDER   (the one that holds the pictures themselves)",
+                else "perception run FOLDER   (the one that holds the images themselves)",
             )
-        self.rate_hz = options.rate_hz
+        self.rate_hz = options.rate_hz or IMAGES_RATE_HZ
         self.frame_count = len(self.paths)
-        readable = ((i, image) for i, p in enumerate(self.paths[:20]) if (image := read_picture(p)) is not None)
-        self._first = next(readable, None)
-        if self._first is None:
-            tried = min(20, len(self.paths))
-            found = f"none of the first {tried} pictures can be decoded" if tried > 1 else _what(self.paths[0])
-            raise UserError(
-                f"{path if tried > 1 else self.paths[0]}: {found}",
-                "PNG, JPEG or another common format",
-                f"file {self.paths[0]}   (says what it really is)",
-            )
+        self._index = 0
+        self._first = self._first_readable()
         self.size_hw = self._first[1].shape[0], self._first[1].shape[1]
 
+    def _first_readable(self) -> tuple[int, U8]:
+        """Number and image of the first of the first twenty that can be decoded.
+
+        Raises:
+            UserError: none can.
+        """
+        tried = self.paths[:20]
+        refused: UserError | None = None
+        for index, path in enumerate(tried):
+            try:
+                if (image := read_image(path, self.options.max_megapixels)) is not None:
+                    return index, image
+            except UserError as error:
+                refused = refused or error
+        refused = refused or _why_not(tried[0])
+        if len(tried) == 1 or "LFS" in refused.found or "megapixels" in refused.found:
+            raise refused
+        raise UserError(
+            f"{self.location}: none of the first {len(tried)} images can be decoded", refused.expected, refused.do
+        )
+
     def timestamp_ns(self, index: int) -> int:
-        """Capture time of picture `index`."""
-        return round(index * 1e9 / self.options.rate_hz)
+        """Capture time of image `index`."""
+        return round(index * 1e9 / (self.rate_hz or IMAGES_RATE_HZ))
 
     def frame_id(self, index: int) -> int:
         return index
 
     def read(self) -> Iterator[Frame]:
         skipped = 0
+        first: tuple[int, U8] | None = self._first
+        del self._first
         for index, path in enumerate(self.paths):
             if self.timestamp_ns(index) < self.options.start_s * 1e9:
                 continue
             start = time.perf_counter()
-            if self._first is not None and self._first[0] == index:
-                image: U8 | None = self._first[1]
-                self._first = None  # not held for the whole run
+            reason = "cannot be decoded as an image"
+            image: U8 | None = None
+            if first is not None and first[0] == index:
+                image, first = first[1], None  # not held for the whole run
             else:
-                image = read_picture(path)
+                try:
+                    image = read_image(path, self.options.max_megapixels)
+                except UserError as error:
+                    reason = error.found.removeprefix(f"{path}: ")
             self.decode_ms = (time.perf_counter() - start) * 1e3
             if image is None:
                 skipped += 1
-                self.emit_corrupt(f"{path.name} cannot be decoded as a picture; skipped")
+                self.emit_corrupt(f"{path.name}: {reason}; skipped")
                 continue
-            yield Frame(
-                image, self.timestamp_ns(index), self.frame_id(index), self.name, self.camera_of(index), skipped
-            )
+            self._index = index
+            yield Frame(image, self.timestamp_ns(index), self.frame_id(index), self.name, None, skipped)
             skipped = 0
-
-    def camera_of(self, index: int) -> PinholeCamera | None:
-        """Calibration of picture `index`, where there is one."""
-        return self.camera

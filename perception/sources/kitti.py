@@ -1,8 +1,9 @@
-"""KITTI's own folders: tracking and raw sequences, object and road images, with their calibration and time stamps.
+"""KITTI's own folders: tracking, raw and odometry sequences, object and road images, with calibration and times.
 
-Locations: `…/image_02/0000` of the tracking set (calibration `…/calib/0000.txt`), a raw drive
-`…/2011_09_26_drive_0001_sync` or its `image_02` (with `timestamps.txt`; calibration one folder up), and `image_2` of
-the object and road sets (`calib/000000.txt` for each picture).
+Locations: `…/image_02/0000` of the tracking set (calibration `…/calib/0000.txt`); a raw drive
+`…/2011_09_26_drive_0001_sync` or its `image_02` (with `timestamps.txt`; calibration one folder up); `image_2` of
+the object and road sets (`calib/000000.txt` for each image) or of an odometry sequence (`calib.txt`, `times.txt`).
+The number of the folder is the number of the camera: `image_03` and `image_3` use P3.
 """
 
 from __future__ import annotations
@@ -13,53 +14,65 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.cameras.pinhole import PinholeCamera
+from perception.cameras.files import kitti_camera
+from perception.cameras.sized import SizedCamera
+from perception.clocks import StreamClock
 from perception.errors import UserError
 from perception.formats.kitti import read_calibration, read_text
 from perception.sources import Source, SourceOptions
 from perception.sources.images import ImageFolder
+from perception.types import Frame
 
-_CAMERA_FOLDERS = re.compile(r"image_0?[23]")
+_CAMERA_FOLDER = re.compile(r"image_0?(?P<number>[0-3])")
+_STEP_NS = 10**8
+_FAR_NS = 30 * 3600 * 10**9
+"""Times this far apart in one recording are a fault of the file."""
 
 
 def claim(location: str) -> float:
     """2 for a folder that is laid out as KITTI's."""
     path = Path(location)
-    return 2.0 if path.is_dir() and _find(path.resolve()) else 0.0
+    return 2.0 if path.is_dir() and find_sequence(path) else 0.0
 
 
 def open_source(location: str, name: str, options: SourceOptions) -> Source:
-    path = Path(location).resolve()
-    found = _find(path)
+    found = find_sequence(Path(location))
     if found is None:
         raise UserError(f"{location}: not one of KITTI's folders", "…/image_02/0000, a raw drive or …/image_2")
     images, kind = found
     return KittiSequence(location, images, kind, name, options)
 
 
-def _find(path: Path) -> tuple[Path, str] | None:
-    """The folder that holds the pictures, and which of KITTI's layouts it is."""
+def find_sequence(path: Path) -> tuple[Path, str] | None:
+    """The folder that holds the images, and which of KITTI's layouts it is; None for any other folder."""
+    path = path.resolve()
     for drive in (path / "image_02", path):
         if (drive / "timestamps.txt").is_file() and (drive / "data").is_dir():
             return drive / "data", "raw"
     if path.name == "data" and (path.parent / "timestamps.txt").is_file():
         return path, "raw"
-    if _CAMERA_FOLDERS.fullmatch(path.parent.name) and re.fullmatch(r"\d{4}", path.name):
+    if _CAMERA_FOLDER.fullmatch(path.parent.name) and re.fullmatch(r"\d{4}", path.name):
         return path, "tracking"
-    if path.name == "image_2" and (path.parent / "calib").is_dir():
-        return path, "object"
+    if _CAMERA_FOLDER.fullmatch(path.name):
+        if (path.parent / "calib").is_dir():
+            return path, "object"
+        if (path.parent / "calib.txt").is_file():
+            return path, "odometry"
     return None
 
 
-def read_timestamps(path: Path) -> list[int]:
+def read_timestamps(path: Path) -> list[int | None]:
     """Nanoseconds since the first line of KITTI raw's timestamps.txt, `2011-09-26 13:02:25.594360375` a line.
+
+    Line n belongs to frame n, so an empty line is a frame whose time is not known: None.
 
     Raises:
         UserError: a line that is no time.
     """
-    times = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    times: list[int | None] = []
+    for number, line in enumerate(read_text(path).lstrip("\ufeff").rstrip().splitlines(), 1):
         if not line.strip():
+            times.append(None)
             continue
         whole, _, fraction = line.strip().partition(".")
         try:
@@ -69,23 +82,50 @@ def read_timestamps(path: Path) -> list[int]:
             raise UserError(
                 f"{path}:{number}: found {line[:60]!r}", "a time like 2011-09-26 13:02:25.594360375"
             ) from None
-    return [t - times[0] for t in times] if times else []
+    first = next((time for time in times if time is not None), 0)
+    return [None if time is None else time - first for time in times]
 
 
-def read_raw_camera(path: Path, camera: str) -> PinholeCamera:
-    """The rectified projection `P_rect_02` (or 03) of KITTI raw's calib_cam_to_cam.txt.
+def read_seconds(path: Path) -> list[int | None]:
+    """Nanoseconds from the odometry kit's times.txt, one number of seconds a line; None for an empty line.
 
     Raises:
-        UserError: not in the file, or not twelve numbers.
+        UserError: a line that is no number.
     """
-    key = f"P_rect_{camera}:"
-    for line in read_text(path).splitlines():
-        if line.startswith(key):
-            try:
-                return PinholeCamera(np.array(line.split()[1:], np.float64).reshape(3, 4))
-            except ValueError as error:
-                raise UserError(f"{path}: {key} {error}", "12 numbers") from None
-    raise UserError(f"{path}: has no {key}", "the calibration file of a KITTI raw recording")
+    times: list[int | None] = []
+    for number, line in enumerate(read_text(path).lstrip("\ufeff").rstrip().splitlines(), 1):
+        try:
+            times.append(round(float(line) * 1e9) if line.strip() else None)
+        except (ValueError, OverflowError):
+            raise UserError(f"{path}:{number}: found {line[:60]!r}", "seconds, as 1.036224e-01") from None
+    return times
+
+
+def mended_times(times: list[int | None]) -> tuple[list[int], str]:
+    """Times that always go forward, and what had to be done for it (empty where nothing).
+
+    Missing ones lie evenly between their neighbours. Lines that changed places are sorted. What else goes backwards
+    or stands still is placed by `StreamClock`, as in any other source.
+    """
+    done = []
+    known = [index for index, time in enumerate(times) if time is not None]
+    if not known:
+        return [], ""
+    filled = np.interp(np.arange(len(times)), known, [float(times[index] or 0) for index in known])
+    values = [int(filled[i]) if time is None else time for i, time in enumerate(times)]
+    missing = len(times) - len(known)
+    if missing:
+        done.append(f"{missing} missing, taken from their neighbours")
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    moved = max(abs(place - index) for place, index in enumerate(order))
+    if 0 < moved <= 3:
+        values = [values[index] for index in order]
+        done.append("some in the wrong order, sorted")
+    clock = StreamClock(_STEP_NS, 0, _FAR_NS)
+    values = [clock.next_ns(value) for value in values]
+    if clock.segments or clock.stood_still:
+        done.append(f"{clock.segments + clock.stood_still} that cannot be true, placed after the one before")
+    return values, "; ".join(done)
 
 
 class KittiSequence(ImageFolder):
@@ -96,23 +136,43 @@ class KittiSequence(ImageFolder):
     def __init__(self, location: str, images: Path, layout: str, name: str, options: SourceOptions) -> None:
         super().__init__(str(images), name, options)
         self.location, self.layout = location, layout
-        self._times: dict[int, int] = {}
+        self._times: list[int] = []
         self._calibration_folder: Path | None = None
+        camera_folder = {"raw": images.parent, "tracking": images.parent}.get(layout, images)
+        match = _CAMERA_FOLDER.fullmatch(camera_folder.name)
+        self.camera_number = int(match["number"]) if match else 2
         if layout == "raw":
-            stamps = read_timestamps(images.parent / "timestamps.txt")
-            self._times = dict(enumerate(stamps))
-            camera = images.parent.name[-2:]
-            calibration = images.parents[2] / "calib_cam_to_cam.txt"
-            if calibration.is_file():
-                self.camera = read_raw_camera(calibration, camera)
+            self._take_times(images.parent / "timestamps.txt")
+            self._take_calibration(images.parents[2] / "calib_cam_to_cam.txt")
         elif layout == "tracking":
-            calibration = images.parents[1] / "calib" / f"{images.name}.txt"
-            if calibration.is_file():
-                self.camera = PinholeCamera(read_calibration(calibration)["P2"])
+            self._take_calibration(images.parents[1] / "calib" / f"{images.name}.txt")
+        elif layout == "odometry":
+            self._take_times(images.parent / "times.txt")
+            self._take_calibration(images.parent / "calib.txt")
         else:
             self._calibration_folder = images.parent / "calib"
-        if self.camera is None and self._calibration_folder is None:
-            self.notes.append("no calibration found: nothing metric is reported")
+            self._of_image: tuple[int, SizedCamera | None] = (-1, None)
+        if self.calibration is None and self._calibration_folder is None:
+            self.note("no calibration found: nothing metric is reported")
+
+    def _take_times(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        read = read_seconds if path.name == "times.txt" else read_timestamps
+        self._times, mended = mended_times(read(path))
+        if mended:
+            self.note(f"{path.name}: time stamps: {mended}")
+
+    def _take_calibration(self, path: Path) -> None:
+        if path.is_file():
+            self.calibration = self._read_calibration(path)
+
+    def _read_calibration(self, path: Path) -> SizedCamera:
+        matrices = read_calibration(path, needed=(f"P{self.camera_number}",))
+        try:
+            return kitti_camera(matrices, self.camera_number, path.name)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}", "a KITTI calibration file") from None
 
     def frame_id(self, index: int) -> int:
         stem = self.paths[index].stem
@@ -120,11 +180,16 @@ class KittiSequence(ImageFolder):
 
     def timestamp_ns(self, index: int) -> int:
         frame_id = self.frame_id(index)
-        known = self._times.get(frame_id)
-        return known if known is not None else round(frame_id * 1e9 / self.options.rate_hz)
+        if frame_id < len(self._times):
+            return self._times[frame_id]
+        last = len(self._times) - 1
+        return super().timestamp_ns(frame_id - max(0, last)) + (self._times[last] if self._times else 0)
 
-    def camera_of(self, index: int) -> PinholeCamera | None:
+    def calibration_of(self, frame: Frame) -> SizedCamera | None:
+        """The sequence's calibration, or that of the image."""
         if self._calibration_folder is None:
-            return self.camera
-        path = self._calibration_folder / (self.paths[index].stem + ".txt")
-        return PinholeCamera(read_calibration(path)["P2"]) if path.is_file() else None
+            return self.calibration
+        if self._of_image[0] != self._index:
+            path = self._calibration_folder / (self.paths[self._index].stem + ".txt")
+            self._of_image = (self._index, self._read_calibration(path) if path.is_file() else None)
+        return self._of_image[1]

@@ -3,59 +3,57 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
-import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from perception.clocks import Backoff, StreamClock
 from perception.errors import UserError
-from perception.image_pool import PictureConverter
 from perception.redact import redact
 from perception.sources import Source, SourceOptions
-from perception.types import Frame
+from perception.types import U8, Frame
+from perception.video.frames import Deinterlacer, FrameConverter
+from perception.video.opening import (
+    PLAYLISTS,
+    choose_stream,
+    has_no_clock,
+    is_remote,
+    open_container,
+    refusal,
+    silence,
+    stamps_may_jump,
+)
+from perception.video.scanning import scan
 
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
 
-_URL = re.compile(r"(?:rtsps?|rtmps?|https?|srt|udp|tcp|rtp)://.+", re.IGNORECASE | re.DOTALL)
 DECODE_AHEAD = 5
-"""FFmpeg works on at least so many pictures of a stored file at once. A key frame takes ten to twenty times as long
+"""FFmpeg works on at least so many frames of a stored file at once. A key frame takes ten to twenty times as long
 as others; with FFmpeg's own choice, one more than cores, all the rest waits for it on a machine with few cores."""
+GUESSED_RATE_HZ = 25.0
+"""What FFmpeg takes for raw streams that name no frame rate."""
 _MANY_ERRORS = 200
 """Unreadable packets in a row after which a file counts as ended."""
+_FURTHEST_NS = {True: 10 * 10**9, False: 30 * 3600 * 10**9}
+"""How far a stored file's stamps may go ahead at once, where they may jump and where they may not. These are
+FFmpeg's own limits, `-dts_delta_threshold` and `-dts_error_threshold`."""
 
 
 def claim(location: str) -> float:
     """3 for a URL of a streaming protocol or `-`, 1 for any file."""
-    if location == "-" or _URL.fullmatch(location):
+    if location == "-" or is_remote(location):
         return 3.0
-    return 1.0 if Path(location).is_file() or Path(location).is_fifo() else 0.0
+    path = Path(location)
+    return 1.0 if path.is_file() or path.is_fifo() else 0.0
 
 
 def open_source(location: str, name: str, options: SourceOptions) -> Source:
     return Video(location, name, options)
-
-
-def _host(url: str) -> str:
-    """The host of a URL, without user and password."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_known(host: str) -> bool:
-    """Whether a name has an address. FFmpeg calls both "Input/output error"."""
-    try:
-        return bool(socket.getaddrinfo(host, None))
-    except (OSError, UnicodeError):
-        return False
 
 
 class Video(Source):
@@ -65,9 +63,9 @@ class Video(Source):
 
     def __init__(self, location: str, name: str, options: SourceOptions) -> None:
         super().__init__(location, name, options)
-        self._remote = bool(_URL.fullmatch(location))
+        self._remote = is_remote(location)
         self._clock = StreamClock()
-        self._converter = PictureConverter()
+        self._converter = FrameConverter(options.max_megapixels)
         import av
 
         begin = time.monotonic()
@@ -75,173 +73,250 @@ class Video(Source):
             self._container = self._open()
         except (av.error.FFmpegError, OSError) as error:
             # FFmpeg gives several names to its patience running out
-            silent = self._remote and time.monotonic() - begin >= 0.9 * options.timeout_s
-            raise self._silence() if silent else self._refusal(error) from None
-        stream = self._stream(self._container)
+            if self._remote and time.monotonic() - begin >= 0.9 * options.timeout_s:
+                raise silence(location, options.timeout_s) from None
+            raise refusal(location, error, options.timeout_s) from None
+        stream, note = self._stream(self._container)
+        if note:
+            self.notes.append(note)
         # a stored file has a length, also behind HTTP; what has none goes on for ever
-        self.live = self._remote and not self._container.duration
+        endless = self._remote or self._container.format.name in PLAYLISTS
+        self.live = endless and not self._container.duration
+        self._has_clock = not has_no_clock(self._container)
+        self.rate_hz, self._rate_is_a_guess = self._rate(stream)
+        self.frame_count = _promised_frames(stream, self.rate_hz)
         context = stream.codec_context
         self.size_hw = (context.height, context.width) if context.width and context.height else None
-        rate = stream.average_rate or stream.guessed_rate
-        self.rate_hz = float(rate) if rate else None
-        self.frame_count = stream.frames or None
-        if self.frame_count is None and stream.duration and self.rate_hz and stream.time_base:
-            self.frame_count = round(float(stream.duration * stream.time_base) * self.rate_hz)
+        self._first: tuple[av.VideoFrame, int] | None = None
+        if not self.live:
+            self._look_at_first(stream)
+
+    # ------------------------------------------------------------ opening
 
     def _open(self) -> InputContainer:
-        """Open the container; every network wait is bounded."""
-        import av
+        return open_container(self.location, self.options)
 
-        if self.location == "-":
-            return av.open(sys.stdin.buffer, mode="r")
-        if not self._remote:
-            return av.open(self.location, mode="r")
-        # the usual five seconds of looking at the stream would be five seconds without a picture
-        options = {"analyzeduration": "500000", "fpsprobesize": "0"}
-        if not self.location.lower().startswith("http"):  # there may be a stored file behind HTTP: keep all of it
-            options |= {"fflags": "nobuffer", "flags": "low_delay"}
-        if self.location.lower().startswith("rtsp"):
-            options |= {"rtsp_transport": self.options.rtsp_transport, "allowed_media_types": "video"}
-        patience = (self.options.timeout_s, self.options.timeout_s)
-        return av.open(self.location, mode="r", options=options, timeout=patience)
-
-    def _stream(self, container: InputContainer) -> Any:
-        if not container.streams.video:
+    def _stream(self, container: InputContainer) -> tuple[Any, str]:
+        """The stream to decode, and a note where there was a choice."""
+        try:
+            stream, note = choose_stream(container, redact(self.location), self.options)
+        except UserError:
             container.close()
-            shown = redact(self.location)
-            raise UserError(
-                f"{shown}: holds no picture", "a file or stream with a video track", "perception run VIDEO"
-            )
-        stream = container.streams.video[0]
+            raise
         # frame threads halve the decoding time of a file, and add a delay that a live stream cannot have
         stream.thread_type = "SLICE" if self._remote else "AUTO"
         if not self._remote:
             stream.codec_context.thread_count = max(DECODE_AHEAD, min(16, (os.cpu_count() or 1) + 1))
-        return stream
+        stream.codec_context.options = {"max_pixels": str(int(self.options.max_megapixels * 1e6))}
+        self._aspect: Fraction | None = stream.sample_aspect_ratio
+        self._aspect_hw = (stream.codec_context.height, stream.codec_context.width)
+        return stream, note
 
-    def _refusal(self, error: Exception) -> UserError:
-        """What FFmpeg's error means to the user. Its own text holds the URL with the password, so it is not shown."""
-        shown = redact(self.location)
-        reason: str = getattr(error, "strerror", None) or type(error).__name__
-        kind = type(error).__name__
-        if kind == "FileNotFoundError" or isinstance(error, FileNotFoundError):
-            return UserError(f"{shown}: no such file or stream", "a video", "check the path")
-        if "Unauthorized" in kind or "Forbidden" in kind:
-            return UserError(
-                f"{shown}: refused ({reason})",
-                "the right user and password",
-                f"perception run {self.location.split('://')[0]}://USER:PASSWORD@HOST/…",
-            )
-        if kind in ("ExitError", "TimeoutError") or "timed out" in reason.lower():
-            return self._silence()
-        if self._remote:
-            host = _host(self.location)
-            unknown = bool(host) and not _is_known(host)
-            return UserError(
-                f"{shown}: {f'no such host as {host}' if unknown else reason}",
-                "a stream that is running",
-                f"ping {host or 'HOST'}   (is the address right, and the camera on?)",
-            )
-        if self.location == "-":
-            return UserError(
-                f"standard input: {reason}", "a video that FFmpeg can read", "cat VIDEO | perception run -"
-            )
-        path = Path(self.location)
-        if path.is_file() and path.stat().st_size == 0:
-            return UserError(f"{shown}: the file is empty", "a video", "copy or record it again")
-        return UserError(
-            f"{shown}: {reason}", "a video that FFmpeg can read", f"file {shown}   (is it a video, and whole?)"
+    def _rate(self, stream: Any) -> tuple[float | None, bool]:
+        """Frames a second, and whether that is a guess; None where arrival decides."""
+        asked, announced = self.options.rate_hz, stream.average_rate or stream.guessed_rate
+        if self._has_clock:
+            if asked:
+                self.notes.append(f"--rate {asked:g} is not used: this source has time stamps of its own")
+            return (float(announced) if announced else None), False
+        if self.live:
+            return None, False
+        if asked:
+            return asked, False
+        own = stream.codec_context.framerate
+        if own:
+            return float(own), False
+        self.notes.append(
+            f"neither time stamps nor a frame rate in this stream: {GUESSED_RATE_HZ:g} Hz is a guess (--rate sets it)"
         )
+        return GUESSED_RATE_HZ, True
 
-    def _silence(self) -> UserError:
-        return UserError(
-            f"{redact(self.location)}: no answer within {self.options.timeout_s:g} s",
-            "a stream that is running",
-            f"ping {_host(self.location) or 'HOST'}   (is the address right, and the camera on?)",
-        )
+    def _look_at_first(self, stream: Any) -> None:
+        """Decode the first frame: only it says how the images are to be turned."""
+        self._frames = self._decoded(self._container.demux(stream), stream)
+        self._first = next(self._frames, None)
+        if self._first is None:
+            self._container.close()
+            if self.location == "-":
+                raise UserError(
+                    "standard input: nothing can be decoded",
+                    "a video that can be read from front to end; an MP4 with its index at the end cannot",
+                    "perception run FILE   (or ffmpeg -i FILE -c copy -movflags +faststart OUT.mp4)",
+                )
+            raise UserError(
+                f"{redact(self.location)}: not one frame can be decoded",
+                "a video that is whole",
+                f"ffplay {redact(self.location)}   (does it show anything?)",
+            )
+        first = self._first[0]
+        self._note_aspect(first, stream)
+        self.size_hw = self._converter.shown_size_hw(first, self._aspect)
+        self.geometry = self._converter.geometry
+
+    def _note_aspect(self, frame: av.VideoFrame, stream: Any) -> None:
+        """Take over the pixel aspect where a stream changes its size."""
+        if (frame.height, frame.width) != self._aspect_hw:
+            self._aspect_hw = (frame.height, frame.width)
+            self._aspect = stream.codec_context.sample_aspect_ratio
+
+    def _image(self, frame: av.VideoFrame, stream: Any) -> U8:
+        """The upright image; adds its cost to `decode_ms`."""
+        start = time.perf_counter()
+        self._note_aspect(frame, stream)
+        image = self._converter.to_bgr(frame, self._aspect)
+        self.geometry = self._converter.geometry
+        self.decode_ms += (time.perf_counter() - start) * 1e3
+        return image
 
     def read(self) -> Iterator[Frame]:
         import av
 
-        if self.live:
-            yield from self._read_live()
-            return
         try:
-            yield from self._read_stored()
+            yield from self._read_live() if self.live else self._read_stored()
         except (av.error.FFmpegError, OSError) as error:  # the disk or the server went away
-            raise self._refusal(error) from None
+            if self.live:
+                raise
+            raise refusal(self.location, error, self.options.timeout_s) from None
+        finally:
+            self.notes += self._converter.notes.values()
+            self._converter.notes = {}
 
     # ------------------------------------------------------------ stored
 
     def _read_stored(self) -> Iterator[Frame]:
-        container, delivered, frame_id = self._container, 0, 0
-        stream = container.streams.video[0]
-        begin = stream.start_time or 0
-        step_ns = round(1e9 / (self.rate_hz or self.options.rate_hz))
-        last_ns, gone_back = -1, 0
-        seek_s = self.options.start_s
-        if seek_s > 0 and stream.time_base and self.location != "-":
-            container.seek(int(begin + seek_s / stream.time_base), stream=stream, backward=True)
-        for picture, corrupt in self._pictures(container):
-            time_base = picture.time_base or stream.time_base
-            if picture.pts is None or time_base is None:
-                timestamp_ns = last_ns + step_ns if last_ns >= 0 else 0
-            else:
-                timestamp_ns = round((picture.pts - begin) * time_base * 10**9)
-            if timestamp_ns <= last_ns:
-                gone_back += 1
-                timestamp_ns = last_ns + 1
-            if delivered == 0 and seek_s > 0:
-                frame_id = round(timestamp_ns / step_ns)  # counted from the beginning, as far as the rate is steady
-            last_ns = timestamp_ns
+        delivered = 0
+        step_ns = round(1e9 / (self.rate_hz or GUESSED_RATE_HZ))
+        stream, frames, clock, frame_id = self._from_start(step_ns)
+        for decoded, corrupt in frames:
+            timestamp_ns = clock.next_ns(self._stamp_ns(decoded, stream))
+            if not delivered and self.options.start_s <= 0 and timestamp_ns > 1.5 * step_ns:
+                self.notes.append(
+                    f"the first {timestamp_ns / 1e9:.2f} s cannot be decoded: the video begins between two key frames"
+                )
+            if not delivered and frame_id is None:
+                frame_id = round(timestamp_ns / step_ns)  # from the beginning, as far as the rate is steady
+            assert frame_id is not None
             frame_id += corrupt  # what could not be decoded leaves a gap
-            start = time.perf_counter()
-            image = self._converter.to_bgr(picture)
-            self.decode_ms += (time.perf_counter() - start) * 1e3
-            yield Frame(image, timestamp_ns, frame_id, self.name, self.camera, corrupt)
+            yield Frame(self._image(decoded, stream), timestamp_ns, frame_id, self.name, None, corrupt)
             delivered, frame_id = delivered + 1, frame_id + 1
-        if self.location == "-" and not delivered and not self.stopped.is_set():
-            raise UserError(
-                "standard input: nothing can be decoded",
-                "a video that can be read from front to end; an MP4 with its index at the end cannot",
-                "perception run FILE   (or ffmpeg -i FILE -c copy -movflags +faststart OUT.mp4)",
-            )
-        if gone_back:
-            self.notes.append(f"{gone_back} time stamps went back or stood still; mended")
-        if self.frame_count and frame_id < self.frame_count and not self.stopped.is_set():
-            self.notes.append(f"the header promises {self.frame_count} frames, the file holds {frame_id}")
+        if clock.segments:
+            self.notes.append(f"time stamps jumped {clock.segments} times; the clock went on by one frame each time")
+        if clock.stood_still:
+            self.notes.append(f"{clock.stood_still} time stamps stood still; spaced by the frame rate")
+        if self.frame_count and (frame_id or 0) < self.frame_count and not self.stopped.is_set():
+            self.notes.append(f"the header promises {self.frame_count} frames, the file holds {frame_id or 0}")
 
-    def _pictures(self, container: InputContainer) -> Iterator[tuple[av.VideoFrame, int]]:
-        """Decoded pictures, each with the number of unreadable packets just before it; sets `decode_ms`.
+    def _stamp_ns(self, frame: av.VideoFrame, stream: Any) -> int | None:
+        """A frame's stamp, nanoseconds from the first one of the stream; None where it has none."""
+        time_base = frame.time_base or stream.time_base
+        if not self._has_clock or frame.pts is None or time_base is None:
+            return None
+        return round((frame.pts * time_base - _begin_s(stream)) * 10**9)
+
+    def _from_start(self, step_ns: int) -> tuple[Any, Iterator[tuple[av.VideoFrame, int]], StreamClock, int | None]:
+        """Stream, frames, clock and number of the first frame, from `--start` or a little before it.
+
+        The number is None where only its time is known.
+        """
+        jumps = stamps_may_jump(self._container)
+        furthest_ns = _FURTHEST_NS[jumps]
+        stream = self._stream_of(self._container)
+        begin_ns = 0 if self._has_clock and stream.start_time is not None else None
+        wanted_ns = int(self.options.start_s * 1e9)
+        assert self._first is not None
+        from_first = chain([self._first], self._frames)
+        self._first = None
+        if wanted_ns <= 0 or self.location == "-":
+            return stream, from_first, StreamClock(step_ns, begin_ns, furthest_ns), 0
+        exact = self._has_clock and not (jumps and not self._remote)
+        if exact and (sought := self._seek(stream, wanted_ns)) is not None:
+            return stream, sought, StreamClock(step_ns, begin_ns, furthest_ns), None
+        self._container.close()
+        self._container = self._open()
+        stream, _ = self._stream(self._container)
+        found = scan(
+            self._container.demux(stream),
+            StreamClock(step_ns, begin_ns, furthest_ns),
+            wanted_ns,
+            _begin_s(stream),
+            self._has_clock,
+        )
+        clock = StreamClock(step_ns, None, furthest_ns, found.last_ns)
+        clock.offset_ns = found.offset_ns
+        return stream, self._decoded(found.packets, stream), clock, found.index
+
+    def _stream_of(self, container: InputContainer) -> Any:
+        return choose_stream(container, redact(self.location), self.options)[0]
+
+    def _seek(self, stream: Any, wanted_ns: int) -> Iterator[tuple[av.VideoFrame, int]] | None:
+        """Frames from the last key frame before the moment on; None where seeking does not lead there."""
+        import av
+
+        try:
+            target = (stream.start_time or 0) + int(wanted_ns / 1e9 / stream.time_base)
+            self._container.seek(target, stream=stream, backward=True)
+            frames = self._decoded(self._container.demux(stream), stream)
+            first = next(frames, None)
+        except (av.error.FFmpegError, OSError):
+            return None
+        if first is None or (self._stamp_ns(first[0], stream) or 0) > wanted_ns:
+            return None
+        return chain([first], frames)
+
+    def _decoded(self, packets: Iterator[Any], stream: Any) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Decoded frames, each with the number of unreadable packets just before it; sets `decode_ms`.
 
         A broken packet costs itself, not the run.
         """
         import av
 
-        stream = container.streams.video[0]
-        packets = container.demux(stream)
+        deinterlacer = Deinterlacer() if self.options.deinterlace else None
         broken, in_a_row, spent = 0, 0, 0.0
-        while not self.stopped.is_set():
+        ended = False
+        while not self.stopped.is_set() and not ended:
             start = time.perf_counter()
+            waited = 0.0
             try:
-                packet = next(packets)
+                packet = next(packets, None)
                 waited = time.perf_counter() - start if self._remote else 0.0
-                pictures = packet.decode()
-            except StopIteration:
-                return
-            except (av.error.InvalidDataError, av.error.BugError) as error:
+            except (av.error.ExitError, OSError):
+                raise  # the stream is silent, the disk or the network is gone
+            except av.error.FFmpegError as error:
+                reason = error.strerror
+            else:
+                reason = ""
+            frames: list[av.VideoFrame] = []
+            if not reason:
+                try:
+                    if packet is None:
+                        ended = True
+                    else:
+                        frames = packet.decode()
+                except av.error.EOFError:
+                    ended = True
+                except av.error.FFmpegError as error:
+                    reason = error.strerror or "an error in the decoder"
+            if reason:
                 broken, in_a_row = broken + 1, in_a_row + 1
-                self.emit_corrupt(f"a packet cannot be decoded ({error.strerror}); skipped")
+                self.emit_corrupt(f"a packet cannot be decoded ({reason}); skipped")
                 if in_a_row >= _MANY_ERRORS:
                     self.notes.append(f"given up after {_MANY_ERRORS} unreadable packets in a row")
                     return
                 continue
+            if deinterlacer is not None:
+                frames = [done for frame in frames for done in deinterlacer(frame, stream.time_base)]
+                if ended:
+                    frames += deinterlacer.flush()
+                if deinterlacer.used:
+                    self._converter.notes["interlaced"] = "interlaced: deinterlaced (--no-deinterlace leaves it)"
+            elif any(frame.interlaced_frame for frame in frames):
+                self._converter.notes["interlaced"] = "interlaced, and left so: two moments are in each image"
             spent += time.perf_counter() - start - waited
-            for picture in pictures:
+            for frame in frames:
                 self.decode_ms, spent = spent * 1e3, 0.0
-                if picture.is_corrupt:
-                    self.emit_corrupt("a picture with errors in it")
-                yield picture, broken
+                if frame.is_corrupt:
+                    self.emit_corrupt("a frame with errors in it")
+                yield frame, broken
                 broken, in_a_row = 0, 0
 
     # ------------------------------------------------------------ live
@@ -252,29 +327,27 @@ class Video(Source):
 
         backoff = Backoff(self.options.retry_s, self.options.reconnects)
         container: InputContainer | None = self._container
+        stream = self._stream_of(self._container)
         frame_id, lost = 0, False
         while not self.stopped.is_set():
             reason = "the stream ended"
             try:
                 if container is None:
                     container = self._container = self._open()
-                    self._stream(container)
+                    stream, _ = self._stream(container)
                     self._clock.restart()
                     self.reconnects += 1
-                for picture, corrupt in self._pictures(container):
+                for decoded, corrupt in self._decoded(container.demux(stream), stream):
                     arrival_ns = time.monotonic_ns()
-                    time_base = picture.time_base
-                    pts_ns = None if picture.pts is None or not time_base else round(picture.pts * time_base * 10**9)
+                    pts_ns = self._stamp_ns(decoded, stream)
                     timestamp_ns, captured_ns = self._clock.stamp(pts_ns, arrival_ns)
                     if lost:
                         self.emit("lost", False, f"{redact(self.location)} is back")
                         lost = False
                     backoff.reset()
-                    start = time.perf_counter()
-                    image = self._converter.to_bgr(picture)
-                    self.decode_ms += (time.perf_counter() - start) * 1e3
+                    image = self._image(decoded, stream)
                     frame_id += corrupt
-                    yield Frame(image, timestamp_ns, frame_id, self.name, self.camera, corrupt, captured_ns)
+                    yield Frame(image, timestamp_ns, frame_id, self.name, None, corrupt, captured_ns)
                     frame_id += 1
             except av.error.ExitError:
                 reason = f"silent for {self.options.timeout_s:g} s"
@@ -294,4 +367,20 @@ class Video(Source):
 
     def close(self) -> None:
         self._container.close()
-        self._converter = PictureConverter()  # lets the old one's memory go
+        self._converter = FrameConverter()  # lets the old one's memory go
+
+
+def _begin_s(stream: Any) -> Fraction:
+    """The first stamp of a stream, seconds."""
+    return (stream.start_time or 0) * (stream.time_base or Fraction(0))
+
+
+def _promised_frames(stream: Any, rate_hz: float | None) -> int | None:
+    """How many frames the header announces. An MP4's edit list may hide some of those that the file holds."""
+    by_duration = None
+    if stream.duration and rate_hz and stream.time_base:
+        by_duration = float(stream.duration * stream.time_base) * rate_hz
+    if not stream.frames:
+        return None if by_duration is None else round(by_duration)
+    hidden = by_duration is not None and stream.frames - by_duration > 1
+    return int(by_duration) if hidden and by_duration is not None else stream.frames

@@ -24,7 +24,7 @@ LAYERS = (
     {"boxes", "boxes3d", "files", "image_pool"},
     {"access", "formats"},
     {"cameras"},
-    {"model", "engine", "anonymize"},
+    {"model", "engine", "anonymize", "video"},
     {"overlay"},
     {"backends", "sources", "sinks", "trackers", "ranging"},
     {"detector"},

@@ -101,7 +101,7 @@ def test_odd_sizes_and_full_colour(tmp_path: Path) -> None:
 def test_sample_videos_read_to_their_end(data_root: Path) -> None:
     source = open_source(data_root / "videos" / "udacity_test_small1.mp4")
     assert len(ids(source)) == 88
-    assert "promises 91" in source.notes[0]
+    assert source.notes == []  # the header counts 91, three of which the edit list hides
 
 
 @pytest.mark.parametrize(("content", "says"), [(b"", "empty"), (b"not a video\n" * 99, "is it a video")])
@@ -119,7 +119,7 @@ def test_sound_alone_is_a_sentence(tmp_path: Path) -> None:
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match="holds no image"):
         open_source(path)
 
 
@@ -181,7 +181,7 @@ def test_any_kind_of_picture_becomes_bgr(image: np.ndarray, tmp_path: Path) -> N
 
 
 def test_folders_without_pictures_are_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="without pictures"):
+    with pytest.raises(UserError, match="without images"):
         open_source(tmp_path)
     (tmp_path / "drive.MP4").write_bytes(b"x")
     with pytest.raises(UserError, match=r"perception run .*drive\.MP4"):

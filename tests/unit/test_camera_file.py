@@ -75,14 +75,14 @@ def test_a_name_cannot_smuggle_keys_in(tmp_path):
 
 def test_scales_to_frames_of_the_same_shape_only():
     file = parse_camera_file(GOOD)
-    half = file.camera((300, 500))
+    half = file.sized().at((300, 500))
     assert half.P_cam2[0, 0] == 400 and half.P_cam2[1, 2] == 150
     # the same point of the road, seen in half the pixels
     assert half.ground_position(np.array([[200, 200]])) == pytest.approx(
         file.camera().ground_position(np.array([[400, 400]]))
     )
     with pytest.raises(UserError, match="1000×600 pixels, these are 500×500"):
-        file.camera((500, 500))
+        file.sized().at((500, 500))
 
 
 @pytest.mark.parametrize("pitch_deg", [0.0, 5.0, -3.0])
@@ -139,5 +139,5 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_a_kitti_calibration_serves_too(tmp_path):
     (tmp_path / "0000.txt").write_text("P2: 721.5 0 609.6 44.9 0 721.5 172.9 0.2 0 0 1 0.003\n")
-    camera = read_camera(tmp_path / "0000.txt", (375, 1242))
+    camera = read_camera(tmp_path / "0000.txt").at((375, 1242))
     assert camera.height_m == 1.65 and camera.P_cam2[0, 0] == 721.5

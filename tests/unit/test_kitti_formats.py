@@ -369,7 +369,7 @@ def test_any_finite_calibration_comes_back_to_the_bit(values):
         ("P2: " + "1 " * 11 + "x", "not a number"),
         ("P2: " + "1 " * 11 + "nan", "NaN"),
         ("P2: " + "1 " * 12 + "\nP2: " + "2 " * 12, ":2: P2 for the second time"),
-        ("S2: 1 2", "found 'S2:'"),
+        ("S2: 1 2", "has no P2"),
         ("P3: " + "1 " * 12, "has no P2"),
         ("", "has no P2"),
     ],
@@ -378,6 +378,41 @@ def test_a_bad_calibration_is_named(line, said):
     with pytest.raises(UserError) as caught:
         kitti.parse_calibration(line, "calib/000000.txt")
     assert said in str(caught.value) and "calib/000000.txt" in str(caught.value)
+
+
+NUMBERS = " ".join(str(n) for n in range(2, 14))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Tr: " + NUMBERS,
+        "P4: " + NUMBERS,
+        "Tr_velo_to_cam_0: " + NUMBERS,
+        "Tr_imu_to_velo:",
+        "Tr_imu_to_velo: 1 2 3",
+        "R0_rect: nan 0 0 0 1 0 0 0 1",
+        "calib_time: 01-Jan-2020 00:00:00",
+        "P3: none",
+        "P2: " + NUMBERS,
+        "corner_dist: 9.95e-02",
+    ],
+)
+@pytest.mark.parametrize("name", ["P2", "P_rect_02"])
+def test_lines_that_nobody_needs_are_passed_over(line, name):
+    for text in (f"{name}: {NUMBERS}\n{line}", f"\ufeff{line}\n{name}: {NUMBERS}\r\n"):
+        assert kitti.parse_calibration(text)["P2"].ravel().tolist() == list(range(2, 14))
+
+
+def test_a_matrix_that_is_needed_is_strict():
+    text = f"P2: {NUMBERS}\nP3: 1 2\n"
+    assert "P3" not in kitti.parse_calibration(text)
+    with pytest.raises(UserError, match=r":2: P3 has 2 numbers"):
+        kitti.parse_calibration(text, needed=("P3",))
+
+
+def test_the_odometry_kits_tr_is_the_laser():
+    assert "Tr_velo_to_cam" in kitti.parse_calibration(f"P2: {NUMBERS}\nTr: {NUMBERS}")
 
 
 # ---------------------------------------------------------------- the real files

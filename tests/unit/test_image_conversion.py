@@ -5,11 +5,12 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.image_pool import PictureConverter, PicturePool
+from perception.image_pool import ImagePool
+from perception.video.frames import FrameConverter
 
 
 def test_an_array_comes_back_only_when_nobody_refers_to_it() -> None:
-    pool = PicturePool()
+    pool = ImagePool()
     first = pool.take((4, 4, 3))
     where = first.ctypes.data
     assert pool.take((4, 4, 3)).ctypes.data != where
@@ -21,17 +22,17 @@ def test_an_array_comes_back_only_when_nobody_refers_to_it() -> None:
 
 
 def test_a_kept_picture_is_never_written_over() -> None:
-    pool = PicturePool()
+    pool = ImagePool()
     kept = []
-    for number in range(PicturePool.MOST + 10):
+    for number in range(ImagePool.MOST + 10):
         image = pool.take((2, 2, 3))
         image[:] = number
         kept.append(image)
-    assert [int(image[0, 0, 0]) for image in kept] == list(range(PicturePool.MOST + 10))
+    assert [int(image[0, 0, 0]) for image in kept] == list(range(ImagePool.MOST + 10))
 
 
 def test_another_shape_is_another_array() -> None:
-    pool = PicturePool()
+    pool = ImagePool()
     assert pool.take((2, 2, 3)).shape == (2, 2, 3)
     assert pool.take((4, 2, 3)).shape == (4, 2, 3)
 
@@ -41,7 +42,7 @@ def test_colours_of_padded_rows(width: int, height: int) -> None:
     image = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 40, 3)).astype(np.uint8), (width, height))
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
     picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-    found = PictureConverter().to_bgr(picture)
+    found = FrameConverter().to_bgr(picture)
     assert (found == cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)).all()
     assert np.abs(found.astype(int) - picture.to_ndarray(format="bgr24").astype(int)).max() <= 4
 
@@ -50,6 +51,6 @@ def test_colours_of_padded_rows(width: int, height: int) -> None:
 def test_other_formats_go_through_ffmpeg(kind: str) -> None:
     grey = np.full((96, 320, 3), 120, np.uint8)
     picture = av.VideoFrame.from_ndarray(grey, format="bgr24").reformat(format=kind)
-    found = PictureConverter().to_bgr(picture)
+    found = FrameConverter().to_bgr(picture)
     assert found.shape == (96, 320, 3)
     assert np.abs(found.astype(int) - 120).max() <= 3
