@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from export.config import EngineConfig, QuantizeConfig
-from perception.cli.options import FLAT, CommandOptions, parse_options
+from perception.cli.options import GROUP, CommandOptions, parse_options
 from perception.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class ExportOptions(CommandOptions):
     """Verification frames: a KITTI folder or any folder of images. Default: the synthetic street."""
     frames: int = 0
     """Verification frames for each kind of label; 0: 6, or 100 for int8, training frames included."""
-    int8: Annotated[Int8Options, FLAT] = field(default_factory=Int8Options)
-    engine: Annotated[EngineConfig, FLAT] = field(default_factory=EngineConfig)
+    int8: Annotated[Int8Options, GROUP] = field(default_factory=Int8Options)
+    engine: Annotated[EngineConfig, GROUP] = field(default_factory=EngineConfig)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from datasets.splits import Holdout, HoldoutOptions, common
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.model import shipped_or
-from training.config import TrainConfig
+from training.config import TrainConfig, read_fold
 from training.models.heads.detection import DetectionConfig
 from training.models.heads.segmentation import SegmentationConfig
 from training.models.network import ModelConfig, Network
@@ -132,8 +132,10 @@ def holdout_options_of(state: dict[str, Any]) -> HoldoutOptions:
     """Which part of its data the run of a checkpoint held out; the defaults where it does not say."""
     try:
         data = json.loads(state["description"])["config"]["data"]
+        if isinstance(data["fold"], str):
+            return read_fold(data["fold"])
         return HoldoutOptions(int(data["fold"]), int(data["folds"]), int(data["road_fold"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, UserError):
         return HoldoutOptions()
 
 

@@ -11,11 +11,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from perception.cli.options import FLAT, CommandOptions, overlay, parse_options
+from perception.cli.options import FLAT, CommandOptions, differences, overlay, parse_options
 from perception.errors import UserError
 from training.config import PRESETS, TrainConfig
 from training.distributed import launched, launched_rank
@@ -41,7 +41,7 @@ class TrainOptions(CommandOptions):
     init: Path | None = None
     """Checkpoint to start from. Tensors of the same shape are copied."""
     folds: int = 0
-    """Cross-validate over this many folds, each trained in OUT/fold-i; 0: one run."""
+    """Cross-validate over this many folds, each trained in OUT/fold-i. --data.fold trains one of them."""
     training: Annotated[TrainConfig, FLAT] = field(default_factory=TrainConfig)
 
 
@@ -52,12 +52,10 @@ def main(argv: list[str]) -> int:
     )
     config, run = options.training, options.out
     _check(options)
-    if options.folds:
-        config = replace(config, data=replace(config.data, folds=options.folds))
     try:
         with nullcontext() if launched() else _sigterm_is_ctrl_c():  # torchrun's is final, and may find us in C++
             if options.folds:
-                done = cross_validate(config, run, options.init)
+                done = cross_validate(config, run, options.folds, options.init)
             else:
                 done = train(config, run, resume=options.resume is not None, init=options.init)
     except KeyboardInterrupt:
@@ -87,6 +85,8 @@ def _check(options: TrainOptions) -> None:
     """Refuse what cannot be meant, before a folder is made."""
     if options.folds == 1 or options.folds < 0:
         raise UserError(f"--folds {options.folds}", "at least 2, or 0 for one run", "--folds 5")
+    if options.folds and options.training.data.fold:
+        raise UserError("--folds with --data.fold", "all folds, or one of them", f"--folds {options.folds}")
     if options.resume is not None:
         _check_resumed(options.resume, options)
     elif (options.out / "config.json").exists():
@@ -147,24 +147,13 @@ MACHINE = (
 def _check_resumed(run: Path, now: TrainOptions) -> None:
     """Raise where a run is to continue with other options than it began with."""
     began = _began(run)
-    changed = [*_changes(replace(began, config=now.config), now)]
-    changed = [name.removeprefix("training.") for name in changed]
+    changed = differences(replace(began, config=now.config), now)
     if other := [name for name in changed if name not in MACHINE]:
         raise UserError(
             f"--resume {run} with another {', '.join(other)}",
             f"what it began with; only {', '.join(MACHINE)} may change",
             f"perception train --init {run / 'last.pt'} --out ANOTHER, with the new options",
         )
-
-
-def _changes(a: Any, b: Any, prefix: str = "") -> Iterator[str]:
-    """Names of the fields in which two configs differ."""
-    for name in (f.name for f in fields(a)):
-        x, y = getattr(a, name), getattr(b, name)
-        if is_dataclass(x):
-            yield from _changes(x, y, f"{prefix}{name}.")
-        elif x != y:
-            yield prefix + name
 
 
 def stored_run(run: Path) -> tuple[Any, Path | None, int]:
@@ -176,8 +165,18 @@ def stored_run(run: Path) -> tuple[Any, Path | None, int]:
         raise UserError(
             f"{run}: holds no config.json that can be read", "a run folder of `perception train`", "--resume RUN"
         ) from None
-    config = overlay(preset(), stored["config"], str(run / "config.json"))
+    config = overlay(preset(), _of_today(stored["config"]), str(run / "config.json"))
     init, folds = stored.get("init"), stored.get("folds", 0)
     if not isinstance(init, str | None) or not isinstance(folds, int):
         raise UserError(f"{run / 'config.json'}: init is {init!r}, folds is {folds!r}", "a path or null, a number")
     return config, Path(init) if init else None, folds
+
+
+def _of_today(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored config in which a fold is three numbers, as runs of 0.1.0 wrote it, with the one text of today."""
+    data = config.get("data", {})
+    if not isinstance(data.get("fold"), int):
+        return config
+    kept = {key: value for key, value in data.items() if key not in ("fold", "folds", "road_fold")}
+    fold = f"{data['fold']}/{data.get('folds', 5)}" if data["fold"] >= 0 else ""
+    return {**config, "data": {**kept, "fold": fold}}

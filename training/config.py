@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from datasets.splits import ROAD_PARTS
+from datasets.splits import HoldoutOptions
+from perception.cli.options import FLAT
 from perception.errors import UserError
 from perception.types import CLASS_NAMES
 from training.models.heads.detection import DetectionConfig
@@ -20,44 +21,44 @@ MANY = float("inf")
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How a picture is varied before the network sees it."""
+    """Random changes to a training image."""
 
     native_width: int = 1150
-    """Pixels across which a whole frame is shown at scale 1, about KITTI's own width."""
+    """Width of a whole frame at scale 1, pixels; about KITTI's own."""
     scale_min: float = 0.55
-    """Smallest random scale about it."""
+    """Smallest random scale."""
     scale_max: float = 1.4
-    """Largest random scale about it."""
+    """Largest random scale."""
     centre_on_object: float = 0.6
-    """Share of crops that are placed around a labelled object."""
+    """Share of crops placed around a labelled object."""
     balance_classes: bool = True
-    """Choose the class of that object first, so that rare classes are shown as often as common ones."""
+    """Choose that object's class first, so that rare classes appear as often as common ones."""
     flip: float = 0.5
     """Share mirrored left to right."""
     colour: float = 0.8
     """Share with changed brightness, contrast, gamma and saturation."""
     exposure: float = 0.5
-    """Share exposed and white-balanced anew, as far as daylight for what is dark and clear air for what is pale."""
+    """Share with a new exposure and white balance: dark images up to daylight, pale ones down to clear air."""
     blur: float = 0.15
     """Share blurred."""
     noise: float = 0.2
     """Share with added noise."""
     haze: float = 0.1
-    """Share faded towards a grey, as by fog or spray."""
+    """Share faded towards grey, as by fog or spray."""
     rain: float = 0.05
     """Share with streaks of rain."""
     night: float = 0.05
-    """Share made dark."""
+    """Share darkened."""
     rotation: float = 0.2
-    """Share turned a little."""
+    """Share rotated."""
     rotation_max_deg: float = 4.0
-    """Largest turn either way, degrees."""
+    """Largest rotation either way, degrees."""
     copy_paste: float = 0.4
-    """Share of pictures with a known horizon into which one to three objects of other frames are pasted."""
+    """Share of images with a known horizon that receive one to three objects of other frames."""
     mosaic: float = 0.15
-    """Share of the real pictures that are made of four."""
+    """Share of real images that are made of four."""
     off_for_last: float = 0.1
-    """Share of the run, at its end, with geometry, mirror and half the changes of colour and exposure alone."""
+    """Share of the run, at its end, with geometry, mirror and half the colour and exposure changes only."""
 
     def __post_init__(self) -> None:
         light = ("colour", "exposure", "blur", "noise", "haze", "rain", "night")
@@ -69,45 +70,145 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to train on and what to hold out."""
+    """Training and validation sets."""
 
     root: Path = Path("../shared/data")
     """Folder of data sets as `perception data check` lists them, or KITTI's own object folder."""
     crop_hw: tuple[int, int] = (256, 512)
-    """Size of a training picture; a crop of the frame near native scale, so that far objects keep their pixels."""
+    """Size of a training crop, pixels. Crops are near native scale, so that far objects keep their pixels."""
     validation_hw: tuple[int, int] = (384, 1248)
-    """Size at which the held-out frames are scored."""
+    """Network input size for validation frames, pixels."""
     synthetic_share: float = 0.25
-    """Share of pictures from the synthetic street; 0 trains on real pictures alone."""
+    """Share of images from the synthetic street; 0: real images only."""
     streets: int = 0
-    """How many different streets are drawn; 0: a new one for each picture. Some hundred stay in memory (1.5 MB each),
-    where a new one takes longer than the network's step for its crop on a CPU."""
+    """Number of different streets, 1.5 MB of memory each; 0: a new one for each image, which costs more CPU time."""
     road_share: float = 0.0
-    """Share of the real pictures that KITTI's road frames make; 0: as the sizes of the sets have it."""
+    """Share of KITTI road frames among the real images; 0: by the sizes of the data sets."""
     mask_boxes: bool = True
-    """Teach also boxes of single people found in CamVid's and IDD-Lite's masks, and of CamVid's cyclists."""
+    """Train also on boxes derived from CamVid's and IDD-Lite's masks."""
     hand_labels: bool = True
-    """Teach also what was drawn by hand for this project: boxes on 21 of KITTI's road frames, boxes and road on 18
-    frames of three clips. Which drives those road frames are of is not known: off for object scores to publish."""
+    """Train also on this project's hand-drawn labels. Disable for published object scores: these frames may share
+    drives with the validation split."""
     self_labels: Path | None = None
-    """Folder of `python -m tools.recipes.self_labels`: what an earlier network found in CamVid and its masks
-    confirm, beside `mask_boxes`, which it includes."""
+    """Folder of `python -m tools.recipes.self_labels`: detections in CamVid that its masks confirm."""
     real: bool = True
-    """False trains on the synthetic street alone."""
-    road_fold: int = 0
-    """Which fifth of the KITTI road frames is held out; -1 none."""
-    fold: int = -1
-    """Which part of a cross-validation is held out, of object drives and road frames alike; -1: no cross-validation,
-    but `ImageSets/` or every fifth drive, and `road_fold`."""
-    folds: int = 5
-    """Parts of the cross-validation."""
+    """Train on real images; without them on the synthetic street alone."""
+    fold: str = ""
+    """Hold out one part of a cross-validation, as 0/5 (the first of five), of drives and road frames alike. Default:
+    `ImageSets/` or every fifth drive, and every fifth road frame."""
     workers: int = 1
     """Loader processes of each training process."""
     cache: Path | None = None
-    """Folder for decoded copies of the pictures, about `augment.native_width` wide; safe to delete. Worth it where
-    the pictures are too many to stay in memory. None: no copies."""
+    """Folder for decoded copies of the images, safe to delete. For data that does not fit in memory."""
     cache_gb: float = 20.0
-    """Size of that folder beyond which no more copies are written; KITTI's training half needs 6."""
+    """Largest size of that folder, GB; KITTI's training half needs 6."""
+
+    def __post_init__(self) -> None:
+        for size_hw in (self.crop_hw, self.validation_hw):
+            check_size(size_hw)
+        check_ranges(self, workers=(0, MANY), cache_gb=(0, MANY), streets=(0, 2**31), synthetic_share=SHARE)
+        if not 0 <= self.road_share < 1:
+            raise UserError(f"road_share {self.road_share}", "from 0 to below 1")
+        read_fold(self.fold)
+
+    @property
+    def holdout(self) -> HoldoutOptions:
+        """Which part of the data is held out."""
+        return read_fold(self.fold)
+
+
+def read_fold(text: str) -> HoldoutOptions:
+    """Read `I/N`, part I (from 0) of N; empty is no cross-validation.
+
+    Raises:
+        UserError: not that.
+    """
+    if not text:
+        return HoldoutOptions()
+    part, slash, parts = text.partition("/")
+    if not (
+        slash and part.isdecimal() and parts.isdecimal() and 2 <= int(parts) <= 10_000 and int(part) < int(parts)
+    ):
+        raise UserError(f"fold {text}", "a part from 0 and how many there are, at least 2", "--data.fold 0/5")
+    return HoldoutOptions(int(part), int(parts))
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Length of the run and size of its steps."""
+
+    steps: int = 6000
+    """Optimiser steps."""
+    batch: int = 16
+    """Global batch size (images per optimiser step over all processes)."""
+    accumulate: int = 1
+    """Parts in which each process takes its images, to save memory. Losses and batch norm are those of a part."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises."""
+    seed: int = 1
+    """Random seed for weights, sampling and augmentation."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, warmup_steps=(0, MANY), seed=(0, 2**32 - 1))
+        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
+            raise UserError(
+                f"steps {self.steps}, batch {self.batch}, accumulate {self.accumulate}", "at least 1 of each"
+            )
+        if self.batch % self.accumulate:
+            raise UserError(f"batch {self.batch} in {self.accumulate} parts", "equal parts", "another --accumulate")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW, and the average of the weights."""
+
+    learning_rate: float = 2e-3
+    """Highest learning rate, after warm-up; cosine decay to a hundredth of it."""
+    weight_decay: float = 0.03
+    """Of convolution weights; biases and batch norm have none."""
+    clip_norm: float = 10.0
+    """Largest gradient norm."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights, which are validated and exported."""
+    skip_nonfinite: int = 0
+    """Batches with a non-finite loss that a run may skip before it stops."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, learning_rate=(0, 10), weight_decay=(0, MANY), clip_norm=(1e-9, MANY), ema_decay=SHARE)
+        check_ranges(self, skip_nonfinite=(0, MANY))
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """Where the network runs."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the network; auto: CUDA where it works."""
+    threads: int = 0
+    """CPU threads of the network; 0: torch's choice."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """fp16 (CUDA only) scales gradients. auto: fp32 on a CPU; on CUDA bf16 where the GPU has it, else fp16."""
+    compile: bool = False
+    """Compile the network with torch: 1.4 times faster on one CPU, not on another. Takes a minute or two at the start
+    and needs a C++ compiler."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, threads=(0, MANY))
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run evaluates, saves and ends early."""
+
+    evaluate_every: int = 1000
+    """Steps between evaluations of the validation frames."""
+    patience: int = 0
+    """Evaluations without a new best after which the run ends; 0: never."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, evaluate_every=(1, MANY), checkpoint_every=(1, MANY), patience=(0, MANY))
 
 
 @dataclass(frozen=True)
@@ -115,76 +216,19 @@ class TrainConfig:
     """One training run."""
 
     preset: str = "nano"
-    """What every other option starts from: nano, small, medium or large."""
+    """Defaults of all other options: nano, small, medium or large."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    steps: int = 6000
-    """Optimiser steps."""
-    batch: int = 16
-    """Pictures a step, of all processes together."""
-    accumulate: int = 1
-    """Parts in which each process takes its pictures, one after the other, where they don't fit its memory together.
-    Losses and batch norm are then those of a part."""
-    learning_rate: float = 2e-3
-    """Highest rate, after warm-up; cosine decay to a hundredth of it."""
-    warmup_steps: int = 200
-    """Steps over which the rate rises."""
-    weight_decay: float = 0.03
-    """On convolution weights; none on biases and batch norm."""
-    clip_norm: float = 10.0
-    """Longest gradient."""
-    ema_decay: float = 0.999
-    """Of the averaged weights, which are what is scored and exported."""
-    seed: int = 1
-    """Of everything random."""
-    evaluate_every: int = 1000
-    """Steps between scorings of the held-out frames."""
-    patience: int = 0
-    """Scorings in a row without a new best after which the run ends; 0 goes on to the last step."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
-    threads: int = 0
-    """CPU threads of the network; 0 leaves it to torch."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the network runs; "auto" takes CUDA where it works."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """"fp32", "bf16" or, on CUDA, "fp16" with scaled gradients. "auto": fp32 on a CPU, on CUDA bf16 where the GPU has
-    it and fp16 elsewhere."""
-    compile: bool = False
-    """Let torch compile the network: 1.4 times the steps a second on one CPU, no more on another, after a minute
-    or two at the start. Needs a C++ compiler."""
-    skip_nonfinite: int = 0
-    """Batches whose loss is no number that a run may pass over; at the next one it stops."""
+    schedule: Annotated[ScheduleConfig, FLAT] = field(default_factory=ScheduleConfig)
+    optimiser: Annotated[OptimiserConfig, FLAT] = field(default_factory=OptimiserConfig)
+    hardware: Annotated[HardwareConfig, FLAT] = field(default_factory=HardwareConfig)
+    checkpoints: Annotated[CheckpointConfig, FLAT] = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        for size_hw in (self.data.crop_hw, self.data.validation_hw):
-            check_size(size_hw)
-        check_ranges(self, learning_rate=(0, 10), weight_decay=(0, MANY), clip_norm=(1e-9, MANY), ema_decay=SHARE)
-        counts = ("warmup_steps", "patience", "threads", "skip_nonfinite")
-        check_ranges(self, **dict.fromkeys(counts, (0, MANY)), seed=(0, 2**32 - 1))
-        check_ranges(self, evaluate_every=(1, MANY), checkpoint_every=(1, MANY))
-        check_ranges(
-            self.data,
-            workers=(0, MANY),
-            cache_gb=(0, MANY),
-            streets=(0, 2**31),
-            fold=(-1, MANY),
-            road_fold=(-1, ROAD_PARTS - 1),
-        )
-        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
-            raise UserError(
-                f"steps {self.steps}, batch {self.batch}, accumulate {self.accumulate}", "at least 1 of each"
-            )
-        if self.batch % self.accumulate:
-            raise UserError(f"batch {self.batch} in {self.accumulate} parts", "equal parts", "another --accumulate")
-        if not 0 <= self.data.synthetic_share <= 1:
-            raise UserError(f"synthetic_share {self.data.synthetic_share}", "0..1")
-        if not 0 <= self.data.road_share < 1:
-            raise UserError(f"road_share {self.data.road_share}", "from 0 to below 1")
-        cells = self.batch // self.accumulate * (self.data.crop_hw[0] // SIZE_MULTIPLE)
-        if cells * (self.data.crop_hw[1] // SIZE_MULTIPLE) < 2:
-            raise UserError("one picture of 32x32 at a time", "more for batch norm to count", "--batch 2")
+        height, width = (side // SIZE_MULTIPLE for side in self.data.crop_hw)
+        if self.schedule.batch // self.schedule.accumulate * height * width < 2:
+            raise UserError("one image of 32x32 at a time", "more for batch norm to count", "--batch 2")
         names = self.model.class_names
         if not names or len(set(names)) < len(names) or set(names) - set(CLASS_NAMES):
             raise UserError(
@@ -192,8 +236,6 @@ class TrainConfig:
                 f"some of the classes that the data sets label, each once: {' '.join(CLASS_NAMES)}",
             )
         check_top_k(self.model, self.data.validation_hw)
-        if self.data.fold >= self.data.folds or self.data.folds < 2:
-            raise UserError(f"fold {self.data.fold} of {self.data.folds}", "a fold from 0, of at least 2")
 
 
 def nano() -> TrainConfig:
@@ -203,17 +245,23 @@ def nano() -> TrainConfig:
 
 def small() -> TrainConfig:
     """About 6 GFLOPs."""
-    return TrainConfig(preset="small", model=_model("mobilenet_v3_large", 112), learning_rate=1.5e-3)
+    return TrainConfig(
+        preset="small", model=_model("mobilenet_v3_large", 112), optimiser=OptimiserConfig(learning_rate=1.5e-3)
+    )
 
 
 def medium() -> TrainConfig:
     """About 19 GFLOPs."""
-    return TrainConfig(preset="medium", model=_model("regnet_y_800mf", 128), learning_rate=1e-3)
+    return TrainConfig(
+        preset="medium", model=_model("regnet_y_800mf", 128), optimiser=OptimiserConfig(learning_rate=1e-3)
+    )
 
 
 def large() -> TrainConfig:
     """About 90 GFLOPs."""
-    return TrainConfig(preset="large", model=_model("convnext_tiny", 192), learning_rate=5e-4)
+    return TrainConfig(
+        preset="large", model=_model("convnext_tiny", 192), optimiser=OptimiserConfig(learning_rate=5e-4)
+    )
 
 
 def _model(backbone: str, channels: int) -> ModelConfig:

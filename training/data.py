@@ -54,9 +54,9 @@ class PictureStream(Dataset):
     def _picture(self, n: int) -> TrainingPicture:
         cv2.setNumThreads(1)
         config = self.config
-        rng = np.random.default_rng((config.seed, n))
+        rng = np.random.default_rng((config.schedule.seed, n))
         augment, size_hw = config.augment, config.data.crop_hw
-        if n >= (1 - augment.off_for_last) * config.steps * config.batch:
+        if n >= (1 - augment.off_for_last) * config.schedule.steps * config.schedule.batch:
             augment = without_strong(augment)
         bank = self._bank() if augment.copy_paste else None
         if self.sets is None or rng.random() < config.data.synthetic_share:
@@ -90,7 +90,7 @@ class PictureStream(Dataset):
         if self._cutouts is None:
             subsets = [s for s in self.sets.train if self._read(s, 0).boxes_xyxy is not None]
             sizes = [len(s.indices) for s in subsets]
-            frames = frames_in_turn(sizes, lambda s, i: self._read(subsets[s], i), self.config.seed)
+            frames = frames_in_turn(sizes, lambda s, i: self._read(subsets[s], i), self.config.schedule.seed)
             self._cutouts = CutoutBank(frames)
         return self._cutouts
 
@@ -204,9 +204,11 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
     Raises:
         UserError: no whole sample can be found, or a loader process died.
     """
-    share = config.batch // world()
+    share = config.schedule.batch // world()
     first = rank() * share
-    numbers = [n for step in range(first_step, config.steps) for n in step_numbers(step, config, first, share)]
+    numbers = [
+        n for step in range(first_step, config.schedule.steps) for n in step_numbers(step, config, first, share)
+    ]
     arguments: dict[str, Any] = {}
     if config.data.workers:
         arguments = {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _one_thread}
@@ -217,7 +219,7 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
         sampler=numbers,
         num_workers=config.data.workers,
         collate_fn=stream.collate,
-        pin_memory=config.device != "cpu" and torch.cuda.is_available(),
+        pin_memory=config.hardware.device != "cpu" and torch.cuda.is_available(),
         **arguments,
     )
     try:
@@ -236,7 +238,7 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
 
 def step_numbers(step: int, config: TrainConfig, first: int, share: int) -> range:
     """Numbers of a step's pictures that one process makes: which one makes them changes nothing about them."""
-    return range(step * config.batch + first, step * config.batch + first + share)
+    return range(step * config.schedule.batch + first, step * config.schedule.batch + first + share)
 
 
 def _one_thread(_: int) -> None:

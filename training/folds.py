@@ -17,7 +17,7 @@ from training.results import describe, write_json
 from training.sets import find_sets
 
 
-def cross_validate(config: TrainConfig, run: Path, init: Path | None = None) -> Path:
+def cross_validate(config: TrainConfig, run: Path, folds: int, init: Path | None = None) -> Path:
     """Train and score each fold in `run/fold-i`; a second call goes on where the first ended.
 
     Object frames are divided by drive, road frames within each category into runs of numbers (`find_sets`).
@@ -30,13 +30,12 @@ def cross_validate(config: TrainConfig, run: Path, init: Path | None = None) -> 
     """
     if not config.data.real:
         raise UserError("cross-validation of the synthetic street alone", "real data to hold out", "--data.real")
-    folds = config.data.folds
-    configs = [replace(config, data=replace(config.data, fold=i)) for i in range(folds)]
+    configs = [replace(config, data=replace(config.data, fold=f"{i}/{folds}")) for i in range(folds)]
     for part in configs:  # a mistake in the last fold shows before the first is trained
         sets = find_sets(part.data)
         if sets.objects is None and sets.road is None:
             raise UserError(f"{config.data.root}: nothing to hold out", "KITTI object or road frames with labels")
-    with writes_to(run), process_group(choose_device(config.device)):
+    with writes_to(run), process_group(choose_device(config.hardware.device)):
         if rank() == 0:
             run.mkdir(parents=True, exist_ok=True)
             write_json(run / "config.json", {**describe(config, None, init), "data_hash": None, "folds": folds})

@@ -87,7 +87,7 @@ def train(
     Raises:
         UserError: nothing to train on, a damaged checkpoint, a full disk, a loss that is no number.
     """
-    device = choose_device(config.device)
+    device = choose_device(config.hardware.device)
     try:
         with writes_to(run), process_group(device):
             _check_parts(config)
@@ -127,11 +127,12 @@ def writes_to(run: Path) -> Iterator[None]:
 
 def _check_parts(config: TrainConfig) -> None:
     """Raise where a batch cannot be divided evenly."""
-    if config.batch % (world() * config.accumulate):
+    batch, parts = config.schedule.batch, config.schedule.accumulate
+    if batch % (world() * parts):
         raise UserError(
-            f"batch {config.batch} over {world()} processes in {config.accumulate} parts",
+            f"batch {batch} over {world()} processes in {parts} parts",
             "equal parts",
-            f"--batch {world() * config.accumulate * max(1, config.batch // world() // config.accumulate)}",
+            f"--batch {world() * parts * max(1, batch // world() // parts)}",
         )
 
 
@@ -152,7 +153,7 @@ def _train(
     goes_on = from_first(resume and (run / "last.pt").exists())  # then a node without the folder can't start anew
     learner = _learner(config, device, init, make, goes_on)
     progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt") if goes_on else Progress()
-    ended = progress.step >= config.steps or 0 < config.patience <= progress.scorings_since
+    ended = progress.step >= config.schedule.steps or 0 < config.checkpoints.patience <= progress.scorings_since
     if ended and has_ended(run):  # nothing is left to do: commit and data of its record stay those it was made with
         load_checkpoint(run / "best.pt")
         return run / "best.pt"
@@ -173,11 +174,13 @@ def _train(
             print(f"passed over: {what}", file=sys.stderr)
         progress = replace(progress, broken=progress.broken + total(len(batch.broken), device))
         waited = log.batch_arrived() if log else 0.0
-        torch.manual_seed(_mix(config.seed, progress.step, rank()))  # dropout: a function of seed and step alone
+        torch.manual_seed(
+            _mix(config.schedule.seed, progress.step, rank())
+        )  # dropout: a function of seed and step alone
         rate = learning_rate(progress.step, config)
         for group in learner.optimiser.param_groups:
             group["lr"] = rate
-        buffers = [b.clone() for b in learner.network.buffers()] if config.skip_nonfinite else []
+        buffers = [b.clone() for b in learner.network.buffers()] if config.optimiser.skip_nonfinite else []
         losses, norm = train_step(learner.model, batch.to(device), learner.optimiser, config, learner.scaler)
         if not all(math.isfinite(value) for value in losses.values()):
             progress = replace(progress, skipped=progress.skipped + 1)
@@ -188,22 +191,22 @@ def _train(
         bad_gradients = 0 if math.isfinite(norm) else bad_gradients + 1
         if bad_gradients > BAD_GRADIENTS:
             raise _not_a_number(f"{bad_gradients} gradients in a row are", progress.step + 1, config, batch, run)
-        update_average(learner.average, learner.network, config.ema_decay, progress.step)
+        update_average(learner.average, learner.network, config.optimiser.ema_decay, progress.step)
         progress = replace(progress, step=progress.step + 1)
         if log:
             progress = log.step(progress, losses, norm, rate, waited)
-        ended, scores = progress.step == config.steps, {}
-        if ended or progress.step % config.evaluate_every == 0:
+        ended, scores = progress.step == config.schedule.steps, {}
+        if ended or progress.step % config.checkpoints.evaluate_every == 0:
             scores = score(learner.average, sets, config, device, log.picture_writer(progress.step) if log else None)
             progress = _judge(progress, scores)
-            ended = ended or 0 < config.patience <= progress.scorings_since
+            ended = ended or 0 < config.checkpoints.patience <= progress.scorings_since
             if log:
                 log.scores(progress.step, scores)
                 if progress.best_step == progress.step:
                     save_checkpoint(run / "best.pt", _state(learner, config, description, progress, scores, holdout))
                     # it has ended when its last checkpoint is written, too
                     write_json(run / "results.json", summary(description, progress, scores, config, False))
-        if log and (ended or progress.step % config.checkpoint_every == 0):
+        if log and (ended or progress.step % config.checkpoints.checkpoint_every == 0):
             save_checkpoint(run / "last.pt", _state(learner, config, description, progress, scores, holdout))
         if log:
             log.go_on()
@@ -221,7 +224,9 @@ def _learner(
     config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network, goes_on: bool = False
 ) -> Learner:
     """A network with first weights, unless it `goes_on`: then they are read later and needn't be there any more."""
-    scaled = choose_precision(config.precision, device) is torch.float16  # may say no, so before any download
+    scaled = (
+        choose_precision(config.hardware.precision, device) is torch.float16
+    )  # may say no, so before any download
     if goes_on:
         init = None
     same_backbone = init is not None and backbone_of(init) == config.model.backbone
@@ -239,7 +244,7 @@ def _learner(
     if init is not None:
         _start_from(network, init)
     average = copy.deepcopy(network).eval()
-    if config.compile:
+    if config.hardware.compile:
         _check_compiler()
         network.compile(dynamic=False)
     synchronise_batch_norm(network, device)
@@ -248,7 +253,7 @@ def _learner(
         model = DistributedDataParallel(
             network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
         )
-    optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.learning_rate)
+    optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.optimiser.learning_rate)
     return Learner(network, model, average, optimiser, torch.amp.GradScaler("cuda", enabled=scaled))
 
 
@@ -281,8 +286,8 @@ def train_step(
     model.train()
     scaler = scaler or torch.amp.GradScaler("cuda", enabled=False)
     size_hw = (batch.images.shape[1], batch.images.shape[2])
-    precision = choose_precision(config.precision, batch.images.device)
-    parts = batch.parts(config.accumulate)
+    precision = choose_precision(config.hardware.precision, batch.images.device)
+    parts = batch.parts(config.schedule.accumulate)
     sums: dict[str, float] = {}
     optimiser.zero_grad(set_to_none=True)
     for part in parts:
@@ -299,9 +304,9 @@ def train_step(
     scaler.unscale_(optimiser)
     single = [p for name, p in network.named_parameters() if name.startswith("single.")]
     rest = [p for name, p in network.named_parameters() if not name.startswith("single.")]
-    norm = nn.utils.clip_grad_norm_(rest, config.clip_norm)
+    norm = nn.utils.clip_grad_norm_(rest, config.optimiser.clip_norm)
     # cut by itself: it shapes no feature, and while it is new its long gradient would leave the rest next to nothing
-    norm_single = nn.utils.clip_grad_norm_(single, config.clip_norm)
+    norm_single = nn.utils.clip_grad_norm_(single, config.optimiser.clip_norm)
     if torch.isfinite(norm + norm_single) or scaler.is_enabled():  # the scaler looks for itself, and scales less then
         scaler.step(optimiser)
     scaler.update()
@@ -310,10 +315,10 @@ def train_step(
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then cosine decay to a hundredth."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    if step < config.schedule.warmup_steps:
+        return config.optimiser.learning_rate * (step + 1) / config.schedule.warmup_steps
+    done = (step - config.schedule.warmup_steps) / max(1, config.schedule.steps - config.schedule.warmup_steps)
+    return config.optimiser.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 @torch.no_grad()
@@ -372,11 +377,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _seed(config: TrainConfig) -> None:
-    random.seed(config.seed)
-    np.random.seed(config.seed)  # noqa: NPY002 - torchvision and libraries below us still draw from it
-    torch.manual_seed(config.seed)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    random.seed(config.schedule.seed)
+    np.random.seed(config.schedule.seed)  # noqa: NPY002 - torchvision and libraries below us still draw from it
+    torch.manual_seed(config.schedule.seed)
+    if config.hardware.threads:
+        torch.set_num_threads(config.hardware.threads)
 
 
 def _mix(*numbers: int) -> int:
@@ -388,7 +393,7 @@ def _parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, A
     weights of tasks."""
     decayed = [p for p in network.parameters() if sum(side > 1 for side in p.shape) > 1]
     free = [p for p in network.parameters() if sum(side > 1 for side in p.shape) <= 1]
-    return [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    return [{"params": decayed, "weight_decay": config.optimiser.weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def _start_from(network: Network, path: Path) -> None:
@@ -433,7 +438,7 @@ def _judge(progress: Progress, scores: dict[str, float]) -> Progress:
 
 
 def _check_skips(progress: Progress, config: TrainConfig, losses: dict[str, float], batch: Batch, run: Path) -> None:
-    if progress.skipped > config.skip_nonfinite:
+    if progress.skipped > config.optimiser.skip_nonfinite:
         raise _not_a_number(f"a loss is ({losses})", progress.step + 1, config, batch, run)
     if rank() == 0:
         print(f"step {progress.step + 1}: passed over, {losses}, {', '.join(batch.names)}", file=sys.stderr)
@@ -446,7 +451,7 @@ def _not_a_number(what: str, step: int, config: TrainConfig, batch: Batch, run: 
     return UserError(
         f"step {step}: {what} not a number; pictures: {pictures}",
         "finite losses; checkpoints already written are untouched",
-        f"{start}--learning-rate {config.learning_rate / 2:g}, or --skip-nonfinite 10 if the pictures are at fault",
+        f"{start}--learning-rate {config.optimiser.learning_rate / 2:g}, or --skip-nonfinite 10 for a few bad images",
     )
 
 

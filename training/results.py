@@ -112,6 +112,7 @@ def summary(
     description: dict[str, Any], progress: Progress, scores: dict[str, float], config: TrainConfig, ended: bool
 ) -> dict[str, Any]:
     """A run in one dictionary; `scores` are those of the best checkpoint."""
+    seen = progress.step * config.schedule.batch
     return {
         "preset": config.preset,
         "config_hash": description["config_hash"],
@@ -123,7 +124,7 @@ def summary(
         "metrics": {name: round(value, 3) for name, value in scores.items() if name not in THRESHOLDS},
         "thresholds": {task: scores[name] for name, task in THRESHOLDS.items() if name in scores},
         "seconds": round(progress.seconds, 1),
-        "pictures_per_s": round(progress.step * config.batch / progress.seconds, 2) if progress.seconds else None,
+        "pictures_per_s": round(seen / progress.seconds, 2) if progress.seconds else None,
         "waiting_share": round(progress.waited / progress.seconds, 3) if progress.seconds else None,
         "skipped_batches": progress.skipped,
         "broken_samples": progress.broken,

@@ -62,7 +62,7 @@ class RunLog:
         self.seconds += spent
         self.waited += waited
         progress = replace(progress, seconds=progress.seconds + spent, waited=progress.waited + waited)
-        if progress.step % EVERY == 0 or progress.step == self.config.steps:
+        if progress.step % EVERY == 0 or progress.step == self.config.schedule.steps:
             self._record(progress, rate)
         return progress
 
@@ -72,7 +72,7 @@ class RunLog:
             "step": progress.step,
             **{name: round(value, 4) for name, value in means.items()},
             "rate": rate,
-            "pictures_per_s": round(self.done * self.config.batch / self.seconds, 2),
+            "pictures_per_s": round(self.done * self.config.schedule.batch / self.seconds, 2),
             "waiting_share": round(self.waited / self.seconds, 3),
         }
         if progress.broken or progress.skipped:
@@ -80,12 +80,14 @@ class RunLog:
         self._write(record)
         for name, value in record.items():
             self.board.add_scalar(f"train/{name}", value, progress.step)
-        steps_left = self.config.steps - progress.step
+        steps_left = self.config.schedule.steps - progress.step
         # scoring takes its time too, once every so many steps
-        left = self.seconds / self.done * steps_left + self.scoring * (steps_left // self.config.evaluate_every)
+        left = self.seconds / self.done * steps_left + self.scoring * (
+            steps_left // self.config.checkpoints.evaluate_every
+        )
         text = " ".join(f"{name} {value:.3f}" for name, value in means.items())
         print(
-            f"step {progress.step}/{self.config.steps}  {text}  {record['pictures_per_s']} pictures/s  "
+            f"step {progress.step}/{self.config.schedule.steps}  {text}  {record['pictures_per_s']} pictures/s  "
             f"waiting {record['waiting_share']:.0%}  left {_duration(left)}",
             file=sys.stderr,
             flush=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from datasets.catalogue import ExtraLabels, SampleSource, data_sets, divide, open_sets
-from datasets.splits import Holdout, HoldoutOptions
+from datasets.splits import Holdout
 from perception.errors import UserError
 from training.cache import CachedSource
 from training.config import DataConfig
@@ -76,11 +76,6 @@ class TrainingSets:
         yield from (subset for subset in (self.objects, self.road) if subset is not None)
 
 
-def holdout_options(data: DataConfig) -> HoldoutOptions:
-    """Which part of the data a run holds out."""
-    return HoldoutOptions(data.fold, data.folds, data.road_fold)
-
-
 def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
     """Open the data sets below a data root and divide them by drive.
 
@@ -92,7 +87,7 @@ def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
         UserError: nothing to train on, or a split that cuts through a drive.
     """
     labels = ExtraLabels(**{f.name: getattr(data, f.name) for f in fields(ExtraLabels)})
-    divided, holdout = divide(open_sets(data.root, labels), holdout_options(data), stored)
+    divided, holdout = divide(open_sets(data.root, labels), data.holdout, stored)
     train: list[Subset] = []
     validation: dict[str, Subset] = {}
     for part in divided:

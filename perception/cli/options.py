@@ -24,8 +24,10 @@ from perception.redact import printable, redact
 T = TypeVar("T")
 
 FLAT = "flat"
-"""Annotates a field that holds another config: `Annotated[SourceOptions, FLAT]`. The options of that config carry no
-prefix, neither on the command line nor in TOML."""
+"""Annotates a field that holds another config: `Annotated[ScheduleConfig, FLAT]`. The options of that config carry no
+prefix, neither on the command line nor in TOML. `--help` shows them among the options of the config around it."""
+GROUP = "group"
+"""As `FLAT`, and `--help` always shows the options as a group of their own."""
 
 HELP_ALL = "--help-all"
 
@@ -175,7 +177,7 @@ def _registry(reader: _Reader) -> Any:
             hint = _hints(kind)[field.name]
             default = getattr(info.default, field.name, tyro.MISSING_NONPROP)
             flag = reader.flags.get((kind, field.name))
-            marks = _marks(hint, default, flag.rpartition(".")[2] if flag else None)
+            marks = _marks(hint, default, flag.rpartition(".")[2] if flag else None, bool(reader.everyday))
             if reader.everyday and flag and flag not in reader.everyday:
                 marks.append(tyro.conf.Suppress)
             if reader.everyday and default is False:
@@ -190,16 +192,22 @@ def _registry(reader: _Reader) -> Any:
     return registry
 
 
-def _marks(hint: Any, default: Any, name: str | None) -> list[Any]:
-    """tyro's annotations of one field; `name` is None for a field that holds another config."""
+def _marks(hint: Any, default: Any, name: str | None, merges: bool) -> list[Any]:
+    """tyro's annotations of one field.
+
+    Args:
+        name: option without its prefix; None for a field that holds another config.
+        merges: flat configs have no group of their own.
+    """
     import tyro
 
     if name is None:
         if not _is_flat(hint):
             return []
-        holds_configs = any(is_dataclass(_bare(inner)) for inner in _hints(_bare(hint)).values())
-        # the first keeps a group of its own, and takes the prefixes of all that lies inside away, too
-        return [tyro.conf.arg(name="", prefix_name=False)] if holds_configs else [tyro.conf.OmitArgPrefixes]
+        merges |= any(is_dataclass(_bare(inner)) for inner in _hints(_bare(hint)).values())
+        # the second is a group; it takes the prefixes of all that lies inside away, too
+        merged = merges and GROUP not in _metadata(hint)
+        return [tyro.conf.arg(name="", prefix_name=False)] if merged else [tyro.conf.OmitArgPrefixes]
     metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
     if any(type(mark).__name__ == "_ArgConfig" for mark in metadata):
         return []  # its owner has said how it looks
@@ -250,8 +258,12 @@ def _bare(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
+def _metadata(hint: Any) -> list[str]:
+    return [mark for mark in typing.get_args(hint)[1:] if isinstance(mark, str)]
+
+
 def _is_flat(hint: Any) -> bool:
-    return typing.get_origin(hint) is typing.Annotated and FLAT in typing.get_args(hint)[1:]
+    return typing.get_origin(hint) is typing.Annotated and bool({FLAT, GROUP} & set(_metadata(hint)))
 
 
 def _is_union(hint: Any) -> bool:
@@ -325,6 +337,17 @@ def _places(kind: type, names: Mapping[str, str]) -> dict[str, tuple[str, bool]]
         if name != "config":
             places[names.get(name, name).replace("-", "_")] = (name, False)
     return places
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> Iterator[str]:
+    """Name the fields in which two configs of one type differ, as TOML names them: `steps`, `data.root`."""
+    kind: Any = type(a)
+    for name, hint in _hints(kind).items():
+        x, y = getattr(a, name), getattr(b, name)
+        if is_dataclass(x):
+            yield from differences(x, y, prefix if _is_flat(hint) else f"{prefix}{name}.")
+        elif x != y:
+            yield prefix + name
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:

@@ -97,7 +97,7 @@ def test_a_model_is_run_over_objects_first(
     out, err = evaluate(
         capsys, "object", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu"
     )
-    assert "detecting 3/3" in err and "Car AP" in out
+    assert "Car AP" in out and "detecting" not in err, "a short job shows no progress in a log"
     rows = read_objects(tmp_path / "out" / "data" / "000000.txt", scores=True)
     assert rows.names == ("Car", "Pedestrian", "Cyclist") and rows.boxes_xyxy[0].tolist() == [40, 30, 90, 70]
     assert rows.scores is not None and rows.scores.tolist() == [0.9, 0.8, 0.05]
@@ -120,8 +120,8 @@ def test_a_model_is_run_over_roads_first(
     kitti: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("road", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu")
-    out, err = evaluate(capsys, *words, "--space", "perspective")
-    assert "segmenting 3/3" in err and "URBAN" in out
+    out, _ = evaluate(capsys, *words, "--space", "perspective")
+    assert "URBAN" in out
     assert cv2.imread(str(tmp_path / "out" / "data" / "um_road_000000.png"), -1).shape == (96, 320)
 
 
@@ -130,7 +130,7 @@ def test_a_model_and_a_tracker_are_run_over_sequences_first(
 ) -> None:
     words = ("tracking", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu")
     out, err = evaluate(capsys, *words)
-    assert "1 sequences" in out and "tracking 0000 3/3" in err
+    assert "1 sequences" in out
     assert "0000: 3 of 5 frames are judged, those with images" in err
     rows = read_tracking(tmp_path / "out" / "data" / "0000.txt", scores=True)
     assert len(rows) > 0 and set(rows.objects.names) <= {"Car", "Pedestrian"}

@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from training_runs import changed
+
 from datasets.sample import Sample
 from training.augment import weather
 from training.augment.augment import _with_margin, mosaic_picture, place, training_picture, without_strong
@@ -112,10 +114,10 @@ def test_the_border_is_not_judged() -> None:
 def test_pictures_of_a_run_depend_on_seed_and_number_alone() -> None:
     from training.data import PictureStream
 
-    config = TrainConfig(steps=10, batch=2)
+    config = changed(TrainConfig(), steps=10, batch=2)
     config = replace(config, data=replace(config.data, synthetic_share=1.0))
     a, b = PictureStream(None, config)[7], PictureStream(None, config)[7]
-    other = PictureStream(None, replace(config, seed=2))[7]
+    other = PictureStream(None, changed(config, seed=2))[7]
     assert (a.image_bgr == b.image_bgr).all()
     assert (a.image_bgr != other.image_bgr).any()
 
@@ -130,7 +132,7 @@ def test_so_many_streets_are_drawn_and_each_but_once(monkeypatch: pytest.MonkeyP
         return marked_sample()
 
     monkeypatch.setattr(data, "_synthetic", draw)
-    config = TrainConfig(steps=10, batch=2, augment=replace(TrainConfig().augment, copy_paste=0))
+    config = changed(TrainConfig(), steps=10, batch=2, augment=replace(TrainConfig().augment, copy_paste=0))
     config = replace(config, data=replace(config.data, synthetic_share=1.0, streets=3))
     stream = data.PictureStream(None, config)
     pictures = [stream[n].image_bgr for n in range(20)]

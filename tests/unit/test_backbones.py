@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 from torchvision import models  # noqa: E402
-from training_runs import tiny  # noqa: E402
+from training_runs import changed, tiny  # noqa: E402
 
 from export.onnx import OnnxConfig, example_images, export_onnx  # noqa: E402
 from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
@@ -180,7 +180,7 @@ def test_a_backbone_trains_exports_and_agrees_with_torch(
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # a plain average over the steps, so that activations keep their spread
-    config = TrainConfig(batch=2)
+    config = changed(TrainConfig(), batch=2)
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
     for _ in range(3):
         losses, norm = loop.train_step(network, collate([street_image(0), street_image(1)]), optimiser, config)

@@ -71,7 +71,7 @@ def test_a_checkpoint_names_its_frames_and_export_takes_them(
     by_drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(by_drives, steps=2, evaluate_every=2)
-    config = replace(config, data=replace(config.data, fold=1, folds=2))
+    config = replace(config, data=replace(config.data, fold="1/2"))
     best = train(config, tmp_path / "run", monkeypatch)
     sets = find_sets(config.data)
     stored = holdout_of(load_checkpoint(best))
@@ -101,7 +101,7 @@ def test_weights_that_saw_the_validation_frames_are_warned_of(
     by_drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny(by_drives, steps=2, evaluate_every=2)
-    first, second = (replace(config, data=replace(config.data, fold=i, folds=2)) for i in range(2))
+    first, second = (replace(config, data=replace(config.data, fold=f"{i}/2")) for i in range(2))
     best = train(first, tmp_path / "first", monkeypatch)
     assert "warning: the weights" not in capsys.readouterr().err
     both = train(second, tmp_path / "second", monkeypatch, init=best)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch.distributed as dist  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.fx.experimental.symbolic_shapes import ShapeEnv  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+from training_runs import changed  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
@@ -28,7 +28,7 @@ from training.results import Progress  # noqa: E402
 from training.run_log import RunLog  # noqa: E402
 
 SMALL = DataConfig(real=False, synthetic_share=1.0, crop_hw=(64, 128), validation_hw=(64, 192), workers=0)
-CONFIG = TrainConfig(steps=4, batch=4, data=SMALL, warmup_steps=2, threads=1, device="cpu")
+CONFIG = changed(TrainConfig(data=SMALL), steps=4, batch=4, warmup_steps=2, threads=1, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_scaled_gradients_make_the_same_step_and_an_overflow_makes_none(network:
     norms = {}
     for one, scaler in ((network, None), (scaled, torch.amp.GradScaler("cpu", init_scale=2.0**12))):
         optimiser = torch.optim.SGD(one.parameters(), lr=0.1)
-        _, norms[one] = loop.train_step(one, batch, optimiser, replace(CONFIG, clip_norm=0.5), scaler)
+        _, norms[one] = loop.train_step(one, batch, optimiser, changed(CONFIG, clip_norm=0.5), scaler)
     assert norms[scaled] == pytest.approx(norms[network], rel=1e-4) and norms[network] > 0.5
     for a, b in zip(network.parameters(), scaled.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -123,7 +123,7 @@ def test_parts_of_a_batch_are_summed_before_processes_talk(network: Network, bat
             return done
 
         model.register_comm_hook(None, hook)
-        parted = replace(CONFIG, accumulate=4)
+        parted = changed(CONFIG, accumulate=4)
         loop.train_step(model, batch, torch.optim.SGD(network.parameters(), lr=0.1), parted)
         assert talks and len(talks) == len(set(talks)), "each bucket once a step"
         loop.train_step(alone, batch, torch.optim.SGD(alone.parameters(), lr=0.1), parted)

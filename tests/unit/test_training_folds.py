@@ -40,11 +40,11 @@ def test_drives_go_whole_into_parts_of_about_one_size(tmp_path: Path) -> None:
 
 
 def test_every_frame_is_held_out_once_and_never_learnt_there(tmp_path: Path) -> None:
-    data = replace(tiny(with_drives(tmp_path)).data, folds=3)
+    data = tiny(with_drives(tmp_path)).data
     held_objects: list[int] = []
     held_road: list[int] = []
     for fold in range(3):
-        sets = find_sets(replace(data, fold=fold))
+        sets = find_sets(replace(data, fold=f"{fold}/3"))
         assert sets.objects is not None and sets.road is not None
         learnt = {subset.name: set(subset.indices) for subset in sets.train}
         assert not learnt["kitti/object"] & set(sets.objects.indices)
@@ -79,7 +79,6 @@ def test_a_broken_cross_validation_goes_on_with_the_fold_it_was_in(
 ) -> None:
     monkeypatch.setattr(loop, "draw_curves", lambda run: run)
     config = tiny(with_drives(tmp_path / "data"), steps=2, evaluate_every=2)
-    config = replace(config, data=replace(config.data, folds=2))
     whole = module.train
     calls = 0
 
@@ -92,7 +91,7 @@ def test_a_broken_cross_validation_goes_on_with_the_fold_it_was_in(
 
     monkeypatch.setattr(module, "train", dies)
     with pytest.raises(KeyboardInterrupt):
-        cross_validate(config, tmp_path / "run")
+        cross_validate(config, tmp_path / "run", 2)
     assert json.loads((tmp_path / "run/results.json").read_text())["ended"] == 1
     first = (tmp_path / "run/fold-0/best.pt").stat().st_mtime_ns
     monkeypatch.setattr(module, "train", whole)
@@ -107,7 +106,7 @@ def test_a_broken_cross_validation_goes_on_with_the_fold_it_was_in(
 
 def test_nothing_to_hold_out_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="synthetic street alone"):
-        cross_validate(tiny(), tmp_path / "run")
+        cross_validate(tiny(), tmp_path / "run", 2)
     root = kitti(tmp_path / "data")
     with pytest.raises(UserError, match="drive of 12 frames is not known"):
-        cross_validate(tiny(root), tmp_path / "run")
+        cross_validate(tiny(root), tmp_path / "run", 2)

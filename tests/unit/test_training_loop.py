@@ -13,6 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensorboard")
 
+from training_runs import changed  # noqa: E402
+
 from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
 from training.checkpoint import load_checkpoint, load_network, save_checkpoint  # noqa: E402
@@ -22,8 +24,15 @@ from training.run_log import RunLog  # noqa: E402
 
 def tiny(steps: int = 4) -> TrainConfig:
     data = DataConfig(real=False, synthetic_share=1.0, crop_hw=(64, 128), validation_hw=(64, 192), workers=0)
-    return TrainConfig(
-        steps=steps, batch=2, data=data, warmup_steps=2, evaluate_every=4, checkpoint_every=2, threads=1, device="cpu"
+    return changed(
+        TrainConfig(data=data),
+        steps=steps,
+        batch=2,
+        warmup_steps=2,
+        evaluate_every=4,
+        checkpoint_every=2,
+        threads=1,
+        device="cpu",
     )
 
 
@@ -40,7 +49,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_metrics_curves_and_checkpoints(unbroken: Path) -> None:
     description = json.loads((unbroken / "config.json").read_text())
-    assert description["config"]["steps"] == 4 and description["data_hash"] == "synthetic"
+    assert description["config"]["schedule"]["steps"] == 4 and description["data_hash"] == "synthetic"
     for name in ("best.pt", "last.pt", "curves.png", "metrics.jsonl"):
         assert (unbroken / name).stat().st_size > 0
     records = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
@@ -124,7 +133,7 @@ def test_no_data_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
-    config = TrainConfig(steps=100, warmup_steps=10, learning_rate=1.0)
+    config = changed(TrainConfig(), steps=100, warmup_steps=10, learning_rate=1.0)
     rates = [loop.learning_rate(step, config) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
@@ -151,7 +160,7 @@ def test_the_one_to_one_head_changes_no_step_of_the_rest() -> None:
     from training.data import PictureStream, collate
     from training.models.network import Network
 
-    config = replace(tiny(), clip_norm=0.5)  # shorter than any gradient here
+    config = changed(tiny(), clip_norm=0.5)  # shorter than any gradient here
     stream = PictureStream(None, config)
     batch = collate([p for p in (stream[n] for n in range(12)) if len(p.boxes_xyxy)][:2])
     torch.manual_seed(0)
@@ -160,7 +169,7 @@ def test_the_one_to_one_head_changes_no_step_of_the_rest() -> None:
     beside.load_state_dict(without.state_dict(), strict=False)
     for network in (without, beside):
         _, norm = loop.train_step(network, batch, torch.optim.SGD(network.parameters(), lr=0.1), config)
-        assert norm > config.clip_norm
+        assert norm > config.optimiser.clip_norm
     others = dict(beside.named_parameters())
     for name, parameter in without.named_parameters():
         torch.testing.assert_close(others[name], parameter, msg=name)

@@ -15,10 +15,13 @@ pytest.importorskip("tensorboard")
 
 from training_runs import kitti, tiny  # noqa: E402
 
+from datasets.splits import HoldoutOptions  # noqa: E402
 from perception.cli.main import main  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from perception.types import Detections  # noqa: E402
 from training import loop  # noqa: E402
+from training.cli import stored_run  # noqa: E402
+from training.config import read_fold  # noqa: E402
 from training.data import PictureStream  # noqa: E402
 from training.evaluate import object_scores  # noqa: E402
 from training.sets import find_sets  # noqa: E402
@@ -42,8 +45,9 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
         ("seed", "-1"),
         ("seed", "4294967296"),
         ("data.workers", "-1"),
-        ("data.road-fold", "5"),
-        ("data.fold", "-3"),
+        ("data.fold", "3"),
+        ("data.fold", "5/5"),
+        ("data.fold", "0/1"),
         ("augment.scale-min", "0"),
         ("augment.scale-min", "3"),
         ("augment.native-width", "0"),
@@ -160,7 +164,7 @@ def test_a_preset_in_the_file_is_that_preset(tmp_path: Path) -> None:
         made.append(json.loads((run / "config.json").read_text())["config"])
     assert [c["preset"] for c in made] == ["small", "nano"]
     assert [c["model"]["backbone"] for c in made] == ["mobilenet_v3_large", "mobilenet_v3_small"]
-    assert [c["weight_decay"] for c in made] == [0.5, 0.5]
+    assert [c["optimiser"]["weight_decay"] for c in made] == [0.5, 0.5]
 
 
 def test_a_resumed_run_may_change_its_machine_and_nothing_else(
@@ -180,12 +184,34 @@ def test_a_resumed_run_may_change_its_machine_and_nothing_else(
     }.items():
         assert words in refused(capsys, "--resume", run, *arguments)
     config = json.loads((run / "config.json").read_text())
-    config["config"]["steps"] = 2
+    config["config"]["schedule"]["steps"] = 2
     (run / "config.json").write_text(json.dumps(config))
     assert main(["train", f"--resume={run}", "--threads", "2", "--data.cache-gb", "3"]) == 0
     now = json.loads((run / "config.json").read_text())["config"]
-    assert (now["steps"], now["threads"], now["data"]["cache_gb"]) == (2, 2, 3.0)
+    assert (now["schedule"]["steps"], now["hardware"]["threads"], now["data"]["cache_gb"]) == (2, 2, 3.0)
     assert json.loads((run / "results.json").read_text())["steps"] == 2
+
+
+def test_a_run_of_an_earlier_layout_is_continued(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    loop.train(tiny(steps=1), run)
+    file = json.loads((run / "config.json").read_text())
+    now = file["config"]
+    flat = {k: v for k, v in now.items() if k not in ("schedule", "optimiser", "hardware", "checkpoints")}
+    for name in ("schedule", "optimiser", "hardware", "checkpoints"):
+        flat |= now[name]
+    for numbers, fold in (({"fold": -1, "folds": 5, "road_fold": 0}, ""), ({"fold": 2, "folds": 4}, "2/4")):
+        flat["data"] = {**now["data"], **numbers}
+        (run / "config.json").write_text(json.dumps({**file, "config": flat}))
+        config = stored_run(run)[0]
+        assert config == replace(tiny(steps=1), data=replace(tiny().data, fold=fold))
+
+
+def test_a_fold_is_a_part_of_some() -> None:
+    assert read_fold("") == HoldoutOptions() and read_fold("2/4") == HoldoutOptions(2, 4)
+    for text in ("2", "2/2", "0/1", "-1/5", "a/b", "1/5/7", "0/1000000", "²/5"):
+        with pytest.raises(UserError, match=f"fold {text}"):
+            read_fold(text)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensorboard")
 
-from training_runs import kitti, tiny  # noqa: E402
+from training_runs import changed, kitti, tiny  # noqa: E402
 
 from perception.cli.main import main  # noqa: E402
 from perception.errors import UserError  # noqa: E402
@@ -30,7 +30,7 @@ import os, signal, sys
 from pathlib import Path
 from perception import files
 from training.loop import train
-from training_runs import tiny
+from training_runs import changed, tiny
 
 writes = 0
 
@@ -273,7 +273,7 @@ def test_a_resumed_run_needs_its_first_weights_no_more(
     config = replace(tiny(data, steps=2, evaluate_every=2), model=replace(tiny().model, pretrained=True))
     loop.train(config, tmp_path / "run", init=first, make=make)
     first.unlink()
-    loop.train(replace(config, steps=4, evaluate_every=4), tmp_path / "run", resume=True, init=first, make=make)
+    loop.train(changed(config, steps=4, evaluate_every=4), tmp_path / "run", resume=True, init=first, make=make)
     assert load_checkpoint(tmp_path / "run/last.pt")["step"] == 4
     assert made == [False, False], "ImageNet's weights would have been overwritten by the first ones"
     assert json.loads((tmp_path / "run/config.json").read_text())["init"] == str(first)

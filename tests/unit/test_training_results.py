@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensorboard")
 
-from training_runs import kitti, tiny  # noqa: E402
+from training_runs import changed, kitti, tiny  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
@@ -133,10 +133,10 @@ def test_the_board_of_a_resumed_run_shows_every_record_once(tmp_path: Path, monk
     ]
 
 
-def gradients(config: TrainConfig, changed: dict[str, Any]) -> tuple[dict[str, float], torch.Tensor]:
+def gradients(config: TrainConfig, changes: dict[str, Any]) -> tuple[dict[str, float], torch.Tensor]:
     """Losses and one weight's gradient of a first step."""
     torch.manual_seed(0)
-    config = replace(config, **changed)
+    config = changed(config, **changes)
     network = Network(config.model)
     for module in network.modules():  # batch norm of parts is not that of the whole
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -11,13 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training_runs import kitti, tiny  # noqa: E402
+from training_runs import changed, kitti, tiny  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
 from tools.baselines import yolo as yolo_baseline  # noqa: E402
 from tools.baselines.yolo_network import NoRoad, YoloHead, YoloNano, joint_logits, sim_ota  # noqa: E402
 from tools.recipes import ablation  # noqa: E402
-from training.config import TrainConfig  # noqa: E402
+from training.config import HardwareConfig, TrainConfig  # noqa: E402
 from training.loop import train_step  # noqa: E402
 from training.models.heads.detection import DetectionConfig, DetectionTargets, grid_points  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig  # noqa: E402
@@ -152,7 +152,7 @@ def test_it_learns_two_frames_by_heart() -> None:
 
     batch = Batch(images, together, torch.full((2, 3, 16, 24), 255, dtype=torch.uint8))
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    config = replace(TrainConfig(), device="cpu")
+    config = replace(TrainConfig(), hardware=HardwareConfig(device="cpu"))
     losses = [sum(train_step(network, batch, optimiser, config)[0].values()) for _ in range(70)]
     assert losses[-1] < 0.4 * losses[0]
     with torch.inference_mode():
@@ -181,7 +181,7 @@ def test_a_run_is_scored_as_the_ablation_is_and_goes_on(
     monkeypatch.setattr(
         yolo_baseline,
         "configuration",
-        lambda o: replace(small, preset="yolo-nano-class", steps=o.steps, seed=o.seed, evaluate_every=o.steps),
+        lambda o: changed(small, preset="yolo-nano-class", steps=o.steps, seed=o.seed, evaluate_every=o.steps),
     )
     monkeypatch.setattr(ablation, "measures", lambda network, root, road: {"car_moderate": 5.0 + road})
     out = tmp_path / "out"

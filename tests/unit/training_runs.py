@@ -9,7 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from training.config import AugmentConfig, DataConfig, TrainConfig
+from perception.cli.options import overlay
+from training.config import (
+    AugmentConfig,
+    CheckpointConfig,
+    DataConfig,
+    HardwareConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 
 SIZE_HW = (64, 208)
 CLASSES = ("Car", "Pedestrian", "Cyclist")
@@ -70,14 +78,17 @@ def tiny(root: Path | None = None, **changes: Any) -> TrainConfig:
         workers=0,
     )
     config = TrainConfig(
-        steps=4,
-        batch=4,
         data=data,
         augment=AugmentConfig(native_width=208, copy_paste=0.0),
-        warmup_steps=2,
-        evaluate_every=4,
-        checkpoint_every=2,
-        threads=1,
-        device="cpu",
+        schedule=ScheduleConfig(steps=4, batch=4, warmup_steps=2),
+        hardware=HardwareConfig(threads=1, device="cpu"),
+        checkpoints=CheckpointConfig(evaluate_every=4, checkpoint_every=2),
     )
-    return replace(config, **changes)
+    return changed(config, **changes)
+
+
+def changed(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """A config with other fields, those of its slices (`steps=2`) among them."""
+    own = {name: value for name, value in changes.items() if name in ("model", "data", "augment", "preset")}
+    of_slices = {name: value for name, value in changes.items() if name not in own}
+    return overlay(replace(config, **own), of_slices, "test")

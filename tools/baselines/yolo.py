@@ -95,15 +95,18 @@ def configuration(options: Options) -> TrainConfig:
             workers=options.workers,
         ),
         augment=options.augment,
-        steps=options.steps,
-        batch=options.batch,
-        seed=options.seed,
-        learning_rate=options.learning_rate,
-        warmup_steps=min(options.warmup_steps, max(1, options.steps // 10)),
-        evaluate_every=options.steps,
-        checkpoint_every=options.checkpoint_every,
-        threads=options.threads,
-        compile=options.compile,
+        schedule=replace(
+            config.schedule,
+            steps=options.steps,
+            batch=options.batch,
+            seed=options.seed,
+            warmup_steps=min(options.warmup_steps, max(1, options.steps // 10)),
+        ),
+        optimiser=replace(config.optimiser, learning_rate=options.learning_rate),
+        hardware=replace(config.hardware, threads=options.threads, compile=options.compile),
+        checkpoints=replace(
+            config.checkpoints, evaluate_every=options.steps, checkpoint_every=options.checkpoint_every
+        ),
     )
 
 

@@ -127,7 +127,11 @@ def stream(
 def training_rate(config: TrainConfig, batch: int, steps: int = 3) -> dict[str, float]:
     """Pictures a second of optimiser steps on ready pictures, without the loader."""
     device = choose_device("auto")
-    config = replace(config, batch=batch, data=replace(config.data, real=False, synthetic_share=1.0, workers=0))
+    config = replace(
+        config,
+        schedule=replace(config.schedule, batch=batch),
+        data=replace(config.data, real=False, synthetic_share=1.0, workers=0),
+    )
     ready = next(batches(None, config, 0)).to(device)
     network = Network(replace(config.model, pretrained=False)).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
