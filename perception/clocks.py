@@ -130,7 +130,7 @@ class StreamClock:
             return max(own_ns, following_ns)
         if own_ns > last and (moved_ns is None or moved_ns > 0):
             return own_ns
-        if step_ns is not None and moved_ns is not None and moved_ns > -1.5 * step_ns:
+        if step_ns is not None and moved_ns is not None and moved_ns >= 0:
             if moved_ns > 0:  # stamps move again after some that did not: catch up with them
                 return last + max(1, step_ns // 2)
             self.stood_still += 1

@@ -29,6 +29,8 @@ KITTI_SIZES_HW = {
 """Focal length and centre of KITTI's rectified cameras on its five recording days → size of their images
 (`S_rect_02`). Source: calib_cam_to_cam.txt of the raw data. The object set crops some images without changing P2, so
 all five sizes count as a KITTI camera's own."""
+PINHOLE_FOV_DEG = 110
+"""Wider lenses are not built without distortion."""
 CENTRAL_X, CENTRAL_Y = (0.4, 0.6), (0.1, 0.9)
 """Where the optical centre can lie in an image, as a share of its width and height. Images are cropped at the top and
 bottom, hardly ever at one side."""
@@ -130,6 +132,20 @@ class SizedCamera:
             "the calibration of these images",
             "a camera.toml that names width and height; perception calibrate writes one",
         )
+
+
+def wide_lens(sized: SizedCamera) -> str:
+    """What to say of a camera that sees more than a pinhole can: empty where it is narrow enough, or straightened."""
+    size_hw = sized.known_size_hw
+    if size_hw is None or sized.distortion is not None:
+        return ""
+    fov_deg = float(np.degrees(2 * np.arctan(size_hw[1] / 2 / sized.camera.K_cam2[0, 0])))
+    if fov_deg <= PINHOLE_FOV_DEG:
+        return ""
+    return (
+        f"{fov_deg:.0f}° across: a lens this wide bends straight lines, and away from the middle metres are wrong; "
+        "calibrate it with ROS or OpenCV, then perception calibrate --intrinsics FILE"
+    )
 
 
 def kitti_size_hw(camera: PinholeCamera) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ through `perception calibrate --intrinsics FILE --height-m METRES`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,19 @@ def parse_intrinsics(text: str, path: Path | str = "<text>") -> Intrinsics:
     Raises:
         UserError: not YAML, a part is missing, or a distortion model that is not known.
     """
-    root = _root(text, path)
-    width, height = _size(root, path)
+    import cv2
+
+    text = text.lstrip("\ufeff")
+    try:
+        storage = _storage(text)  # its nodes live as long as it does
+        root = storage.root()
+        width, height = _size(root, path)
+        return _intrinsics(root, (height, width), path)
+    except (cv2.error, SystemError, UnicodeError):
+        raise UserError(f"{path}: not YAML as ROS or OpenCV write it", "lines like  image_width: 1280") from None
+
+
+def _intrinsics(root: Any, size_hw: tuple[int, int], path: Path | str) -> Intrinsics:
     K = _numbers(root, _MATRICES, 9)
     if K is None:
         raise UserError(
@@ -82,28 +94,26 @@ def parse_intrinsics(text: str, path: Path | str = "<text>") -> Intrinsics:
             K = straight.reshape(3, 4)[:, :3]
     if not (K[0, 0] > 0 and K[1, 1] > 0):
         raise UserError(f"{path}: camera_matrix: focal lengths {K[0, 0]:g}, {K[1, 1]:g}", "positive ones")
-    return Intrinsics((height, width), K, model, values)
+    return Intrinsics(size_hw, K, model, values)
 
 
-def _root(text: str, path: Path | str) -> Any:
-    """The file's top node, read by OpenCV, which wants a header that ROS does not write."""
+def _storage(text: str) -> Any:
+    """The file as OpenCV reads it, which wants a header and lists that are indented; ROS writes neither."""
     import cv2
 
     if not text.startswith("%YAML"):
         text = "%YAML:1.0\n---\n" + "\n".join(line for line in text.splitlines() if not line.startswith("---")) + "\n"
-    try:
-        return cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY).root()
-    except (cv2.error, SystemError, UnicodeError):
-        raise UserError(f"{path}: not YAML as ROS or OpenCV write it", "lines like  image_width: 1280") from None
+    text = re.sub(r"(?m)^( *)- ", r"\1  - ", text)
+    return cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
 
 
 def _size(root: Any, path: Path | str) -> tuple[int, int]:
     for names in _SIZES:
         nodes = [root.getNode(name) for name in names]
         if all(node.isInt() or node.isReal() for node in nodes):
-            width, height = (int(node.real()) for node in nodes)
+            width, height = (node.real() for node in nodes)
             if 1 <= width <= 100_000 and 1 <= height <= 100_000:
-                return width, height
+                return int(width), int(height)
     raise UserError(f"{path}: has no image_width and image_height", "the size of the images it was calibrated with")
 
 

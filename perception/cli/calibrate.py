@@ -16,6 +16,7 @@ from perception.files import write_atomically
 
 if TYPE_CHECKING:
     from perception.cameras.files import CameraFile
+    from perception.cameras.yaml_files import Intrinsics
     from perception.types import U8
 
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 class CalibrateOptions(CommandOptions):
     """Describe your camera in a small file, so that tracks carry metres and seconds.
 
-    1. How strong is the lens?      --fov-deg or --focal-px
-    2. How large are the pictures?  --video, --frame, or --width and --height
+    1. How strong is the lens?      --fov-deg or --focal-px, or --intrinsics
+    2. How large are the images?  --video, --frame, or --width and --height
     3. How high is the lens?        --height-m, with a tape
     4. Where does it look?          --horizon-y, two or more --lane-line (--page to click them), or --tracks
     5. Is it right?                 --frame draws the horizon and rings at 10, 20, 30 and 50 m
@@ -34,14 +35,16 @@ class CalibrateOptions(CommandOptions):
     """Horizontal field of view in degrees, from the camera's data sheet (not the diagonal one)."""
     focal_px: float | None = None
     """Or the focal length in pixels."""
+    intrinsics: Path | None = None
+    """Or a calibration of ROS (camera_info) or OpenCV, as YAML: focal lengths, centre, size and distortion."""
     width: int | None = None
-    """Width of the pictures in pixels."""
+    """Width of the images in pixels."""
     height: int | None = None
-    """Height of the pictures in pixels."""
+    """Height of the images in pixels."""
     video: Path | None = None
     """Or a video of this camera, to read the size from."""
     frame: Path | None = None
-    """A picture of this camera on a flat, straight road: gives the size, and the check picture is drawn into it."""
+    """A image of this camera on a flat, straight road: gives the size, and the check image is drawn into it."""
     height_m: float | None = None
     """Height of the lens above the road in metres."""
     horizon_y: float | None = None
@@ -53,13 +56,13 @@ class CalibrateOptions(CommandOptions):
     page: bool = False
     """Only write a page, beside --out, to click the lane lines of --frame in; it shows what to type next."""
     centre: str | None = None
-    """Optical centre x,y in pixels; by default the middle of the picture."""
+    """Optical centre x,y in pixels; by default the middle of the image."""
     name: str = "camera"
     """What to call it."""
     out: Path = Path("camera.toml")
     """File to write."""
     check: Path | None = None
-    """Where the check picture goes; by default beside the camera file."""
+    """Where the check image goes; by default beside the camera file."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -68,9 +71,12 @@ def main(argv: list[str]) -> int:
     """Write the camera file; 0, or a `UserError`."""
     options = parse_options(CalibrateOptions, argv, "perception calibrate")
     image = _read_frame(options.frame)
+    intrinsics = _read_intrinsics(options)
+    if image is not None and intrinsics is not None:
+        image = _straightened(image, intrinsics)
     if options.page:
         return _write_page(options, image)
-    file, findings = calibrate(options, image)
+    file, findings = calibrate(options, image, intrinsics)
 
     from perception.cameras.files import write_camera_file
 
@@ -84,23 +90,33 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def calibrate(options: CalibrateOptions, image: U8 | None) -> tuple[CameraFile, list[str]]:
+def calibrate(
+    options: CalibrateOptions, image: U8 | None, intrinsics: Intrinsics | None = None
+) -> tuple[CameraFile, list[str]]:
     """The camera file, and how its pitch and yaw were found."""
     from perception.cameras.calibration import focal_from_fov, pitch_yaw_deg
     from perception.cameras.files import CameraFile
+    from perception.cameras.sized import wide_lens
 
-    height, width = _size_hw(options, image)
-    if (options.fov_deg is None) == (options.focal_px is None):
-        given = "neither" if options.fov_deg is None else "both"
-        raise UserError(f"{given} of --fov-deg and --focal-px", "one of the two", "--fov-deg 90 (see the data sheet)")
+    height, width = _size_hw(options, image, intrinsics)
+    ways = [way is not None for way in (options.fov_deg, options.focal_px, intrinsics)]
+    if sum(ways) != 1:
+        given = "more than one" if any(ways) else "none"
+        raise UserError(
+            f"{given} of --fov-deg, --focal-px and --intrinsics", "one of them", "--fov-deg 90 (see the data sheet)"
+        )
     if options.height_m is None:
         raise UserError("no --height-m", "the height of the lens above the road in metres", "--height-m 1.4")
     focal = focal_from_fov(width, options.fov_deg) if options.fov_deg is not None else float(options.focal_px or 0)
+    if intrinsics is not None:
+        focal = float(intrinsics.K[1, 1])
     if not 10 <= focal <= 1e6:
         raise UserError(
-            f"--focal-px {focal:g}", "the focal length in pixels, about the width of the picture", "--fov-deg 90"
+            f"--focal-px {focal:g}", "the focal length in pixels, about the width of the image", "--fov-deg 90"
         )
     centre = (width / 2, height / 2)
+    if intrinsics is not None:
+        centre = (float(intrinsics.K[0, 2]), float(intrinsics.K[1, 2]))
     if options.centre is not None:
         x, y = _numbers(options.centre, 2, "--centre")
         centre = (x, y)
@@ -111,25 +127,34 @@ def calibrate(options: CalibrateOptions, image: U8 | None) -> tuple[CameraFile, 
             width=width,
             height=height,
             height_m=options.height_m,
-            fx=focal,
+            fx=focal if intrinsics is None else float(intrinsics.K[0, 0]),
             fy=focal,
             cx=centre[0],
             cy=centre[1],
             pitch_deg=round(pitch_deg, 4),
             yaw_deg=round(yaw_deg, 4),
+            distortion=() if intrinsics is None else intrinsics.distortion,
+            distortion_model="" if intrinsics is None else intrinsics.distortion_model,
             name=options.name,
         )
     except ValueError as error:
         found, _, expected = str(error).partition(", expected ")
         do = "check --height-m, and that --horizon-y or the lines are those of the road"
         raise UserError(found, expected, do) from None
+    if file.distortion:
+        findings.append(
+            f"lens distortion ({file.distortion_model}): images are straightened with it, and so is the check image; "
+            "horizon and lane lines are those of the straightened image"
+        )
+    elif warning := wide_lens(file.sized()):
+        findings.append(f"warning: {warning}")
     return file, findings
 
 
 def _vanishing_point(
     options: CalibrateOptions, size_hw: tuple[int, int], centre: tuple[float, float]
 ) -> tuple[tuple[float, float] | None, list[str]]:
-    """Where straight ahead is in the picture, None where nothing was said about it; and how it was found."""
+    """Where straight ahead is in the image, None where nothing was said about it; and how it was found."""
     import numpy as np
 
     from perception.cameras.calibration import focus_of_expansion, foot_trails, meeting_point
@@ -179,18 +204,43 @@ def _numbers(text: str, count: int, option: str) -> list[float]:
 def _read_frame(path: Path | None) -> U8 | None:
     if path is None:
         return None
-    import cv2
-    import numpy as np
+    from perception.sources.images import read_image
 
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = read_image(path)
     if image is None:
-        raise UserError(f"{path}: not a picture that can be read", "a PNG or JPEG file", "check the path")
-    return np.asarray(image, np.uint8)
+        raise UserError(f"{path}: not an image that can be read", "a PNG or JPEG file", "check the path")
+    return image
 
 
-def _size_hw(options: CalibrateOptions, image: U8 | None) -> tuple[int, int]:
-    """Size of the pictures from the options, a picture or a video; they must agree."""
+def _read_intrinsics(options: CalibrateOptions) -> Intrinsics | None:
+    if options.intrinsics is None:
+        return None
+    from perception.cameras.yaml_files import parse_intrinsics
+    from perception.formats.kitti import read_text
+
+    return parse_intrinsics(read_text(options.intrinsics), options.intrinsics)
+
+
+def _straightened(image: U8, intrinsics: Intrinsics) -> U8:
+    """The image without the lens's distortion, where the file says that there is one."""
+    from perception.cameras.files import CameraFile
+
+    height, width = intrinsics.size_hw
+    (fx, _, cx), (_, fy, cy), _ = intrinsics.K.tolist()
+    file = CameraFile(
+        width, height, 1.0, fx, fy, cx, cy,
+        distortion=intrinsics.distortion, distortion_model=intrinsics.distortion_model,
+    )  # fmt: skip
+    camera = file.sized()
+    maps = camera.straightening_maps((image.shape[0], image.shape[1]))
+    return image if maps is None else camera.straightened(image, maps)
+
+
+def _size_hw(options: CalibrateOptions, image: U8 | None, intrinsics: Intrinsics | None) -> tuple[int, int]:
+    """Size of the images from the options, an image, a video or the calibration; they must agree."""
     sizes: dict[str, tuple[int, int]] = {}
+    if intrinsics is not None:
+        sizes["--intrinsics"] = intrinsics.size_hw
     if image is not None:
         sizes["--frame"] = (image.shape[0], image.shape[1])
     if options.video is not None:
@@ -199,16 +249,16 @@ def _size_hw(options: CalibrateOptions, image: U8 | None) -> tuple[int, int]:
         source = open_source(str(options.video), SourceOptions())
         if source.size_hw is not None:
             sizes["--video"] = source.size_hw
-        source.stop()
+        source.close()
     if options.width is not None and options.height is not None:
         sizes["--width and --height"] = (options.height, options.width)
     if not sizes:
-        raise UserError("no size of the pictures", "--video, --frame, or --width and --height", "--video VIDEO")
+        raise UserError("no size of the images", "--video, --frame, or --width and --height", "--video VIDEO")
     (first, size), *others = sizes.items()
     for other, value in others:
         if value != size:
             found = f"{first} is {size[1]}×{size[0]}, {other} is {value[1]}×{value[0]}"
-            raise UserError(found, "pictures of the same camera and size", f"leave one of {first} and {other} out")
+            raise UserError(found, "images of the same camera and size", f"leave one of {first} and {other} out")
     return size
 
 
@@ -219,10 +269,12 @@ def _write_page(options: CalibrateOptions, image: U8 | None) -> int:
     from perception.cameras.calibration_page import click_page
 
     if image is None:
-        raise UserError("--page without --frame", "a picture to click in", "--frame road.png --page")
+        raise UserError("--page without --frame", "an image to click in", "--frame road.png --page")
     lens = f"--fov-deg {options.fov_deg:g}" if options.fov_deg is not None else "--fov-deg DEGREES"
     if options.focal_px is not None:
         lens = f"--focal-px {options.focal_px:g}"
+    if options.intrinsics is not None:
+        lens = f"--intrinsics {shlex.quote(str(options.intrinsics))}"
     tall = f"{options.height_m:g}" if options.height_m is not None else "METRES"
     files = f"--frame {shlex.quote(str(options.frame))} --out {shlex.quote(str(options.out))}"
     path = options.out.with_suffix(".html")
@@ -270,7 +322,7 @@ def _as_text(report: dict[str, object]) -> str:
     lines = [
         f"wrote {report['file']}",
         *(f"  {finding}" for finding in report["found"]),  # type: ignore[attr-defined]
-        f"  focal length {report['focal_px']} px: {report['fov_deg']}° across the picture",
+        f"  focal length {report['focal_px']} px: {report['fov_deg']}° across the image",
         f"  looks {_side(report['pitch_deg'], 'down', 'up')} and {_side(report['yaw_deg'], 'right', 'left')};"
         f" the horizon is at row {report['horizon_y']}",
         "what that means, on a flat road:",

@@ -182,7 +182,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     from perception.cli.settings import make_tracker, read_settings
     from perception.model import default_model
     from perception.runtime.pipeline import Pipeline
-    from perception.sources import calibrate_sources, open_source
+    from perception.sources import calibrate_sources, open_sources
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it has to say, we say in a sentence
     of_tracker: dict[str, Any] = {}
@@ -190,7 +190,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     for name, value in read_settings(options.set).items():
         sink, dot, field_name = name.partition(".")
         (of_sinks.setdefault(sink, {}) if dot else of_tracker)[field_name or name] = value
-    sources = [open_source(location, options.source) for location in options.sources]
+    sources = open_sources(options.sources, options.source)
     model_path = options.model or default_model(sources[0].size_hw)
     model = load_model(model_path, options.device, options.threads, options.cuda_graph)
     thresholds = model[1].confirm_thresholds

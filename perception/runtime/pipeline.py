@@ -31,7 +31,7 @@ from perception.runtime.queues import Channel, FrameBuffer, QueuedFrame, WhenLat
 from perception.runtime.sink_runner import SinkRunner
 from perception.runtime.stats import RunStats
 from perception.sinks import RunInfo, Sink, SourceInfo
-from perception.sources import Source, SourceOptions, open_source
+from perception.sources import Source, SourceOptions, open_sources
 from perception.timing import timed
 from perception.trackers import Tracker, tracker_for_model
 from perception.types import Detections, Frame, HealthEvent, Result, RoadMask, Tracks
@@ -383,7 +383,7 @@ def run(
         UserError: a source or model that cannot be used, with what to do about it.
     """
     locations = [source] if isinstance(source, (str, Path)) else list(source)
-    sources = [open_source(location, options) for location in locations]
+    sources = open_sources(locations, options)
     if model is None or isinstance(model, (str, Path)):
         path = default_model(sources[0].size_hw if sources else None) if model is None else Path(model)
         model = load_model(path, device)

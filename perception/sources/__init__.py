@@ -11,7 +11,7 @@ import pkgutil
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -22,7 +22,7 @@ import numpy as np
 
 from perception.cameras.geometry import ImageGeometry
 from perception.cameras.pinhole import PinholeCamera
-from perception.cameras.sized import SizedCamera
+from perception.cameras.sized import SizedCamera, wide_lens
 from perception.errors import UserError
 from perception.redact import printable, redact
 from perception.types import EventListener, Frame, HealthEvent, HealthKind
@@ -254,6 +254,39 @@ def open_source(location: str | Path, options: SourceOptions | None = None, name
     return source
 
 
+def open_sources(locations: Sequence[str | Path], options: SourceOptions | None = None) -> list[Source]:
+    """Open several locations. Images of one folder that are named one by one (`*.jpg`) are one source.
+
+    Raises:
+        UserError: see `open_source`.
+    """
+    from perception.sources import images
+
+    named = [str(location) for location in locations]
+    folders: dict[Path, list[Path]] = {}
+    for location in named:
+        if images.claim(location) > 1:
+            folders.setdefault(Path(location).parent, []).append(Path(location))
+    sources = []
+    for location in named:
+        folder = Path(location).parent
+        together = folders.get(folder, []) if images.claim(location) > 1 else []
+        if len(together) < 2:
+            sources.append(open_source(location, options))
+        elif together[0] == Path(location):
+            sources.append(_open_images(folder, together, options or SourceOptions()))
+    return sources
+
+
+def _open_images(folder: Path, paths: list[Path], options: SourceOptions) -> Source:
+    from perception.sources import images, kitti
+
+    name = default_name(str(folder.resolve()))
+    if (sequence := kitti.find_sequence(folder)) is not None:
+        return kitti.KittiSequence(str(folder), *sequence, name, options, paths)
+    return images.ImageFolder(str(folder), name, options, paths)
+
+
 def calibrate_sources(sources: list[Source], calibration: SizedCamera) -> None:
     """Give a calibration to all sources that have none of their own.
 
@@ -266,6 +299,8 @@ def calibrate_sources(sources: list[Source], calibration: SizedCamera) -> None:
             continue
         calibration.at(source.size_hw, source.geometry)
         source.calibration = calibration
+        if warning := wide_lens(calibration):
+            source.note(warning)
 
 
 def default_name(location: str) -> str:

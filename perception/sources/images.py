@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -105,10 +105,14 @@ class ImageFolder(Source):
 
     kind = "images"
 
-    def __init__(self, location: str, name: str, options: SourceOptions) -> None:
+    def __init__(self, location: str, name: str, options: SourceOptions, paths: Sequence[Path] | None = None) -> None:
+        """`paths` takes these images of the folder only."""
         super().__init__(location, name, options)
         path = Path(location)
-        self.paths = list_images(path) if path.is_dir() else [path]
+        if paths is not None:
+            self.paths = sorted(paths, key=natural_order)
+        else:
+            self.paths = list_images(path) if path.is_dir() else [path]
         if not self.paths:
             videos = (p for p in sorted(path.iterdir(), key=natural_order) if p.suffix.lower() in VIDEO_SUFFIXES)
             video = next(videos, None)

@@ -9,6 +9,7 @@ The number of the folder is the number of the camera: `image_03` and `image_3` u
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def mended_times(times: list[int | None]) -> tuple[list[int], str]:
     if 0 < moved <= 3:
         values = [values[index] for index in order]
         done.append("some in the wrong order, sorted")
-    clock = StreamClock(_STEP_NS, 0, _FAR_NS)
+    clock = StreamClock(_STEP_NS, values[0], _FAR_NS)
     values = [clock.next_ns(value) for value in values]
     if clock.segments or clock.stood_still:
         done.append(f"{clock.segments + clock.stood_still} that cannot be true, placed after the one before")
@@ -133,8 +134,17 @@ class KittiSequence(ImageFolder):
 
     kind = "kitti"
 
-    def __init__(self, location: str, images: Path, layout: str, name: str, options: SourceOptions) -> None:
-        super().__init__(str(images), name, options)
+    def __init__(
+        self,
+        location: str,
+        images: Path,
+        layout: str,
+        name: str,
+        options: SourceOptions,
+        paths: Sequence[Path] | None = None,
+    ) -> None:
+        """`paths` takes these images of the folder only."""
+        super().__init__(str(images), name, options, paths)
         self.location, self.layout = location, layout
         self._times: list[int] = []
         self._calibration_folder: Path | None = None

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from perception.errors import UserError
-from perception.sources import Source, SourceOptions, open_source
-from perception.sources.kitti import read_timestamps
+from perception.sources import Source, SourceOptions, open_source, open_sources
+from perception.sources.kitti import mended_times, read_timestamps
 from perception.types import Frame
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 64, 3)).astype(np.uint8)
@@ -241,6 +241,143 @@ def test_kitti_object_has_a_calibration_for_each_picture(tmp_path: Path) -> None
     (tmp_path / "calib").mkdir()
     (tmp_path / "calib" / "000007.txt").write_text(P2)
     assert [f.camera is not None for f in open_source(folder)] == [False, True]
+
+
+DAY = "721.5377 0 609.5593 {} 0 721.5377 172.854 0.2 0 0 1 0.003\n"
+ALL_CAMERAS = "".join(f"P{n}: " + DAY.format(-100 * n) for n in range(4))
+
+
+def layout(root: Path, kind: str, camera: int, size_hw: tuple[int, int]) -> Path:
+    """One of KITTI's folders with three images and the calibration of 1242×375."""
+    parents = {
+        "tracking": root / f"image_0{camera}" / "0003",
+        "raw": root / "2011_09_26" / "2011_09_26_drive_0001_sync" / f"image_0{camera}" / "data",
+        "object": root / f"image_{camera}",
+        "odometry": root / "sequences" / "00" / f"image_{camera}",
+    }
+    folder = parents[kind]
+    folder.mkdir(parents=True)
+    for number in range(3):
+        cv2.imwrite(str(folder / f"{number:06d}.jpg"), np.full((*size_hw, 3), 99, np.uint8))
+    files = {
+        "tracking": root / "calib" / "0003.txt",
+        "raw": root / "2011_09_26" / "calib_cam_to_cam.txt",
+        "object": root / "calib" / "000000.txt",
+        "odometry": folder.parent / "calib.txt",
+    }
+    files[kind].parent.mkdir(exist_ok=True)
+    raw = "".join(f"S_rect_0{n}: 1242 375\nP_rect_0{n}: " + DAY.format(-100 * n) for n in range(4))
+    files[kind].write_text(raw if kind == "raw" else ALL_CAMERAS)
+    if kind == "raw":
+        (folder.parent / "timestamps.txt").write_text("".join(f"2011-09-26 13:02:2{n}.5\n" for n in range(3)))
+    if kind == "odometry":
+        (folder.parent / "times.txt").write_text("0.0\n1.0e-01\n0.25\n")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["tracking", "raw", "object", "odometry"])
+@pytest.mark.parametrize("camera", range(4))
+def test_each_kitti_camera_has_its_own_projection(kind: str, camera: int, tmp_path: Path) -> None:
+    frame = next(iter(open_source(layout(tmp_path, kind, camera, (375, 1242)))))
+    assert frame.camera is not None
+    assert frame.camera.P_cam2[0].tolist() == [721.5377, 0, 609.5593, -100 * camera]
+
+
+@pytest.mark.parametrize("kind", ["tracking", "raw", "object", "odometry"])
+def test_resized_kitti_folders_scale_their_calibration_and_say_so(kind: str, tmp_path: Path) -> None:
+    source = open_source(layout(tmp_path, kind, 2, (188, 621)))
+    frame = next(iter(source))
+    assert frame.camera is not None
+    assert frame.camera.P_cam2[0, :3].tolist() == pytest.approx([360.77, 0, 304.78], rel=1e-4)
+    assert "the calibration is scaled from 1242×375 to 621×188 pixels" in source.notes
+
+
+@pytest.mark.parametrize("kind", ["tracking", "raw", "object", "odometry"])
+def test_cropped_kitti_folders_give_no_metres_and_say_so(kind: str, tmp_path: Path) -> None:
+    source = open_source(layout(tmp_path, kind, 2, (375, 800)))
+    frames = list(source)
+    assert [f.camera for f in frames] == [None] * 3
+    assert len([note for note in source.notes if "no metres" in note and "1242×375" in note]) == 1
+
+
+def test_a_stream_that_changes_its_size_has_a_camera_for_each(tmp_path: Path) -> None:
+    from perception.cameras.files import CameraFile
+    from perception.sources import calibrate_sources
+
+    sizes = [(300, 400)] * 2 + [(150, 200)] * 2 + [(300, 300)] * 2 + [(300, 400)]
+    for number, size_hw in enumerate(sizes):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((*size_hw, 3), np.uint8))
+    source = open_source(tmp_path)
+    calibrate_sources([source], CameraFile(400, 300, 1.5, 400, 400, 200, 150).sized("camera.toml"))
+    focal = [f.camera and f.camera.K_cam2[0, 0] for f in source]
+    assert focal == [400, 400, 200, 200, None, None, 400]
+    assert any("no metres" in note and "400×300" in note for note in source.notes)
+
+
+def test_a_calibration_that_cannot_belong_to_the_first_image_is_refused(tmp_path: Path) -> None:
+    from perception.cameras.files import CameraFile
+    from perception.sources import calibrate_sources
+
+    cv2.imwrite(str(tmp_path / "0.png"), IMAGE)
+    with pytest.raises(UserError, match="400×300"):
+        calibrate_sources([open_source(tmp_path)], CameraFile(400, 300, 1.5, 400, 400, 200, 150).sized())
+
+
+def test_odometry_times(tmp_path: Path) -> None:
+    frames = list(open_source(layout(tmp_path, "odometry", 2, (375, 1242))))
+    assert [f.timestamp_ns // 10**6 for f in frames] == [0, 100, 250]
+
+
+STAMP = "2011-09-26 13:02:25.{}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected_ms"),
+    [
+        (["0", "1", "2", "3"], [0, 100, 200, 300]),
+        (["0", "", "2", "3"], [0, 100, 200, 300]),
+        (["0", "1", "", "", "45"], [0, 100, 216, 333, 450]),
+        (["0", "2", "1", "3"], [0, 100, 200, 300]),
+        (["1", "0", "2", "3"], [0, 100, 200, 300]),
+        (["0", "1", "1", "3"], [0, 100, 200, 300]),
+        (["5", "6", "7", "8", "9", "0", "1"], [0, 100, 200, 300, 400, 500, 600]),
+    ],
+)
+def test_time_stamps_with_empty_swapped_and_repeated_lines(
+    lines: list[str], expected_ms: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "timestamps.txt"
+    path.write_text("".join(STAMP.format(line) if line else "\n" for line in lines) + "\n")
+    times, mended = mended_times(read_timestamps(path))
+    first = times[0]
+    assert [(t - first) // 10**6 for t in times] == expected_ms
+    assert bool(mended) == (expected_ms != [0, 100, 200, 300] or lines != ["0", "1", "2", "3"])
+
+
+def test_fewer_time_stamps_than_images_go_on(tmp_path: Path) -> None:
+    folder = layout(tmp_path, "raw", 2, (375, 1242))
+    (folder.parent / "timestamps.txt").write_text("2011-09-26 13:02:25.0\n2011-09-26 13:02:25.5\n")
+    assert [f.timestamp_ns // 10**6 for f in open_source(folder)] == [0, 500, 600]
+
+
+def test_images_of_one_folder_named_one_by_one_are_one_source(tmp_path: Path) -> None:
+    pictures(tmp_path / "a", [1, 2, 10], 1)
+    pictures(tmp_path / "b", [5], 1)
+    listed = sorted((tmp_path / "a").iterdir()) + list((tmp_path / "b").iterdir())
+    sources = open_sources([*listed[:2], tmp_path / "a", *listed[2:]])
+    assert [source.kind for source in sources] == ["images"] * 3
+    assert [source.frame_count for source in sources] == [3, 3, 1]
+    assert [source.name for source in sources] == ["a", "a", "5"]
+    assert [path.name for path in sources[0].paths] == ["1.png", "2.png", "10.png"]
+
+
+def test_kitti_images_named_one_by_one_keep_calibration_and_times(tmp_path: Path) -> None:
+    folder = layout(tmp_path, "tracking", 2, (375, 1242))
+    (source,) = open_sources(sorted(folder.iterdir())[1:])
+    frames = list(source)
+    assert [f.frame_id for f in frames] == [1, 2]
+    assert [f.timestamp_ns // 10**6 for f in frames] == [100, 200]
+    assert frames[0].camera is not None
 
 
 def test_sample_sequences(data_root: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_page_to_click_in(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--focal-px", "500"], "both of --fov-deg"),
+        (["--focal-px", "500"], "more than one of --fov-deg"),
         (["--horizon-y", "300", "--lane-line", "1,2,3,4"], "more than one of"),
         (["--lane-line", "1,2,3,4"], "one --lane-line"),
         (["--lane-line", "1,2,3", "--lane-line", "1,2,3,4"], "4 numbers"),
