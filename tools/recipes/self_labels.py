@@ -1,6 +1,6 @@
 """Boxes that a trained network finds in CamVid's pictures and that CamVid's masks confirm, for the next training.
 
-    python -m tools.recipes.self_labels --checkpoint runs/reference/g/last.pt --out runs/reference/self
+    python -m tools.recipes.self_labels --checkpoint runs/nano/g/last.pt --out runs/nano/self
 
 Each picture is looked at five times: whole, mirrored, and in three bands of half its width, so at twice the size
 (Radosavovic et al. 2018). What is found there at least twice, with a high score once, and is filled by its class in

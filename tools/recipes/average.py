@@ -1,0 +1,126 @@
+"""The mean of several checkpoints' weights, and the checkpoint as it is released.
+
+python -m tools.recipes.average A.pt B.pt --root ../shared/data --out mean.pt
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from datasets.splits import common
+from perception.errors import UserError
+
+if TYPE_CHECKING:
+    from training.sets import TrainingSets
+
+
+@dataclass(frozen=True)
+class Options:
+    """Average the weights of checkpoints of one network, and measure the mean on the validation set."""
+
+    checkpoints: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Checkpoints; one named twice counts twice."""
+    out: Path
+    """File to write."""
+    root: Path = Path("../shared/data")
+    """The data, laid out as `perception train` expects it."""
+    size_hw: tuple[int, int] = (384, 1248)
+    """Input size of the evaluation."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the mean."""
+    options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.average", description=__doc__)
+    try:
+        average(options.checkpoints, options.out, options.root, options.size_hw)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def average(
+    checkpoints: Sequence[Path],
+    out: Path,
+    root: Path,
+    size_hw: tuple[int, int] = (384, 1248),
+    sets: TrainingSets | None = None,
+) -> dict[str, float]:
+    """Write the mean of some checkpoints' averaged weights as a checkpoint, evaluated on the validation set.
+
+    The mean holds out what all of the checkpoints held out.
+
+    Args:
+        checkpoints: of networks of one shape; the last one's description is kept.
+        out: file to write.
+        root: the data whose validation frames give scores and operating points.
+        size_hw: input size of the evaluation.
+        sets: the data sets below `root`, where they are open already.
+
+    Returns:
+        Scores, as `training.evaluate.evaluate`.
+
+    Raises:
+        UserError: no checkpoints, unreadable ones, or networks of different shapes.
+    """
+    import torch
+
+    from training.checkpoint import holdout_of, load_checkpoint, load_network, save_checkpoint
+    from training.config import DataConfig, TrainConfig
+    from training.evaluate import evaluate
+    from training.sets import find_sets
+
+    if not checkpoints:
+        raise UserError("no checkpoints", "one or more .pt files")
+    network, state = load_network(checkpoints[-1])
+    states = [load_checkpoint(path) for path in checkpoints]
+    shapes = [{name: value.shape for name, value in each["ema"].items()} for each in states]
+    if different := [path for path, shape in zip(checkpoints, shapes, strict=True) if shape != shapes[-1]]:
+        raise UserError(f"{different[0]}: another network than {checkpoints[-1]}", "checkpoints of one network")
+    mean = {
+        name: torch.stack([each["ema"][name].double() for each in states]).mean(0).to(value.dtype)
+        if value.dtype.is_floating_point
+        else value
+        for name, value in state["ema"].items()
+    }
+    network.load_state_dict(mean)
+    holdouts = [holdout for each in states if (holdout := holdout_of(each)) is not None]
+    holdout = common(holdouts) if len(holdouts) == len(states) else None
+    data = DataConfig(root=root, workers=0, validation_hw=size_hw)
+    config = replace(TrainConfig(data=data), model=network.config)
+    sets = sets or find_sets(data, holdout)
+    scores = evaluate(network, sets, config, torch.device("cpu"))
+    kept = {**state, "holdout": (holdout or sets.holdout).to_json()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(out, {**kept, "network": mean, "ema": mean, "optimiser": {}, "scores": scores})
+    print(json.dumps({name: round(value, 3) for name, value in scores.items()}, indent=1))
+    return scores
+
+
+def release(checkpoint: Path, out: Path) -> None:
+    """Write the part of a checkpoint that `--init` and `perception export` need, at half its size.
+
+    Averaged weights, network shape, scores, hold-out and description are kept. Of paths in the description only the
+    last part is kept.
+    """
+    from training.checkpoint import load_checkpoint, save_checkpoint
+
+    state = load_checkpoint(checkpoint)
+    description = json.loads(state["description"])
+    data = description.get("config", {}).get("data", {})
+    for values, names in ((data, ("root", "self_labels", "cache")), (description, ("init",))):
+        values.update({name: Path(values[name]).name for name in names if values.get(name)})
+    rest = ("network", "optimiser", "scaler", "progress", "best", "format")
+    kept = {name: value for name, value in state.items() if name not in rest}
+    save_checkpoint(out, {**kept, "description": json.dumps(description)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
