@@ -261,13 +261,11 @@ def test_ctrl_c_and_mistakes_are_sentences(
 
 def test_the_options_of_every_stage_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Parsed as `perception train` parses them, without training."""
-    import tyro
-
-    from training.config import TrainConfig
+    from perception.cli.options import parse_options
+    from training.cli import TrainOptions
 
     recorder = Recorder(monkeypatch)
     main([str(NANO), "--root", "DATA", "--out", str(tmp_path)])
     for call in (call for call in recorder.calls if call[0] == "train"):
-        options = {name: values for name, values in options_of(call[1:]).items() if name not in ("--out", "--init")}
-        config = tyro.cli(TrainConfig, args=[word for name in options for word in (name, *options[name])])
+        config = parse_options(TrainOptions, call[1:], "perception train").training
         assert config.augment.copy_paste >= 0.4 and config.data.mask_boxes
