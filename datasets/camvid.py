@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.catalogue import DataSet
+from datasets.catalogue import DataSet, ExtraLabels, SampleSource
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN, LabelRule, targets
 from datasets.readers.index_masks import LAYOUT, PERSON, RIDER, VEHICLE, IndexMasks, Legend
 from datasets.readers.mask_boxes import Shape, boxes_from_mask
+from datasets.readers.teacher_labels import TeacherLabelled, rows_of
 from datasets.sample import Sample
 from perception.errors import UserError
 from perception.formats.kitti import read_objects
@@ -91,11 +92,19 @@ class CamVid(IndexMasks):
         )
 
 
+def open_split(folder: Path, split: str, labels: ExtraLabels) -> SampleSource:
+    """Open a split with the labels that a run asks for; teachers' boxes need the ignore regions of the masks."""
+    rows = rows_of(labels.teacher_labels, f"camvid_{split}")
+    if rows is None:
+        return CamVid(folder, split, labels.mask_boxes, labels.self_labels)
+    return TeacherLabelled(CamVid(folder, split, True, labels.self_labels), rows, drawn=False)
+
+
 DATA_SET = DataSet(
     name="camvid",
     folders=("camvid",),
     present=lambda folder: (folder / "train").is_dir(),
-    open=lambda folder, labels: CamVid(folder, "train", labels.mask_boxes, labels.self_labels),
+    open=lambda folder, labels: open_split(folder, "train", labels),
     weight=0.16,
     chosen_for=367,
     licence="research use; Brostow, Fauqueur, Cipolla (CamVid), masks of the SegNet tutorial",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("datasets.catalogue")
 
-NOT_DATA_SETS = frozenset({"catalogue", "cli", "demo", "labels", "sample", "splits"})
+NOT_DATA_SETS = frozenset({"catalogue", "cli", "demo", "labels", "sample", "splits", "yardstick_split"})
 """Modules of this folder that data sets share or that command them."""
 
 
@@ -52,6 +52,9 @@ class ExtraLabels:
     """Boxes of single people found in the masks of CamVid and IDD-Lite, and of CamVid's cyclists."""
     hand_labels: bool = True
     """Boxes and road drawn by hand for this project (`datasets/annotations`)."""
+    teacher_labels: Path | None = None
+    """Folder or zip of what pretrained detectors found, a folder a set (`datasets/readers/teacher_labels.py`). With
+    it, sets without boxes are opened too."""
     self_labels: Path | None = None
     """Folder of `python -m tools.recipes.self_labels`: objects that an earlier network found in CamVid."""
 

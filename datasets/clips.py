@@ -42,15 +42,15 @@ class Clips:
         self.root, self.labels = Path(root), labels
         said = json.loads(labels.read_text())
         self.size_hw: tuple[int, int] = tuple(said["size_hw"])
-        self._frames: list[tuple[str, int, dict[str, Any]]] = [
+        self.frames: list[tuple[str, int, dict[str, Any]]] = [
             (clip, int(frame), what)
             for clip, frames in said["clips"].items()
             if (self.root / clip).is_file()
             for frame, what in frames.items()
         ]
-        if not self._frames:
+        if not self.frames:
             raise UserError(f"{self.root}: no labelled clips", ", ".join(said["clips"]))
-        self.names = [f"{Path(clip).stem}_{frame:06d}" for clip, frame, _ in self._frames]
+        self.names = [f"{Path(clip).stem}_{frame:06d}" for clip, frame, _ in self.frames]
         self._pictures: dict[str, dict[int, U8]] = {}
 
     def __len__(self) -> int:
@@ -58,16 +58,16 @@ class Clips:
 
     def files(self, i: int) -> list[Path]:
         """Every file that sample `i` is read from."""
-        return [self.root / self._frames[i][0], self.labels]
+        return [self.root / self.frames[i][0], self.labels]
 
     def drive(self, i: int) -> str:
         """The clip of frame `i`."""
-        return Path(self._frames[i][0]).stem
+        return Path(self.frames[i][0]).stem
 
     def __getitem__(self, i: int) -> Sample:
-        clip, frame, what = self._frames[i]
+        clip, frame, what = self.frames[i]
         if clip not in self._pictures:  # a clip has no picture without those before it, so all are kept
-            self._pictures[clip] = _decode(self.root / clip, {f for c, f, _ in self._frames if c == clip})
+            self._pictures[clip] = decode_frames(self.root / clip, {f for c, f, _ in self.frames if c == clip})
         image = self._pictures[clip][frame]
         height, width = image.shape[:2]
         factor = np.array([width / self.size_hw[1], height / self.size_hw[0]])
@@ -99,7 +99,7 @@ def _outline(points: list[list[float]], factor: F64) -> NDArray[np.int32]:
     return np.asarray((np.array(points) * factor).round(), np.int32)
 
 
-def _decode(path: Path, wanted: set[int]) -> dict[int, U8]:
+def decode_frames(path: Path, wanted: set[int]) -> dict[int, U8]:
     """Frames of a clip by number.
 
     Raises:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from datasets.annotations.reviewed import reviewed, reviewed_file
-from datasets.catalogue import DataSet
+from datasets.catalogue import DataSet, ExtraLabels, SampleSource
 from datasets.labels import ALL_CLASSES, PEDESTRIAN
 from datasets.readers.index_masks import LAYOUT, PERSON, VEHICLE, IndexMasks, Legend
 from datasets.readers.mask_boxes import Shape, boxes_from_mask
+from datasets.readers.teacher_labels import TeacherLabelled, rows_of
 from datasets.sample import Sample
 from perception.types import U8
 
@@ -70,11 +71,19 @@ class IddLite(IndexMasks):
         )
 
 
+def open_train(folder: Path, labels: ExtraLabels) -> SampleSource:
+    """Open the training split with the labels that a run asks for."""
+    rows = rows_of(labels.teacher_labels, "idd_lite_train")
+    if rows is None:
+        return IddLite(folder, "train", labels.mask_boxes)
+    return TeacherLabelled(IddLite(folder, "train", True), rows, drawn=False)
+
+
 DATA_SET = DataSet(
     name="idd_lite",
     folders=("extra/idd_lite",),
     present=lambda folder: (folder / "train").is_dir(),
-    open=lambda folder, labels: IddLite(folder, "train", labels.mask_boxes),
+    open=open_train,
     weight=0.1,
     chosen_for=702,
     licence="research use; Varma et al. (India Driving Dataset)",

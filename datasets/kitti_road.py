@@ -16,6 +16,7 @@ from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image
 from datasets.splits import ROAD_PARTS, Division, HoldoutOptions, contiguous_part
+from datasets.yardstick_split import same_streets
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import read_calibration
@@ -149,8 +150,10 @@ def divide(source: KittiRoad, options: HoldoutOptions) -> Division:
     held: set[str] = set()
     for category in CATEGORIES if part >= 0 else ():
         held |= set(contiguous_part([n for n in source.names if n.startswith(category + "_")], part, parts))
+    # frames of streets that held-out object frames show: on neither side of the split that everybody uses
+    near = same_streets() if (options.fold, part) == (-1, 0) else frozenset[str]()
     return Division(
-        tuple(name for name in source.names if name not in held),
+        tuple(name for name in source.names if name not in held and name not in near),
         tuple(name for name in source.names if name in held),
         f"part {part + 1} of {parts} of each category" if part >= 0 else "none asked for",
     )

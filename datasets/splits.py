@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,12 @@ class Division:
     """How the hold-out follows from the data, in words."""
     drives: frozenset[str] | None = frozenset()
     """Recordings that other sets hold out too; None where those of the held-out frames are not known."""
+
+
+def without(names: Sequence[str], held_out: Callable[[str], bool], rule: str) -> Division:
+    """Divide a set's frames by name."""
+    held = tuple(name for name in names if held_out(name))
+    return Division(tuple(name for name in names if not held_out(name)), held, rule)
 
 
 @dataclass(frozen=True)

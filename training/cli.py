@@ -96,7 +96,7 @@ def _check(options: TrainOptions) -> None:
             f"perception train --resume {options.out}, or --out ANOTHER",
         )
     data = options.training.data
-    if not data.root.is_dir() and data.real:
+    if not data.root.is_dir() and data.real and data.unlabelled is None:
         raise UserError(
             f"{data.root}: no such folder",
             "a folder with KITTI or the other data sets",

@@ -10,10 +10,12 @@ from datasets.splits import HoldoutOptions
 from perception.cli.options import FLAT
 from perception.errors import UserError
 from perception.types import CLASS_NAMES
+from training.distill import DistillConfig
 from training.models.heads.detection import DetectionConfig
 from training.models.heads.segmentation import SegmentationConfig
 from training.models.network import SIZE_MULTIPLE, ModelConfig, check_size, check_top_k
 from training.ranges import check_ranges
+from training.teachers import TeacherConfig
 
 SHARE = (0.0, 1.0)
 MANY = float("inf")
@@ -89,6 +91,14 @@ class DataConfig:
     hand_labels: bool = True
     """Train also on this project's hand-drawn labels. Disable for published object scores: these frames may share
     drives with the validation split."""
+    teacher_labels: Path | None = None
+    """Folder or zip of labels by pretrained detectors, with a folder for each data set. Sure boxes become soft
+    targets, doubtful ones ignore regions. Data sets without boxes of their own are used only with it."""
+    unlabelled: Path | None = None
+    """Folder of frames without labels, which --teacher labels. Rows that are in `teacher_labels` under the folder's
+    name are used as they are."""
+    unlabelled_share: float = 0.2
+    """Share of these frames among the real images."""
     self_labels: Path | None = None
     """Folder of `python -m tools.recipes.self_labels`: detections in CamVid that its masks confirm."""
     real: bool = True
@@ -109,6 +119,7 @@ class DataConfig:
         check_ranges(self, workers=(0, MANY), cache_gb=(0, MANY), streets=(0, 2**31), synthetic_share=SHARE)
         if not 0 <= self.road_share < 1:
             raise UserError(f"road_share {self.road_share}", "from 0 to below 1")
+        check_ranges(self, unlabelled_share=(0.001, 0.999))
         read_fold(self.fold)
 
     @property
@@ -164,6 +175,12 @@ class OptimiserConfig:
 
     learning_rate: float = 2e-3
     """Highest learning rate, after warm-up; cosine decay to a hundredth of it."""
+    backbone_learning_rate: float = 1.0
+    """Factor on the learning rate of the backbone. Below 1 for a pretrained one, which needs small steps."""
+    frozen_stages: int = 0
+    """Stages of the backbone, from the finest of four (strides 4, 8, 16, 32), that keep their weights."""
+    frozen_norm: bool = False
+    """Keep the batch norm statistics of the backbone, for a pretrained one and small batches."""
     weight_decay: float = 0.03
     """Of convolution weights; biases and batch norm have none."""
     clip_norm: float = 10.0
@@ -175,7 +192,7 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, learning_rate=(0, 10), weight_decay=(0, MANY), clip_norm=(1e-9, MANY), ema_decay=SHARE)
-        check_ranges(self, skip_nonfinite=(0, MANY))
+        check_ranges(self, skip_nonfinite=(0, MANY), backbone_learning_rate=(0, 100), frozen_stages=(0, 4))
 
 
 @dataclass(frozen=True)
@@ -220,6 +237,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    teachers: Annotated[TeacherConfig, FLAT] = field(default_factory=TeacherConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     schedule: Annotated[ScheduleConfig, FLAT] = field(default_factory=ScheduleConfig)
     optimiser: Annotated[OptimiserConfig, FLAT] = field(default_factory=OptimiserConfig)
     hardware: Annotated[HardwareConfig, FLAT] = field(default_factory=HardwareConfig)
@@ -229,6 +248,8 @@ class TrainConfig:
         height, width = (side // SIZE_MULTIPLE for side in self.data.crop_hw)
         if self.schedule.batch // self.schedule.accumulate * height * width < 2:
             raise UserError("one image of 32x32 at a time", "more for batch norm to count", "--batch 2")
+        if self.teachers.teacher and self.data.unlabelled is None:
+            raise UserError("--teacher without frames to label", "a folder of frames", "--data.unlabelled FOLDER")
         names = self.model.class_names
         if not names or len(set(names)) < len(names) or set(names) - set(CLASS_NAMES):
             raise UserError(

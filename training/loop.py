@@ -23,12 +23,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.splits import Holdout
 from perception.errors import UserError
-from training.checkpoint import backbone_of, holdout_since, load_checkpoint, model_config_to_json, save_checkpoint
+from training.checkpoint import (
+    backbone_of,
+    holdout_since,
+    load_checkpoint,
+    load_network,
+    model_config_to_json,
+    save_checkpoint,
+)
 from training.config import TrainConfig
 from training.curves import draw_curves
 from training.data import Batch, batches
+from training.distill import Distiller
 from training.distributed import from_first, local_rank, process_group, rank, synchronise_batch_norm, total, world
 from training.evaluate import check_held_out, evaluate
+from training.label_frames import with_teachers
 from training.lock import alone_in
 from training.models.network import ModelConfig, Network
 from training.results import (
@@ -61,6 +70,7 @@ class Learner:
     average: Network
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    distiller: Distiller | None = None
 
 
 def train(
@@ -146,7 +156,7 @@ def _train(
     score: Score,
 ) -> Path:
     _seed(config)
-    sets = find_sets(config.data) if config.data.real else None
+    sets = find_sets(with_teachers(config, run)) if config.data.real else None
     description = describe(config, sets, init)
     if sets is not None and config.data.cache is not None:
         sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
@@ -179,9 +189,11 @@ def _train(
         )  # dropout: a function of seed and step alone
         rate = learning_rate(progress.step, config)
         for group in learner.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         buffers = [b.clone() for b in learner.network.buffers()] if config.optimiser.skip_nonfinite else []
-        losses, norm = train_step(learner.model, batch.to(device), learner.optimiser, config, learner.scaler)
+        losses, norm = train_step(
+            learner.model, batch.to(device), learner.optimiser, config, learner.scaler, learner.distiller
+        )
         if not all(math.isfinite(value) for value in losses.values()):
             progress = replace(progress, skipped=progress.skipped + 1)
             _check_skips(progress, config, losses, batch, run)
@@ -243,6 +255,8 @@ def _learner(
         print(f"backbone: {network.backbone.loaded}", file=sys.stderr)
     if init is not None:
         _start_from(network, init)
+    for stage in network.backbone.stages[: config.optimiser.frozen_stages]:
+        stage.requires_grad_(False)
     average = copy.deepcopy(network).eval()
     if config.hardware.compile:
         _check_compiler()
@@ -254,7 +268,11 @@ def _learner(
             network, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
         )
     optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.optimiser.learning_rate)
-    return Learner(network, model, average, optimiser, torch.amp.GradScaler("cuda", enabled=scaled))
+    distiller = None
+    if config.distill.network is not None:
+        distiller = Distiller(config.distill, load_network(config.distill.network)[0], network)
+    scaler = torch.amp.GradScaler("cuda", enabled=scaled)
+    return Learner(network, model, average, optimiser, scaler, distiller)
 
 
 def _check_compiler() -> None:
@@ -279,11 +297,14 @@ def train_step(
     optimiser: torch.optim.Optimizer,
     config: TrainConfig,
     scaler: torch.amp.GradScaler | None = None,
+    distiller: Distiller | None = None,
 ) -> tuple[dict[str, float], float]:
     """One optimiser step: losses by name, of the batch of all processes, and the length of the gradient before it
     was cut, without the one-to-one head's, unless that is no number. Such a gradient changes no weight."""
     network: Any = model.module if isinstance(model, DistributedDataParallel) else model
     model.train()
+    if config.optimiser.frozen_norm:
+        network.backbone.eval()
     scaler = scaler or torch.amp.GradScaler("cuda", enabled=False)
     size_hw = (batch.images.shape[1], batch.images.shape[2])
     precision = choose_precision(config.hardware.precision, batch.images.device)
@@ -296,7 +317,10 @@ def train_step(
         with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with torch.autocast(batch.images.device.type, precision, enabled=precision is not torch.float32):
                 outputs = model(part.images)
+                wanted = distiller.outputs(part.images) if distiller is not None else None
             losses = network.loss(outputs, part.targets, part.masks, size_hw)
+            if distiller is not None and wanted is not None:
+                losses |= distiller.losses(outputs.detections, wanted)
             total = torch.stack(list(losses.values())).sum() / len(parts)
             scaler.scale(total).backward()
         for name, value in losses.items():
@@ -389,11 +413,26 @@ def _mix(*numbers: int) -> int:
 
 
 def _parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weight decay on what multiplies, none on biases, norms, scales of channels (ConvNeXt's are (C, 1, 1)) and the
-    weights of tasks."""
-    decayed = [p for p in network.parameters() if sum(side > 1 for side in p.shape) > 1]
-    free = [p for p in network.parameters() if sum(side > 1 for side in p.shape) <= 1]
-    return [{"params": decayed, "weight_decay": config.optimiser.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    """Return groups with and without weight decay, those of the backbone with its factor on the learning rate.
+
+    Weight decay is for what multiplies, not for biases, norms, scales of channels (ConvNeXt's are (C, 1, 1)) and the
+    weights of tasks.
+    """
+    slow = config.optimiser.backbone_learning_rate
+    backbone = {id(p) for p in network.backbone.parameters()} if slow != 1 else set()
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for p in network.parameters():
+        if p.requires_grad:
+            decays = sum(side > 1 for side in p.shape) > 1
+            groups.setdefault((id(p) not in backbone, decays), []).append(p)
+    return [
+        {
+            "params": groups[key],
+            "weight_decay": config.optimiser.weight_decay * key[1],
+            "factor": 1.0 if key[0] else slow,
+        }
+        for key in sorted(groups, reverse=True)
+    ]
 
 
 def _start_from(network: Network, path: Path) -> None:

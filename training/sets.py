@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from datasets.catalogue import ExtraLabels, SampleSource, data_sets, divide, open_sets
+from datasets.readers.teacher_labels import open_images
 from datasets.splits import Holdout
 from perception.errors import UserError
 from training.cache import CachedSource
 from training.config import DataConfig
 
 ROAD = "kitti/road"
+UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
             train.append(Subset(data_set.name, source, part.train, data_set.weight_of(len(part.train))))
         if data_set.validates is not None and part.held_out:
             validation.setdefault(data_set.validates, Subset(data_set.name, source, part.held_out, 0.0))
+    if data.unlabelled is not None:
+        train = _with_share([*train, _unlabelled(data)], UNLABELLED, data.unlabelled_share)
     if not train:
         folders = ", ".join(data_set.folders[0] for data_set in data_sets())
         raise UserError(
@@ -104,13 +108,28 @@ def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
             f"perception data check {data.root}",
         )
     return TrainingSets(
-        _with_road_share(train, data.road_share), validation.get("objects"), validation.get("road"), holdout
+        tuple(_with_share(train, ROAD, data.road_share)), validation.get("objects"), validation.get("road"), holdout
     )
 
 
-def _with_road_share(train: Sequence[Subset], share: float) -> tuple[Subset, ...]:
-    """The sets with the road frames' weight such that they are that share of all; 0 leaves it."""
-    rest = sum(subset.weight for subset in train if subset.name != ROAD)
+def _unlabelled(data: DataConfig) -> Subset:
+    """The user's own frames with teachers' rows."""
+    assert data.unlabelled is not None
+    name = data.unlabelled.resolve().name
+    source = open_images(data.unlabelled, data.teacher_labels, name)
+    if source is None:
+        raise UserError(
+            f"{data.unlabelled}: no teacher has labelled these frames",
+            f"rows in {data.teacher_labels or 'TEACHER_LABELS'}/{name}",
+            "--teacher MODEL",
+        )
+    return Subset(UNLABELLED, source, tuple(range(len(source))), 1.0)
+
+
+def _with_share(train: Sequence[Subset], name: str, share: float) -> list[Subset]:
+    """Return the sets with one set's weight changed so that it makes that share of all; 0 leaves the weights."""
+    rest = sum(subset.weight for subset in train if subset.name != name)
     if not share or not rest:
-        return tuple(train)
-    return tuple(replace(s, weight=share / (1 - share) * rest) if s.name == ROAD else s for s in train)
+        return list(train)
+    weight = share / (1 - share) * rest
+    return [replace(s, weight=weight) if s.name == name else s for s in train]

@@ -13,6 +13,7 @@ OpenVINO reads IR and ONNX alike, so it runs all but the first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ COCO_CLASSES = {0: PEDESTRIAN, 2: CAR, 5: CAR, 7: CAR}
 """person, car, bus, truck. Bicycles are not cyclists: whether somebody rides them is not known."""
 LOWEST_SCORE = 0.05
 NMS_IOU = 0.6
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Pretrained detectors that label frames."""
+
+    teacher: tuple[Path, ...] = ()
+    """Detectors (.onnx or OpenVINO .xml) that label the frames of `data.unlabelled` at the start. Their labels are
+    kept in `data.teacher_labels`, else in the run directory."""
+    teacher_hw: tuple[int, int] = (384, 1248)
+    """Network input size of foreign teachers, pixels."""
 
 
 class Teacher:

@@ -75,7 +75,7 @@ class TeacherRows:
         name: the set's folder.
 
     Raises:
-        UserError: no such folder or archive, or no such set in it.
+        UserError: a file that is no archive.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -84,8 +84,6 @@ class TeacherRows:
             self._folder = zipfile.Path(path) / name if path.is_file() else path / name
         except zipfile.BadZipFile:
             raise UserError(f"{path}: not a zip archive", "a folder or a zip with a folder a set") from None
-        if not self.stems:
-            raise UserError(f"{path}: no rows of '{name}'", f"{name}/NAME.txt in that folder or archive")
 
     @cached_property
     def stems(self) -> frozenset[str]:
@@ -116,6 +114,20 @@ class TeacherRows:
         if (size := file.root.getinfo(file.at).file_size) > LARGEST_FILE:
             raise UserError(f"{self.path}: {file.at} holds {size} bytes", f"at most {LARGEST_FILE}")
         return file.read_text(encoding="utf-8")
+
+
+def rows_of(labels: Path | None, name: str) -> TeacherRows | None:
+    """Return the rows of a set; None without labels, or where they hold no such set.
+
+    Raises:
+        UserError: labels that are neither a folder nor a zip.
+    """
+    if labels is None:
+        return None
+    if not labels.exists():
+        raise UserError(f"{labels}: no such labels", "a folder or a zip with a folder a set")
+    rows = TeacherRows(labels, name)
+    return rows if rows.stems else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,13 +214,14 @@ def _parse(text: str, where: str) -> tuple[ObjectRows, list[float]]:
 
 
 class Source(Protocol):
-    """What is asked of a labelled source, see `training.cache.SampleSource`."""
+    """What is asked of a labelled source, see `datasets.catalogue.SampleSource`."""
 
     @property
     def names(self) -> Sequence[str]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Sample: ...
     def files(self, i: int) -> list[Path]: ...
+    def drive(self, i: int) -> str: ...
 
 
 class TeacherImages:
@@ -238,13 +251,17 @@ class TeacherImages:
         stem = self.names[i]
         return [find_image(self.images, stem) or self.images / f"{stem}.png", self.rows.file(stem)]
 
+    def drive(self, i: int) -> str:
+        """Recording of image `i`: its name up to the underscore."""
+        return f"{self.rows.name}_{self.names[i].split('_')[0]}"
+
     def __getitem__(self, i: int) -> Sample:
         image = read_image(self.files(i)[0])
         found = self.rows.targets(self.names[i], (image.shape[0], image.shape[1]))
         return Sample(
             image_bgr=image,
             name=self.names[i],
-            drive=f"{self.rows.name}_{self.names[i].split('_')[0]}",
+            drive=self.drive(i),
             boxes_xyxy=found.boxes_xyxy,
             class_ids=found.class_ids,
             confidences=found.confidences,
@@ -252,6 +269,12 @@ class TeacherImages:
             ignore_class_ids=found.ignore_class_ids,
             distances_m=np.full(len(found.boxes_xyxy), np.nan, np.float32),
         )
+
+
+def open_images(images: Path, labels: Path | None, name: str) -> TeacherImages | None:
+    """Return images with a set's teacher rows; None without such rows."""
+    rows = rows_of(labels, name)
+    return None if rows is None else TeacherImages(images, rows)
 
 
 class TeacherLabelled:
@@ -280,6 +303,10 @@ class TeacherLabelled:
     def files(self, i: int) -> list[Path]:
         """Every file that sample `i` is read from; the image first."""
         return [*self.source.files(i), self.rows.file(self.names[i])]
+
+    def drive(self, i: int) -> str:
+        """Recording of sample `i`."""
+        return self.source.drive(i)
 
     def __getitem__(self, i: int) -> Sample:
         sample = self.source[i]

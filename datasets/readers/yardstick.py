@@ -1,14 +1,8 @@
-"""The frames that choose a network and those that report it: two held-out parts without a common drive or city.
-
-`annotations/yardstick.json` names them. The choosing part may be looked at as often as wanted. The report part is
-scored for a model card, and never while weights, thresholds or options are decided.
-"""
+"""The frames of the yardstick with their truth; `datasets/yardstick_split.py` says which they are."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -17,49 +11,15 @@ import numpy as np
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import KittiRoad
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN
-from datasets.readers.teacher_labels import TeacherRows
+from datasets.readers.teacher_labels import rows_of
 from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.yardstick_split import PartName, part
 from perception.errors import UserError
 from perception.formats.kitti import ObjectRows, read_objects
 from perception.types import F32, I64, U8
 
-SPLIT = Path(__file__).parents[1] / "annotations/yardstick.json"
-PartName = Literal["choosing", "report"]
 TEACHER_LABELS = "teacher_labels/labels.zip"
 CITYPERSONS = "extra/citypersons_sample"
-
-
-@dataclass(frozen=True)
-class Part:
-    """Names of what is held out."""
-
-    kitti_drives: frozenset[str] = frozenset()
-    """Raw recordings of object and tracking frames."""
-    citypersons_cities: frozenset[str] = frozenset()
-    """First part of an image's name."""
-    dawn: frozenset[str] = frozenset()
-    """Images."""
-    kitti_road: frozenset[str] = frozenset()
-    """Frames."""
-
-
-@cache
-def part(name: PartName) -> Part:
-    """Return one part."""
-    return Part(**{key: frozenset(values) for key, values in _split()[name].items()})
-
-
-@cache
-def withheld() -> Part:
-    """Return what no training may show: both parts, and road frames that show the same streets."""
-    return Part(
-        **{key: frozenset(v for said in _split().values() for v in said.get(key, ())) for key in Part.__annotations__}
-    )
-
-
-@cache
-def _split() -> dict[str, dict[str, list[str]]]:
-    return json.loads(SPLIT.read_text())
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +86,9 @@ def frames(root: Path, name: PartName) -> list[Frame]:
                 found.append(_frame("kitti", stem, image, rows, _KITTI, (CAR, PEDESTRIAN, CYCLIST), label))
     folder = root / CITYPERSONS
     if (folder / "image_2").is_dir() and (folder / "label_2_official").is_dir():
-        joined = TeacherRows(root / TEACHER_LABELS, "citypersons_sample_merged")
+        joined = rows_of(root / TEACHER_LABELS, "citypersons_sample_merged")
+        if joined is None:
+            raise UserError(f"{root / TEACHER_LABELS}: no rows of citypersons_sample_merged", "riders with bicycles")
         for stem in image_stems(folder / "image_2"):
             if stem.split("_")[0] in held.citypersons_cities:
                 rows = joined.rows(stem)

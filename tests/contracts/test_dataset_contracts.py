@@ -26,11 +26,17 @@ OUTSIDE = {"annotations", "checks", "fetching", "readers", "synthetic_street"}
 each_set = pytest.mark.parametrize("data_set", data_sets(), ids=lambda data_set: data_set.name)
 
 
+def labels(root: Path) -> ExtraLabels:
+    """The extra labels of a small stand-in: teachers' rows, where its maker wrote some."""
+    folder = root / "teacher_labels"
+    return ExtraLabels(teacher_labels=folder if folder.is_dir() else None)
+
+
 def opened(data_set: DataSet, root: Path) -> SampleSource:
     """The set's small stand-in, opened as training opens it."""
     assert data_set.name in MAKERS, f"give '{data_set.name}' a maker in tests/unit/dataset_folders.py"
     MAKERS[data_set.name](root / data_set.folders[0])
-    (found,) = open_sets(root, only=[data_set.name])
+    (found,) = open_sets(root, labels(root), only=[data_set.name])
     assert found.folder == root / data_set.folders[0]
     return found.source
 
@@ -93,7 +99,7 @@ def test_samples_have_their_declared_shape(data_set: DataSet, tmp_path: Path) ->
 @each_set
 def test_reading_twice_and_in_another_process_gives_the_same(data_set: DataSet, tmp_path: Path) -> None:
     source = opened(data_set, tmp_path)
-    (again,) = open_sets(tmp_path, only=[data_set.name])
+    (again,) = open_sets(tmp_path, labels(tmp_path), only=[data_set.name])
     for twin in (again.source, pickle.loads(pickle.dumps(source))):
         assert list(twin.names) == list(source.names)
         a, b = source[0], twin[0]
@@ -104,15 +110,23 @@ def test_reading_twice_and_in_another_process_gives_the_same(data_set: DataSet, 
 @each_set
 def test_a_missing_folder_is_no_set_and_an_empty_one_an_error(data_set: DataSet, tmp_path: Path) -> None:
     assert open_sets(tmp_path, only=[data_set.name]) == []
+    opened(data_set, tmp_path / "whole")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError):
-        assert data_set.open(tmp_path / "empty", ExtraLabels())
+        assert data_set.open(tmp_path / "empty", labels(tmp_path / "whole"))
+
+
+@each_set
+def test_a_set_without_labels_of_its_own_needs_teachers(data_set: DataSet, tmp_path: Path) -> None:
+    opened(data_set, tmp_path)
+    needs = (tmp_path / "teacher_labels").is_dir()
+    assert (open_sets(tmp_path, only=[data_set.name]) == []) == needs
 
 
 @each_set
 def test_each_frame_is_on_one_side(data_set: DataSet, tmp_path: Path) -> None:
     opened(data_set, tmp_path)
-    (divided,), holdout = divide(open_sets(tmp_path, only=[data_set.name]))
+    (divided,), holdout = divide(open_sets(tmp_path, labels(tmp_path), only=[data_set.name]))
     assert not set(divided.train) & set(divided.held_out)
     held = {divided.opened.source.names[i] for i in divided.held_out}
     assert holdout.sets[data_set.name].names == held and holdout.sets[data_set.name].rule
@@ -121,6 +135,8 @@ def test_each_frame_is_on_one_side(data_set: DataSet, tmp_path: Path) -> None:
 @each_set
 def test_its_check_finds_no_error_in_a_whole_folder(data_set: DataSet, tmp_path: Path) -> None:
     opened(data_set, tmp_path)
+    if labels(tmp_path).teacher_labels is not None:
+        pytest.skip("without teachers' labels there is nothing to check")
     reports = check(tmp_path)
     assert len(reports) == 1
     assert [finding for finding in reports[0].of_level("error") if "class numbers" not in finding.kind] == []

@@ -156,6 +156,38 @@ def clips(root: Path) -> Path:
     return root
 
 
+def taught(data_root: Path, name: str, stems: list[str]) -> None:
+    """Teachers' rows of a set: a car that is sure and a pedestrian that is not."""
+    folder = data_root / "teacher_labels" / name
+    folder.mkdir(parents=True)
+    unknown = "-1 -1 -1 -1000 -1000 -1000 -10"
+    for stem in stems:
+        rows = f"Car 0 -1 -10 2 2 22 20 {unknown} 0.6\nPedestrian 0 -1 -10 30 2 36 20 {unknown} 0.3\n"
+        (folder / f"{stem}.txt").write_text(rows)
+
+
+def cityscapes(root: Path) -> None:
+    for i, name in enumerate(("berlin_1", "munich_2")):
+        write_image(root / "image_2" / f"{name}.jpg", seed=i)
+    taught(root.parents[1], "cityscapes", ["berlin_1", "munich_2"])
+
+
+def nuscenes_front(root: Path) -> None:
+    for i, name in enumerate(("a_1", "a_2")):
+        write_image(root / "image" / f"{name}.jpg", seed=i)
+    taught(root.parents[1], "nuscenes_front", ["a_1", "a_2"])
+
+
+def camvid_test(root: Path) -> None:
+    index_masks(root, list(range(12)), {"test": ["0001TP_7", "0001TP_8"]})
+    taught(root.parent, "camvid_test", ["0001TP_7", "0001TP_8"])
+
+
+def clip_frames(root: Path) -> None:
+    clips(root)
+    taught(root.parent, "videos", ["udacity_test_small1_00002", "udacity_test_small1_00004"])
+
+
 MAKERS: dict[str, Callable[[Path], object]] = {
     "kitti/object": kitti_object,
     "kitti/tracking": kitti_tracking,
@@ -167,5 +199,9 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "citypersons_sample": lambda root: partial_boxes(root, {"ulm_1_2": ["Pedestrian 1 2 11 32"], "ulm_2_2": []}),
     "carla_danielhfnr": lambda root: partial_boxes(root, {"Town01_1": ["vehicle 1 2 30 20"], "Town02_1": []}),
     "videos": clips,
+    "cityscapes": cityscapes,
+    "nuscenes_front": nuscenes_front,
+    "camvid_test": camvid_test,
+    "clip_frames": clip_frames,
 }
 """Name of a data set → what writes a small one into its folder. The contract tests ask for one of each."""

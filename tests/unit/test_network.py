@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
-from training.config import PRESETS  # noqa: E402
+from training.config import PRESETS, OptimiserConfig, TrainConfig  # noqa: E402
 from training.data import collate  # noqa: E402
 from training.loop import _parameter_groups  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
@@ -135,12 +135,27 @@ def test_learnt_weights_train_without_decay() -> None:
     }
 
 
-def test_scales_of_channels_are_not_decayed() -> None:
-    from types import SimpleNamespace
+def test_a_pretrained_backbone_takes_small_steps_and_frozen_stages_none() -> None:
+    from training.loop import train_step
 
+    torch.manual_seed(0)
+    config = replace(TrainConfig(), optimiser=OptimiserConfig(backbone_learning_rate=0.1, frozen_norm=True))
+    network = Network(TINY)
+    network.backbone.stages[0].requires_grad_(False)
+    groups = _parameter_groups(network, config)
+    assert [group["factor"] for group in groups] == [1, 1, 0.1, 0.1]
+    assert [group["weight_decay"] for group in groups] == [0.03, 0, 0.03, 0]
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    train_step(network, collate(pictures()), torch.optim.AdamW(groups, lr=1e-3), config)
+    changed = {name for name, value in network.backbone.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and not any("running" in name or name.startswith("stages.0") for name in changed)
+
+
+def test_scales_of_channels_are_not_decayed() -> None:
+    config = replace(TrainConfig(), optimiser=OptimiserConfig(weight_decay=0.1))
     layers = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(4, 8, 3, groups=4), "norm": torch.nn.LayerNorm(8)})
     layers.register_parameter("layer_scale", torch.nn.Parameter(torch.ones(8, 1, 1)))
-    decayed, free = _parameter_groups(layers, SimpleNamespace(weight_decay=0.1))  # type: ignore[arg-type]
+    decayed, free = _parameter_groups(layers, config)  # type: ignore[arg-type]
     assert [p.shape for p in decayed["params"]] == [(8, 1, 3, 3)] and len(free["params"]) == 4
 
 

@@ -17,6 +17,7 @@ from datasets.readers.teacher_labels import (
     TeacherImages,
     TeacherLabelled,
     TeacherRows,
+    rows_of,
     teacher_targets,
 )
 from datasets.sample import Sample
@@ -130,9 +131,12 @@ def test_an_archive_cannot_fill_the_memory(stored: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["labels", "labels.zip"])
-def test_a_set_without_rows_is_named(stored: Path, name: str) -> None:
-    with pytest.raises(UserError, match="no rows of 'motorway'"):
-        TeacherRows(stored / name, "motorway")
+def test_a_set_without_rows_is_none(stored: Path, name: str) -> None:
+    assert rows_of(stored / name, "motorway") is None and rows_of(None, "street") is None
+    found = rows_of(stored / name, "street")
+    assert found is not None and found.stems == {"a"}
+    with pytest.raises(UserError, match="no such labels"):
+        rows_of(stored / "nowhere", "street")
     (stored / "text.zip").write_text("no archive")
     with pytest.raises(UserError, match="not a zip"):
         TeacherRows(stored / "text.zip", "street")
@@ -155,6 +159,9 @@ class Drawn:
 
     def __len__(self) -> int:
         return 1
+
+    def drive(self, i: int) -> str:
+        return ""
 
     def files(self, i: int) -> list[Path]:
         return []

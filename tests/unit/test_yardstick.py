@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
-from datasets.readers.yardstick import Frame, Part, frames, part, road_frames, withheld
+from datasets.readers.yardstick import Frame, frames, road_frames
+from datasets.yardstick_split import Part, part, withheld
 from perception.errors import UserError
 from perception.types import Detections
 from tools.benchmarks.yardstick import ROWS, Row, matches_of, recalls, score_row

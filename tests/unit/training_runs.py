@@ -89,6 +89,10 @@ def tiny(root: Path | None = None, **changes: Any) -> TrainConfig:
 
 def changed(config: TrainConfig, **changes: Any) -> TrainConfig:
     """A config with other fields, those of its slices (`steps=2`) among them."""
-    own = {name: value for name, value in changes.items() if name in ("model", "data", "augment", "preset")}
+    own = {
+        name: value
+        for name, value in changes.items()
+        if name in ("model", "data", "augment", "preset", "distill", "teachers")
+    }
     of_slices = {name: value for name, value in changes.items() if name not in own}
     return overlay(replace(config, **own), of_slices, "test")

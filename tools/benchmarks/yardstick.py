@@ -21,7 +21,8 @@ import numpy as np
 import tyro
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
-from datasets.readers.yardstick import Frame, PartName, frames, road_frames
+from datasets.readers.yardstick import Frame, frames, road_frames
+from datasets.yardstick_split import PartName
 from perception.cameras.letterbox import plan_letterbox
 from perception.errors import UserError
 from perception.evaluation.detection import Matches, average_precision, f1_scores, match, pool, precision_recall
