@@ -11,10 +11,11 @@ from datasets.checks.files import check_calibrations, check_labels_and_images, o
 from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.kitti_road import is_road_name
 from datasets.labels import KITTI_RULE, LabelRule, targets
-from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.sample import Sample, image_stems
 from datasets.splits import Division, HoldoutOptions, divide_by_drive, read_drives, read_split
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import OBJECT_CLASSES, read_calibration, read_objects
 from perception.types import CLASS_NAMES
 

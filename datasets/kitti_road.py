@@ -14,11 +14,12 @@ from datasets.catalogue import DataSet, Layout
 from datasets.checks.files import check_calibrations
 from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.labels import ALL_CLASSES, CAR
-from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image
+from datasets.sample import ROAD_IGNORE, Sample, image_stems
 from datasets.splits import ROAD_PARTS, Division, HoldoutOptions, contiguous_part
 from datasets.yardstick_split import same_streets
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import read_calibration
 from perception.types import U8
 

@@ -13,9 +13,10 @@ from datasets.checks.files import check_calibrations, one_line, text_stems
 from datasets.checks.findings import SetReport, list_pictures, read_pictures
 from datasets.kitti_road import road_mask
 from datasets.labels import KITTI_RULE, LabelRule, targets
-from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.sample import Sample, image_stems
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import TrackingRows, read_calibration, read_tracking
 from perception.types import CLASS_NAMES, U8
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.formats.images import SUFFIXES, read_unchanged
 from perception.types import CLASS_NAMES, F32, I64, U8
 
 ROAD_IGNORE = 255
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,45 +46,13 @@ class Sample:
     camera: PinholeCamera | None = None
 
 
-def read_image(path: Path) -> U8:
-    """A picture as (H, W, 3) uint8 BGR.
-
-    Raises:
-        UserError: missing, unreadable or cut short.
-    """
-    return _decode(path, cv2.IMREAD_COLOR, "a PNG or JPEG file")
-
-
-def _decode(path: Path, flags: int, expected: str) -> U8:
-    try:
-        data = path.read_bytes()
-        # OpenCV paints the missing part of a JPEG grey and says nothing
-        cut = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]
-        image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        problem = "the end of the picture is missing" if cut else "cannot be decoded as a picture"
-    except (OSError, cv2.error) as error:  # cv2.error: the header promises more pixels than OpenCV allows
-        image = None
-        problem = error.strerror or str(error) if isinstance(error, OSError) else "cannot be decoded as a picture"
-    if image is None:
-        raise UserError(f"{path}: {problem}", expected, "perception data check FOLDER names every bad file")
-    return image
-
-
-def find_image(folder: Path, stem: str) -> Path | None:
-    """The picture called `stem` in a folder, PNG (KITTI's own) before JPEG (re-encoded copies)."""
-    for suffix in IMAGE_SUFFIXES:
-        if (path := folder / (stem + suffix)).exists():
-            return path
-    return None
-
-
 def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
     """A one-channel label picture as (H, W) uint8.
 
     Raises:
         UserError: missing, unreadable, in colour, or of another size than its image.
     """
-    mask = _decode(path, cv2.IMREAD_UNCHANGED, "a PNG of class numbers")
+    mask = read_unchanged(path, "a PNG of class numbers")
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise UserError(f"{path}: found shape {mask.shape} of {mask.dtype}", "one channel of 8-bit class numbers")
     if mask.shape != size_hw:
@@ -97,4 +64,4 @@ def image_stems(folder: Path) -> list[str]:
     """Names without suffix of the pictures in a folder, sorted; empty where the folder is missing."""
     if not folder.is_dir():
         return []
-    return sorted({p.stem for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES})
+    return sorted({p.stem for p in folder.iterdir() if p.suffix.lower() in SUFFIXES})

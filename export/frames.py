@@ -17,8 +17,9 @@ from datasets.sample import ROAD_IGNORE, Sample
 from datasets.splits import HeldOut, Holdout, common
 from datasets.synthetic_street import street_sample
 from perception.errors import UserError
+from perception.formats.images import read_image
 from perception.formats.kitti import ObjectRows, read_objects
-from perception.sources.images import list_images, read_image
+from perception.sources.images import list_images
 from perception.types import CLASS_NAMES, U8
 from training.checkpoint import holdout_of, holdout_options_of, load_checkpoint
 
@@ -86,10 +87,7 @@ class ImageFrames:
 
     def __iter__(self) -> Iterator[TestFrame]:
         for path in self.paths:
-            image = read_image(path)
-            if image is None:
-                raise UserError(f"{path}: cannot be decoded as an image", "PNG or JPEG", "remove it from the folder")
-            yield TestFrame(path.stem, image)
+            yield TestFrame(path.stem, read_image(path))
 
 
 KittiSet = KittiObject | KittiRoad | KittiTracking

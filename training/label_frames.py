@@ -14,10 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from datasets.sample import find_image, image_stems, read_image
+from datasets.sample import image_stems
 from perception.boxes import iou
 from perception.errors import UserError
 from perception.files import write_atomically
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import ObjectRows, format_objects
 from perception.progress import Progress
 from perception.types import CLASS_NAMES, U8, Detections

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from datasets.labels import LabelRule
-from datasets.sample import find_image, image_stems, read_image
+from datasets.sample import image_stems
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows
 from perception.progress import Progress
 from perception.types import CLASS_NAMES, U8

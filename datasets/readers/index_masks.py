@@ -12,8 +12,9 @@ import numpy as np
 
 from datasets.catalogue import DataSet, Layout
 from datasets.checks.findings import SetReport, list_pictures, read_pictures
-from datasets.sample import ROAD_IGNORE, Sample, find_image, image_stems, read_image, read_index_mask
+from datasets.sample import ROAD_IGNORE, Sample, image_stems, read_index_mask
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.types import U8
 
 SPLITS = ("train", "val", "test")

@@ -18,8 +18,9 @@ from datasets.catalogue import DataSet, Layout
 from datasets.checks.files import check_labels_and_images, text_stems
 from datasets.checks.findings import SetReport, list_pictures
 from datasets.labels import ALL_CLASSES, KITTI_RULE, LabelRule, targets
-from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.sample import Sample, image_stems
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import read_objects
 
 

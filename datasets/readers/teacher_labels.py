@@ -17,9 +17,10 @@ from typing import Protocol
 import numpy as np
 
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN
-from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.sample import Sample, image_stems
 from perception.boxes import area, clip, intersection_over_area, iou
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import ObjectRows, parse_objects, read_text
 from perception.types import F32, I64
 

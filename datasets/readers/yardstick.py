@@ -12,9 +12,10 @@ from datasets.kitti_object import KittiObject
 from datasets.kitti_road import KittiRoad
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN
 from datasets.readers.teacher_labels import rows_of
-from datasets.sample import Sample, find_image, image_stems, read_image
+from datasets.sample import Sample, image_stems
 from datasets.yardstick_split import PartName, part
 from perception.errors import UserError
+from perception.formats.images import find_image, read_image
 from perception.formats.kitti import ObjectRows, read_objects
 from perception.types import F32, I64, U8
 

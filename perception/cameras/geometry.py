@@ -14,7 +14,6 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from perception.errors import UserError
 from perception.types import U8
 
 _TURNS = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
@@ -100,18 +99,3 @@ class ImageGeometry:
         if self.pixel_aspect != 1:
             parts.append(f"stretched to square pixels (pixel aspect {self.pixel_aspect:g})")
         return ", ".join(parts)
-
-
-def check_pixels(size_hw: tuple[int, int], most_megapixels: float, what: str) -> None:
-    """Refuse an image before its memory is asked for: a few kilobytes can decode to gigabytes.
-
-    Raises:
-        UserError: more pixels than allowed.
-    """
-    megapixels = size_hw[0] * size_hw[1] / 1e6
-    if megapixels > most_megapixels:
-        raise UserError(
-            f"{what}: {size_hw[1]}×{size_hw[0]} pixels are {megapixels:.0f} megapixels",
-            f"at most {most_megapixels:g}",
-            f"--max-megapixels {int(megapixels) + 1}   (if you trust the file)",
-        )

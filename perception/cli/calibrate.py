@@ -204,12 +204,9 @@ def _numbers(text: str, count: int, option: str) -> list[float]:
 def _read_frame(path: Path | None) -> U8 | None:
     if path is None:
         return None
-    from perception.sources.images import read_image
+    from perception.formats.images import read_image
 
-    image = read_image(path)
-    if image is None:
-        raise UserError(f"{path}: not an image that can be read", "a PNG or JPEG file", "check the path")
-    return image
+    return read_image(path)
 
 
 def _read_intrinsics(options: CalibrateOptions) -> Intrinsics | None:

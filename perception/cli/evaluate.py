@@ -257,6 +257,7 @@ def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> 
     import cv2
 
     from perception.evaluation.road import BIRDS_EYE, colour_errors, read_road_calibration, road_planes
+    from perception.formats.images import read_image_or_none
 
     for name in ("confidence", "errors"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -267,7 +268,7 @@ def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> 
             stem = image.name.replace("_lane_", "_").replace("_road_", "_")
             found = [] if pictures is None else sorted(pictures.glob(f"{stem}.*"))
             if found:
-                backdrop = cv2.imread(str(found[0]), cv2.IMREAD_COLOR)
+                backdrop = read_image_or_none(found[0])
                 if backdrop is not None and image.calibration_path is not None:
                     calibration = read_road_calibration(image.calibration_path)
                     backdrop = BIRDS_EYE.view(backdrop, BIRDS_EYE.pixels(calibration))

@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from perception.errors import UserError
 from perception.evaluation.results import RoadEvaluation, RoadImage, RoadScore
+from perception.formats.images import read_image, read_unchanged
 from perception.formats.kitti import read_calibration
 from perception.types import F64, I64, U8
 
@@ -153,17 +153,9 @@ def category_of(name: str) -> str:
     return re.sub(r"_?\d+$", "", name) or "road"
 
 
-def _read_png(path: Path, flags: int, expected: str) -> np.ndarray:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        problem = "cannot be decoded as a picture" if path.exists() else "no such file"
-        raise UserError(f"{path}: {problem}", expected)
-    return image
-
-
 def read_ground_truth(path: Path) -> tuple[U8, U8]:
     """A ground truth picture → (judged, road), (H, W) each, 0 or 1; road lies within judged."""
-    image = _read_png(path, cv2.IMREAD_COLOR, "a ground truth PNG: red marks the judged area, blue the road")
+    image = read_image(path, expected="a ground truth PNG: red marks the judged area, blue the road")
     judged = image[:, :, 2] > 0
     return judged.astype(np.uint8), (judged & (image[:, :, 0] > 0)).astype(np.uint8)
 
@@ -171,7 +163,7 @@ def read_ground_truth(path: Path) -> tuple[U8, U8]:
 def read_confidence(path: Path) -> U8:
     """A result picture: one channel, 8 bits, 255 = certainly road."""
     expected = "one channel of 8-bit confidence, 255 = certainly road"
-    image = _read_png(path, cv2.IMREAD_UNCHANGED, expected)
+    image = read_unchanged(path, expected)
     if image.dtype != np.uint8 or image.ndim != 2:
         channels = 1 if image.ndim == 2 else image.shape[2]
         raise UserError(f"{path}: found {channels} channel(s) of {image.dtype}", expected)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from perception.cameras.letterbox import resize
+from perception.formats.images import find_image, read_image_or_none
 from perception.types import U8
 
 KITTI_HW = (375, 1242)
@@ -85,20 +86,14 @@ class Photo:
     description: str
 
 
-def find_image(folder: Path | None, stem: str) -> Path | None:
-    """Find the image called `stem` in a folder: PNG (KITTI's own) before JPEG (re-encoded copies)."""
-    if folder is None:
-        return None
-    return next((path for suffix in (".png", ".jpg", ".jpeg") if (path := folder / (stem + suffix)).is_file()), None)
-
-
 def load_image(folder: Path | None, stem: str) -> U8 | None:
     """Read the image called `stem`, (H, W, 3) BGR; None where it is missing or cannot be decoded."""
-    path = find_image(folder, stem)
-    if path is None:
-        return None
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    return None if image is None else np.asarray(image, np.uint8)
+    path = None if folder is None else find_image(folder, stem)
+    return None if path is None else read_image_or_none(path)
+
+
+def _has_image(folder: Path | None, stem: str) -> bool:
+    return folder is not None and find_image(folder, stem) is not None
 
 
 def with_images(
@@ -118,7 +113,7 @@ def with_images(
     Returns:
         The chosen faults, and whether any was skipped because it has no image.
     """
-    shown = [one for one in faults if find_image(*where(one)) is not None]
+    shown = [one for one in faults if _has_image(*where(one))]
     pool = shown or list(faults)
     return apart(pool)[:count], len(pool) < len(faults)
 

@@ -24,6 +24,7 @@ from perception.cameras.geometry import ImageGeometry
 from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import SizedCamera, wide_lens
 from perception.errors import UserError
+from perception.formats.images import MAX_MEGAPIXELS
 from perception.redact import printable, redact
 from perception.types import EventListener, Frame, HealthEvent, HealthKind
 
@@ -53,7 +54,7 @@ class SourceOptions:
     """Frames a second where the source does not say: folders of images (10 by default, as KITTI), raw streams."""
     deinterlace: bool = True
     """Deinterlace video that is marked as interlaced."""
-    max_megapixels: float = 100.0
+    max_megapixels: float = MAX_MEGAPIXELS
     """Refuse larger images before they are decoded: a few kilobytes can decode to gigabytes."""
     verify_tls: bool = True
     """Refuse https, rtsps and tls servers whose certificate is not valid for their name."""

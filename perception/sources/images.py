@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import struct
 import time
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-
-from perception.cameras.geometry import check_pixels
-from perception.errors import UserError, lfs_pointer
+from perception.errors import UserError
+from perception.formats.images import read_image
 from perception.sources import IMAGES_RATE_HZ, Source, SourceOptions
 from perception.types import U8, Frame
 
@@ -42,62 +38,6 @@ def list_images(folder: Path) -> list[Path]:
     """The images of a folder, in natural order; hidden files are none."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     return sorted(found, key=natural_order)
-
-
-def read_image(path: Path, most_megapixels: float = SourceOptions.max_megapixels) -> U8 | None:
-    """(H, W, 3) uint8 BGR, upright, of any 8- or 16-bit grey, colour or RGBA image; None where it cannot be decoded.
-
-    Raises:
-        UserError: more pixels than allowed, found before they are decoded.
-    """
-    import cv2
-
-    try:
-        data = np.fromfile(path, np.uint8)  # imread prints its own complaints for missing files
-        size_hw = announced_size_hw(data)
-        if size_hw is None:
-            return None
-        check_pixels(size_hw, most_megapixels, str(path))
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)  # turns it as EXIF says
-    except (OSError, cv2.error):
-        return None
-    return None if image is None else np.asarray(image, np.uint8)
-
-
-def announced_size_hw(data: U8) -> tuple[int, int] | None:
-    """The size in an encoded image's header; None where there is no such header, or a part reaches past the end.
-
-    OpenCV asks for as much memory as a PNG's parts say they are long.
-    """
-    import imagesize
-
-    encoded = data.data
-    try:
-        width, height = imagesize.get(BytesIO(encoded), exif_rotation=False)
-    except Exception:  # whatever a parser of untrusted bytes may raise
-        return None
-    if width < 1 or height < 1:
-        return None
-    if bytes(encoded[:4]) == b"\x89PNG":
-        at = 8
-        while at + 8 <= len(encoded):
-            length, name = struct.unpack(">I4s", encoded[at : at + 8])
-            at += 12 + length
-            if at > len(encoded):
-                return None
-            if name == b"IEND":
-                break
-    return height, width
-
-
-def _why_not(path: Path) -> UserError:
-    """Why a file is no image."""
-    if pointer := lfs_pointer(path):
-        return pointer
-    what = "cannot be decoded as an image" if path.stat().st_size else "the file is empty"
-    return UserError(
-        f"{path}: {what}", "PNG, JPEG or another common format", f"file {path}   (says what it really is)"
-    )
 
 
 class ImageFolder(Source):
@@ -139,11 +79,10 @@ class ImageFolder(Source):
         refused: UserError | None = None
         for index, path in enumerate(tried):
             try:
-                if (image := read_image(path, self.options.max_megapixels)) is not None:
-                    return index, image
+                return index, read_image(path, self.options.max_megapixels, "PNG, JPEG or another common format")
             except UserError as error:
                 refused = refused or error
-        refused = refused or _why_not(tried[0])
+        assert refused is not None
         if len(tried) == 1 or "LFS" in refused.found or "megapixels" in refused.found:
             raise refused
         raise UserError(

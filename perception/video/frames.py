@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from perception.cameras.geometry import ImageGeometry, check_pixels
+from perception.cameras.geometry import ImageGeometry
 from perception.errors import UserError
+from perception.formats.images import check_pixels
 from perception.image_pool import ImagePool
 from perception.types import F32, U8
 

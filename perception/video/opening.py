@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from perception.cameras.geometry import check_pixels
 from perception.errors import UserError, lfs_pointer
+from perception.formats.images import check_pixels
 from perception.redact import redact
 
 if TYPE_CHECKING:

@@ -158,7 +158,7 @@ def test_mistakes_are_sentences(
         assert text in err, (words, err)
     (kitti / "training" / "image_2" / "000001.png").unlink()
     _, err = evaluate(capsys, "object", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", code=2)
-    assert "1 of 3 pictures missing: 000001" in err
+    assert "1 of 3 images missing: 000001" in err
 
 
 def test_reports_are_written_and_compared(kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ pytest.importorskip("openvino")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN  # noqa: E402
-from datasets.sample import find_image, read_image  # noqa: E402
 from perception.boxes import iou  # noqa: E402
 from perception.errors import UserError  # noqa: E402
+from perception.formats.images import find_image, read_image  # noqa: E402
 from training.teachers import load_teacher  # noqa: E402
 
 SIZE = (64, 128)

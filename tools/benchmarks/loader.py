@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from datasets.kitti_object import KittiObject
-from datasets.sample import read_image
+from perception.formats.images import read_image
 from training.cache import CachedSource
 from training.config import PRESETS, TrainConfig, nano
 from training.data import PictureStream, batches

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -17,6 +16,7 @@ from perception.boxes import iou
 from perception.cameras.pinhole import PinholeCamera
 from perception.detector import Detector
 from perception.errors import UserError
+from perception.formats.images import read_image
 from perception.formats.kitti import parse_objects, read_calibration, read_tracking
 from perception.model import default_model
 from perception.ranging.size_priors import SIZE_PRIORS
@@ -133,10 +133,7 @@ def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Seque
     for sequence in sequences:
         found, depths = np.full_like(sequence.boxes["truth"], np.nan), np.full((len(sequence.frame_ids), 2), np.nan)
         for path in sorted(folder.glob(f"{sequence.name}/*")):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                continue
-            detections, _ = detect(np.asarray(image, np.uint8))
+            detections, _ = detect(read_image(path))
             for class_id in range(len(CLASS_NAMES)):
                 mine = np.flatnonzero((sequence.frame_ids == int(path.stem)) & (sequence.class_ids == class_id))
                 theirs = detections[detections.class_ids == class_id]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from perception.backends import load_model
 from perception.detector import Detector
-from perception.errors import UserError
+from perception.formats.images import read_image
 from perception.formats.kitti import TrackingRows, read_tracking
 from perception.model import default_model
 from perception.types import Detections
@@ -29,8 +27,6 @@ def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
         kitti: the folder with `FOLDERS`.
         model: ONNX file; by default the shipped one.
     """
-    import cv2
-
     network = load_model(model or default_model(None), "cpu", 1)
     detect = Detector(network, network.spec.track_threshold)
     found: Recorded = {}
@@ -38,10 +34,7 @@ def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
         for pictures in sorted((kitti / folder / "training" / "image_02").glob("*")):
             frames = []
             for path in sorted(p for p in pictures.iterdir() if p.stem.isdecimal()):
-                picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-                if picture is None:
-                    raise UserError(f"{path}: no picture", "a JPEG or PNG file")
-                detections, _ = detect(np.asarray(picture, np.uint8))
+                detections, _ = detect(read_image(path))
                 frames.append((int(path.stem), detections))
             labels = kitti / folder / "training" / "label_02" / f"{pictures.name}.txt"
             found[pictures.name] = (read_tracking(labels), frames)

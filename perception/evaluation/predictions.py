@@ -1,0 +1,109 @@
+"""Run a detector, and a tracker, over a data set and write what they find in KITTI's formats, for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from perception.detector import Detector
+from perception.errors import UserError
+from perception.evaluation.folders import first_ten
+from perception.files import write_atomically
+from perception.formats.images import SUFFIXES, find_image, read_image
+from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
+from perception.progress import Progress
+from perception.sinks.kitti import seen_tracks, tracking_rows
+from perception.trackers import tracker_for_model
+from perception.types import U8
+
+FRAME_NS = 100_000_000
+"""KITTI's cameras record ten frames per second."""
+
+
+def find_all_images(folder: Path, names: Sequence[str]) -> list[tuple[str, Path]]:
+    """Find the image of each name.
+
+    Raises:
+        UserError: some are missing.
+    """
+    found = [(name, path) for name in names if (path := find_image(folder, name))]
+    if len(found) < len(names):
+        missing = sorted(set(names) - {name for name, _ in found})
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(names)} images missing: {first_ten(missing)}",
+            "an image for each frame that is evaluated",
+            "--split FILE with the frames that are there",
+        )
+    return found
+
+
+def find_sequences(images: Path, labels: Path) -> dict[str, dict[int, Path]]:
+    """Find the images of each labelled sequence, by frame; sequences without images are left out.
+
+    Raises:
+        UserError: no sequence has images.
+    """
+    sequences = {}
+    for name in sorted(path.stem for path in labels.glob("*.txt")):
+        found = {int(p.stem): p for p in (images / name).glob("*") if p.suffix in SUFFIXES and p.stem.isdecimal()}
+        if found:
+            sequences[name] = dict(sorted(found.items()))
+    if not sequences:
+        raise UserError(
+            f"{images}: no sequence of {labels} has images",
+            "folders such as 0000/ of images",
+            "--data ROOT with training/image_02",
+        )
+    return sequences
+
+
+def predict_objects(detector: Detector, images: Sequence[tuple[str, Path]], out: Path) -> None:
+    """Write one KITTI result file an image, `<name>.txt`."""
+    for name, image in _read_all(images, "detecting"):
+        detections, _ = detector(image)
+        rows = ObjectRows.from_boxes(
+            [detector.spec.class_names[i] for i in detections.class_ids],
+            np.round(detections.boxes_xyxy.astype(np.float64), 3),
+            np.round(detections.scores.astype(np.float64), 6),
+        )
+        write_atomically(out / f"{name}.txt", format_objects(rows))
+
+
+def predict_roads(detector: Detector, images: Sequence[tuple[str, Path]], out: Path) -> None:
+    """Write one confidence map an image, `<name>.png`, at the image's size.
+
+    Raises:
+        UserError: the network has no road output.
+    """
+    for name, image in _read_all(images, "segmenting"):
+        _, road = detector(image)
+        if road is None:
+            raise UserError(
+                f"{detector.spec.name or 'model'}: the network has no road output",
+                "a model that segments the road",
+                "--model M.onnx of a network with a road head",
+            )
+        write_atomically(out / f"{name}.png", cv2.imencode(".png", road.at_frame_size())[1].tobytes())
+
+
+def predict_tracks(detector: Detector, tracker: str, sequences: Mapping[str, Mapping[int, Path]], out: Path) -> None:
+    """Write one KITTI tracking file a sequence, `<name>.txt`. Each sequence starts a new tracker."""
+    for name, images in sequences.items():
+        own = tracker_for_model(tracker, detector.spec.confirm_thresholds)
+        rows: list[TrackingRows] = []
+        frames = [(str(frame), path) for frame, path in images.items()]
+        for frame, image in _read_all(frames, f"tracking {name}"):
+            detections, _ = detector(image)
+            tracks = own.update(detections, int(frame) * FRAME_NS, image)
+            rows.append(tracking_rows(int(frame), seen_tracks(tracks), detector.spec.class_names))
+        write_atomically(out / f"{name}.txt", "".join(map(format_tracking, rows)))
+
+
+def _read_all(images: Sequence[tuple[str, Path]], what: str) -> Iterator[tuple[str, U8]]:
+    with Progress(what) as progress:
+        for i, (name, path) in enumerate(images):
+            yield name, read_image(path)
+            progress.update(i + 1, len(images))

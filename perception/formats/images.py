@@ -1,0 +1,120 @@
+"""The one reader of image files. A file that cannot be trusted costs no more memory than its options allow."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from perception.errors import UserError, lfs_pointer
+from perception.types import U8
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Of images in data sets, in order of preference: KITTI's own PNG before re-encoded copies."""
+MAX_MEGAPIXELS = 100.0
+"""Largest image that is decoded by default."""
+
+
+def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS, expected: str = "a PNG or JPEG file") -> U8:
+    """Read an image of any bit depth and channels as (H, W, 3) uint8, blue first, upright as EXIF says.
+
+    Args:
+        path: PNG, JPEG or another common format.
+        max_megapixels: larger images are refused before they are decoded.
+        expected: what the error says was expected.
+
+    Raises:
+        UserError: missing, empty, cut short, too large or not an image.
+    """
+    return np.asarray(_read(path, max_megapixels, expected, unchanged=False), np.uint8)
+
+
+def read_image_or_none(path: Path) -> U8 | None:
+    """Read as `read_image`; None where that fails."""
+    with contextlib.suppress(UserError):
+        return read_image(path)
+    return None
+
+
+def read_unchanged(path: Path, expected: str = "a PNG or JPEG file") -> np.ndarray:
+    """Read an image with its own bit depth and channels, as label masks need.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    return _read(path, MAX_MEGAPIXELS, expected, unchanged=True)
+
+
+def _read(path: Path, max_megapixels: float, expected: str, unchanged: bool) -> np.ndarray:
+    import cv2
+
+    image, problem = None, "cannot be decoded as an image"
+    try:
+        data = path.read_bytes()  # cv2.imread prints messages of its own
+        # OpenCV fills the missing part of a JPEG with grey and reports nothing
+        if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
+            problem = "the end of the image is missing"
+        elif not data:
+            problem = "the file is empty"
+        elif (size_hw := announced_size_hw(data)) is not None:
+            check_pixels(size_hw, max_megapixels, str(path))
+            flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except FileNotFoundError:
+        problem = "no such file"
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except cv2.error:  # the header promises more pixels than OpenCV allows
+        pass
+    if image is None:
+        do = f"file {path}   (says what it really is)" if path.is_file() else "check the path"
+        raise lfs_pointer(path) or UserError(f"{path}: {problem}", expected, do)
+    return image
+
+
+def announced_size_hw(data: bytes) -> tuple[int, int] | None:
+    """Read the size in an encoded image's header; None without such a header, or where a part passes the end.
+
+    OpenCV allocates as much memory as a PNG's parts say they are long.
+    """
+    import imagesize
+
+    try:
+        width, height = imagesize.get(BytesIO(data), exif_rotation=False)
+    except Exception:  # whatever a parser of untrusted bytes may raise
+        return None
+    if width < 1 or height < 1:
+        return None
+    if data[:4] == b"\x89PNG":
+        at = 8
+        while at + 8 <= len(data):
+            length, name = struct.unpack(">I4s", data[at : at + 8])
+            at += 12 + length
+            if at > len(data):
+                return None
+            if name == b"IEND":
+                break
+    return height, width
+
+
+def check_pixels(size_hw: tuple[int, int], max_megapixels: float, what: str) -> None:
+    """Refuse an image before its memory is allocated: a few kilobytes can decode to gigabytes.
+
+    Raises:
+        UserError: more pixels than allowed.
+    """
+    megapixels = size_hw[0] * size_hw[1] / 1e6
+    if megapixels > max_megapixels:
+        raise UserError(
+            f"{what}: {size_hw[1]}×{size_hw[0]} pixels are {megapixels:.0f} megapixels",
+            f"at most {max_megapixels:g}",
+            f"--max-megapixels {int(megapixels) + 1}   (if you trust the file)",
+        )
+
+
+def find_image(folder: Path, stem: str) -> Path | None:
+    """Find the image called `stem` in a folder; None where there is none."""
+    return next((path for suffix in SUFFIXES if (path := folder / (stem + suffix)).is_file()), None)
