@@ -14,6 +14,8 @@ import tyro
 from export.config import EngineConfig, QuantizeConfig
 from perception.cli.options import GROUP, CommandOptions, parse_options
 from perception.errors import UserError
+from perception.files import write_atomically
+from perception.provenance import record
 
 if TYPE_CHECKING:
     from export.frames import Frames
@@ -112,10 +114,19 @@ def main(argv: list[str]) -> int:
         print(report.text())
         print(_int8_speed(path, options, size_hw))
     made = _finish(path, options)
+    _write_record(made, options)
     if options.verify and not _verified(made if options.format == "engine" else path, options, size_hw, frames):
         return 1
     print(f"next: {_next_command(made, options)}")
     return 0
+
+
+def _write_record(made: Path, options: ExportOptions) -> None:
+    """Write how the file was made beside it; beside the repository for Triton, which reads its folder."""
+    read = tuple(path for path in (options.checkpoint, options.data, options.int8.calibration) if path is not None)
+    text = json.dumps(record("perception export", options, read, file=made.name), indent=1, default=str)
+    folder = made.parent.parent if options.format == "triton" else made.parent
+    write_atomically(folder / f"{made.name}.json", text + "\n", do="--out FILE in another folder")
 
 
 def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Frames, QuantizeReport | None]:

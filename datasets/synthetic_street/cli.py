@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
+from perception.files import write_atomically
+from perception.provenance import record
 
 if TYPE_CHECKING:
+    from perception.formats.kitti import TrackingRows
     from perception.types import U8
 
 
@@ -93,24 +96,32 @@ def main(argv: list[str]) -> int:
         progress.close()
         if video is not None:
             video.close()
+    summary = _summary(options, rows)
+    text = json.dumps(record("perception data street", options, boxes=summary["boxes"]), indent=1, default=str)
+    write_atomically(options.out / "street.json", text + "\n", do="--out FOLDER")
+    print(json.dumps(summary) if options.json else _as_text(summary, options))
+    return 0
+
+
+def _summary(options: StreetOptions, rows: TrackingRows) -> dict[str, Any]:
     names = rows.objects.names
-    counts = {name: names.count(name) for name in sorted(set(names))}
-    tracks = len(set(rows.track_ids[rows.track_ids >= 0].tolist()))
-    summary = {
+    return {
         "out": str(options.out),
         "layout": options.layout,
-        "frames": config.frames,
-        "seed": config.seed,
-        "boxes": counts,
-        "tracks": tracks,
+        "frames": options.frames,
+        "seed": options.seed,
+        "boxes": {name: names.count(name) for name in sorted(set(names))},
+        "tracks": len(set(rows.track_ids[rows.track_ids >= 0].tolist())),
         "video": None if options.video is None else str(options.video),
     }
-    if options.json:
-        print(json.dumps(summary))
-        return 0
-    print(f"{config.frames} frames, seed {config.seed}: {options.out / 'training'}")
-    print(f"boxes     {', '.join(f'{name} {count}' for name, count in counts.items())}; {tracks} tracks")
+
+
+def _as_text(summary: dict[str, Any], options: StreetOptions) -> str:
+    boxes = ", ".join(f"{name} {count}" for name, count in summary["boxes"].items())
+    lines = [
+        f"{options.frames} frames, seed {options.seed}: {options.out / 'training'}",
+        f"boxes     {boxes}; {summary['tracks']} tracks",
+    ]
     if options.video is not None:
-        print(f"video     {options.video}")
-    print(f"next      perception data check {options.out}")
-    return 0
+        lines.append(f"video     {options.video}")
+    return "\n".join([*lines, f"next      perception data check {options.out}"])

@@ -21,7 +21,7 @@ from perception.cli.options import CommandOptions, parse_options
 Verdict = Literal["ok", "missing", "note"]
 
 _PACKAGES = {
-    "numpy": "", "scipy": "", "lap": "", "av": "", "tyro": "",
+    "numpy": "", "scipy": "", "lap": "", "av": "", "tyro": "", "rich": "",
     "torch": "train", "torchvision": "train", "onnx": "export",
     "tensorrt": "tensorrt", "starlette": "web", "uvicorn": "web", "rerun-sdk": "rerun",
 }  # fmt: skip
