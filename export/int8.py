@@ -216,7 +216,8 @@ def block_of(node_name: str) -> str:
     inner = [part for part in parts[1:-1] if "." in part]
     if first == "backbone" and len(inner) > 1:
         return f"{first}/{inner[1]}"
-    return f"{first}/{inner[0]}" if inner and first in ("backbone", "neck", "segmentation") else first
+    shared = not inner or inner[0].startswith(f"{first}.")  # a part of a head that runs once on each level
+    return first if shared else f"{first}/{inner[0]}"
 
 
 def _gates(graph: onnx.GraphProto) -> set[str]:

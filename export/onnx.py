@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import torch
 
-from export.lean import LeanNetwork
+from export.stripped import StrippedNetwork
 from perception.files import write_atomically
 from perception.model import METADATA_KEY, ModelSpec
-from training.models.network import OUTPUTS, Network, check_size
+from training.models.network import OUTPUTS, Network
 
 OPSET = 18
 """Old enough for TensorRT 10 and OpenVINO, new enough for everything in the graph."""
@@ -54,8 +54,9 @@ def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfi
     Raises:
         UserError: a size the network cannot take, a head that it lacks, or a file that cannot be written.
     """
-    check_size(config.size_hw)
-    spec = replace(spec, suppression=network.deployed_head(config.one_to_one).config.nms_rounds > 0)
+    network.config.check_size(config.size_hw)
+    for head in network.deployed_heads(config.one_to_one):
+        spec = replace(spec, **head.described)
     model = simplify(_trace(network, config))
     _name_batch(model, config.batch)
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
@@ -66,7 +67,7 @@ def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfi
 
 
 def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
-    lean = LeanNetwork(network, config.size_hw, config.one_to_one).eval()
+    stripped = StrippedNetwork(network, config.size_hw, config.one_to_one).eval()
     # two images: a batch of one would let the exporter bake the one in
     example = torch.zeros((config.batch or 2, *config.size_hw, 3), dtype=torch.uint8)
     outputs = network.output_names
@@ -74,7 +75,7 @@ def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
     buffer = io.BytesIO()
     with _quiet(), torch.inference_mode():
         torch.onnx.export(
-            lean,
+            stripped,
             (example,),
             buffer,
             input_names=[INPUT],
@@ -83,7 +84,7 @@ def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
             dynamo=False,  # traces the batch through top-k and gather; the other exporter specialises it
             dynamic_axes=dynamic,
         )
-        shapes = [output.shape[1:] for output in lean(example)]
+        shapes = [output.shape[1:] for output in stripped(example)]
     model = onnx.load_from_string(buffer.getvalue())
     for value, shape in zip(model.graph.output, shapes, strict=True):  # the exporter loses count after a gather
         for dimension, side in zip(list(value.type.tensor_type.shape.dim)[1:], shape, strict=True):

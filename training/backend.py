@@ -29,7 +29,7 @@ class TorchBackend:
         network: what to run.
         spec: its description; the input size is taken from there.
         device: where to run it.
-        one_to_one: which head's boxes are returned, see `Network.deployed_head`.
+        one_to_one: which head's boxes are returned, see `Network.deployed_heads`.
         """
         self._device = torch.device(device)
         self._network = DeployedNetwork(network, spec.size_hw, one_to_one).to(self._device).eval()
@@ -37,14 +37,11 @@ class TorchBackend:
         self.metadata: Mapping[str, str] = {METADATA_KEY: spec.to_json()}
         height, width = spec.size_hw
         self.inputs: Mapping[str, tuple[Any, ...]] = {"images": ("N", height, width, 3)}
-        shapes = {
-            "boxes_xyxy": ("N", "K", 4),
-            "scores": ("N", "K"),
-            "class_ids": ("N", "K"),
-            "road": ("N", height // 4, width // 4),
-            "distances": ("N", "K", 2),
+        with torch.inference_mode():  # heads know the shapes of their outputs, and nobody else does
+            outputs = self._network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=self._device))
+        self.outputs: Mapping[str, tuple[Any, ...]] = {
+            name: ("N", *value.shape[1:]) for name, value in zip(network.output_names, outputs, strict=True)
         }
-        self.outputs: Mapping[str, tuple[Any, ...]] = {name: shapes[name] for name in network.output_names}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One batch: named input arrays → named output arrays."""
@@ -66,7 +63,7 @@ def torch_model(
         network: its weights are shared.
         size_hw: height and width of its input, pixels.
         device: where to run it.
-        one_to_one: which head's boxes are returned, see `Network.deployed_head`.
+        one_to_one: which head's boxes are returned, see `Network.deployed_heads`.
         name: for people.
     """
     spec = ModelSpec(network.config.class_names, size_hw, name=name)

@@ -15,9 +15,8 @@ from perception.errors import UserError
 from perception.files import write_atomically
 from perception.model import shipped_or
 from training.config import TrainConfig, read_fold
-from training.models.heads.detection import DetectionConfig
-from training.models.heads.segmentation import SegmentationConfig
-from training.models.network import ModelConfig, Network
+from training.models.config import ModelConfig
+from training.models.network import Network
 from training.tensor_file import read_tensor_file
 
 FORMAT = 1
@@ -47,7 +46,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     state = read_tensor_file(shipped_or(path), expected, do)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path}: is not a checkpoint of this project", f"format {FORMAT}", "best.pt of a run folder")
-    return state
+    weights = {key: _weights_with_current_names(state[key]) for key in ("network", "ema") if key in state}
+    return {**state, **weights}
 
 
 def _first_line(error: Exception) -> str:
@@ -60,13 +60,49 @@ def model_config_to_json(config: ModelConfig) -> str:
 
 
 def model_config_from_json(text: str) -> ModelConfig:
-    """The network's shape from text."""
-    values = json.loads(text)
-    detection = values["detection"]
-    values["detection"] = DetectionConfig(**{**detection, "class_weights": tuple(detection.get("class_weights", ()))})
-    values["segmentation"] = SegmentationConfig(**values["segmentation"])
-    values["class_names"] = tuple(values["class_names"])
-    return ModelConfig(**values)
+    """The network's shape from text; options that it does not name keep their defaults."""
+    return _from_json(ModelConfig(), with_current_names({"model": json.loads(text)})["model"])
+
+
+def _from_json(default: Any, values: dict[str, Any]) -> Any:
+    """A dataclass with fields replaced by JSON values: lists are tuples, objects are dataclasses in turn."""
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            changes[name] = _from_json(getattr(default, name), value)
+    return dataclasses.replace(default, **changes)
+
+
+RENAMED_OPTIONS = {
+    "assign_top": "topk",
+    "assign_score_power": "alpha",
+    "assign_iou_power": "beta",
+    "top_k": "max_detections",
+}
+"""Fields of `DetectionConfig`: former name → name."""
+RENAMED_WEIGHTS = {"single.": "one_to_one."}
+"""Modules of the network: former prefix → prefix."""
+
+
+def with_current_names(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored run's config with the names that its options have now."""
+    model = config.get("model", {})
+    if not isinstance(model, dict) or not isinstance(model.get("detection"), dict):
+        return config
+    detection = {RENAMED_OPTIONS.get(name, name): value for name, value in model["detection"].items()}
+    return {**config, "model": {**model, "detection": detection}}
+
+
+def _weights_with_current_names(weights: Any) -> Any:
+    if not isinstance(weights, dict):
+        return weights
+    renamed = {}
+    for name, value in weights.items():
+        for former, now in RENAMED_WEIGHTS.items():
+            if isinstance(name, str) and name.startswith(former):
+                name = now + name.removeprefix(former)
+        renamed[name] = value
+    return renamed
 
 
 def backbone_of(path: Path) -> str | None:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from perception.cli.options import FLAT, CommandOptions, differences, overlay, parse_options
 from perception.errors import UserError
+from training.checkpoint import with_current_names
 from training.config import PRESETS, TrainConfig
 from training.distributed import launched, launched_rank
 from training.folds import cross_validate
@@ -165,7 +166,7 @@ def stored_run(run: Path) -> tuple[Any, Path | None, int]:
         raise UserError(
             f"{run}: holds no config.json that can be read", "a run folder of `perception train`", "--resume RUN"
         ) from None
-    config = overlay(preset(), _of_today(stored["config"]), str(run / "config.json"))
+    config = overlay(preset(), with_current_names(_of_today(stored["config"])), str(run / "config.json"))
     init, folds = stored.get("init"), stored.get("folds", 0)
     if not isinstance(init, str | None) or not isinstance(folds, int):
         raise UserError(f"{run / 'config.json'}: init is {init!r}, folds is {folds!r}", "a path or null, a number")

@@ -11,9 +11,7 @@ from perception.cli.options import FLAT
 from perception.errors import UserError
 from perception.types import CLASS_NAMES
 from training.distill import DistillConfig
-from training.models.heads.detection import DetectionConfig
-from training.models.heads.segmentation import SegmentationConfig
-from training.models.network import SIZE_MULTIPLE, ModelConfig, check_size, check_top_k
+from training.models.config import SIZE_MULTIPLE, ModelConfig, check_size
 from training.ranges import check_ranges
 from training.teachers import TeacherConfig
 
@@ -256,7 +254,7 @@ class TrainConfig:
                 f"class_names {' '.join(map(str, names))}",
                 f"some of the classes that the data sets label, each once: {' '.join(CLASS_NAMES)}",
             )
-        check_top_k(self.model, self.data.validation_hw)
+        self.model.check_size(self.data.validation_hw)
 
 
 def nano() -> TrainConfig:
@@ -286,13 +284,7 @@ def large() -> TrainConfig:
 
 
 def _model(backbone: str, channels: int) -> ModelConfig:
-    return ModelConfig(
-        backbone=backbone,
-        pretrained=True,
-        channels=channels,
-        detection=DetectionConfig(),
-        segmentation=SegmentationConfig(),
-    )
+    return ModelConfig(backbone=backbone, pretrained=True, channels=channels)
 
 
 PRESETS = {"nano": nano, "small": small, "medium": medium, "large": large}

@@ -52,7 +52,7 @@ class Distiller:
         student: the network that learns.
 
     Raises:
-        UserError: a teacher of other classes or bins.
+        UserError: a teacher of other classes or bins, or one of the two without a detection head.
     """
 
     def __init__(self, config: DistillConfig, teacher: Network, student: Network) -> None:
@@ -64,13 +64,19 @@ class Distiller:
         ):
             if a != b:
                 raise UserError(f"{config.network}: {name} {a}", f"{b}, as in the network that learns")
+        if "detection" not in theirs.heads or "detection" not in ours.heads:
+            raise UserError(
+                f"distillation from heads {' '.join(theirs.heads)} into heads {' '.join(ours.heads)}",
+                "the detection head in both",
+                "--model.heads detection segmentation",
+            )
         device = next(student.parameters()).device
         self.network = teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
     @torch.no_grad()
     def outputs(self, images: Tensor) -> RawDetections:
         """Return the teacher's outputs for images (B, H, W, 3) uint8."""
-        return self.network(images).detections
+        return self.network(images)["detection"]
 
     def losses(self, student: RawDetections, teacher: RawDetections) -> dict[str, Tensor]:
         """Return the losses `distill_class` and `distill_box` of a batch."""

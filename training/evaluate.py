@@ -68,7 +68,7 @@ def evaluate(
         scores |= object_scores(detect, sets.objects, config.model.class_names, config.data.workers, show)
         judged_by = "Car" if "Car" in config.model.class_names else config.model.class_names[0]
         parts.append(scores[f"{judged_by.lower()}_moderate"])
-        if network.single is not None:
+        if any(head.replaces for head in network.heads.values()):
             one_to_many = Detector(torch_model(network, config.data.validation_hw, device, one_to_one=False))
             other = object_scores(one_to_many, sets.objects, config.model.class_names, config.data.workers)
             told = ("moderate", "threshold", "car_f1", "even_score")

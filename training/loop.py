@@ -299,14 +299,17 @@ def train_step(
     scaler: torch.amp.GradScaler | None = None,
     distiller: Distiller | None = None,
 ) -> tuple[dict[str, float], float]:
-    """One optimiser step: losses by name, of the batch of all processes, and the length of the gradient before it
-    was cut, without the one-to-one head's, unless that is no number. Such a gradient changes no weight."""
+    """Take one optimiser step. A gradient that is not finite changes no weight.
+
+    Returns:
+        Losses by name, of the batch of all processes, and the norm of the gradient before clipping: that of all but
+        the detached heads, or theirs where it is not finite.
+    """
     network: Any = model.module if isinstance(model, DistributedDataParallel) else model
     model.train()
     if config.optimiser.frozen_norm:
         network.backbone.eval()
     scaler = scaler or torch.amp.GradScaler("cuda", enabled=False)
-    size_hw = (batch.images.shape[1], batch.images.shape[2])
     precision = choose_precision(config.hardware.precision, batch.images.device)
     parts = batch.parts(config.schedule.accumulate)
     sums: dict[str, float] = {}
@@ -316,25 +319,28 @@ def train_step(
         # around the forward pass too, which decides whether the backward pass talks to other processes
         with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with torch.autocast(batch.images.device.type, precision, enabled=precision is not torch.float32):
-                outputs = model(part.images)
+                raw = model(part.images)
                 wanted = distiller.outputs(part.images) if distiller is not None else None
-            losses = network.loss(outputs, part.targets, part.masks, size_hw)
+            losses = network.loss(raw, part)
             if distiller is not None and wanted is not None:
-                losses |= distiller.losses(outputs.detections, wanted)
+                losses |= distiller.losses(raw["detection"], wanted)
             total = torch.stack(list(losses.values())).sum() / len(parts)
             scaler.scale(total).backward()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(parts)
     scaler.unscale_(optimiser)
-    single = [p for name, p in network.named_parameters() if name.startswith("single.")]
-    rest = [p for name, p in network.named_parameters() if not name.startswith("single.")]
-    norm = nn.utils.clip_grad_norm_(rest, config.optimiser.clip_norm)
-    # cut by itself: it shapes no feature, and while it is new its long gradient would leave the rest next to nothing
-    norm_single = nn.utils.clip_grad_norm_(single, config.optimiser.clip_norm)
-    if torch.isfinite(norm + norm_single) or scaler.is_enabled():  # the scaler looks for itself, and scales less then
+    # a head that shapes no feature is clipped by itself: while it is new, its long gradient would leave the rest
+    # next to nothing
+    detached = [p for head in network.heads.values() if head.detached for p in head.parameters()]
+    others = {id(p) for p in detached}
+    norm = nn.utils.clip_grad_norm_(
+        [p for p in network.parameters() if id(p) not in others], config.optimiser.clip_norm
+    )
+    norm_detached = nn.utils.clip_grad_norm_(detached, config.optimiser.clip_norm)
+    if torch.isfinite(norm + norm_detached) or scaler.is_enabled():  # the scaler checks by itself, and adapts
         scaler.step(optimiser)
     scaler.update()
-    return sums, float(norm if torch.isfinite(norm_single) else norm_single)
+    return sums, float(norm if torch.isfinite(norm_detached) else norm_detached)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -89,6 +89,6 @@ def proposed(scores: Mapping[str, float], class_names: Sequence[str]) -> tuple[f
 
 
 def of_exported_head(scores: Mapping[str, float], one_to_one: bool | None) -> dict[str, float]:
-    """A checkpoint's scores with the thresholds of the head that is exported, see `Network.deployed_head`."""
+    """A checkpoint's scores with the thresholds of the head that is exported, see `Network.deployed_heads`."""
     other = {name.removeprefix(ONE_TO_MANY): value for name, value in scores.items() if name.startswith(ONE_TO_MANY)}
     return {**scores, **other} if one_to_one is False else dict(scores)

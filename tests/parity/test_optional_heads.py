@@ -28,13 +28,13 @@ SPEC = ModelSpec(("Car", "Pedestrian", "Cyclist"), SIZE, name="test")
 def network() -> Network:
     """Random weights with batch statistics of real spread, so that no two scores tie."""
     torch.manual_seed(1)
-    network = Network(ModelConfig(channels=16, one_to_one=True, detection=DetectionConfig(distance=True, top_k=20)))
+    detection = DetectionConfig(distance=True, max_detections=20)
+    network = Network(ModelConfig(channels=16, one_to_one=True, detection=detection))
     network.train()
     with torch.no_grad():
         for seed in range(3):
             network(torch.from_numpy(example_images(SIZE, 4, seed)))
-        for head in (network.detection, network.single):
-            assert head is not None
+        for head in (network.detection, network.one_to_one):
             for parameter in head.class_out.parameters():
                 parameter.normal_(0, 0.5)
     return network.eval()

@@ -100,7 +100,7 @@ def test_the_file_stands_alone(backend: OnnxRuntimeBackend) -> None:
 
 def test_a_mean_over_padding_keeps_its_digits(tmp_path: Path) -> None:
     """ONNX Runtime's mean in one sum is off by 3e-4, 50 times as much (AVX-512; other processors may differ)."""
-    from export.lean import TwoStepMean
+    from export.stripped import TwoStepMean
 
     torch.manual_seed(1)
     # a convolution before it, as in the network: ONNX Runtime then takes its blocked layout, whose mean is one sum

@@ -14,6 +14,7 @@ onnx = pytest.importorskip("onnx")
 from torchvision import models  # noqa: E402
 from training_runs import changed, tiny  # noqa: E402
 
+from datasets.splits import Holdout  # noqa: E402
 from export.onnx import OnnxConfig, example_images, export_onnx  # noqa: E402
 from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from perception.errors import UserError  # noqa: E402
@@ -147,7 +148,7 @@ def test_a_run_starts_from_the_file_and_its_checkpoint_needs_it_no_more(
     learner = loop._learner(config, torch.device("cpu"), None)
     assert "backbone: 306 of 306 tensors" in capsys.readouterr().err
     assert torch.equal(learner.average.backbone.stages[0][0][0].weight, mobilenet["features.0.0.weight"])
-    state = loop._state(learner, config, {}, loop.Progress(), {})
+    state = loop._state(learner, config, {}, loop.Progress(), {}, Holdout())
     assert model_config_from_json(state["model_config"]) == replace(model, backbone_weights=None)
     save_checkpoint(tmp_path / "last.pt", state)
     with pytest.raises(UserError, match="both with weights for mobilenet_v2"):
@@ -176,7 +177,7 @@ def test_a_backbone_trains_exports_and_agrees_with_torch(
     torch.manual_seed(0)
     with monkeypatch.context() as patch:  # random numbers for VGG's classifier, which is cut off, take seconds
         patch.setattr(torch.nn.init, "normal_", lambda tensor, *_, **__: tensor)
-        network = Network(ModelConfig(name, channels=16, detection=DetectionConfig(top_k=20))).train()
+        network = Network(ModelConfig(name, channels=16, detection=DetectionConfig(max_detections=20))).train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # a plain average over the steps, so that activations keep their spread
@@ -208,7 +209,6 @@ def street_image(seed: int) -> TrainingPicture:
     masks = np.zeros((3, 16, 24), np.uint8)
     masks[0, 8:] = 1
     nothing, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
-    box, depth = np.array([[20, 10, 60, 40]], np.float32), np.array([np.nan], np.float32)
+    box, one = np.array([[20, 10, 60, 40]], np.float32), np.ones(1, np.float32)
     image = rng.integers(0, 255, (*SIZE, 3), np.uint8)
-    sure = np.ones(1, np.float32)
-    return TrainingPicture(image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, depth, sure)
+    return TrainingPicture(image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, one, one)

@@ -15,12 +15,14 @@ from training.models.heads.detection import (  # noqa: E402
     DetectionHead,
     DetectionTargets,
     RawDetections,
-    assign,
     class_loss_weight,
     complete_iou,
+    distribution_focal_loss,
     generalised_iou,
     grid_points,
+    laplace_loss,
     pairwise_iou,
+    task_aligned_assign,
 )
 from training.models.network import ModelConfig  # noqa: E402
 
@@ -75,7 +77,7 @@ def test_every_object_teaches_some_points_and_only_points_inside_it() -> None:
     wanted = targets([[8, 8, 40, 40], [60, 10, 64, 14]], [0, 1])  # the second is smaller than a cell
     scores = torch.full((1, len(points), 3), 0.01)
     boxes = torch.cat([points - 16, points + 16], -1)[None]
-    assigned, quality = assign(scores, boxes, points, strides, wanted, DetectionConfig())
+    assigned, quality = task_aligned_assign(scores, boxes, points, strides, wanted, DetectionConfig())
     for g, box in enumerate(wanted.boxes_xyxy[0]):
         chosen = points[assigned[0] == g]
         assert len(chosen) > 0
@@ -94,11 +96,11 @@ def test_fixed_assignment_takes_the_points_around_the_centre_whatever_they_say()
     chosen = []
     for seed in range(2):
         scores = torch.rand(1, len(points), 3, generator=torch.Generator().manual_seed(seed))
-        assigned, quality = assign(scores, boxes, points, strides, small, fixed)
+        assigned, quality = task_aligned_assign(scores, boxes, points, strides, small, fixed)
         chosen.append((assigned[0] == 0).nonzero().flatten().tolist())
         assert quality[0, chosen[-1]].max() == pytest.approx((24 / 32) ** 2), "the overlap that the point reached"
     assert chosen[0] == chosen[1] == [12 * y + x for y in (1, 2, 3) for x in (1, 2, 3)]
-    assigned, _ = assign(scores, boxes, points, strides, targets([[0, 0, 80, 60]], [1]), fixed)
+    assigned, _ = task_aligned_assign(scores, boxes, points, strides, targets([[0, 0, 80, 60]], [1]), fixed)
     assert (strides[assigned[0] == 0] == 16).all() and (assigned[0] == 0).sum() == 9
     with pytest.raises(UserError, match="assign_by"):
         DetectionConfig(assign_by="luck")  # type: ignore[arg-type]
@@ -108,7 +110,8 @@ def test_padding_teaches_nothing() -> None:
     points, strides = grid_points(SIZE, torch.device("cpu"))
     scores = torch.full((1, len(points), 3), 0.01)
     boxes = torch.cat([points - 16, points + 16], -1)[None]
-    assigned, _ = assign(scores, boxes, points, strides, targets([[0, 0, 0, 0]], [-1]), DetectionConfig())
+    padding = targets([[0, 0, 0, 0]], [-1])
+    assigned, _ = task_aligned_assign(scores, boxes, points, strides, padding, DetectionConfig())
     assert (assigned == -1).all()
 
 
@@ -195,7 +198,7 @@ def test_an_image_without_object_labels_adds_exactly_nothing() -> None:
 
 
 def test_decode_returns_the_planted_box_once_and_sorted() -> None:
-    head = DetectionHead(8, 3, DetectionConfig(top_k=20))
+    head = DetectionHead(8, 3, DetectionConfig(max_detections=20))
     points, _ = grid_points(SIZE, torch.device("cpu"))
     logits = torch.full((1, len(points), 3), -9.0)
     bins = torch.zeros(1, len(points), 4, 16)
@@ -216,7 +219,7 @@ def test_parallel_suppression_equals_the_greedy_one() -> None:
     """Chains: A suppresses B, so B must not suppress C."""
     torch.manual_seed(3)
     torchvision = pytest.importorskip("torchvision")
-    config = DetectionConfig(top_k=40, nms_iou=0.5, nms_rounds=12)
+    config = DetectionConfig(max_detections=40, nms_iou=0.5, nms_rounds=12)
     head = DetectionHead(8, 1, config)
     logits, bins = torch.randn(1, point_count(), 1) * 3, torch.randn(1, point_count(), 64) * 4
     boxes, scores, _ = head.decode(RawDetections(logits, bins, None), SIZE)
@@ -248,7 +251,7 @@ def test_an_unknown_box_loss_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["ciou", "giou"])
 def test_box_loss_is_zero_for_right_boxes_and_moves_wrong_ones(kind: str) -> None:
-    head = DetectionHead(8, 3, DetectionConfig(box_loss=kind, assign_top=1))  # type: ignore[arg-type]
+    head = DetectionHead(8, 3, DetectionConfig(box_loss=kind, topk=1))  # type: ignore[arg-type]
     bins = torch.full((1, point_count(), 4, 16), -50.0)
     bins[..., 2] = 50.0  # every point says: two strides to each side
     points, _ = grid_points(SIZE, torch.device("cpu"))
@@ -268,12 +271,12 @@ def test_a_one_to_one_head_teaches_one_point_an_object() -> None:
     wanted = targets([[8, 8, 40, 40], [48, 8, 90, 50], [50, 10, 54, 14]], [0, 1, 1])
     scores = torch.rand(1, len(points), 3, generator=torch.Generator().manual_seed(0)) * 0.1
     boxes = torch.cat([points - 16, points + 16], -1)[None]
-    assigned, _ = assign(scores, boxes, points, strides, wanted, DetectionConfig(assign_top=1))
+    assigned, _ = task_aligned_assign(scores, boxes, points, strides, wanted, DetectionConfig(topk=1))
     assert [int((assigned == g).sum()) for g in range(3)] == [1, 1, 1]
 
 
 def test_without_suppression_duplicates_stay_and_order_holds() -> None:
-    head = DetectionHead(8, 1, DetectionConfig(top_k=20, nms_rounds=0))
+    head = DetectionHead(8, 1, DetectionConfig(max_detections=20, nms_rounds=0))
     torch.manual_seed(1)
     raw = RawDetections(torch.randn(1, point_count(), 1), torch.zeros(1, point_count(), 64), None)
     boxes, scores, class_ids = head.decode(raw, SIZE)
@@ -283,7 +286,7 @@ def test_without_suppression_duplicates_stay_and_order_holds() -> None:
 
 
 def distance_head() -> DetectionHead:
-    return DetectionHead(8, 3, DetectionConfig(distance=True, top_k=20))
+    return DetectionHead(8, 3, DetectionConfig(distance=True, max_detections=20))
 
 
 def test_depth_of_a_point_is_relative_to_its_stride() -> None:
@@ -312,13 +315,23 @@ def test_distance_is_taught_where_it_is_known_alone() -> None:
 
 
 def test_distance_loss_by_hand() -> None:
-    """One point, spread e^0: loss is the error of the logarithm, times the weight of 0.5 and the quality over 1."""
-    head = distance_head()
-    logits, strides = torch.tensor([[math.log(2.0), 0.0]]), torch.tensor([[8.0]])
-    loss = head._distance_loss(logits, strides, torch.tensor([0.125]), torch.ones(1))
-    assert float(loss) == pytest.approx(0.5 * math.log(2.0))
-    sure = head._distance_loss(torch.tensor([[0.0, -2.0]]), strides, torch.tensor([0.125]), torch.ones(1))
-    assert float(sure) == pytest.approx(0.5 * -2.0), "right and sure is better than right and unsure"
+    """Two points, one of unknown depth. Spread e^0: the loss is the error of the logarithm times the quality."""
+    middle, spread = distance_head().depths(torch.tensor([[math.log(2.0), 0.0]] * 2), torch.full((2, 1), 8.0))
+    depths, weights = torch.tensor([0.125, float("nan")]), torch.tensor([0.5, 1.0])
+    loss, total = laplace_loss(middle, spread, depths, weights)
+    assert float(loss) == pytest.approx(0.5 * math.log(2.0)) and total == 0.5
+    sure, _ = laplace_loss(torch.tensor([0.125]).log(), torch.tensor([-2.0]), torch.tensor([0.125]), torch.ones(1))
+    assert float(sure) == pytest.approx(-2.0), "right and sure is better than right and unsure"
+
+
+def test_distribution_focal_loss_by_hand() -> None:
+    """A side 1.25 strides away: three quarters of the cross-entropy of bin 1, one quarter of that of bin 2."""
+    logits = torch.tensor([0.0, 1.0, 2.0, 0.0])
+    loss = distribution_focal_loss(logits.repeat(1, 4), torch.full((1, 4), 1.25), bins=4)
+    logs = logits.log_softmax(0)
+    assert float(loss) == pytest.approx(float(-0.75 * logs[1] - 0.25 * logs[2]))
+    beyond = distribution_focal_loss(logits.repeat(1, 4), torch.full((1, 4), 99.0), bins=4)
+    assert float(beyond) == pytest.approx(float(-0.01 * logs[2] - 0.99 * logs[3]), rel=1e-3), "the last bin"
 
 
 def test_decoded_distances_follow_their_boxes_through_suppression() -> None:

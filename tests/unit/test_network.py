@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +14,17 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
+from training.checkpoint import load_network, model_config_to_json, save_checkpoint  # noqa: E402
+from training.cli import stored_run  # noqa: E402
 from training.config import PRESETS, OptimiserConfig, TrainConfig  # noqa: E402
 from training.data import collate  # noqa: E402
-from training.loop import _parameter_groups  # noqa: E402
+from training.loop import _parameter_groups, train_step  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network, weigh  # noqa: E402
 from training.picture import TrainingPicture  # noqa: E402
 
 SIZE = (64, 96)
-TINY = ModelConfig(channels=16, detection=DetectionConfig(top_k=20))
+TINY = ModelConfig(channels=16, detection=DetectionConfig(max_detections=20))
 
 
 def pictures() -> list[TrainingPicture]:
@@ -40,7 +44,7 @@ def pictures() -> list[TrainingPicture]:
 def losses(config: ModelConfig) -> tuple[Network, dict[str, Tensor]]:
     torch.manual_seed(0)
     network, batch = Network(config), collate(pictures())
-    return network, network.loss(network(batch.images), batch.targets, batch.masks, SIZE)
+    return network, network.loss(network(batch.images), batch)
 
 
 # ---------------------------------------------------------------- presets
@@ -86,35 +90,89 @@ def test_the_one_to_one_head_learns_beside_and_shapes_nothing() -> None:
     assert {"class", "box", "bins", "one_class", "one_box", "one_bins", "road"} <= set(found)
     alone = [value for name, value in found.items() if name.startswith("one_")]
     torch.stack(alone).sum().backward()
-    assert network.single is not None
-    assert all(p.grad is not None for p in network.single.parameters())
+    assert all(p.grad is not None for p in network.one_to_one.parameters())
     assert all(p.grad is None for p in network.neck.parameters()), "its gradient stops before the neck"
     assert all(p.grad is None for p in network.detection.parameters())
 
 
 def test_which_head_is_deployed() -> None:
     network = Network(replace(TINY, one_to_one=True)).eval()
-    assert network.deployed_head() is network.single and network.deployed_head(False) is network.detection
-    assert network.single is not None and network.single.config.nms_rounds == 0
+    one, many, road = network.one_to_one, network.detection, network.segmentation
+    assert network.deployed_heads() == network.deployed_heads(True) == [one, road]
+    assert network.deployed_heads(False) == [many, road]
+    assert one.config.nms_rounds == 0 and one.config.topk == 1
     images = torch.randint(0, 255, (1, *SIZE, 3), dtype=torch.uint8)
     one, many = (DeployedNetwork(network, SIZE, choice)(images) for choice in (None, False))
     assert one[0].shape == many[0].shape and not torch.equal(one[1], many[1])
     with pytest.raises(UserError, match="no one-to-one head"):
-        Network(TINY).deployed_head(True)
+        Network(TINY).deployed_heads(True)
 
 
-def test_an_old_checkpoint_still_fits() -> None:
-    """Options that are off add no weight: names of weights are those of the weights that ship."""
+OLD_NAMES = {
+    "topk": "assign_top",
+    "alpha": "assign_score_power",
+    "beta": "assign_iou_power",
+    "max_detections": "top_k",
+}
+
+
+def test_options_that_are_off_add_no_weight() -> None:
     plain = set(Network(TINY).state_dict())
-    assert not any("single" in name or "depth" in name or "variances" in name for name in plain)
+    assert not any("one_to_one" in name or "depth" in name or "variances" in name for name in plain)
     assert plain < set(Network(replace(TINY, one_to_one=True, task_weights="uncertainty")).state_dict())
+
+
+def test_files_with_former_names_are_read(tmp_path: Path) -> None:
+    """A checkpoint and a config.json as they were written when the one-to-one head was called `single`."""
+    config = replace(TINY, one_to_one=True, detection=replace(TINY.detection, topk=7, alpha=0.7, beta=3.0))
+    network = Network(config)
+    former = {name.replace("one_to_one.", "single."): value for name, value in network.state_dict().items()}
+    shape = json.loads(model_config_to_json(config))
+    shape["detection"] = {OLD_NAMES.get(name, name): value for name, value in shape["detection"].items()}
+    for new in ("heads", "backbone_weights"):
+        del shape[new]
+    assert "single.stem.0.weight" in former and shape["detection"]["assign_top"] == 7
+    save_checkpoint(tmp_path / "best.pt", {"model_config": json.dumps(shape), "ema": former, "network": former})
+    loaded, state = load_network(tmp_path / "best.pt")
+    assert loaded.config == config
+    assert torch.equal(loaded.one_to_one.stem[0].weight, network.one_to_one.stem[0].weight)
+    assert state["network"].keys() == network.state_dict().keys()
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"preset": "nano", "model": shape}}))
+    assert stored_run(tmp_path)[0].model == config
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "norm"),
+    [
+        ({}, [6.2497, 2.23594, 1.39244, 0.22871, 5.01866, 0.38749, 0.2506, 0.05151, 1.82371, 0], 115.17),
+        (
+            {"box_loss": "giou", "assign_by": "centre", "class_weights": (1.0, 2.0, 3.0)},
+            [10.51864, 2.29751, 1.48783, 0.21464, 9.5616, 0.35486, 0.2272, 0.05449, 1.82371, 0],
+            119.47,
+        ),
+    ],
+    ids=["ciou, alignment", "giou, centre"],
+)
+def test_the_first_step_has_the_recorded_losses(
+    options: dict[str, object], expected: list[float], norm: float
+) -> None:
+    """Recorded numbers: a change of any loss, of the assignment or of the first weights shows."""
+    torch.manual_seed(0)
+    detection = replace(TINY.detection, distance=True, **options)  # type: ignore[arg-type]
+    network, config = Network(replace(TINY, one_to_one=True, detection=detection)), TrainConfig()
+    optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.optimiser.learning_rate)
+    found, length = train_step(network, collate(pictures()), optimiser, config)
+    names = ["class", "box", "bins", "distance"]
+    assert list(found) == [*names, *(f"one_{name}" for name in names), "road", "semantic"]
+    assert list(found.values()) == pytest.approx(expected, rel=1e-4) and length == pytest.approx(norm, rel=1e-3)
 
 
 def test_learnt_weights_by_hand() -> None:
     """L·e^-s + s: with s = ln 2 a loss of 4 counts as 2, and costs ln 2."""
     four, zero = torch.tensor(4.0), torch.tensor(0.0)
     s = torch.tensor([math_log2 := float(np.log(2)), 0.3, math_log2, 0.0], requires_grad=True)
-    found = weigh({"class": four, "one_box": four, "road": zero, "semantic": four}, s)
+    tasks = (("class", "one_box"), ("distance",), ("road",), ("semantic",))
+    found = weigh({"class": four, "one_box": four, "road": zero, "semantic": four}, s, tasks)
     assert found["class"].item() == pytest.approx(2) == found["one_box"].item()
     assert found["semantic"].item() == 4
     assert found["task_weights"].item() == pytest.approx(np.log(2)), "road and distance had no label in this batch"
@@ -123,8 +181,6 @@ def test_learnt_weights_by_hand() -> None:
 
 
 def test_learnt_weights_train_without_decay() -> None:
-    from training.config import TrainConfig
-
     network, found = losses(replace(TINY, task_weights="uncertainty"))
     torch.stack(list(found.values())).sum().backward()
     assert network.log_variances is not None and network.log_variances.grad is not None
@@ -136,8 +192,6 @@ def test_learnt_weights_train_without_decay() -> None:
 
 
 def test_a_pretrained_backbone_takes_small_steps_and_frozen_stages_none() -> None:
-    from training.loop import train_step
-
     torch.manual_seed(0)
     config = replace(TrainConfig(), optimiser=OptimiserConfig(backbone_learning_rate=0.1, frozen_norm=True))
     network = Network(TINY)
@@ -169,7 +223,7 @@ def test_dropout_blanks_channels_in_training_alone() -> None:
         for norm in batch_norms:
             norm.eval()  # so that what differs is dropout
         torch.manual_seed(seed)
-        return network(images).detections.class_logits
+        return network(images)["detection"].class_logits
 
     assert torch.equal(logits(False, 0), logits(False, 1))
     assert torch.equal(logits(True, 0), logits(True, 0)) and not torch.equal(logits(True, 0), logits(True, 1))

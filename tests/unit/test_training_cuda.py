@@ -102,8 +102,7 @@ def test_a_one_to_one_head_whose_gradient_is_no_number_is_not_passed_over_for_ev
     network: Network, batch: Batch
 ) -> None:
     """No weight of any head would change again, and nothing would say so."""
-    assert network.single is not None
-    network.single.class_out.bias.register_hook(lambda gradient: gradient * float("nan"))
+    network.one_to_one.class_out.bias.register_hook(lambda gradient: gradient * float("nan"))
     _, norm = loop.train_step(network, batch, torch.optim.SGD(network.parameters(), lr=0.1), CONFIG)
     assert norm != norm
 

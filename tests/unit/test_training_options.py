@@ -56,8 +56,8 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
         ("model.channels", "0"),
         ("model.dropout", "1.5"),
         ("model.detection.bins", "1"),
-        ("model.detection.assign-top", "0"),
-        ("model.detection.top-k", "20000"),
+        ("model.detection.topk", "0"),
+        ("model.detection.max-detections", "20000"),
         ("model.segmentation.channels", "0"),
         ("model.class-names", "Truck"),
     ],
@@ -75,7 +75,7 @@ def test_a_number_that_cannot_be_meant_is_named(
 def test_sizes_that_do_not_go_together_are_named() -> None:
     with pytest.raises(UserError, match="batch norm"):
         tiny(batch=1, data=replace(tiny().data, crop_hw=(32, 32)))
-    with pytest.raises(UserError, match=r"100 boxes \(top_k\) of an input of 32x32\n  expected: at most 63"):
+    with pytest.raises(UserError, match=r"100 boxes \(max_detections\) of an input of 32x32\n  expected: at most 63"):
         tiny(data=replace(tiny().data, validation_hw=(32, 32)))
     for names in ((), ("Car", "Car")):
         with pytest.raises(UserError, match="some of the classes that the data sets label"):

@@ -19,6 +19,7 @@ from tools.baselines.yolo_network import NoRoad, YoloHead, YoloNano, joint_logit
 from tools.recipes import ablation  # noqa: E402
 from training.config import HardwareConfig, TrainConfig  # noqa: E402
 from training.loop import train_step  # noqa: E402
+from training.models.head import Features  # noqa: E402
 from training.models.heads.detection import DetectionConfig, DetectionTargets, grid_points  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig  # noqa: E402
 
@@ -50,12 +51,13 @@ def head() -> YoloHead:
     return YoloHead((64, 128, 256), 3, DetectionConfig()).eval()
 
 
-def features(seed: int = 1) -> list[torch.Tensor]:
+def features(seed: int = 1) -> Features:
     rng = torch.Generator().manual_seed(seed)
-    return [
+    levels = [
         torch.randn(1, c, SIZE[0] // s, SIZE[1] // s, generator=rng).requires_grad_()
         for c, s in ((64, 8), (128, 16), (256, 32))
     ]
+    return Features(torch.zeros(1, 32, SIZE[0] // 4, SIZE[1] // 4), levels)
 
 
 def test_it_is_as_large_as_the_paper_says() -> None:
@@ -128,7 +130,7 @@ def test_a_picture_without_labels_adds_nothing() -> None:
     network, maps = head(), features()
     losses = network.loss(network(maps), targets([], [], (False,) * 3), SIZE)
     sum(losses.values()).backward()
-    assert all(value.item() == 0 for value in losses.values()) and all(not map.grad.any() for map in maps)
+    assert all(value.item() == 0 for value in losses.values()) and all(not map.grad.any() for map in maps.levels)
 
 
 def test_an_ignore_region_of_all_classes_is_silent() -> None:
@@ -164,7 +166,7 @@ def test_it_learns_two_frames_by_heart() -> None:
 
 def test_no_road_has_nothing_to_learn() -> None:
     road = NoRoad()
-    assert road.loss(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)) == {} and not list(road.parameters())
+    assert road.loss(torch.zeros(1, 4, 4), None, (16, 16)) == {} and not list(road.parameters())
 
 
 def test_both_networks_are_trained_by_the_same_run() -> None:

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.data import Batch
 from training.distributed import sum_over_ranks
+from training.models.head import Features, Head, SizeHW
 from training.models.heads.detection import (
     DetectionConfig,
     DetectionHead,
@@ -30,7 +32,7 @@ from training.models.heads.detection import (
     grid_points,
     pairwise_iou,
 )
-from training.models.heads.segmentation import CHANNELS, STRIDE
+from training.models.heads.segmentation import STRIDE
 from training.models.network import ModelConfig, Network
 
 WIDTH = 16
@@ -179,10 +181,10 @@ class YoloHead(DetectionHead):
             nn.init.constant_(class_out.bias, rare)  # type: ignore[arg-type]
             nn.init.constant_(box_out.bias[4:], rare)  # type: ignore[index]
 
-    def forward(self, features: list[Tensor]) -> YoloRaw:
-        """Three maps → logits of all points."""
+    def forward(self, features: Features) -> YoloRaw:
+        """Return the logits of all points."""
         classes, boxes = [], []
-        for k, feature in enumerate(features):
+        for k, feature in enumerate(features.levels):
             x = self.stems[k](feature)
             classes.append(self.class_outs[k](self.class_branches[k](x)).flatten(2).transpose(1, 2))
             boxes.append(self.box_outs[k](self.box_branches[k](x)).flatten(2).transpose(1, 2))
@@ -190,13 +192,17 @@ class YoloHead(DetectionHead):
         objectness = box[..., 4]
         return YoloRaw(joint_logits(objectness, alone), box[..., :4], None, objectness, alone)
 
+    def deploy(self, features: Features, size_hw: SizeHW) -> tuple[Tensor, ...]:
+        """Return the outputs from the logits of all points: levels share no layer that could run at a few."""
+        return self.decode(self(features), size_hw)
+
     def boxes(self, bin_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
         """Numbers (…, A, 4), points (…, A, 2) and strides (…, A, 1) in pixels → boxes (…, A, 4)."""
         centre = points + (bin_logits[..., :2] - 0.5) * strides  # from the corner of the cell
         half = bin_logits[..., 2:].clamp(max=8.0).exp() * strides / 2
         return torch.cat([centre - half, centre + half], -1)
 
-    def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: tuple[int, int]) -> dict[str, Tensor]:
+    def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: SizeHW) -> dict[str, Tensor]:
         """Losses `class`, `box` and `objectness`, over the number of points that learn an object."""
         assert isinstance(raw, YoloRaw)
         points, strides = grid_points(size_hw, raw.objectness.device)
@@ -267,20 +273,25 @@ def sim_ota(joint: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, targe
     return torch.where(least.isfinite(), owner, torch.full_like(owner, -1))
 
 
-class NoRoad(nn.Module):
-    """Stands where the road head stands, says nothing and learns nothing."""
+class NoRoad(Head[Tensor, None]):
+    """Takes the place of the road head: it outputs no road anywhere and learns nothing."""
 
-    def forward(self, stride4: Tensor, features: list[Tensor]) -> Tensor:
-        """Zeros in the shape of the road head's logits."""
-        return stride4.new_zeros(len(stride4), len(CHANNELS), *stride4.shape[2:])
+    outputs = ("road",)
 
-    def loss(self, logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """None."""
+    def forward(self, features: Features) -> Tensor:
+        """Return zeros (B, H/4, W/4)."""
+        return features.stride4.new_zeros(len(features.stride4), *features.stride4.shape[2:])
+
+    def targets(self, batch: Batch) -> None:
+        """Return nothing."""
+
+    def loss(self, raw: Tensor, targets: None, size_hw: SizeHW) -> dict[str, Tensor]:
+        """Return no loss."""
         return {}
 
-    def decode(self, logits: Tensor) -> Tensor:
-        """No road anywhere."""
-        return torch.zeros_like(logits[:, 0], dtype=torch.uint8)
+    def decode(self, raw: Tensor, size_hw: SizeHW) -> tuple[Tensor, ...]:
+        """Return no road anywhere."""
+        return (raw.to(torch.uint8),)
 
 
 class YoloNano(Network):

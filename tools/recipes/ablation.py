@@ -75,7 +75,7 @@ VARIANTS = {
     "half width": Variant(("--augment.native-width", "600", "--data.validation-hw", "192", "640")),
     "synthetic street first": Variant(("--data.synthetic-share", "0"), before=("--data.synthetic-share", "1")),
     "fixed assignment": Variant(("--model.detection.assign-by", "centre")),
-    "one point an object": Variant(("--model.detection.assign-top", "1")),
+    "one point an object": Variant(("--model.detection.topk", "1")),
     "no boxes from masks": Variant(("--data.no-mask-boxes",)),
     "no mask sets": Variant(without=("camvid", "extra/idd_lite")),
     "no class-balanced crops": Variant(("--augment.no-balance-classes",)),

@@ -1,4 +1,4 @@
-"""Anchor-free decoupled detection head: module, assignment of targets, loss and in-graph decode together.
+"""Anchor-free decoupled detection head: module, assignment of targets, losses, in-graph decode and distance.
 
 Sources: task-aligned assignment, TOOD (Feng et al. 2021), whose class target is the overlap that the point reached;
 distribution focal loss, GFL (Li et al. 2020); complete IoU, Zheng et al. 2020; generalised IoU, Rezatofighi et al.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,58 +19,83 @@ from torch import Tensor, nn
 from perception.errors import UserError
 from training.distributed import sum_over_ranks
 from training.models.blocks import separable_block
+from training.models.head import Features, Head, HeadConfig, SizeHW
 from training.ranges import check_ranges
+
+if TYPE_CHECKING:
+    from training.data import Batch
+    from training.models.config import ModelConfig
 
 STRIDES = (8, 16, 32)
 
 
 @dataclass(frozen=True)
-class DetectionConfig:
-    """Head, assignment, loss and decode."""
+class DetectionConfig(HeadConfig):
+    """Head, assignment, losses and decode."""
 
     bins: int = 16
     """Bins of the distance from a point to each side of its box, in strides."""
     assign_by: Literal["alignment", "centre"] = "alignment"
-    """"alignment": the points that already say an object best learn it. "centre": those nearest to its centre, on the
-    level of its size, whatever they say."""
-    assign_top: int = 10
-    """Points that learn from one object."""
-    assign_score_power: float = 0.5
-    """Weight of the class score in the alignment of a point and an object."""
-    assign_iou_power: float = 6.0
-    """Weight of the overlap in it."""
+    """"alignment": task-aligned assignment, each object trains the points that predict it best. "centre": the points
+    nearest to its centre, on the level of its size, whatever they predict."""
+    topk: int = 10
+    """Points that one object trains."""
+    alpha: float = 0.5
+    """Power of the class score in the alignment of a point and an object."""
+    beta: float = 6.0
+    """Power of the IoU in it."""
     class_weight: float = 1.0
-    """Of the classification loss."""
+    """Weight of the classification loss."""
     class_weights: tuple[float, ...] = ()
-    """Of each class within it, in the network's order; empty: 1 each."""
+    """Weight of each class within it, in the network's order; empty: 1 each."""
     box_weight: float = 5.0
-    """Of the IoU loss."""
+    """Weight of the IoU loss."""
     box_loss: Literal["ciou", "giou"] = "ciou"
     """Complete IoU (overlap, centre, shape) or generalised IoU (overlap, empty part of the hull)."""
     bins_weight: float = 1.0
-    """Of the distribution focal loss."""
-    top_k: int = 100
+    """Weight of the distribution focal loss."""
+    max_detections: int = 100
     """Boxes that leave the graph."""
     nms_iou: float = 0.6
-    """A box that overlaps a better one of its class by more is dropped."""
+    """A box that overlaps a better one of its class by more is suppressed."""
     nms_rounds: int = 4
     """Rounds of parallel suppression: chains of up to that many boxes are resolved exactly. 0: no suppression."""
     distance: bool = False
-    """Say also how far each object is; taught where KITTI's 3-D labels and a calibration are there."""
+    """Predict also how far each object is; trained where KITTI's 3-D labels and a calibration are there."""
     distance_weight: float = 0.5
-    """Of its loss."""
+    """Weight of the distance loss."""
 
     def __post_init__(self) -> None:
         if self.assign_by not in ("alignment", "centre"):
             raise UserError(f"assign_by {self.assign_by!r}", "'alignment' or 'centre'")
         if self.box_loss not in ("ciou", "giou"):
             raise UserError(f"box_loss {self.box_loss!r}", "'ciou' or 'giou'")
-        weights = ("assign_score_power", "assign_iou_power", "class_weight", "box_weight", "bins_weight")
+        weights = ("alpha", "beta", "class_weight", "box_weight", "bins_weight")
         check_ranges(self, **dict.fromkeys((*weights, "distance_weight"), (0, math.inf)))
-        check_ranges(self, bins=(2, 1000), assign_top=(1, math.inf), top_k=(1, 10_000))
+        check_ranges(self, bins=(2, 1000), topk=(1, math.inf), max_detections=(1, 10_000))
         check_ranges(self, nms_iou=(0, 1), nms_rounds=(0, 1000))
         if not all(0 <= weight < math.inf for weight in self.class_weights):
             raise UserError(f"class_weights {' '.join(map(str, self.class_weights))}", "numbers from 0")
+
+    def check(self, model: ModelConfig) -> None:
+        """Raise where the weights of classes are not one for each class."""
+        if self.class_weights and len(self.class_weights) != len(model.class_names):
+            raise UserError(
+                f"{len(self.class_weights)} class_weights", f"one for each of {' '.join(model.class_names)}"
+            )
+
+    def check_size(self, model: ModelConfig, size_hw: SizeHW) -> None:
+        """Raise where more boxes are to leave the graph than an input of that size can hold."""
+        places = len(model.class_names) * sum((size_hw[0] // s) * (size_hw[1] // s) for s in STRIDES)
+        if self.max_detections > places:
+            raise UserError(
+                f"{self.max_detections} boxes (max_detections) of an input of {size_hw[0]}x{size_hw[1]}",
+                f"at most {places}, one a point and class",
+                "a larger input, or a smaller --model.detection.max-detections",
+            )
+
+
+Config = DetectionConfig
 
 
 @dataclass(frozen=True)
@@ -92,14 +117,14 @@ class DetectionTargets:
     depths: Tensor
     """(B, G) metres ahead over the focal length in network pixels, NaN where unknown.
 
-    Scaling a picture by s scales its focal length by s, so this number is what the object's apparent size tells,
+    Scaling an image by s scales its focal length by s, so this number follows from the object's apparent size,
     whatever the camera and the crop. The runtime multiplies by its own focal length.
     """
 
 
 @dataclass(frozen=True)
 class RawDetections:
-    """What the head says before decode, A points of all levels."""
+    """What the head computes before decode, A points of all levels."""
 
     class_logits: Tensor
     """(B, A, C)."""
@@ -109,8 +134,10 @@ class RawDetections:
     """(B, A, 2), see `DetectionHead.depths`; None without a distance head."""
 
 
-class DetectionHead(nn.Module):
-    """Shared over the levels: with few labelled objects, what is learnt at one size serves the others."""
+class DetectionHead(Head[RawDetections, DetectionTargets]):
+    """Shared over the levels: with few labelled objects, what one size teaches serves the others."""
+
+    tasks: ClassVar[tuple[tuple[str, ...], ...]] = (("class", "box", "bins"), ("distance",))
 
     def __init__(self, channels: int, class_count: int, config: DetectionConfig) -> None:
         super().__init__()
@@ -121,14 +148,28 @@ class DetectionHead(nn.Module):
         self.class_out = nn.Conv2d(channels, class_count, 1)
         self.box_out = nn.Conv2d(channels, 4 * config.bins, 1)
         self.depth_out = nn.Conv2d(channels, 2, 1) if config.distance else None
-        # start from one object in a hundred points, so that the first steps are not spent on unlearning
+        # start from one object in a hundred points, so that the first steps do not go into unlearning
         nn.init.constant_(self.class_out.bias, -math.log(99.0))  # type: ignore[arg-type]
         self.register_buffer("bin_values", torch.arange(config.bins, dtype=torch.float32), persistent=False)
 
-    def forward(self, features: list[Tensor]) -> RawDetections:
-        """Three maps → logits of all points."""
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Boxes, scores and classes; with a distance branch also distances."""
+        return ("boxes_xyxy", "scores", "class_ids", *(("distances",) if self.config.distance else ()))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Whether the graph suppresses duplicates."""
+        return {"suppression": self.config.nms_rounds > 0}
+
+    def targets(self, batch: Batch) -> DetectionTargets:
+        """Return the boxes of a batch."""
+        return batch.targets
+
+    def forward(self, features: Features) -> RawDetections:
+        """Return the logits of all points."""
         classes, boxes, depths = [], [], []
-        for feature in features:
+        for feature in features.levels:
             x = self.stem(feature)
             box = self.box_branch(x)
             classes.append(self.class_out(self.class_branch(x)).flatten(2).transpose(1, 2))  # (B, HW, C)
@@ -152,14 +193,14 @@ class DetectionHead(nn.Module):
         """
         return depth_logits[..., 0] - strides[..., 0].log(), depth_logits[..., 1].clamp(-4.0, 2.0)
 
-    def decode(self, raw: RawDetections, size_hw: tuple[int, int]) -> tuple[Tensor, ...]:
-        """In-graph decode: logits → boxes_xyxy (B, K, 4), scores (B, K) sorted, class_ids (B, K) int64.
+    def decode(self, raw: RawDetections, size_hw: SizeHW) -> tuple[Tensor, ...]:
+        """Return boxes_xyxy (B, K, 4), scores (B, K) sorted, class_ids (B, K) int64.
 
-        With a distance head also distances (B, K, 2): depth over focal length, and its relative standard deviation.
+        With a distance branch also distances (B, K, 2): depth over focal length, and its relative standard deviation.
 
-        The best K point-class pairs first, then boxes for those alone; duplicates are removed by parallel
-        suppression on a K×K matrix, which has a fixed shape and needs no operator that a runtime may lack. A
-        suppressed place has score 0.
+        The best K point-class pairs come first, then boxes for those alone. Parallel suppression on a K×K matrix
+        removes duplicates: it has a fixed shape and needs no operator that a runtime may lack. A suppressed place
+        has score 0.
         """
         scores, class_ids, point_ids = self.best(raw.class_logits)
 
@@ -169,9 +210,23 @@ class DetectionHead(nn.Module):
         depths = chosen(raw.depth_logits) if raw.depth_logits is not None else None
         return self.decode_best(scores, class_ids, point_ids, chosen(raw.bin_logits), size_hw, depths)
 
+    def deploy(self, features: Features, size_hw: SizeHW) -> tuple[Tensor, ...]:
+        """Return the same as `decode`. Box and depth logits are computed at the best K points alone."""
+        logits, box_features = [], []
+        for feature in features.levels:
+            x = self.stem(feature)
+            logits.append(self.class_out(self.class_branch(x)).flatten(2))  # (B, C, HW)
+            box_features.append(self.box_branch(x).flatten(2))  # (B, F, HW)
+        scores, class_ids, point_ids = self.best(torch.cat(logits, 2).transpose(1, 2))
+        everywhere = torch.cat(box_features, 2)  # (B, F, A)
+        chosen = everywhere.gather(2, point_ids[:, None].expand(-1, everywhere.shape[1], -1))  # (B, F, K)
+        bins = _at_points(self.box_out, chosen)  # (B, K, 4·bins)
+        depths = _at_points(self.depth_out, chosen) if self.depth_out is not None else None  # (B, K, 2)
+        return self.decode_best(scores, class_ids, point_ids, bins, size_hw, depths)
+
     def best(self, class_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits (B, A, C) → scores, class ids and point ids (B, K) of the best pairs, sorted by score."""
-        scores, index = class_logits.flatten(1).topk(self.config.top_k, dim=1)  # (B, K)
+        scores, index = class_logits.flatten(1).topk(self.config.max_detections, dim=1)  # (B, K)
         return scores.sigmoid(), index % self.class_count, index // self.class_count
 
     def decode_best(
@@ -180,10 +235,10 @@ class DetectionHead(nn.Module):
         class_ids: Tensor,
         point_ids: Tensor,
         chosen: Tensor,
-        size_hw: tuple[int, int],
+        size_hw: SizeHW,
         chosen_depths: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """The second half of `decode`, from the logits of the chosen points alone, (B, K, 4·bins) and (B, K, 2)."""
+        """Return what `decode` returns, from the logits of the chosen points alone, (B, K, 4·bins) and (B, K, 2)."""
         config = self.config
         points, strides = grid_points(size_hw, scores.device)
         boxes = self.boxes(chosen, points[point_ids], strides[point_ids])
@@ -198,76 +253,139 @@ class DetectionHead(nn.Module):
             return boxes, scores, class_ids, *distances
         overlap = pairwise_iou(boxes, boxes)  # (B, K, K)
         same = class_ids[:, :, None] == class_ids[:, None, :]
-        better = torch.ones(config.top_k, config.top_k, device=boxes.device).triu(1)  # [i, j]: i before j
+        better = torch.ones(config.max_detections, config.max_detections, device=boxes.device).triu(
+            1
+        )  # [i, j]: i before j
         suppresses = ((overlap > config.nms_iou) & same).float() * better
         keep = torch.ones_like(scores)
         for _ in range(config.nms_rounds):
             keep = 1.0 - (keep[:, :, None] * suppresses).amax(1)
-        scores, order = (scores * keep).topk(config.top_k, dim=1)
+        scores, order = (scores * keep).topk(config.max_detections, dim=1)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         distances = tuple(d.gather(1, order[..., None].expand(-1, -1, 2)) for d in distances)
         return boxes, scores, class_ids.gather(1, order), *distances
 
-    def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: tuple[int, int]) -> dict[str, Tensor]:
-        """Losses `class`, `box`, `bins` and, with a distance head, `distance`, each already weighted and normalised
-        by the batch's assigned quality.
+    def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: SizeHW) -> dict[str, Tensor]:
+        """Return the losses `class`, `box`, `bins` and, with a distance branch, `distance`.
 
-        The batch is that of all processes: sums go through `sum_over_ranks` before they are divided.
+        Each is weighted, and normalised by the assigned quality of the batch of all processes: sums go through
+        `sum_over_ranks` before they are divided.
         """
-        config, class_logits, bin_logits = self.config, raw.class_logits, raw.bin_logits
-        points, strides = grid_points(size_hw, class_logits.device)
-        boxes = self.boxes(bin_logits, points, strides)  # (B, A, 4)
-        assigned, quality = assign(class_logits.detach().sigmoid(), boxes.detach(), points, strides, targets, config)
-        positive = assigned >= 0  # (B, A)
-        class_targets = torch.zeros_like(class_logits)
-        batch, point = positive.nonzero(as_tuple=True)
-        target_ids = assigned[batch, point]
-        quality[batch, point] *= targets.confidences[batch, target_ids]
-        classes = targets.class_ids[batch, target_ids]
-        class_targets[batch, point, classes] = quality[batch, point]
+        config = self.config
+        points, strides = grid_points(size_hw, raw.class_logits.device)
+        boxes = self.boxes(raw.bin_logits, points, strides)  # (B, A, 4)
+        scores = raw.class_logits.detach().sigmoid()
+        assigned, quality = task_aligned_assign(scores, boxes.detach(), points, strides, targets, config)
+        batch, point = (assigned >= 0).nonzero(as_tuple=True)  # (P,) each: the points that an object trains
+        object_ids = assigned[batch, point]
+        point_weights = quality[batch, point] * targets.confidences[batch, object_ids]
+        truth = targets.boxes_xyxy[batch, object_ids]  # (P, 4)
+
+        # classification: binary cross-entropy, the target is the quality of the point
+        class_targets = torch.zeros_like(raw.class_logits)
+        class_targets[batch, point, targets.class_ids[batch, object_ids]] = point_weights
         normaliser = sum_over_ranks(class_targets.sum()).clamp(min=1.0)
-        weight = class_loss_weight(points, class_targets, targets)
-        if config.class_weights:
-            weight = weight * weight.new_tensor(config.class_weights)
-        class_loss = F.binary_cross_entropy_with_logits(class_logits, class_targets, weight, reduction="sum")
+        class_loss = quality_bce_loss(raw.class_logits, class_targets, points, targets, config.class_weights)
         losses = {"class": config.class_weight * sum_over_ranks(class_loss) / normaliser}
-        weights = quality[batch, point]
-        wanted, got = targets.boxes_xyxy[batch, target_ids], boxes[batch, point]
-        overlap = complete_iou if config.box_loss == "ciou" else generalised_iou
-        box_loss = ((1 - overlap(got, wanted)) * weights).sum()
+
+        # box regression: IoU loss
+        iou_loss = complete_iou_loss if config.box_loss == "ciou" else generalized_iou_loss
+        box_loss = (iou_loss(boxes[batch, point], truth) * point_weights).sum()
         losses["box"] = config.box_weight * sum_over_ranks(box_loss) / normaliser
-        sides = torch.cat([points[point] - wanted[:, :2], wanted[:, 2:] - points[point]], -1) / strides[point]
-        sides = sides.clamp(0, config.bins - 1.01)  # (P, 4)
-        low = sides.floor()
-        high_share = sides - low
-        logits = bin_logits[batch, point].unflatten(-1, (4, config.bins)).flatten(0, 1)  # (P·4, bins)
-        low_index = low.long().flatten()
-        bins_loss = F.cross_entropy(logits, low_index, reduction="none") * (1 - high_share.flatten())
-        bins_loss = bins_loss + F.cross_entropy(logits, low_index + 1, reduction="none") * high_share.flatten()
-        bins_loss = bins_loss.unflatten(0, (-1, 4)).mean(-1)
-        losses["bins"] = config.bins_weight * sum_over_ranks((bins_loss * weights).sum()) / normaliser
+
+        # distribution of each side over the bins: distribution focal loss
+        sides = torch.cat([points[point] - truth[:, :2], truth[:, 2:] - points[point]], -1) / strides[point]
+        bins_loss = distribution_focal_loss(raw.bin_logits[batch, point], sides, config.bins)
+        losses["bins"] = config.bins_weight * sum_over_ranks((bins_loss * point_weights).sum()) / normaliser
+
+        # distance: likelihood of the log depth
         if raw.depth_logits is not None:
-            losses["distance"] = self._distance_loss(
-                raw.depth_logits[batch, point], strides[point], targets.depths[batch, target_ids], weights
-            )
+            depths = targets.depths[batch, object_ids]
+            middle, spread = self.depths(raw.depth_logits[batch, point], strides[point])
+            sums = sum_over_ranks(torch.stack(laplace_loss(middle, spread, depths, point_weights)))
+            losses["distance"] = config.distance_weight * sums[0] / sums[1].clamp(min=1.0)
         return losses
 
-    def _distance_loss(self, logits: Tensor, strides: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
-        """Negative log likelihood of the log depth under a Laplace distribution whose spread is learnt too.
 
-        Args:
-            logits: (P, 2) of the points that learn an object.
-            strides: (P, 1).
-            wanted: (P,) depth over focal length, NaN where unknown.
-            weights: (P,) quality of each point.
-        """
-        known = torch.isfinite(wanted) & (wanted > 0)
-        middle, spread = self.depths(logits, strides)
-        error = (middle - torch.where(known, wanted, torch.ones_like(wanted)).log()).abs()
-        weights = weights * known
-        sums = torch.stack([((error * (-spread).exp() + spread) * weights).sum(), weights.sum()])
-        loss, normaliser = sum_over_ranks(sums)
-        return self.config.distance_weight * loss / normaliser.clamp(min=1.0)
+def build(model: ModelConfig, stride4_channels: int) -> DetectionHead:
+    """Return the head for a network of this shape."""
+    return DetectionHead(model.channels, len(model.class_names), model.detection)
+
+
+def _at_points(out: nn.Conv2d, chosen: Tensor) -> Tensor:
+    """Apply a 1×1 convolution at chosen points: features (B, F, K) → (B, K, O)."""
+    return F.linear(chosen.transpose(1, 2), out.weight.flatten(1), out.bias)
+
+
+def quality_bce_loss(
+    logits: Tensor,
+    class_targets: Tensor,
+    points: Tensor,
+    targets: DetectionTargets,
+    class_weights: tuple[float, ...] = (),
+) -> Tensor:
+    """Return the sum of the binary cross-entropy with soft targets (TOOD, eq. 8, without its focusing factor).
+
+    Args:
+        logits: (B, A, C).
+        class_targets: (B, A, C) quality of a point for the class of its object, 0 elsewhere.
+        points: (A, 2).
+        targets: which classes are labelled, and where nothing counts.
+        class_weights: weight of each class; empty: 1 each.
+    """
+    weight = class_loss_weight(points, class_targets, targets)
+    if class_weights:
+        weight = weight * weight.new_tensor(class_weights)
+    return F.binary_cross_entropy_with_logits(logits, class_targets, weight, reduction="sum")
+
+
+def complete_iou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
+    """(P, 4), (P, 4) → 1 − complete IoU (P,)."""
+    return 1 - complete_iou(boxes, truth)
+
+
+def generalized_iou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
+    """(P, 4), (P, 4) → 1 − generalised IoU (P,)."""
+    return 1 - generalised_iou(boxes, truth)
+
+
+def distribution_focal_loss(logits: Tensor, sides: Tensor, bins: int) -> Tensor:
+    """Return the cross-entropy with the two bins around each side's distance, mean of the four sides (GFL, eq. 6).
+
+    Args:
+        logits: (P, 4·bins).
+        sides: (P, 4) distances to left, top, right and bottom in strides.
+        bins: bins of one side.
+
+    Returns:
+        (P,).
+    """
+    sides = sides.clamp(0, bins - 1.01)
+    low = sides.floor()
+    high_share = (sides - low).flatten()  # (P·4,)
+    logits = logits.unflatten(-1, (4, bins)).flatten(0, 1)  # (P·4, bins)
+    low_index = low.long().flatten()
+    loss = F.cross_entropy(logits, low_index, reduction="none") * (1 - high_share)
+    loss = loss + F.cross_entropy(logits, low_index + 1, reduction="none") * high_share
+    return loss.unflatten(0, (-1, 4)).mean(-1)
+
+
+def laplace_loss(middle: Tensor, spread: Tensor, depths: Tensor, weights: Tensor) -> list[Tensor]:
+    """Return the negative log likelihood of the log depth under a Laplace distribution, and the weights that count.
+
+    Args:
+        middle: (P,) log depth over focal length.
+        spread: (P,) log of the distribution's scale, learnt too (Kendall & Gal 2017).
+        depths: (P,) true depth over focal length, NaN where unknown: such a point has no part in either sum.
+        weights: (P,) quality of each point.
+
+    Returns:
+        The two sums, over this process.
+    """
+    known = torch.isfinite(depths) & (depths > 0)
+    error = (middle - torch.where(known, depths, torch.ones_like(depths)).log()).abs()
+    weights = weights * known
+    return [((error * (-spread).exp() + spread) * weights).sum(), weights.sum()]
 
 
 def grid_points(size_hw: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -319,7 +437,7 @@ def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def assign(
+def task_aligned_assign(
     scores: Tensor,
     boxes: Tensor,
     points: Tensor,
@@ -327,44 +445,58 @@ def assign(
     targets: DetectionTargets,
     config: DetectionConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Task-aligned assignment: the points that already say an object best learn it. Or the fixed one of `nearness`.
+    """Assign objects to the points that predict them best, by score^alpha · IoU^beta (TOOD, eq. 1).
+
+    With `assign_by` "centre" the `centre_prior` takes the place of that alignment.
 
     Args:
         scores: (B, A, C) probabilities.
         boxes: (B, A, 4) decoded.
+        points: (A, 2) centres of the points, pixels.
+        strides: (A, 1).
+        targets: objects of the batch.
+        config: `topk`, `alpha`, `beta`, `assign_by`.
 
     Returns:
-        (B, A) index of the object each point learns, -1 for none, and (B, A) the target score.
+        (B, A) index of the object that trains each point, -1 for none, and (B, A) the target score.
     """
     object_count = targets.boxes_xyxy.shape[1]
     if object_count == 0:
         empty = scores.new_zeros(scores.shape[:2])
         return empty.long() - 1, empty
-    real = targets.class_ids >= 0  # (B, G)
-    # an object smaller than the grid still gets the points around its centre
+    # 1. candidates: points inside the object; one smaller than the grid still gets the points around its centre
     centre = (targets.boxes_xyxy[..., :2] + targets.boxes_xyxy[..., 2:]) / 2
     half = ((targets.boxes_xyxy[..., 2:] - targets.boxes_xyxy[..., :2]) / 2).clamp(min=STRIDES[0] * 0.75)
     inside = ((points[None, None] - centre[:, :, None]).abs() < half[:, :, None]).all(-1)  # (B, G, A)
     # a point can only express sides up to its level's reach
     reach = (config.bins - 1) * strides[:, 0]  # (A,)
     longest = torch.maximum(half[..., 0], half[..., 1])[:, :, None]  # (B, G, 1)
+    real = targets.class_ids >= 0  # (B, G)
     inside &= (longest < reach[None, None]) & real[..., None]
+
+    # 2. alignment of every point with every object
     class_scores = scores.transpose(1, 2).gather(  # (B, G, A)
         1, targets.class_ids.clamp(min=0)[..., None].expand(-1, -1, scores.shape[1])
     )
     overlap = pairwise_iou(targets.boxes_xyxy, boxes)  # (B, G, A)
     if config.assign_by == "centre":
-        alignment = nearness(centre, longest, points, strides)
+        alignment = centre_prior(centre, longest, points, strides)
         inside &= alignment > 0
     else:
-        alignment = class_scores.pow(config.assign_score_power) * overlap.pow(config.assign_iou_power)
+        alignment = class_scores.pow(config.alpha) * overlap.pow(config.beta)
     alignment = torch.where(inside, alignment + 1e-9, torch.zeros_like(alignment))
-    top = alignment.topk(min(config.assign_top, alignment.shape[-1]), dim=-1)
+
+    # 3. the best aligned points of each object
+    top = alignment.topk(min(config.topk, alignment.shape[-1]), dim=-1)
     candidate = torch.zeros_like(inside).scatter(-1, top.indices, top.values > 0)  # (B, G, A)
     alignment = torch.where(candidate, alignment, torch.zeros_like(alignment))
+
+    # 4. a disputed point goes to the object that it overlaps most
     best_overlap = torch.where(candidate, overlap, torch.full_like(overlap, -1.0))
-    value, owner = best_overlap.max(dim=1)  # (B, A): a disputed point goes to the object it overlaps most
+    value, owner = best_overlap.max(dim=1)  # (B, A)
     assigned = torch.where(value >= 0, owner, torch.full_like(owner, -1))
+
+    # 5. quality: alignment, scaled so that an object's best point gets the object's best overlap
     if config.assign_by == "centre":
         return assigned, value.clamp(min=0)
     peak_alignment = alignment.amax(-1, keepdim=True).clamp(min=1e-9)  # (B, G, 1)
@@ -373,7 +505,7 @@ def assign(
     return assigned, torch.where(assigned >= 0, quality, torch.zeros_like(quality))
 
 
-def nearness(centre: Tensor, longest: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+def centre_prior(centre: Tensor, longest: Tensor, points: Tensor, strides: Tensor) -> Tensor:
     """(B, G, A) 1 at an object's centre, falling to 0 at 1.5 strides of the one level that its size belongs to.
 
     Centre sampling of FCOS (Tian et al. 2019); sizes up to 64 px belong to stride 8, up to 128 to stride 16.

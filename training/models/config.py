@@ -1,0 +1,106 @@
+"""The shape of the network: its own options, and those of every head that has a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from perception.errors import UserError
+from perception.types import CLASS_NAMES
+from training.models.head import HeadConfig
+from training.models.heads import head_modules
+from training.ranges import check_ranges
+
+if TYPE_CHECKING:
+    from training.models.heads.detection import DetectionConfig
+    from training.models.heads.segmentation import SegmentationConfig
+
+HEADS = head_modules()
+"""Every head that can be named, by its file's name."""
+SIZE_MULTIPLE = 32
+"""Input height and width are multiples of the coarsest stride."""
+
+
+@dataclass(frozen=True)
+class _NetworkConfig:
+    """Shape of the network."""
+
+    backbone: str = "mobilenet_v3_small"
+    """torchvision's name."""
+    pretrained: bool = False
+    """Start from torchvision's ImageNet weights."""
+    backbone_weights: Path | None = None
+    """Start from this file instead: a state dict of the same torchvision network, whole or its features alone."""
+    channels: int = 80
+    """Width of neck and detection head."""
+    class_names: tuple[str, ...] = CLASS_NAMES
+    """Detected classes, in the order of the exported file: some or all of the classes that the data sets label."""
+    heads: tuple[str, ...] = ("detection", "segmentation")
+    """Heads to train and deploy."""
+    one_to_one: bool = False
+    """Train also the one-to-one detection head, and deploy it instead: one box an object, no suppression."""
+    dropout: float = 0.0
+    """Share of the neck's channels that are blanked in training."""
+    task_weights: Literal["fixed", "uncertainty"] = "fixed"
+    """"fixed": as the heads' options say. "uncertainty": times a factor learnt per task (Kendall et al. 2018)."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, dropout=(0, 0.99), channels=(1, float("inf")))
+        if self.task_weights not in ("fixed", "uncertainty"):
+            raise UserError(f"task_weights {self.task_weights!r}", "'fixed' or 'uncertainty'")
+        if unknown := [name for name in self.heads if name not in HEADS]:
+            raise UserError(f"unknown head '{unknown[0]}'", f"some of {' '.join(HEADS)}", "--model.heads NAME …")
+        if not self.heads or len(set(self.heads)) < len(self.heads):
+            raise UserError(f"heads {' '.join(self.heads)}", "at least one, each once", "--model.heads NAME …")
+        for config in self._head_configs():
+            config.check(self)  # type: ignore[arg-type]
+
+    @property
+    def trained_heads(self) -> tuple[str, ...]:
+        """Return the names of all heads in the network, in alphabetical order."""
+        return tuple(sorted({*self.heads, *(("one_to_one",) if self.one_to_one else ())}))
+
+    def check_size(self, size_hw: tuple[int, int]) -> None:
+        """Raise where an input of this height and width does not suit the network.
+
+        Raises:
+            UserError: a side that the strides do not divide, or a head that cannot serve the size.
+        """
+        check_size(size_hw)
+        for config in self._head_configs():
+            config.check_size(self, size_hw)  # type: ignore[arg-type]
+
+    def _head_configs(self) -> list[HeadConfig]:
+        values = (getattr(self, field.name) for field in fields(self) if field.name in self.heads)
+        return [value for value in values if isinstance(value, HeadConfig)]
+
+
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True)
+    class ModelConfig(_NetworkConfig):
+        """What a type checker sees of the class below: the heads that other rooms name."""
+
+        detection: DetectionConfig = field(default_factory=DetectionConfig)
+        segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+else:
+    _CONFIGS = {name: module.Config for name, module in HEADS.items() if hasattr(module, "Config")}
+    ModelConfig = make_dataclass(
+        "ModelConfig",
+        [(name, config, field(default_factory=config)) for name, config in _CONFIGS.items()],
+        bases=(_NetworkConfig,),
+        frozen=True,
+        namespace={"__doc__": _NetworkConfig.__doc__, "__module__": __name__},
+    )
+
+
+def check_size(size_hw: tuple[int, int]) -> None:
+    """Raise where a size does not divide into the network's strides."""
+    if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size_hw):
+        near = tuple(max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in size_hw)
+        raise UserError(
+            f"network size {size_hw[0]}x{size_hw[1]}",
+            f"height and width that are multiples of {SIZE_MULTIPLE}",
+            f"{near[0]}x{near[1]}",
+        )
