@@ -1,4 +1,4 @@
-"""CamVid in SegNet's 12 classes: street pictures of 480x360 with a class number at every pixel."""
+"""CamVid in SegNet's 12 classes: street images of 480x360 with a class number at every pixel."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class CamVid(IndexMasks):
         if found and (missing := [name for name in self.names if not (found / f"{name}.txt").is_file()]):
             raise UserError(
                 f"{found / missing[0]}.txt: no such file ({len(missing)} are missing)",
-                "rows for every picture, none where nothing was found",
+                "rows for every image, none where nothing was found",
                 f"python -m tools.recipes.self_labels --checkpoint LAST.pt --root {Path(root).parent} --out {found}",
             )
 
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from; the picture first."""
+        """Every file that sample `i` is read from; the image first."""
         return super().files(i) + ([self.found / f"{self.names[i]}.txt"] if self.found else [])
 
     def sample(self, sample: Sample, numbers: U8) -> Sample:

@@ -51,7 +51,7 @@ class Clips:
         if not self.frames:
             raise UserError(f"{self.root}: no labelled clips", ", ".join(said["clips"]))
         self.names = [f"{Path(clip).stem}_{frame:06d}" for clip, frame, _ in self.frames]
-        self._pictures: dict[str, dict[int, U8]] = {}
+        self._images: dict[str, dict[int, U8]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,9 +66,9 @@ class Clips:
 
     def __getitem__(self, i: int) -> Sample:
         clip, frame, what = self.frames[i]
-        if clip not in self._pictures:  # a clip has no picture without those before it, so all are kept
-            self._pictures[clip] = decode_frames(self.root / clip, {f for c, f, _ in self.frames if c == clip})
-        image = self._pictures[clip][frame]
+        if clip not in self._images:  # a clip has no image without those before it, so all are kept
+            self._images[clip] = decode_frames(self.root / clip, {f for c, f, _ in self.frames if c == clip})
+        image = self._images[clip][frame]
         height, width = image.shape[:2]
         factor = np.array([width / self.size_hw[1], height / self.size_hw[0]])
         cars = _boxes(what["cars"], factor)

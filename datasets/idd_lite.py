@@ -52,7 +52,7 @@ class IddLite(IndexMasks):
         self.variant = "boxes" if boxes else ""  # copies in a cache are told apart by it
 
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from; the picture first."""
+        """Every file that sample `i` is read from; the image first."""
         return super().files(i) + ([reviewed_file(REVIEWED)] if self.boxes else [])
 
     def sample(self, sample: Sample, numbers: U8) -> Sample:

@@ -1,4 +1,4 @@
-"""KITTI's object benchmark: single frames with 2-D and 3-D boxes. Pictures may be PNG or JPEG."""
+"""KITTI's object benchmark: single frames with 2-D and 3-D boxes. Images may be PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.catalogue import DataSet, Layout
 from datasets.checks.files import check_calibrations, check_labels_and_images, one_line, text_stems
-from datasets.checks.findings import SetReport, list_pictures, read_pictures
+from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.kitti_road import is_road_name
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, image_stems
@@ -74,7 +74,7 @@ class KittiObject:
         return find_image(self.folder / "image_2", name) or self.folder / "image_2" / f"{name}.png"
 
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from, where present; the picture first."""
+        """Every file that sample `i` is read from, where present; the image first."""
         name = self.names[i]
         labels = [self._label_path(name)] if self.labelled else []
         return [self._image_path(name), *labels, self.folder / "calib" / f"{name}.txt"]
@@ -118,7 +118,7 @@ def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     report = SetReport("kitti-object", root)
     drives = _drives(report)
     folder = root / "training"
-    images = [name for name in list_pictures(report, folder / "image_2") if not is_road_name(name)]
+    images = [name for name in list_images(report, folder / "image_2") if not is_road_name(name)]
     labels = text_stems(folder / "label_2")
     report.counts |= {"images": len(images), "labels": len(labels)}
     check_labels_and_images(report, folder, images, labels, KITTI_RULE, OBJECT_CLASSES)
@@ -129,11 +129,11 @@ def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
         unknown = [name for name in images if name not in drives]
         report.add_all("warning", "frame of unknown drive", unknown)
     _check_splits(report, set(images), set(labels), drives)
-    testing = list_pictures(report, root / "testing" / "image_2")
+    testing = list_images(report, root / "testing" / "image_2")
     testing = [name for name in testing if not is_road_name(name)]
     if testing:
         report.counts["test images"] = len(testing)
-        for _ in read_pictures(report, root / "testing" / "image_2", testing):
+        for _ in read_images(report, root / "testing" / "image_2", testing):
             pass
         check_calibrations(report, root / "testing" / "calib", set(testing))
     return report

@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.catalogue import DataSet, Layout
 from datasets.checks.files import check_calibrations
-from datasets.checks.findings import SetReport, list_pictures, read_pictures
+from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample, image_stems
 from datasets.splits import ROAD_PARTS, Division, HoldoutOptions, contiguous_part
@@ -44,7 +44,7 @@ def ground_truth_name(name: str) -> str:
 
 
 def road_frames(folder: Path) -> list[str]:
-    """Names of the road pictures in `<folder>/image_2`.
+    """Names of the road images in `<folder>/image_2`.
 
     Where none is named as the benchmark names them, plain numbers count that have a ground truth: so does the
     synthetic street write frames with boxes and road.
@@ -112,7 +112,7 @@ class KittiRoad:
         return find_image(self.folder / "image_2", name) or self.folder / "image_2" / f"{name}.png"
 
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from, where present; the picture first."""
+        """Every file that sample `i` is read from, where present; the image first."""
         name = self.names[i]
         truth = [self._truth_path(name)] if self.labelled else []
         drawn = [DRAWN] if name in self.drawn else []
@@ -164,7 +164,7 @@ def check_kitti_road(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     """`training/{image_2,gt_image_2,calib}` and `testing/{image_2,calib}`."""
     report = SetReport("kitti-road", root)
     folder = root / "training"
-    list_pictures(report, folder / "image_2")
+    list_images(report, folder / "image_2")
     images = road_frames(folder)
     truths = {name for name in image_stems(folder / "gt_image_2") if "_road_" in name}
     wanted = {ground_truth_name(name): name for name in images}
@@ -175,15 +175,15 @@ def check_kitti_road(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     report.add_all(
         "warning", "ground truth without image", [folder / "gt_image_2" / t for t in sorted(truths - set(wanted))]
     )
-    for name, image in read_pictures(report, folder / "image_2", images):
+    for name, image in read_images(report, folder / "image_2", images):
         report.images_by_drive[ground_truth_name(name).split("_")[0]] += 1
         if image is not None and ground_truth_name(name) in truths:
             _check_road_truth(report, folder / "gt_image_2" / f"{ground_truth_name(name)}.png", image)
     check_calibrations(report, folder / "calib", set(images))
-    testing = [name for name in list_pictures(report, root / "testing" / "image_2") if is_road_name(name)]
+    testing = [name for name in list_images(report, root / "testing" / "image_2") if is_road_name(name)]
     if testing:
         report.counts["test images"] = len(testing)
-        for _ in read_pictures(report, root / "testing" / "image_2", testing):
+        for _ in read_images(report, root / "testing" / "image_2", testing):
             pass
         check_calibrations(report, root / "testing" / "calib", set(testing))
     return report

@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.catalogue import DataSet, Layout
 from datasets.checks.files import check_calibrations, one_line, text_stems
-from datasets.checks.findings import SetReport, list_pictures, read_pictures
+from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.kitti_road import road_mask
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, image_stems
@@ -110,7 +110,7 @@ class KittiTracking:
         return find_image(folder, stem) or folder / f"{stem}.png"
 
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from, where present; the picture first."""
+        """Every file that sample `i` is read from, where present; the image first."""
         sequence, stem = self.frames[i]
         return [
             self._image_path(sequence, stem),
@@ -144,16 +144,16 @@ def check_kitti_tracking(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     """`training/{image_02,label_02,calib}`; sequences with fewer images than labels are normal and only noted."""
     report = SetReport("kitti-tracking", root)
     folder = root / "training"
-    pictures = (
+    images = (
         sorted(p.name for p in (folder / "image_02").iterdir() if p.is_dir())
         if (folder / "image_02").is_dir()
         else []
     )
     labels = text_stems(folder / "label_02")
-    report.counts |= {"sequences with images": len(pictures), "labels": len(labels), "images": 0}
-    bare = [folder / "image_02" / name for name in sorted(set(pictures) - set(labels))]
+    report.counts |= {"sequences with images": len(images), "labels": len(labels), "images": 0}
+    bare = [folder / "image_02" / name for name in sorted(set(images) - set(labels))]
     report.add_all("error", "sequence without label file", bare)
-    unseen = [folder / "label_02" / f"{name}.txt" for name in labels if name not in pictures]
+    unseen = [folder / "label_02" / f"{name}.txt" for name in labels if name not in images]
     report.add_all("note", "labels of a sequence without images", unseen)
     for name in labels:
         try:
@@ -163,9 +163,9 @@ def check_kitti_tracking(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
             rows = None
         if rows is not None:
             _check_identities(report, folder / "label_02" / f"{name}.txt", rows)
-        if name in pictures:
+        if name in images:
             _check_sequence(report, folder / "image_02" / name, rows)
-    check_calibrations(report, folder / "calib", set(pictures))
+    check_calibrations(report, folder / "calib", set(images))
     return report
 
 
@@ -185,10 +185,10 @@ def _check_identities(report: SetReport, path: Path, rows: TrackingRows) -> None
 
 
 def _check_sequence(report: SetReport, folder: Path, rows: TrackingRows | None) -> None:
-    """Pictures of one sequence: numbered, of one size, and what lies between them and the labels."""
-    stems = list_pictures(report, folder)
+    """Images of one sequence: numbered, of one size, and what lies between them and the labels."""
+    stems = list_images(report, folder)
     strange = [stem for stem in stems if not stem.isdecimal()]
-    report.add_all("error", "picture without a frame number", [folder / stem for stem in strange])
+    report.add_all("error", "image without a frame number", [folder / stem for stem in strange])
     stems = [stem for stem in stems if stem.isdecimal()]
     if not stems:
         report.add("error", "sequence without images", folder)
@@ -202,7 +202,7 @@ def _check_sequence(report: SetReport, folder: Path, rows: TrackingRows | None) 
     if last > frames[-1]:
         report.add("note", "fewer images than labels", folder, f"{len(frames)} images, labels up to frame {last}")
     sizes: Counter[tuple[int, int]] = Counter()
-    for stem, image in read_pictures(report, folder, stems):
+    for stem, image in read_images(report, folder, stems):
         if image is None:
             continue
         sizes[image.shape[0], image.shape[1]] += 1
@@ -211,7 +211,7 @@ def _check_sequence(report: SetReport, folder: Path, rows: TrackingRows | None) 
             report.add_boxes(objects, KITTI_RULE, (image.shape[0], image.shape[1]), f"{folder.name}/{stem}")
     if len(sizes) > 1:
         said = ", ".join(f"{count} of {w}x{h}" for (h, w), count in sizes.most_common())
-        report.add("error", "pictures of several sizes in one sequence", folder, said)
+        report.add("error", "images of several sizes in one sequence", folder, said)
 
 
 DATA_SET = DataSet(

@@ -1,4 +1,4 @@
-"""What every dataset yields: one picture with the labels it has, and which labels it does not have."""
+"""What every dataset yields: one image with the labels it has, and which labels it does not have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROAD_IGNORE = 255
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One labelled picture. A task without labels is None, and adds nothing to the loss."""
+    """One labelled image. A task without labels is None, and adds nothing to the loss."""
 
     image_bgr: U8
     """(H, W, 3) uint8."""
@@ -47,7 +47,7 @@ class Sample:
 
 
 def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
-    """A one-channel label picture as (H, W) uint8.
+    """A one-channel label image as (H, W) uint8.
 
     Raises:
         UserError: missing, unreadable, in colour, or of another size than its image.
@@ -61,7 +61,7 @@ def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
 
 
 def image_stems(folder: Path) -> list[str]:
-    """Names without suffix of the pictures in a folder, sorted; empty where the folder is missing."""
+    """Names without suffix of the images in a folder, sorted; empty where the folder is missing."""
     if not folder.is_dir():
         return []
     return sorted({p.stem for p in folder.iterdir() if p.suffix.lower() in SUFFIXES})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.checks.findings import SetReport, read_pictures
+from datasets.checks.findings import SetReport, read_images
 from datasets.labels import LabelRule
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
@@ -56,6 +56,6 @@ def check_labels_and_images(
             rows[name] = read_objects(path, scores=False, classes=classes)
         except UserError as error:
             report.add("error", "bad label", path, one_line(error))
-    for name, image in read_pictures(report, folder / "image_2", images):
+    for name, image in read_images(report, folder / "image_2", images):
         if image is not None and name in rows:
             report.add_boxes(rows[name], rule, (image.shape[0], image.shape[1]), f"{folder.name}/label_2/{name}.txt")

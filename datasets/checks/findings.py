@@ -126,8 +126,8 @@ class BoxRow:
         return CLASS_NAMES[self.class_id]
 
 
-def read_pictures(report: SetReport, folder: Path, stems: Iterable[str]) -> Iterator[tuple[str, U8 | None]]:
-    """Every picture of a folder in turn, decoded in parallel; unreadable ones are noted and come as None."""
+def read_images(report: SetReport, folder: Path, stems: Iterable[str]) -> Iterator[tuple[str, U8 | None]]:
+    """Every image of a folder in turn, decoded in parallel; unreadable ones are noted and come as None."""
     wanted = list(stems)
 
     def read(stem: str) -> tuple[str, U8 | None, str]:
@@ -140,7 +140,7 @@ def read_pictures(report: SetReport, folder: Path, stems: Iterable[str]) -> Iter
     progress = Progress(f"reading {report.root.name}/{folder.relative_to(report.root)}", len(wanted))
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        # a few at a time, so that decoded pictures do not pile up
+        # a few at a time, so that decoded images do not pile up
         for first in range(0, len(wanted), 4 * workers):
             for i, (stem, image, problem) in enumerate(pool.map(read, wanted[first : first + 4 * workers])):
                 if image is None:
@@ -150,11 +150,11 @@ def read_pictures(report: SetReport, folder: Path, stems: Iterable[str]) -> Iter
     progress.close()
 
 
-def list_pictures(report: SetReport, folder: Path) -> list[str]:
-    """Names of the pictures in a folder; one that is there as PNG and as JPEG is noted."""
+def list_images(report: SetReport, folder: Path) -> list[str]:
+    """Names of the images in a folder; one that is there as PNG and as JPEG is noted."""
     stems = image_stems(folder)
     if folder.is_dir():
         files = Counter(p.stem for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
         twice = [folder / stem for stem, count in sorted(files.items()) if count > 1]
-        report.add_all("warning", "picture is there as PNG and as JPEG", twice, "PNG is read")
+        report.add_all("warning", "image is there as PNG and as JPEG", twice, "PNG is read")
     return stems

@@ -1,4 +1,4 @@
-"""Draws what checked data sets hold, as one picture."""
+"""Draws what checked data sets hold, as one image."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _bars(axis: Axes, labels: Sequence[str], values: Sequence[float], title: str
 
 def _images(axis: Axes, reports: Sequence[SetReport]) -> None:
     counts = [sum(report.images_by_drive.values()) for report in reports]
-    _bars(axis, [_label(report) for report in reports], counts, "labelled pictures in each set")
+    _bars(axis, [_label(report) for report in reports], counts, "labelled images in each set")
 
 
 def _classes(axis: Axes, reports: Sequence[SetReport]) -> None:
@@ -140,25 +140,25 @@ def _drives(axis: Axes, reports: Sequence[SetReport]) -> None:
             totals[drive] = totals.get(drive, 0) + count
     names = sorted(totals, key=lambda name: -totals[name])
     shown = names[:MAX_DRIVES]
-    title = f"pictures of a recording, the largest {len(shown)} of {len(names)}"
+    title = f"images of a recording, the largest {len(shown)} of {len(names)}"
     _bars(axis, shown, [totals[name] for name in shown], title)
 
 
 def _crowding(axis: Axes, reports: Sequence[SetReport]) -> None:
     with_boxes = [report for report in reports if report.boxes_per_image]
     if not with_boxes:
-        return _nothing(axis, "objects in a picture")
+        return _nothing(axis, "objects in an image")
     edges = np.arange(-0.5, 21.5)
     for report in with_boxes:
         counts = np.clip(report.boxes_per_image, 0, 20)
         shares = np.histogram(counts, edges)[0] / len(counts)
         axis.plot(np.arange(21), shares, marker="o", markersize=3, label=_label(report).replace("\n", " "))
     axis.set_xticks([0, 5, 10, 15, 20], ["0", "5", "10", "15", "20+"])
-    axis.set_xlabel("cars, pedestrians and cyclists in one picture")
-    axis.set_ylabel("share of the pictures")
+    axis.set_xlabel("cars, pedestrians and cyclists in one image")
+    axis.set_ylabel("share of the images")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
-    axis.set_title("objects in a picture")
+    axis.set_title("objects in an image")
 
 
 def _places(axis: Axes, reports: Sequence[SetReport]) -> None:
@@ -173,7 +173,7 @@ def _places(axis: Axes, reports: Sequence[SetReport]) -> None:
             axis.scatter(feet[:, 0], feet[:, 1], s=5, alpha=0.35, color=colour, linewidths=0, label=name)
     axis.set_xlim(0, 1)
     axis.set_ylim(1.02, 0)
-    axis.set_xlabel("middle of the lower edge, share of the picture's width")
+    axis.set_xlabel("middle of the lower edge, share of the image's width")
     axis.set_ylabel("share of its height")
     axis.legend(frameon=False, fontsize=9, markerscale=3, loc="upper left")
     axis.set_title("where the objects stand")
@@ -186,6 +186,6 @@ def _road(axis: Axes, reports: Sequence[SetReport]) -> None:
     often = np.divide(total[0], total[1], out=np.full_like(total[0], np.nan), where=total[1] > 0)
     shown = axis.imshow(often, cmap="viridis", vmin=0, vmax=1, extent=(0, 1, 1, 0), aspect="auto")
     axis.figure.colorbar(shown, ax=axis, shrink=0.8)
-    axis.set_xlabel("share of the picture's width")
+    axis.set_xlabel("share of the image's width")
     share = total[0].sum() / total[1].sum()
     axis.set_title(f"how often a place is road ({share:.0%} of all)")

@@ -71,21 +71,9 @@ def download(
     path.parent.mkdir(parents=True, exist_ok=True)
     part, most, failures = part_path(path), 0, 0
     while True:
-        try:
-            total = _transfer(url, part, size, room_factor, patience.timeout_s)
-            if part.stat().st_size == total:
-                break
-            problem = "the connection ended early"
-        except urllib.error.HTTPError as error:
-            if error.code in _GONE:
-                raise UserError(
-                    f"{url}: HTTP {error.code} {error.reason}", "the archive", "another --base-url"
-                ) from None
-            problem = f"HTTP {error.code} {error.reason}"
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _DISK:
-                raise UserError(f"{part}: {error.strerror}", "room and the right to write there") from None
-            problem = str(getattr(error, "reason", "") or error) or type(error).__name__
+        problem = _attempt(url, part, size, room_factor, patience.timeout_s)
+        if not problem:
+            break
         have = part.stat().st_size if part.exists() else 0
         failures = 0 if have > most else failures + 1
         most = max(most, have)
@@ -106,6 +94,21 @@ def download(
         )
     part.replace(path)
     _tag_path(part).unlink(missing_ok=True)
+
+
+def _attempt(url: str, part: Path, size: int | None, room_factor: float, timeout_s: float) -> str:
+    """Transfer what is missing of `part`; returns the problem that a later attempt may not meet, empty when whole."""
+    try:
+        total = _transfer(url, part, size, room_factor, timeout_s)
+        return "" if part.stat().st_size == total else "the connection ended early"
+    except urllib.error.HTTPError as error:
+        if error.code in _GONE:
+            raise UserError(f"{url}: HTTP {error.code} {error.reason}", "the archive", "another --base-url") from None
+        return f"HTTP {error.code} {error.reason}"
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            raise UserError(f"{part}: {error.strerror}", "room and the right to write there") from None
+        return str(getattr(error, "reason", "") or error) or type(error).__name__
 
 
 def _tag_path(part: Path) -> Path:

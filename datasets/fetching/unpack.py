@@ -14,7 +14,7 @@ from perception.progress import Progress, byte_count
 
 MAX_MEMBERS = 500_000
 MAX_RATIO = 40
-"""KITTI's pictures hardly shrink and its label files shrink to a fifth; far beyond that is an attack or a mistake."""
+"""KITTI's images hardly shrink and its label files shrink to a fifth; far beyond that is an attack or a mistake."""
 FREE_BYTES = 64 << 20
 """Small archives may unpack to this much whatever their ratio."""
 CHUNK = 1 << 20

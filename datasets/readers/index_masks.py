@@ -1,4 +1,4 @@
-"""Pictures with a mask of class numbers beside them, laid out as `<split>/` and `<split>annot/`."""
+"""Images with a mask of class numbers beside them, laid out as `<split>/` and `<split>annot/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from datasets.catalogue import DataSet, Layout
-from datasets.checks.findings import SetReport, list_pictures, read_pictures
+from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.sample import ROAD_IGNORE, Sample, image_stems, read_index_mask
 from perception.errors import UserError
 from perception.formats.images import find_image, read_image
@@ -61,7 +61,7 @@ class IndexMasks:
         self.legend = legend
         self.names = image_stems(self.images)
         if not self.names:
-            raise UserError(f"{self.images}: no images", f"pictures there and masks in {self.masks.name}/")
+            raise UserError(f"{self.images}: no images", f"images there and masks in {self.masks.name}/")
         if missing := [name for name in self.names if not self._mask_path(name).exists()]:
             raise UserError(
                 f"{self._mask_path(missing[0])}: no such file ({len(missing)} masks are missing)",
@@ -83,7 +83,7 @@ class IndexMasks:
         return find_image(self.images, name) or self.images / f"{name}.png"
 
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from, where present; the picture first."""
+        """Every file that sample `i` is read from, where present; the image first."""
         return [self._image_path(self.names[i]), self._mask_path(self.names[i])]
 
     def __getitem__(self, i: int) -> Sample:
@@ -95,7 +95,7 @@ class IndexMasks:
         return self.sample(sample, numbers)
 
     def numbers(self, i: int, size_hw: tuple[int, int]) -> U8:
-        """(H, W) class number of each pixel of picture `i`.
+        """(H, W) class number of each pixel of image `i`.
 
         Raises:
             UserError: unreadable, of another size, or a number that the set does not have.
@@ -121,7 +121,7 @@ def check_index_masks(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
         report.add("error", "masks of unknown classes", "trainannot", f"class numbers {sorted(numbers)}")
     names: dict[str, list[str]] = {}
     for split in SPLITS:
-        images = list_pictures(report, root / split)
+        images = list_images(report, root / split)
         masks = set(image_stems(root / f"{split}annot"))
         if not images and not masks:
             continue
@@ -131,7 +131,7 @@ def check_index_masks(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
         report.add_all(
             "warning", "mask without image", [root / f"{split}annot" / n for n in sorted(masks - set(images))]
         )
-        for name, image in read_pictures(report, root / split, images):
+        for name, image in read_images(report, root / split, images):
             if image is not None and name in masks:
                 _check_mask(report, root / f"{split}annot" / f"{name}.png", image, legend)
         report.images_by_drive.update(name.split("_")[0] for name in images)

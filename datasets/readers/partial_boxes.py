@@ -16,7 +16,7 @@ import numpy as np
 from datasets.annotations.reviewed import reviewed, reviewed_file
 from datasets.catalogue import DataSet, Layout
 from datasets.checks.files import check_labels_and_images, text_stems
-from datasets.checks.findings import SetReport, list_pictures
+from datasets.checks.findings import SetReport, list_images
 from datasets.labels import ALL_CLASSES, KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, image_stems
 from perception.errors import UserError
@@ -32,7 +32,7 @@ class PartialSet:
     """Folder name, and the first part of `Sample.drive`."""
     rule: LabelRule
     scenes_apart: bool = False
-    """True: every picture is a recording of its own. False: the image's name up to its underscore says which."""
+    """True: every image is a recording of its own. False: the image's name up to its underscore says which."""
     widest: float = math.inf
     """Width over height from which a box is of something else and ignored."""
     lowest: float = 0.0
@@ -42,7 +42,7 @@ class PartialSet:
 
 
 class PartialBoxes:
-    """Pictures under `<root>/image_2` with `<root>/label_2`.
+    """Images under `<root>/image_2` with `<root>/label_2`.
 
     Args:
         root: folder of the set.
@@ -78,7 +78,7 @@ class PartialBoxes:
         return find_image(self.root / "image_2", name) or self.root / "image_2" / f"{name}.png"
 
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from, where present; the picture first."""
+        """Every file that sample `i` is read from, where present; the image first."""
         reviews = [reviewed_file(self.set.reviewed)] if self.set.reviewed else []
         return [self._image_path(self.names[i]), self._label_path(self.names[i]), *reviews]
 
@@ -111,7 +111,7 @@ def check_partial_boxes(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     declared: dict[str, PartialSet] = {data_set.spec.name: data_set.spec for data_set in data_sets}
     known = declared.get(root.name)
     report = SetReport(known.name if known else "boxes", root)
-    images, labels = list_pictures(report, root / "image_2"), text_stems(root / "label_2")
+    images, labels = list_images(report, root / "image_2"), text_stems(root / "label_2")
     report.counts |= {"images": len(images), "labels": len(labels)}
     if known is None:
         said = "known are " + ", ".join(declared)

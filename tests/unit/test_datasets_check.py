@@ -208,7 +208,7 @@ def test_bad_splits_and_drives(tmp_path):
 def test_one_frame_as_png_and_as_jpeg(tmp_path):
     root = make.kitti_object(tmp_path)
     make.write_image(root / "training" / "image_2" / "000000.jpg", seed=5)
-    assert findings(only(root)) == {("warning", "picture is there as PNG and as JPEG", "training/image_2/000000")}
+    assert findings(only(root)) == {("warning", "image is there as PNG and as JPEG", "training/image_2/000000")}
 
 
 # ---------------------------------------------------------------- damage to sequences
@@ -238,8 +238,8 @@ def test_contradictory_sequences(tmp_path):
         ("error", "track id twice in a frame", "training/label_02/0000.txt"),
         ("warning", "track changes its class", "training/label_02/0000.txt"),
         ("warning", "frames missing in between", "training/image_02/0000"),
-        ("error", "picture without a frame number", "training/image_02/0000/cover"),
-        ("error", "pictures of several sizes in one sequence", "training/image_02/0006"),
+        ("error", "image without a frame number", "training/image_02/0000/cover"),
+        ("error", "images of several sizes in one sequence", "training/image_02/0006"),
         ("error", "sequence without label file", "training/image_02/0009"),
         ("error", "bad label", "training/label_02/0013.txt"),
         ("error", "sequence without images", "training/image_02/0020"),

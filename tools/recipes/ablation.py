@@ -48,7 +48,7 @@ OVERLAPS = ((0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8), PEOPLE, PEOPLE)
 PLAIN = kitti_rule(max_truncation=0.3, max_occlusion=1)
 PLAIN_M = 40.0
 """What a person sees plainly: objects that KITTI calls visible or partly hidden, at most three tenths outside of the
-picture, within so many metres."""
+image, within so many metres."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Boxes that a trained network finds in CamVid's pictures and that CamVid's masks confirm, for the next training.
+"""Boxes that a trained network finds in CamVid's images and that CamVid's masks confirm, for the next training.
 
     python -m tools.recipes.self_labels --checkpoint runs/nano/g/last.pt --out runs/nano/self
 
-Each picture is looked at five times: whole, mirrored, and in three bands of half its width, so at twice the size
+Each image is looked at five times: whole, mirrored, and in three bands of half its width, so at twice the size
 (Radosavovic et al. 2018). What is found there at least twice, with a high score once, and is filled by its class in
 the mask, becomes a row of `OUT/NAME.txt`; `perception train --data.self-labels OUT` learns from it. A row of parked
 cars is one piece in a mask; here its cars are told apart.
@@ -48,7 +48,7 @@ Detect = Callable[[U8], Detections]
 
 @dataclass(frozen=True)
 class Options:
-    """Label CamVid's training pictures with a network and its masks."""
+    """Label CamVid's training images with a network and its masks."""
 
     checkpoint: Path
     """A `.pt` file of a run folder."""
@@ -64,7 +64,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Objects found in one picture."""
+    """Objects found in one image."""
 
     boxes_xyxy: F32
     """(N, 4) pixels, best first."""
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_labels(options: Options) -> dict[str, int]:
-    """Write a file for every picture; how many of each class there are.
+    """Write a file for every image; how many of each class there are.
 
     Raises:
         UserError: no CamVid under the root, an unreadable checkpoint, or one of other classes.
@@ -126,7 +126,7 @@ def write_labels(options: Options) -> dict[str, int]:
     camvid = CamVid(options.root / "camvid", "train", boxes=True)
     options.out.mkdir(parents=True, exist_ok=True)
     counts = dict.fromkeys(CLASS_NAMES, 0)
-    progress = Progress("pictures", len(camvid))
+    progress = Progress("images", len(camvid))
     for i, name in enumerate(camvid.names):
         sample = camvid[i]
         height, width = sample.image_bgr.shape[:2]
@@ -145,7 +145,7 @@ def write_labels(options: Options) -> dict[str, int]:
 
 
 def look(detect: Detect, image_bgr: U8, shape_hw: tuple[int, int]) -> Seen:
-    """What a detector finds in the views of a picture, together.
+    """What a detector finds in the views of an image, together.
 
     Args:
         detect: (H, W, 3) uint8 → detections.
@@ -199,7 +199,7 @@ def confirmed(seen: Seen, numbers: U8, least_score: float) -> Seen:
     """Those seen well enough whose class fills their box in the mask.
 
     Args:
-        seen: objects in the picture.
+        seen: objects in the image.
         numbers: (H, W) class number of each pixel.
         least_score: of the best view.
     """
@@ -213,9 +213,9 @@ def confirmed(seen: Seen, numbers: U8, least_score: float) -> Seen:
 
 
 def views(size_hw: tuple[int, int], shape_hw: tuple[int, int]) -> Iterator[tuple[tuple[int, int, int, int], bool]]:
-    """Windows (left, top, right, bottom) of a picture and whether to mirror them, for an input of some shape.
+    """Windows (left, top, right, bottom) of an image and whether to mirror them, for an input of some shape.
 
-    The bands are of the input's shape, around the middle of the picture where far things are.
+    The bands are of the input's shape, around the middle of the image where far things are.
     """
     height, width = size_hw
     yield (0, 0, width, height), False
