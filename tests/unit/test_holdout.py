@@ -128,7 +128,7 @@ def test_a_damaged_hold_out_is_an_error(text: str) -> None:
 @pytest.mark.data
 def test_of_the_sample_data_each_held_out_drive_is_held_out_everywhere(data_root: Path) -> None:
     divided, holdout = divide(open_sets(data_root))
-    counts = {name: len(held.names) for name, held in holdout.sets.items() if held.names}
+    counts = {n: len(held.names) for n, held in holdout.sets.items() if held.names and n.startswith("kitti/")}
     assert counts == {"kitti/object": 27, "kitti/tracking": 16, "kitti/road": 9}
     held = {one.opened.source.drive(i) for one in divided for i in one.held_out} - {""}
     assert not held & {one.opened.source.drive(i) for one in divided for i in one.train}
