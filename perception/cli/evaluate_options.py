@@ -85,8 +85,8 @@ class CompareOptions(CommandOptions):
     """Folder that --report wrote."""
     b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None
     """Another, of the same task and frames."""
-    resamples: int = 2000
-    """Draws of the bootstrap."""
+    resamples: int | None = None
+    """Draws of the bootstrap; by default 2,000, more where more scores are compared."""
     seed: int = 0
     """Of the draws: the same seed gives the same intervals."""
     block: int | None = None

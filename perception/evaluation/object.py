@@ -201,12 +201,30 @@ def _curves_3d(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> dict[t
 
 
 def match_objects(
-    gt: ObjectTable, detections: ObjectTable, class_name: str, level: str, score_threshold: float = -np.inf
+    gt: ObjectTable,
+    detections: ObjectTable,
+    class_name: str,
+    level: str,
+    score_threshold: float = -np.inf,
+    metric: str | None = None,
 ) -> ObjectMatches:
-    """Who is matched with whom in the devkit's counting pass at one score threshold."""
+    """Return the matches of the devkit's counting pass at one score threshold.
+
+    Args:
+        gt: labels.
+        detections: results of the same frames.
+        class_name: class to match.
+        level: difficulty of the labels that count.
+        score_threshold: least score of a result.
+        metric: one of `METRICS_3D`; by default 2D.
+    """
     _check(gt, detections)
     assert detections.scores is not None
-    overlaps = find_overlaps(gt, detections, find_roles(gt, detections))
+    roles = find_roles(gt, detections)
+    if metric is None:
+        overlaps = find_overlaps(gt, detections, roles)
+    else:
+        overlaps = find_overlaps_3d(gt, detections, roles)[metric]
     case = take_part(gt, overlaps, class_name, level)
     heard = detections.scores >= score_threshold
     kept = np.flatnonzero(heard[overlaps.pair_det[case.pair]])

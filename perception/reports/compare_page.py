@@ -146,7 +146,7 @@ def _forest(title: str, rows: list[Difference]) -> Figure:
     words = "; ".join(f"{d.name} {d.difference:+.2f} ({d.verdict})" for d in rows)
     bars = tuple(Interval(d.name.split(maxsplit=1)[-1], d.difference, d.low, d.high, d.verdict) for d in rows)
     axis = Axis("B − A", -reach, reach)
-    plot = IntervalBars(f"{title}: B − A", words, bars, axis, zero_line=True, label_width=124)
+    plot = IntervalBars(f"{title}: B − A", words, bars, axis, zero_line=True, label_width=152)
     return Figure((plot,), f"{title}: difference with its 95 % interval.")
 
 

@@ -23,12 +23,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Arc, PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Transform, blended_transform_factory
 
-from perception.reports.plots import Axis, Histogram, IntervalBars, LinePlot, Plot, Timeline, thin, tick_label
+from perception.reports.plots import (
+    Axis,
+    Histogram,
+    IntervalBars,
+    LinePlot,
+    PlanView,
+    Plot,
+    Timeline,
+    thin,
+    tick_label,
+)
 
 WIDTH, HEIGHT = 360, 268
 """Size of a plot, pixels."""
@@ -44,7 +54,10 @@ _STYLE = {
     "axes.axisbelow": True,
     "lines.scale_dashes": False,
 }
-_NAMES = ("s0", "s1", "s2", "s3", "s4", "s5", "ink", "soft", "grid", "panel", "bar", "line", "missed")
+_NAMES = (
+    *("s0", "s1", "s2", "s3", "s4", "s5", "ink", "soft", "grid", "panel", "bar", "line"),
+    *("found", "missed", "false", "ignored"),
+)
 COLOUR = {name: f"#f0f0{i:02x}" for i, name in enumerate(_NAMES)}
 """Matplotlib gets a stand-in for each colour of the style sheet; the finished SVG names the variable."""
 _VARIABLE = {code: f"var(--{name})" for name, code in COLOUR.items()}
@@ -229,6 +242,35 @@ class _Drawing:
                     clip_on=False,
                     gid=words,
                 )
+
+    @add.register
+    def _(self, plot: PlanView) -> None:
+        pixels_per_m = (WIDTH - LEFT - RIGHT) / (2 * plot.side_m)
+        height = TOP + BOTTOM + plot.ahead_m * pixels_per_m
+        x, z = Axis("to the right, m", -plot.side_m, plot.side_m), Axis("ahead, m", 0, plot.ahead_m)
+        axes = self.axes(WIDTH, height, x, z)
+        axes.grid(False)
+        for radius in range(10, int(np.hypot(plot.ahead_m, plot.side_m)) + 10, 10):
+            ring = Arc((0, 0), 2 * radius, 2 * radius, theta1=0, theta2=180, color=COLOUR["grid"], linewidth=1)
+            axes.add_patch(ring)
+        camera = self.tip("camera")
+        axes.plot(0, 0, "^", color=COLOUR["ink"], markersize=9, markeredgewidth=0, clip_on=False, gid=camera)
+        for box in plot.boxes:
+            centre = np.mean(box.corners, axis=0)
+            outline = Outline(
+                [*box.corners, box.corners[0], centre, box.front],
+                [Outline.MOVETO, *[Outline.LINETO] * 3, Outline.CLOSEPOLY, Outline.MOVETO, Outline.LINETO],
+            )
+            axes.add_patch(
+                PathPatch(
+                    outline,
+                    fill=False,
+                    edgecolor=COLOUR[box.colour],
+                    linewidth=1.8,
+                    linestyle=(0, (4, 2)) if box.dashed else "solid",
+                    gid=self.tip(box.label),
+                )
+            )
 
     # ------------------------------------------------------------ output
 

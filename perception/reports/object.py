@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.evaluation.object3d import METRICS
 from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectCurve, ObjectEvaluation
+from perception.reports.object3d import sections_3d
 from perception.reports.object_analysis import (
     BINS,
     LEVEL,
@@ -82,8 +84,13 @@ def object_report(
             _splits(evaluation, points),
             _calibration(evaluation, classes),
         ]
+    sections += sections_3d(evaluation, points, score_threshold)
     sections.append(worst_frames(evaluation, errors, images, gallery))
     cards = [Card(f"{name} AP R40", f"{evaluation.scores[name, LEVEL].ap_r40:.2f}", LEVEL) for name in classes]
+    for name in OBJECT_CLASSES_SCORED:
+        if (score := evaluation.scores_3d.get(("3d", name, LEVEL))) is not None:
+            overlap = METRICS["3d"].minimum_overlap(name)
+            cards.append(Card(f"{name} 3D AP R40", f"{score.ap_r40:.2f}", f"{LEVEL}, overlap {overlap:g}"))
     cards += [
         Card(f"{point.class_name} F1", f"{point.f1:.3f}", f"at score ≥ {point.threshold:.3g}")
         for point in points.values()
@@ -363,6 +370,9 @@ def _evidence(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]
     for (name, level), curve in evaluation.curves.items():
         for field in CURVE_FIELDS:
             arrays[f"{name}.{level}.{field}"] = getattr(curve, field)
+    for (metric, name, level), curve in evaluation.curves_3d.items():
+        for field in CURVE_FIELDS:
+            arrays[f"{metric}.{name}.{level}.{field}"] = getattr(curve, field)
     for name, point in points.items():
         arrays[f"{name}.threshold"] = np.array(point.threshold)
     return arrays

@@ -351,13 +351,16 @@ class FrameErrors:
         return [int(i) for i in order[:count] if errors[i]]
 
 
-def frame_errors(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) -> FrameErrors:
-    """Count errors at `moderate`, frame by frame."""
+def frame_errors(
+    evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint], metric: str | None = None
+) -> FrameErrors:
+    """Count errors at `moderate`, frame by frame, in 2D or in one of `METRICS_3D`."""
     frames = len(evaluation.gt.frame_names)
     missed, false = np.zeros(frames, np.int64), np.zeros(frames, np.int64)
     all_matches = []
     for class_name, point in points.items():
-        matches = match_objects(evaluation.gt, evaluation.detections, class_name, LEVEL, _finite(point.threshold))
+        threshold = _finite(point.threshold)
+        matches = match_objects(evaluation.gt, evaluation.detections, class_name, LEVEL, threshold, metric)
         missed += np.bincount(evaluation.gt.frames[matches.gt_rows[matches.is_fn]], minlength=frames)
         false += np.bincount(evaluation.detections.frames[matches.det_rows[matches.is_fp]], minlength=frames)
         all_matches.append(matches)

@@ -133,7 +133,33 @@ class Timeline:
     frames: int
 
 
-Plot = LinePlot | IntervalBars | Histogram | Timeline
+@dataclass(frozen=True)
+class PlanBox:
+    """A box seen from above."""
+
+    corners: tuple[tuple[float, float], ...]
+    """Four of (x right, z ahead), metres, in order round the box."""
+    front: tuple[float, float]
+    """Middle of its front side; a line to it from the centre shows the heading."""
+    colour: str
+    dashed: bool
+    label: str
+    """Shown when the pointer rests on the box."""
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """A scene from above, the camera at the bottom, with rings of distance."""
+
+    title: str
+    description: str
+    boxes: tuple[PlanBox, ...]
+    side_m: float = 25.0
+    """How far it reaches to either side."""
+    ahead_m: float = 60.0
+
+
+Plot = LinePlot | IntervalBars | Histogram | Timeline | PlanView
 
 
 def thin(points: Points, limit: int = MAX_POINTS) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""Scores as text for people and as plain dictionaries for machines."""
+"""Format scores as text for people and as plain dictionaries for machines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from perception.evaluation.object3d import METRICS
 from perception.evaluation.results import (
     LEVELS,
     OBJECT_CLASSES_SCORED,
     ObjectEvaluation,
+    ObjectScore,
     RoadEvaluation,
     TrackingEvaluation,
 )
@@ -21,7 +23,7 @@ _COUNTS = {"IDSW", "Frag", "MT", "PT", "ML", "CLR_TP", "CLR_FP", "CLR_FN"}
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines, the first column to the left, the others to the right."""
+    """Align rows of cells: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -36,7 +38,7 @@ def _percent(value: float | None) -> str:
 
 
 def object_text(evaluation: ObjectEvaluation) -> str:
-    """Average precision and orientation similarity, R40 and R11 side by side."""
+    """Format AP and AOS, R40 beside R11; BEV and 3D AP, each with its overlap, where results carry 3-D boxes."""
     rows = [["per cent", *(f"{points} {level}" for points in ("R40", "R11") for level in LEVELS)]]
     for class_name in OBJECT_CLASSES_SCORED:
         scores = [evaluation.scores.get((class_name, level)) for level in LEVELS]
@@ -44,6 +46,15 @@ def object_text(evaluation: ObjectEvaluation) -> str:
             fields = (f"{measure}_r40", f"{measure}_r11")
             cells = [_percent(None if s is None else getattr(s, field)) for field in fields for s in scores]
             rows.append([f"{class_name} {measure.upper()}", *cells])
+    for class_name in OBJECT_CLASSES_SCORED if evaluation.scores_3d else ():
+        for metric, how in METRICS.items():
+            of_metric = [evaluation.scores_3d.get((metric, class_name, level)) for level in LEVELS]
+            cells = [
+                _percent(None if s is None else getattr(s, field))
+                for field in ("ap_r40", "ap_r11")
+                for s in of_metric
+            ]
+            rows.append([f"{class_name} {how.kind} AP {how.minimum_overlap(class_name):g}", *cells])
     return (
         f"objects: {len(evaluation.gt.frame_names):,} frames, {len(evaluation.gt):,} labels, "
         f"{len(evaluation.detections):,} detections\n\n{align(rows)}"
@@ -51,7 +62,7 @@ def object_text(evaluation: ObjectEvaluation) -> str:
 
 
 def object_json(evaluation: ObjectEvaluation) -> dict[str, Any]:
-    """Every number of every class and level."""
+    """Return every number of every class and level."""
     return {
         "task": "object",
         "frames": len(evaluation.gt.frame_names),
@@ -60,17 +71,10 @@ def object_json(evaluation: ObjectEvaluation) -> dict[str, Any]:
         "scores": {
             class_name: {
                 level: {
-                    "AP_R40": s.ap_r40,
-                    "AP_R11": s.ap_r11,
+                    **_score_json(s),
                     "AOS_R40": s.aos_r40,
                     "AOS_R11": s.aos_r11,
-                    "n_gt": s.n_gt,
-                    "precision41": s.precision41.tolist(),
                     "aos41": None if s.aos41 is None else s.aos41.tolist(),
-                    "thresholds": s.thresholds.tolist(),
-                    "tp": s.tp.tolist(),
-                    "fp": s.fp.tolist(),
-                    "fn": s.fn.tolist(),
                 }
                 for level in LEVELS
                 for s in [evaluation.scores[class_name, level]]
@@ -78,14 +82,40 @@ def object_json(evaluation: ObjectEvaluation) -> dict[str, Any]:
             for class_name in OBJECT_CLASSES_SCORED
             if (class_name, LEVELS[0]) in evaluation.scores
         },
+        "scores_3d": {
+            metric: {
+                class_name: {
+                    "overlap": how.minimum_overlap(class_name),
+                    **{level: _score_json(evaluation.scores_3d[metric, class_name, level]) for level in LEVELS},
+                }
+                for class_name in OBJECT_CLASSES_SCORED
+                if (metric, class_name, LEVELS[0]) in evaluation.scores_3d
+            }
+            for metric, how in METRICS.items()
+        }
+        if evaluation.scores_3d
+        else {},
         "missing_frames": list(evaluation.missing_frames),
         "warnings": list(evaluation.warnings),
     }
 
 
+def _score_json(score: ObjectScore) -> dict[str, Any]:
+    return {
+        "AP_R40": score.ap_r40,
+        "AP_R11": score.ap_r11,
+        "n_gt": score.n_gt,
+        "precision41": score.precision41.tolist(),
+        "thresholds": score.thresholds.tolist(),
+        "tp": score.tp.tolist(),
+        "fp": score.fp.tolist(),
+        "fn": score.fn.tolist(),
+    }
+
+
 def road_text(evaluation: RoadEvaluation) -> str:
-    """One line for each category."""
-    rows = [["per cent", "pictures", "MaxF", "AP", "precision", "recall", "FPR", "FNR", "threshold"]]
+    """Format one line per category."""
+    rows = [["per cent", "images", "MaxF", "AP", "precision", "recall", "FPR", "FNR", "threshold"]]
     for name, score in evaluation.scores.items():
         values = (score.max_f, score.ap, score.precision, score.recall, score.fpr, score.fnr)
         rows.append([name, str(score.n_images), *(_percent(100 * v) for v in values), f"{score.threshold}/255"])
@@ -94,7 +124,7 @@ def road_text(evaluation: RoadEvaluation) -> str:
 
 
 def road_json(evaluation: RoadEvaluation) -> dict[str, Any]:
-    """Every number of every category, as fractions."""
+    """Return every number of every category, as fractions."""
     return {
         "task": "road",
         "space": evaluation.space,
@@ -107,7 +137,7 @@ def road_json(evaluation: RoadEvaluation) -> dict[str, Any]:
                 "FPR": s.fpr,
                 "FNR": s.fnr,
                 "threshold": s.threshold,
-                "pictures": s.n_images,
+                "images": s.n_images,
                 "tp": s.tp,
                 "fp": s.fp,
                 "fn": s.fn,
@@ -123,7 +153,7 @@ def road_json(evaluation: RoadEvaluation) -> dict[str, Any]:
 
 
 def tracking_text(evaluation: TrackingEvaluation, sequences: bool = True) -> str:
-    """One table for each class: sequences, and all of them together."""
+    """Format one table per class: each sequence, and all combined."""
     blocks = [f"tracking: {len(evaluation.n_frames)} sequences, {sum(evaluation.n_frames.values()):,} frames"]
     for class_name, combined in evaluation.combined.items():
         rows = [[f"{class_name}, per cent", *(name.removeprefix("CLR_") for name in TRACKING_COLUMNS)]]
@@ -139,7 +169,7 @@ def tracking_text(evaluation: TrackingEvaluation, sequences: bool = True) -> str
 
 
 def tracking_json(evaluation: TrackingEvaluation) -> dict[str, Any]:
-    """Every number of every sequence and class, as fractions and counts, by TrackEval's names."""
+    """Return every number of every sequence and class, as fractions and counts, by TrackEval's names."""
     return {
         "task": "tracking",
         "frames": dict(evaluation.n_frames),

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_scenes import object_set, road_set, tracking_set
+from evaluation_scenes import boxes_set, object_set, road_set, tracking_set
 
 from perception.errors import UserError
-from perception.evaluation.bootstrap import blocks, holm, judge, paired_draws
+from perception.evaluation.bootstrap import RESAMPLES, blocks, holm, judge, paired_draws
 from perception.evaluation.object import recall_thresholds, score_curve
 from perception.evaluation.object_draws import PrecisionAreas, recall_positions
-from perception.evaluation.results import ObjectEvaluation
+from perception.evaluation.results import LEVELS, ObjectEvaluation
 from perception.evaluation.tracking_evidence import TrackingEvidence
-from perception.reports.compare import compare, load_run, read_groups
+from perception.reports.compare import compare, read_groups
 from perception.reports.compare_page import text_table
 from perception.reports.object import object_report
 from perception.reports.road import road_report
+from perception.reports.runs import load_run
 from perception.reports.tracking import tracking_report
 from perception.reports.write import write_report
 
@@ -261,3 +262,30 @@ def test_many_comparisons_make_one_doubtful() -> None:
     found = judge([str(i) for i in range(20)], [0.0] * 20, [2.2] + [0.0] * 19, np.zeros((4000, 20)), draws)
     assert found[0].verdict == "perhaps"  # p is about 0.03 alone, and 0.6 among twenty
     assert {one.verdict for one in found[1:]} == {"not shown"}
+
+
+# ---------------------------------------------------------------- 3-D boxes
+
+
+def test_boxes_are_compared_by_the_official_rule(tmp_path: Path) -> None:
+    for name, depth_std_m in (("a", 0.2), ("b", 0.9)):
+        write_report(object_report(boxes_set(depth_std_m=depth_std_m)), tmp_path / name)
+    comparison = compare(tmp_path / "a", tmp_path / "b")
+    found = {one.name: one for one in comparison.differences}
+    whole = boxes_set(depth_std_m=0.9).scores_3d
+    for metric, name in (("bev", "Car BEV AP 0.7"), ("3d", "Car 3D AP 0.7"), ("3d_loose", "Car 3D AP 0.5")):
+        for level in LEVELS:
+            assert found[f"{name} R40 {level}"].b == pytest.approx(whole[metric, "Car", level].ap_r40)
+    assert found["Car 3D AP 0.7 R40 moderate"].verdict == "real" and found["Car 3D AP 0.7 R40 moderate"].high < 0
+    assert found["Car AP R40 moderate"].verdict == "equal"
+    assert comparison.resamples == max(RESAMPLES, 40 * len(found))
+    assert "Car, 3D 0.7, moderate" in comparison.curves
+
+
+def test_a_run_without_boxes_is_told(tmp_path: Path) -> None:
+    write_report(object_report(boxes_set()), tmp_path / "a")
+    evaluation = boxes_set()
+    write_report(object_report(replace(evaluation, curves_3d={}, scores_3d={})), tmp_path / "b")
+    comparison = compare(tmp_path / "a", tmp_path / "b")
+    assert "Car BEV AP 0.7" in comparison.only_a and "Pedestrian 3D AP 0.25" in comparison.only_a
+    assert not any("BEV" in one.name for one in comparison.differences)

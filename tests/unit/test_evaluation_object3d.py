@@ -1,14 +1,18 @@
-"""BEV and 3D scores by hand: which class is scored, what DontCare forgives, what the 2D box decides."""
+"""BEV and 3D scores by hand: which class is scored, what DontCare forgives, what the 2D box decides, and errors."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from perception.evaluation.box_errors import box_errors, by_distance, heading_error_deg, summarise
 from perception.evaluation.object import ObjectEvaluator
 from perception.evaluation.object3d import METRICS, has_box
 from perception.evaluation.results import METRICS_3D, ObjectEvaluation, ObjectScore
 from perception.formats.kitti import ObjectRows, parse_objects
+from perception.reports.tables import object_json, object_text
 
 TRUTH = "Car 0 0 0 100 100 200 200 1.5 2 4 {x} 1.6 20 0\n"
 CAR = "Car 0 0 0 100 100 200 200 1.5 2 4 {x} 1.6 20 0 {score}\n"
@@ -109,3 +113,67 @@ def test_results_without_boxes_have_no_3d_scores() -> None:
     evaluation = evaluator.evaluate()
     assert evaluation.curves_3d == evaluation.scores_3d == {}
     assert not has_box(evaluation.detections, "BEV").any()
+
+
+# ---------------------------------------------------------------- errors of boxes
+
+ROW = "Car 0 0 0 {left} 100 {right} 200 {h} {w} {l} {x} 1.6 {z} {ry}"
+
+
+def row(slot: int, **values: float) -> str:
+    """A car in its own place of the image, by default 1.5 × 2 × 4 m, 20 m ahead, heading 0."""
+    defaults = {"h": 1.5, "w": 2.0, "l": 4.0, "x": 0.0, "z": 20.0, "ry": 0.0}
+    return ROW.format(left=100 * slot, right=100 * slot + 80, **{**defaults, **values})
+
+
+def test_errors_by_hand() -> None:
+    labels = [row(0, z=8), row(1, z=20, ry=3.1), row(2, z=25), row(3), row(4)]
+    results = [
+        f"{row(0, z=9.5, x=-0.2, w=2.1, h=1.4)} 0.9",
+        f"{row(1, z=19, ry=-3.1, l=3.5)} 0.9",
+        f"{row(2, z=25, ry=np.pi)} 0.9",
+        f"{row(3, h=-1, w=-1, l=-1, x=-1000, z=-1000)} 0.9",  # found in 2D, without a box
+        f"{row(4)} 0.1",  # below the threshold
+        f"{row(8)} 0.9",  # a false positive
+    ]
+    evaluation = score("\n".join(labels), "\n".join(results))
+    errors = box_errors(evaluation.gt, evaluation.detections, "Car", "moderate", 0.5)
+    assert errors.distance_m.tolist() == [8, 20, 25]
+    assert errors.depth_m == pytest.approx([1.5, -1, 0]) and errors.lateral_m == pytest.approx([-0.2, 0, 0])
+    assert errors.heading_deg == pytest.approx([0, 360 - np.degrees(6.2), 180])
+    assert errors.length_m == pytest.approx([0, -0.5, 0]) and errors.width_m == pytest.approx([0.1, 0, 0])
+    assert errors.height_m == pytest.approx([-0.1, 0, 0])
+    found = summarise(errors)
+    assert (found["depth_median"], found["depth_bias"]) == pytest.approx((1, 0))
+    assert (found["heading_within_15"], found["flipped"]) == pytest.approx((2 / 3, 1 / 3))
+    counted = {ends: count for ends, count, _ in by_distance(errors)}
+    assert counted[0, 10] == 1 and counted[20, 30] == 2 and sum(counted.values()) == 3
+
+
+@given(st.floats(-20, 20), st.floats(-20, 20))
+def test_heading_errors_do_not_mind_the_turn(a: float, b: float) -> None:
+    error = heading_error_deg(np.array([a]), np.array([b]))[0]
+    assert 0 <= error <= 180
+    expected = np.degrees(np.arccos(np.clip(np.cos(a - b), -1, 1)))
+    assert error == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_objects_have_no_errors() -> None:
+    evaluation = score(TRUTH.format(x=0), CAR.format(x=0, score=0.9))
+    nothing = box_errors(evaluation.gt, evaluation.detections, "Car", "moderate", 2.0)
+    assert len(nothing) == 0 and all(np.isnan(value) for value in summarise(nothing).values())
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def test_text_and_json_name_every_overlap() -> None:
+    evaluation = score(TRUTH.format(x=0), CAR.format(x=0.8, score=0.9))
+    text = object_text(evaluation)
+    for label in ("Car AP", "Car AOS", "Car BEV AP 0.7", "Car 3D AP 0.7", "Car BEV AP 0.5", "Cyclist 3D AP 0.25"):
+        assert any(line.startswith(f"{label}  ") for line in text.split("\n")), label
+    found = object_json(evaluation)["scores_3d"]
+    assert set(found) == set(METRICS_3D) and found["3d_loose"]["Car"]["overlap"] == 0.5
+    assert found["bev"]["Car"]["moderate"]["tp"] == [] and found["bev_loose"]["Car"]["moderate"]["tp"] == [1]
+    flat = score(TRUTH.format(x=0), WITHOUT_3D)
+    assert "BEV" not in object_text(flat) and object_json(flat)["scores_3d"] == {}

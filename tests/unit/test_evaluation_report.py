@@ -12,20 +12,23 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from evaluation_scenes import Page, boxes_at, detections, labels, object_set, road_set, tracking_set
+from evaluation_scenes import Page, boxes_at, boxes_set, detections, labels, object_set, road_set, tracking_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.errors import UserError
 from perception.evaluation.object import ObjectEvaluator, match_objects
+from perception.evaluation.object3d import METRICS
 from perception.evaluation.results import LEVELS
 from perception.reports.compare_page import comparison_report
 from perception.reports.draw import draw
 from perception.reports.images import load_image, with_images
 from perception.reports.object import object_report
+from perception.reports.object3d import plan_boxes
 from perception.reports.object_analysis import (
     calibration_of,
     confusion,
+    frame_errors,
     full_curve,
     operating_point,
     split_scores,
@@ -38,6 +41,8 @@ from perception.reports.plots import (
     Interval,
     IntervalBars,
     LinePlot,
+    PlanBox,
+    PlanView,
     Plot,
     Series,
     Span,
@@ -60,6 +65,7 @@ def reports() -> dict[str, Report]:
         "object": object_report(object_set(), facts={"results": "runs/a"}),
         "road": road_report(road_set()),
         "tracking": tracking_report(tracking_set(missed=5)),
+        "boxes": object_report(boxes_set()),
     }
 
 
@@ -68,7 +74,7 @@ def all_reports() -> dict[str, Report]:
     return reports()
 
 
-@pytest.mark.parametrize("task", ["object", "road", "tracking"])
+@pytest.mark.parametrize("task", ["object", "road", "tracking", "boxes"])
 def test_page_is_whole_and_self_contained(all_reports: dict[str, Report], task: str) -> None:
     html = render_page(all_reports[task])
     page = Page(html)
@@ -83,7 +89,7 @@ def test_page_is_whole_and_self_contained(all_reports: dict[str, Report], task: 
         assert source.startswith("data:image/jpeg;base64,")
 
 
-@pytest.mark.parametrize("task", ["object", "road", "tracking"])
+@pytest.mark.parametrize("task", ["object", "road", "tracking", "boxes"])
 def test_page_can_be_read_without_eyes(all_reports: dict[str, Report], task: str) -> None:
     page = Page(render_page(all_reports[task]))
     assert all(attributes.get("alt") for attributes in page.named("img"))
@@ -324,6 +330,53 @@ def test_wilson_interval() -> None:
     assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson 1927, textbook value
     assert (wilson(0, 10)[0], wilson(10, 10)[1]) == pytest.approx((0.0, 1.0))
     assert np.isnan(wilson(0, 0)).all()
+
+
+# ---------------------------------------------------------------- 3-D boxes
+
+
+def test_boxes_json_equals_the_evaluator(all_reports: dict[str, Report]) -> None:
+    evaluation = boxes_set()
+    tables = {table.key: table.records() for table in all_reports["boxes"].tables()}
+    rows = {(row["class"], row["measure"], row["overlap"]): row for row in tables["scores_3d"]}
+    assert len(rows) == 2 * 4
+    for metric, how in METRICS.items():
+        for name in ("Car", "Pedestrian"):
+            row = rows[name, f"{how.kind} AP", how.minimum_overlap(name)]
+            for level in LEVELS:
+                score = evaluation.scores_3d[metric, name, level]
+                assert (row[f"r40_{level}"], row[f"r11_{level}"]) == (score.ap_r40, score.ap_r11)
+    errors = [row for row in tables["box_errors"] if row["class"] == "Car"]
+    (whole,) = (row for row in errors if row["distance"] == "all")
+    assert whole["objects"] == sum(row["objects"] for row in errors) / 2
+    assert whole["lateral_median"] == 0 and 0.1 < float(str(whole["depth_median"])) < 0.5
+
+
+def test_the_view_from_above_shows_misses_and_false_positives() -> None:
+    evaluation = boxes_set(frames=1, depth_std_m=3.0)
+    points = {"Car": operating_point(evaluation.curves_3d["bev", "Car", "moderate"], 0.0)}
+    errors = frame_errors(evaluation, points, "bev")
+    assert errors.missed[0] == errors.false[0] == 2
+    boxes = plan_boxes(evaluation, errors, 0)
+    assert [box.colour for box in boxes] == ["missed", "missed", "false", "false"]
+    label = boxes[0]
+    assert np.mean(label.corners, axis=0) == pytest.approx(evaluation.gt.location_cam2[0, [0, 2]])
+    turn = evaluation.gt.rotation_y[0]
+    ahead = np.array(label.front) - np.mean(label.corners, axis=0)
+    assert ahead == pytest.approx(2.0 * np.array([np.cos(turn), -np.sin(turn)]))
+
+
+def test_a_view_from_above_by_hand() -> None:
+    """50 m are 302 pixels, the camera at 197, 374.4."""
+    square = ((1.0, 11.0), (1.0, 9.0), (-1.0, 9.0), (-1.0, 11.0))
+    box = PlanBox(square, (1.0, 10.0), "missed", True, "a box")
+    drawing = draw(PlanView("t", "d", (box,)))
+    assert "M 203 308 L 203 320 L 191 320 L 191 308 L 203 308 z M 197 314 L 203 314" in drawing
+    assert "<title>a box</title>" in drawing and "stroke:var(--missed)" in drawing
+
+
+def test_results_without_boxes_have_no_such_sections(all_reports: dict[str, Report]) -> None:
+    assert not {"boxes", "errors", "above"} & {section.key for section in all_reports["object"].sections}
 
 
 # ---------------------------------------------------------------- images
