@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs wheel venv clean
+.PHONY: help demo test lint types docs wheel venv lowest clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,5 +46,14 @@ wheel: $(VENV)/.installed-dev ## build wheel and sdist into dist/
 test: lint types docs ## lint, types, documentation and all tests
 	$(BIN)/python -m pytest --data=$(DATA) -ra
 
+lowest: ## smoke test of the runtime with the lowest versions that pyproject.toml allows
+	@$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+		-e '.[web,rerun,report]' 'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.100' 'jsonschema>=4.20'
+	@tools/fit_opencv.sh .venv-lowest/bin/python
+	.venv-lowest/bin/python -m pytest -p no:cacheprovider tests/contracts/test_runtime_contracts.py \
+		tests/runtime/test_demo.py tests/runtime/test_sinks.py
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) demo-out site dist build
+	rm -rf $(VENV) .venv-lowest demo-out site dist build

@@ -184,7 +184,8 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     from perception.runtime.pipeline import Pipeline
     from perception.sources import calibrate_sources, open_sources
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it has to say, we say in a sentence
+    # what OpenCV has to say, we say in a sentence; the function moved in 4.13
+    (cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2).setLogLevel(0)
     of_tracker: dict[str, Any] = {}
     of_sinks: dict[str, dict[str, Any]] = {}
     for name, value in read_settings(options.set).items():
