@@ -98,6 +98,7 @@ def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
             train.append(Subset(data_set.name, source, part.train, data_set.weight_of(len(part.train))))
         if data_set.validates is not None and part.held_out:
             validation.setdefault(data_set.validates, Subset(data_set.name, source, part.held_out, 0.0))
+    train = _with_weights(train, data.weights)
     if data.unlabelled is not None:
         train = _with_share([*train, _unlabelled(data)], UNLABELLED, data.unlabelled_share)
     if not train:
@@ -124,6 +125,26 @@ def _unlabelled(data: DataConfig) -> Subset:
             "--teacher MODEL",
         )
     return Subset(UNLABELLED, source, tuple(range(len(source))), 1.0)
+
+
+def _with_weights(train: Sequence[Subset], weights: Sequence[str]) -> list[Subset]:
+    """Return the sets with other weights, given as NAME=WEIGHT.
+
+    Raises:
+        UserError: not that, or a set that is not there.
+    """
+    changed: dict[str, float] = {}
+    names = [subset.name for subset in train]
+    for text in weights:
+        name, _, number = text.partition("=")
+        try:
+            changed[name] = float(number)
+        except ValueError:
+            changed[name] = -1.0
+        if name not in names or not 0 <= changed[name] < 1000:
+            raise UserError(f"data weight '{text}'", f"NAME=WEIGHT of one of {', '.join(names)}", "carla=0")
+    sets = [replace(s, weight=changed.get(s.name, s.weight)) for s in train]
+    return [subset for subset in sets if subset.weight > 0]
 
 
 def _with_share(train: Sequence[Subset], name: str, share: float) -> list[Subset]:

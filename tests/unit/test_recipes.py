@@ -259,13 +259,19 @@ def test_ctrl_c_and_mistakes_are_sentences(
     assert "none.toml" in capsys.readouterr().err
 
 
-def test_the_options_of_every_stage_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("recipe", sorted(NANO.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_options_of_every_stage_are_options(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Parsed as `perception train` parses them, without training."""
     from perception.cli.options import parse_options
-    from training.cli import TrainOptions
+    from training.cli import TrainOptions, _begin
 
     recorder = Recorder(monkeypatch)
-    main([str(NANO), "--root", "DATA", "--out", str(tmp_path)])
-    for call in (call for call in recorder.calls if call[0] == "train"):
-        config = parse_options(TrainOptions, call[1:], "perception train").training
-        assert config.augment.copy_paste >= 0.4 and config.data.mask_boxes
+    main([str(recipe), "--root", "DATA", "--out", str(tmp_path)])
+    calls = [call for call in recorder.calls if call[0] == "train"]
+    assert calls
+    for call in calls:
+        options = parse_options(TrainOptions, call[1:], "perception train", begin=_begin, early=("preset", "resume"))
+        config = options.training
+        assert config.augment.copy_paste >= 0.3 and config.data.mask_boxes
+        if "--distill.network" in call:
+            assert config.distill.network is not None and str(config.distill.network).startswith(str(tmp_path))

@@ -76,3 +76,14 @@ def test_what_was_drawn_by_hand_can_be_left_out(data_root: Path) -> None:
         road[drawn] = sum(subset.source[i].boxes_xyxy is not None for i in subset.indices)
         assert sets.road is not None and all(sets.road.source[i].boxes_xyxy is None for i in sets.road.indices)
     assert road == {True: 21, False: 0}
+
+
+def test_weights_of_sets_change_and_a_weight_of_zero_leaves_one_out(root: Path) -> None:
+    usual = find_sets(DataConfig(root=root)).train
+    names = [subset.name for subset in usual]
+    heavy = find_sets(DataConfig(root=root, weights=(f"{names[0]}=0.5",))).train
+    assert [s.weight for s in heavy] == [0.5, *(s.weight for s in usual[1:])]
+    assert [s.name for s in find_sets(DataConfig(root=root, weights=(f"{names[0]}=0",))).train] == names[1:]
+    for wrong in ("camvid=0.1", names[0], f"{names[0]}=much", f"{names[0]}=-1"):
+        with pytest.raises(UserError, match="NAME=WEIGHT"):
+            find_sets(DataConfig(root=root, weights=(wrong,)))
