@@ -1,4 +1,4 @@
-"""Whether two models say the same about the same frames: differences, scores of both, and a verdict.
+"""Whether two models output the same for the same frames: differences, scores of both, and a verdict.
 
 Both sides run through `Detector`, from an image to boxes in its pixels. A checkpoint runs as training evaluates it,
 a model file as the runtime runs it.
@@ -33,7 +33,7 @@ SAME_IOU = 0.99
 ENOUGH_TRUTH = 40
 """Ground truths from which an average precision is judged: its recall has 40 steps, with fewer one flip is points."""
 DRAWS = 200
-"""Of the bootstrap that says how far a loss may be chance."""
+"""Draws of the bootstrap that estimates how far a loss may be chance."""
 NEIGHBOURS = 10
 """Consecutive frames of one recording that are drawn together: they look alike."""
 
@@ -181,7 +181,7 @@ class ParityReport:
             if loss is None:
                 continue
             allowed = TOLERANCES[self.precision].points
-            unsure = f"; {allowed:g} cannot be told from chance, take more frames" if 2 * loss.error > allowed else ""
+            unsure = f"; {allowed:g} is within chance, use more frames" if 2 * loss.error > allowed else ""
             lines.append(f"loss of {what}: {loss} (standard error over the frames{unsure})")
         lines.append("verdict: the same" if self.passed else "verdict: NOT the same")
         return "\n".join([*lines, *(f"  {reason}" for reason in self.failures)])
@@ -256,7 +256,7 @@ def compare(
             _compare_road(report, found_a[1], found_b[1])
         scores.add(frame, found_a, found_b)
     if not report.frames:
-        raise UserError("no frames to compare with", "a folder with pictures", "leave out --data")
+        raise UserError("no frames to compare with", "a folder with images", "leave out --data")
     offsets = np.concatenate(shifts)
     if len(offsets):
         report.shift_px = (float(offsets[:, 0].mean()), float(offsets[:, 1].mean()))

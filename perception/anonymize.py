@@ -1,4 +1,4 @@
-"""Blur people and vehicles, so that recordings can be shown."""
+"""Blur people and vehicles, so that recordings can be shared."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from perception.types import U8, Detections, Tracks
 
 MARGIN = 0.1
-"""Share of the box by which it grows on each side: boxes sit tight, faces and plates sit at their edges."""
+"""Share of its size by which a box grows on each side: boxes are tight, and faces and plates lie at their edges."""
 BLOCKS = 6
-"""A blurred box keeps this many blocks along its shorter side."""
+"""Blocks along the shorter side of a blurred box."""
 
 
 def anonymized(image_bgr: U8, detections: Detections, tracks: Tracks) -> U8:
-    """A copy of the picture in which every detection and every track, seen or predicted, is unrecognisable.
+    """Copy an image and make every detection and every track, matched or predicted, unrecognisable.
 
     Args:
         image_bgr: (H, W, 3) uint8; not changed.
-        detections: of this frame, down to the lowest score that reached the tracker.
-        tracks: of this frame: they cover the frames in which the network missed an object.
+        detections: of this frame, down to the lowest score that the tracker gets.
+        tracks: of this frame; they cover frames in which the network misses an object.
     """
     image = image_bgr.copy()
     height, width = image.shape[:2]
@@ -32,7 +32,7 @@ def anonymized(image_bgr: U8, detections: Detections, tracks: Tracks) -> U8:
         if right - left < 1 or bottom - top < 1:
             continue
         patch = image[top:bottom, left:right]
-        # averaging into a few blocks loses the detail for good; a Gaussian could be undone
+        # averages over a few blocks lose the detail; a Gaussian blur can be undone
         scale = min(1.0, BLOCKS / min(patch.shape[:2]))
         few = (max(1, round(patch.shape[1] * scale)), max(1, round(patch.shape[0] * scale)))
         blocks = cv2.resize(patch, few, interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""A TensorRT engine's sidecar: what it was built from and for, so that a stranger is refused in one clear line."""
+"""A TensorRT engine's sidecar: what it was built from and for, so that another machine refuses it clearly."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Host:
 
 @dataclass(frozen=True)
 class EngineKey:
-    """All that decides whether an engine may be used again."""
+    """Everything that decides whether an engine may be reused."""
 
     onnx_sha256: str
-    """Of the file it was built from."""
+    """Hash of the file it was built from."""
     precision: str
-    """fp32, fp16 or int8, as that file says."""
+    """fp32, fp16 or int8, as in that file's metadata."""
     batch_profile: tuple[int, int, int]
     """Smallest, best and largest batch."""
     host: Host
@@ -53,9 +53,9 @@ class Sidecar:
 
     key: EngineKey
     metadata: Mapping[str, str]
-    """The ONNX file's metadata: the model's description of itself travels on."""
+    """The ONNX file's metadata, which holds the `ModelSpec`."""
     engine_sha256: str
-    """Of the engine itself: the two files belong together, or a build was cut short between them."""
+    """Hash of the engine. It differs if a build was interrupted between the two files."""
     build_seconds: float = 0.0
     format: int = field(default=FORMAT)
 
@@ -75,7 +75,7 @@ def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
 
 
 def read_sidecar(engine: Path) -> Sidecar:
-    """The sidecar of an engine.
+    """Read the sidecar of an engine.
 
     Raises:
         UserError: missing, broken or of another format.
@@ -105,7 +105,7 @@ def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file's bytes."""
+    """SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -114,34 +114,34 @@ def file_sha256(path: Path) -> str:
 
 
 def why_not_here(key: EngineKey, host: Host) -> str:
-    """Why an engine must not run on this machine, in one line; empty where it may.
+    """Why an engine must not run on this machine, in one line; empty if it may.
 
-    An engine that was made for other GPUs or later versions may meet them (TensorRT's engine compatibility: later
-    versions of the same major number; GPUs from Ampere on, or of the same compute capability).
+    Engines built for compatibility also run with later versions of the same major number, and on GPUs from Ampere on
+    or of the same compute capability (TensorRT, engine compatibility).
     """
     built = key.host
     if built.tensorrt_version != host.tensorrt_version:
         theirs, ours = _numbers(built.tensorrt_version), _numbers(host.tensorrt_version)
         if not key.version_compatible:
-            return f"built with TensorRT {built.tensorrt_version}, here is {host.tensorrt_version}"
+            return f"built with TensorRT {built.tensorrt_version}, this machine has {host.tensorrt_version}"
         if theirs[:1] != ours[:1] or theirs > ours:
             return f"built with TensorRT {built.tensorrt_version}, which {host.tensorrt_version} cannot run"
     if key.hardware == "ampere-plus":
         if _numbers(host.compute_capability) < (8, 0):
-            return f"built for Ampere and later GPUs, here is {host.gpu_name} ({host.compute_capability})"
+            return f"built for Ampere and later GPUs, this machine has {host.gpu_name} ({host.compute_capability})"
     elif key.hardware == "same-compute-capability":
         if built.compute_capability != host.compute_capability:
             return f"built for compute capability {built.compute_capability}, here is {host.compute_capability}"
     else:
         if built.gpu_name != host.gpu_name:
-            return f"built for {built.gpu_name}, here is {host.gpu_name}"
+            return f"built for {built.gpu_name}, this machine has {host.gpu_name}"
         if built.driver != host.driver:
-            return f"built with driver {built.driver}, here is {host.driver}"
+            return f"built with driver {built.driver}, this machine has {host.driver}"
     return ""
 
 
 def why_rebuild(found: EngineKey, wanted: EngineKey) -> str:
-    """Why an engine that is there is not the one that is wanted, in one line; empty where it is."""
+    """Why an existing engine is not the wanted one, in one line; empty if it is."""
     if found.onnx_sha256 != wanted.onnx_sha256:
         return "the ONNX file has changed"
     if found.precision != wanted.precision:
@@ -149,7 +149,7 @@ def why_rebuild(found: EngineKey, wanted: EngineKey) -> str:
     if found.batch_profile != wanted.batch_profile:
         return f"batch profile {found.batch_profile}, now {wanted.batch_profile}"
     if (found.hardware, found.version_compatible) != (wanted.hardware, wanted.version_compatible):
-        return "other compatibility asked for"
+        return "other compatibility requested"
     return why_not_here(found, wanted.host)
 
 

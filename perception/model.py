@@ -1,4 +1,4 @@
-"""What the runtime must know about a network, read from the ONNX file's own metadata."""
+"""A network's description, which travels in the model file's metadata, and the choice of a shipped model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from perception.errors import UserError
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Weights that ship with the package: `NAME-HEIGHTxWIDTH.onnx`."""
 METADATA_KEY = "perception"
-RENAMED_KEYS = {"even_scores": "confirm_thresholds"}
-"""Keys of the metadata that files of earlier versions have, and what they are called now."""
 """The one metadata entry of the model file; its value is a `ModelSpec` as JSON."""
+RENAMED_KEYS = {"even_scores": "confirm_thresholds"}
+"""Metadata keys of older files, and their present names."""
 CONTRACT_VERSION = 1
 _SIZE_IN_NAME = re.compile(r"(?P<height>\d+)x(?P<width>\d+)")
 
@@ -30,9 +30,9 @@ class ModelSpec:
     size_hw: tuple[int, int]
     """Height and width of the input, pixels."""
     score_threshold: float = 0.3
-    """Detections below it are not shown by default; the tracker still sees them down to `track_threshold`."""
+    """Detections below it are not shown by default; the tracker gets them down to `track_threshold`."""
     track_threshold: float = 0.1
-    """Lowest score that is worth giving to a tracker."""
+    """Lowest score of the detections that a tracker gets."""
     confirm_thresholds: tuple[float, ...] = ()
     """For each class the tracker's confirmation threshold, as `DriveConfig.confirm_thresholds`; empty leaves the
     tracker's own."""
@@ -48,8 +48,8 @@ class ModelSpec:
     data_hash: str = ""
     """Hash of the list of training files."""
     suppression: bool = True
-    """Whether duplicates are suppressed in the graph; False for a one-to-one head, which makes none. Either way
-    nothing is left to do outside the graph."""
+    """Whether the graph suppresses duplicates; False for a one-to-one head, which outputs none. No suppression is
+    needed outside the graph."""
     contract: int = CONTRACT_VERSION
     """Version of inputs and outputs."""
 
@@ -63,7 +63,7 @@ class ModelSpec:
             raise ValueError(f"size_hw: found {self.size_hw}, expected height and width of at least 32 pixels")
 
     def to_json(self) -> str:
-        """The text that goes into the model file."""
+        """Format as JSON, the value of the metadata entry."""
         return json.dumps(asdict(self))
 
     @staticmethod
@@ -75,7 +75,7 @@ class ModelSpec:
         """
         if METADATA_KEY not in metadata:
             raise UserError(
-                f"{path}: the model does not describe itself (no metadata '{METADATA_KEY}')",
+                f"{path}: the model has no description (no metadata '{METADATA_KEY}')",
                 "an ONNX file that `perception export` wrote",
                 "perception export CHECKPOINT",
             )
@@ -100,14 +100,15 @@ class ModelSpec:
 
 
 def shipped_or(path: Path) -> Path:
-    """A file as it is named, or the shipped one where a bare name of one is not found in the folder one is in."""
+    """The path itself, or the shipped file where a bare name is not found in the current folder."""
     shipped = WEIGHTS_FOLDER / path.name
     return shipped if path.parent == Path() and not path.exists() and shipped.is_file() else path
 
 
 def default_model(source_size_hw: tuple[int, int] | None, folder: Path = WEIGHTS_FOLDER) -> Path:
-    """The shipped model whose input fits the source best: the nearest aspect ratio, the wide one for an unknown size;
-    among equals, within a tenth, the largest.
+    """Choose the shipped model with the aspect ratio nearest the source's, the wide one for an unknown size.
+
+    Among ratios within a tenth of each other, the largest input is chosen.
 
     Raises:
         UserError: no weights are shipped.

@@ -1,4 +1,4 @@
-"""Results drawn into the picture: tracks with trails, what and how far they are, the road, the time, the losses."""
+"""Draw results into a frame: road, tracks with trails and captions, time, rate and drops."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from perception.types import U8, Frame, Result, RoadMask, Track
 
 ROAD_BGR = (190, 160, 30)
 ROAD_OPACITY = 0.35
-"""Where the network is certain."""
+"""At full confidence."""
 TRAIL_S = 2.0
 URGENT_S = 3.0
-"""Time to collision from which a label turns red."""
+"""Time to collision below which a caption turns red, seconds."""
 STRIP_PIXELS = 500_000
-"""The road is tinted in strips of about so many: what a mixture needs in between stays in the cache, also at 8K."""
+"""Pixels of the strips in which the road is tinted: intermediate results stay in the cache, also at 8K."""
 OWN_CLOCK_NS = 60 * 10**9
-"""Stamps that lie no further from the moment of capture on this machine's clock count as that clock's."""
+"""Timestamps this close to the capture on this machine's clock are taken as that clock's, nanoseconds."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PALETTE = [
     tuple(int(255 * c) for c in reversed(colorsys.hsv_to_rgb(i * 0.618034 % 1.0, 0.72 if i % 2 else 0.5, 1.0)))
@@ -39,7 +39,7 @@ _INK, _PAPER = (255, 255, 255), (24, 24, 24)
 
 
 class Overlay:
-    """Draws the results of one source. It remembers where tracks have been, for their trails."""
+    """Draws the results of one source; keeps recent track positions for the trails."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -50,11 +50,11 @@ class Overlay:
         self._trails: dict[int, deque[tuple[int, int, int]]] = {}
 
     def draw(self, result: Result, rate_hz: float | None = None) -> U8:
-        """A copy of the frame with everything drawn in, (H, W, 3) uint8.
+        """Draw everything into a copy of the frame, (H, W, 3) uint8.
 
         Args:
             result: of one frame.
-            rate_hz: measured rate of the run, shown beside the time where given.
+            rate_hz: measured rate of the run, shown after the time; None shows none.
         """
         image = result.frame.image_bgr.copy()
         if result.road is not None:
@@ -65,10 +65,10 @@ class Overlay:
         for track in shown:
             self._draw_trail(image, track, unit, result.frame.timestamp_ns)
         by_distance = sorted(shown, key=lambda t: float(t.box_xyxy[3]))
-        for track in by_distance:  # near ones over far ones
+        for track in by_distance:  # near boxes over far ones
             self._draw_box(image, track, unit)
         taken: list[tuple[int, int, int, int]] = []
-        for track in reversed(by_distance):  # near ones choose first where their words go
+        for track in reversed(by_distance):  # near tracks place their captions first
             self._draw_label(image, track, unit, taken)
         self._draw_status(image, result, unit, rate_hz)
         return image
@@ -76,7 +76,7 @@ class Overlay:
     # ------------------------------------------------------------ road
 
     def _tint(self, image: U8, road: RoadMask) -> None:
-        """Mix the road's colour in, in proportion to the confidence, on the rows that have any."""
+        """Blend the road's colour in by confidence, on the rows that have any."""
         opacity = _to_frame(cv2.LUT(road.confidence, self._opacity), road)
         rows = np.flatnonzero(opacity.max(axis=1))
         if not len(rows):
@@ -108,7 +108,7 @@ class Overlay:
                 del self._trails[track_id]
 
     def _draw_trail(self, image: U8, track: Track, unit: float, now_ns: int) -> None:
-        """The way of the object's foot over the last seconds, thinner and darker with age."""
+        """Draw the path of the box's bottom centre over the last seconds, thinner and darker with age."""
         points = list(self._trails.get(track.track_id, ()))
         colour = _colour(track.track_id)
         for (then_ns, *start), (_, *end) in pairwise(points):
@@ -117,13 +117,13 @@ class Overlay:
             cv2.line(image, start, end, faded, max(1, round(2 * unit * freshness)), cv2.LINE_AA, shift=4)
 
     def _draw_box(self, image: U8, track: Track, unit: float) -> None:
-        """A frame around the object, thin where it is only predicted."""
+        """Draw the box, thin where it is only predicted."""
         left, top, right, bottom = (round(float(v)) for v in track.box_xyxy)
         thickness = max(1, round((2.2 if _urgent(track) else 1.6) * unit)) if track.frames_since_seen == 0 else 1
         cv2.rectangle(image, (left, top), (right, bottom), track_colour(track), thickness, cv2.LINE_AA)
 
     def caption(self, track: Track) -> str:
-        """`Car 12  23 m  -3 m/s`: class and id, then distance and closing speed where they are known."""
+        """Compose `Car 12  23 m  -3 m/s`: class and id, then distance and radial speed where known."""
         known = 0 <= track.class_id < len(self.spec.class_names)
         parts = [f"{self.spec.class_names[track.class_id] if known else '?'} {track.track_id}"]
         if track.distance_m is not None:
@@ -135,9 +135,9 @@ class Overlay:
         return "  ".join(parts)
 
     def _draw_label(self, image: U8, track: Track, unit: float, taken: list[tuple[int, int, int, int]]) -> None:
-        """The caption on a plate of the track's colour, above the box or where no other label is in the way."""
+        """Draw the caption on a plate of the track's colour, above the box or where no other caption is."""
         left, top, _, bottom = (round(float(v)) for v in track.box_xyxy)
-        if bottom - top < 12 * unit:  # no room for words on the smallest
+        if bottom - top < 12 * unit:  # the smallest boxes have no room for a caption
             return
         text, colour = self.caption(track), track_colour(track)
         scale, stroke = 0.36 * unit, max(1, round(0.9 * unit))
@@ -176,7 +176,7 @@ class Overlay:
 
 
 def time_shown(frame: Frame) -> str:
-    """Minutes and seconds of a file; of a camera, whose stamps are this machine's clock, the time of day."""
+    """Format the time of a frame: minutes and seconds of a file, the time of day of a live camera."""
     if frame.captured_ns is not None and abs(frame.captured_ns - frame.timestamp_ns) < OWN_CLOCK_NS:
         taken_s = time.time() - (time.monotonic_ns() - frame.captured_ns) / 1e9
         return datetime.fromtimestamp(taken_s).strftime("%H:%M:%S.%f")[:-4]
@@ -185,7 +185,7 @@ def time_shown(frame: Frame) -> str:
 
 
 def radial_speed_mps(track: Track) -> float | None:
-    """Speed along the line of sight, negative where the object comes nearer; None where it is not known."""
+    """Speed along the line of sight in metres per second, negative where the object approaches; None if unknown."""
     if track.velocity_mps is None or track.position_m is None or not track.distance_m:
         return None
     (x, z), (vx, vz) = track.position_m, track.velocity_mps
@@ -197,7 +197,7 @@ def _urgent(track: Track) -> bool:
 
 
 def track_colour(track: Track) -> tuple[int, int, int]:
-    """Blue, green, red: a track's own colour, red where it is urgent."""
+    """Colour of a track as (blue, green, red); red where a collision is near."""
     return _RED if _urgent(track) else _colour(track.track_id)
 
 
@@ -211,7 +211,7 @@ def _colour(track_id: int) -> tuple[int, int, int]:
 
 
 def _plate(image: U8, left: int, top: int, width: int, height: int, colour: tuple, opacity: float) -> None:
-    """A half-transparent rectangle, cut to the picture."""
+    """Draw a translucent rectangle, clipped to the image."""
     region = image[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
     if region.size:
         plate = np.full((1, 1, 3), colour, np.uint8)
@@ -220,7 +220,7 @@ def _plate(image: U8, left: int, top: int, width: int, height: int, colour: tupl
 
 
 def _to_frame(mask: U8, road: RoadMask) -> U8:
-    """As `Letterbox.mask_to_frame`, to the nearest pixel instead of a fraction of one, and six times as fast."""
+    """As `Letterbox.mask_to_frame`, to whole pixels, and six times as fast."""
     placed = road.letterbox
     (net_height, net_width), (height, width) = placed.network_hw, placed.source_hw
     whole = cv2.resize(
@@ -234,9 +234,9 @@ def _to_frame(mask: U8, road: RoadMask) -> U8:
 
 
 def shrunk(result: Result, longest_edge: int) -> Result:
-    """The same result on a smaller picture; unchanged where it is small enough.
+    """Scale a result down to a longest edge in pixels; a smaller one is returned unchanged.
 
-    Drawing after shrinking keeps an 8K frame cheap and the words on it readable.
+    Drawing after scaling keeps an 8K frame cheap and its captions readable.
     """
     height, width = result.frame.size_hw
     scale = longest_edge / max(height, width)

@@ -1,4 +1,4 @@
-"""Stage clocks and percentiles in constant memory: instances, no globals, fit for a run of days."""
+"""Durations by stage and their percentiles, in constant memory for runs of days."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BINS = 1024  # up to about 10 minutes
 
 
 class Durations:
-    """Count, sum and percentiles of one kind of duration, to 2 %, in a fixed table of logarithmic bins."""
+    """Count, sum and percentiles of one kind of duration. Logarithmic bins hold them to 2 %."""
 
     def __init__(self) -> None:
         self.count, self.sum_ms, self.max_ms = 0, 0.0, 0.0
         self._bins = [0] * _BINS
 
     def add(self, value_ms: float) -> None:
-        """One measurement, milliseconds."""
+        """Add one duration, milliseconds."""
         self.count += 1
         self.sum_ms += value_ms
         self.max_ms = max(self.max_ms, value_ms)
@@ -34,7 +34,7 @@ class Durations:
         return self.sum_ms / self.count if self.count else 0.0
 
     def percentile(self, percent: float) -> float:
-        """The duration that `percent` of all measurements do not exceed, ms; 0 without any."""
+        """The duration that `percent` of all do not exceed, milliseconds; 0 without any."""
         wanted, seen = max(1, math.ceil(self.count * percent / 100)), 0
         for index, held in enumerate(self._bins):
             seen += held
@@ -43,7 +43,7 @@ class Durations:
         return 0.0
 
     def summary(self) -> dict[str, float]:
-        """What the end summary and the metrics say."""
+        """Count, mean, percentiles and maximum, for the summary and the metrics."""
         return {
             "count": self.count,
             "mean_ms": round(self.mean_ms, 3),
@@ -55,7 +55,7 @@ class Durations:
 
 
 class StageClock:
-    """Durations by stage name. Any thread may add."""
+    """Durations by stage name. Any thread may add to it."""
 
     def __init__(self) -> None:
         self._stages: dict[str, Durations] = {}
@@ -76,7 +76,7 @@ class StageClock:
         return self._stages.get(stage) or Durations()
 
     def stages(self) -> list[str]:
-        """Names in the order of their first appearance."""
+        """Stage names in the order of their first appearance."""
         with self._lock:
             return list(self._stages)
 
@@ -87,7 +87,7 @@ class StageClock:
 
 @contextmanager
 def timed(timings_ms: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time the block took to `timings_ms[stage]`."""
+    """Add the duration of the block to `timings_ms[stage]`, milliseconds."""
     start = time.perf_counter_ns()
     try:
         yield

@@ -49,7 +49,7 @@ def evaluate(
     """Official numbers on the held-out frames.
 
     Args:
-        show: takes the name of a frame and its picture with truth and prediction, for a few of them.
+        show: takes the name of a frame and its image with truth and prediction, for a few of them.
 
     Returns:
         On every process: AP R40 of each class and level in per cent, the score threshold at the best F1 for cars,
@@ -71,9 +71,9 @@ def evaluate(
         if any(head.replaces for head in network.heads.values()):
             one_to_many = Detector(torch_model(network, config.data.validation_hw, device, one_to_one=False))
             other = object_scores(one_to_many, sets.objects, config.model.class_names, config.data.workers)
-            told = ("moderate", "threshold", "car_f1", "even_score")
+            reported = ("moderate", "threshold", "car_f1", "even_score")
             scores |= {
-                ONE_TO_MANY + name: value for name, value in other.items() if any(word in name for word in told)
+                ONE_TO_MANY + name: value for name, value in other.items() if any(word in name for word in reported)
             }
     if sets.road is not None:
         scores |= road_scores(detect, sets.road, config.data.workers, show)
@@ -121,10 +121,10 @@ def object_scores(
 
 
 def check_held_out(sets: TrainingSets, readers: int = 0) -> None:
-    """Read this process's held-out frames once: a broken one is told now, not at the first scoring.
+    """Read this process's held-out frames once: a broken one is reported now, not at the first evaluation.
 
     Raises:
-        UserError: a picture or a label that cannot be read.
+        UserError: an image or a label that cannot be read.
     """
     subsets = [subset for subset in (sets.objects, sets.road) if subset is not None]
     progress = Progress("held-out frames read", sum(len(range(rank(), len(s.indices), world())) for s in subsets))

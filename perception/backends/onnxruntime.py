@@ -1,4 +1,4 @@
-"""ONNX Runtime: named arrays in, named arrays out. It knows no boxes."""
+"""ONNX Runtime as a backend."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _TYPES = {
 def provider_options(device: str, cuda_graph: bool) -> list[tuple[str, dict[str, str]]]:
     """Execution providers of a device, best first, each with its options.
 
-    Only the first captures a graph: what is left over for the others may not be part of one.
+    Only the first captures a graph: nodes left to the others cannot be part of one.
     """
     names = _PROVIDERS[device]
     graph = _CUDA_GRAPH.get(names[0], {}) if cuda_graph else {}
@@ -53,22 +53,22 @@ def provider_options(device: str, cuda_graph: bool) -> list[tuple[str, dict[str,
 
 def _session(path: Path, device: str, threads: int, cuda_graph: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # its warnings about providers are replaced by our own check below
+    options.log_severity_level = 3  # the check below replaces its warnings about providers
     options.intra_op_num_threads = threads
     # spinning threads steal the cores that decode the next frame: measured twofold slower with a second thread pool
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # its fallback would go on with the CPU, here or at a run that fails, and tell it to stdout alone
+    # its fallback would continue on the CPU, now or at a run that fails, and report it on stdout only
     return ort.InferenceSession(str(path), options, providers=provider_options(device, cuda_graph), enable_fallback=0)
 
 
 def load_gpu_libraries(device: str) -> str:
-    """Load what a GPU's provider needs and Python packages brought: the system's loader does not look there.
+    """Load the GPU libraries that Python packages install: the system's loader does not look there.
 
-    CUDA and cuDNN lie in `nvidia-…` packages (torch brings most of them, `onnxruntime-gpu[cuda,cudnn]` all), TensorRT
-    in its own. Without this they would be found only where something else, as torch, had loaded them before.
+    CUDA and cuDNN are in `nvidia-…` packages (torch brings most of them, `onnxruntime-gpu[cuda,cudnn]` all), TensorRT
+    in its own. Without this call they are found only where another package, such as torch, has loaded them.
 
     Returns:
-        What is missing, in ONNX Runtime's words; empty where nothing is.
+        What is missing, in ONNX Runtime's words; empty if nothing is.
     """
     if device == "tensorrt":
         # fp32 is fp32 here too: this provider has no option for it (microsoft/onnxruntime#26029)
@@ -83,7 +83,7 @@ def load_gpu_libraries(device: str) -> str:
 
 
 def _open(path: Path, device: str, threads: int, cuda_graph: bool = False) -> ort.InferenceSession:
-    """A session, or a sentence about why there is none."""
+    """Open a session, or raise a UserError that says why not."""
     try:
         return _session(path, device, threads, cuda_graph)
     except Exception as error:
@@ -97,23 +97,23 @@ def _open(path: Path, device: str, threads: int, cuda_graph: bool = False) -> or
 
 
 class BoundRuns:
-    """Runs with buffers that are allocated once for each batch size and bound to the session (I/O binding).
+    """Runs with buffers allocated once for each batch size and bound to the session (I/O binding).
 
-    One copy in and one copy out remain, both asked for here; ONNX Runtime adds none of its own.
+    One copy in and one copy out remain; ONNX Runtime adds none.
     """
 
     def __init__(self, session: ort.InferenceSession, device_type: str = "cuda", graph_ids: bool = False) -> None:
         """Args:
         session: whose inputs and outputs have the batch as their only free dimension.
-        device_type: where the buffers lie, "cuda" or "cpu".
-        graph_ids: capture a CUDA graph of its own for each batch size, which needs what is done here anyway: bound
-            buffers that never move, and shapes that never change under one number (ONNX Runtime, CUDA provider).
+        device_type: where the buffers are, "cuda" or "cpu".
+        graph_ids: capture one CUDA graph for each batch size. That needs bound buffers that never move, and shapes
+            that never change under one id (ONNX Runtime, CUDA provider).
         """
         self._session, self._device_type, self._graph_ids = session, device_type, graph_ids
         self._bound: dict[int, tuple[Any, dict[str, Any], dict[str, Any]]] = {}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One batch."""
+        """Run one batch."""
         batch = len(next(iter(inputs.values())))
         if batch not in self._bound:
             self._bound[batch] = self._bind(batch)
@@ -147,8 +147,8 @@ class BoundRuns:
 class OnnxRuntimeBackend:
     """One model in one ONNX Runtime session.
 
-    The device asked for is the device used: ONNX Runtime falls back to the CPU without a word, so the active
-    provider is checked, and a fallback is an error unless `device` is "auto".
+    The requested device is the device used. ONNX Runtime falls back to the CPU silently, so the active provider is
+    checked, and a fallback is an error unless `device` is "auto".
     """
 
     def __init__(self, path: Path, device: Device = "auto", threads: int = 0, cuda_graph: bool = False) -> None:
@@ -156,13 +156,13 @@ class OnnxRuntimeBackend:
 
         Args:
             path: an ONNX file.
-            device: "auto" takes CUDA where it really loads, else the CPU.
+            device: "auto" takes CUDA where it loads, else the CPU.
             threads: CPU threads for one operator, 0 for one a core.
-            cuda_graph: capture the kernels of each batch size once and replay them from then on. Needs a GPU, and
-                with the TensorRT provider a file of a fixed batch. Where `auto` finds no GPU it has no meaning.
+            cuda_graph: capture the kernels of each batch size once and replay them. Needs a GPU, and a fixed batch
+                with the TensorRT provider. Ignored where `auto` finds no GPU.
 
         Raises:
-            UserError: missing or broken file, or the device or the graph cannot be had.
+            UserError: missing or broken file, or the device or the graph is not available.
         """
         path = Path(path)
         if not path.is_file():
@@ -175,7 +175,7 @@ class OnnxRuntimeBackend:
             raise UserError(
                 f"--device {device}: no NVIDIA driver answers on this machine",
                 "a GPU and its driver (nvidia-smi must answer)",
-                "perception doctor shows what is missing; --device cpu or auto goes on without it",
+                "perception doctor shows what is missing; --device cpu or auto runs without it",
             )
         wanted = device
         if device == "auto":
@@ -195,7 +195,7 @@ class OnnxRuntimeBackend:
                 f"--device {device}: ONNX Runtime fell back to {self.provider}"
                 + (f" ({missing})" if missing else ""),
                 f"{_PROVIDERS[device][0]} in use",
-                "perception doctor shows what is missing; --device cpu or auto goes on without it",
+                "perception doctor shows what is missing; --device cpu or auto runs without it",
             )
         if wanted != "cpu" and self.provider == "CPUExecutionProvider":
             log.warning("the GPU cannot be used (%s), so the CPU is; perception doctor", missing or "CUDA fails")
@@ -212,34 +212,34 @@ class OnnxRuntimeBackend:
         self._runs = BoundRuns(self.session, "cuda", cuda_graph) if on_gpu else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One batch: named input arrays → named output arrays."""
+        """Run one batch: named input arrays → named output arrays."""
         if self._runs is not None:
             return self._runs.run(inputs)
         return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
 
 
 def why_no_graph(session: ort.InferenceSession, provider: str) -> str:
-    """Why a CUDA graph cannot be captured, in a few words; empty where it can.
+    """Why a CUDA graph cannot be captured; empty if it can.
 
-    A graph holds for one set of shapes. ONNX Runtime's CUDA provider keeps one for each number that a run names; its
-    TensorRT provider builds another engine when shapes change, and a graph of the old one would be wrong.
+    A graph is valid for one set of shapes. ONNX Runtime's CUDA provider keeps one for each id that a run names. Its
+    TensorRT provider builds another engine when shapes change, which invalidates the graph.
     """
     if not _free_batch_only(session):
         return "its shapes depend on more than the batch"
     free = not all(isinstance(tensor.shape[0], int) for tensor in session.get_inputs())
     if free and provider == "TensorrtExecutionProvider":
-        return "its batch is free, and the TensorRT provider builds anew for each"
+        return "its batch is free, and the TensorRT provider builds a new engine for each"
     return ""
 
 
 def _free_batch_only(session: ort.InferenceSession) -> bool:
-    """Whether buffers can be allocated before a run: known types, and nothing free but the batch."""
+    """Whether buffers can be allocated before a run: known types, and only the batch is free."""
     tensors = (*session.get_inputs(), *session.get_outputs())
     return all(t.type in _TYPES and t.shape and all(isinstance(side, int) for side in t.shape[1:]) for t in tensors)
 
 
 def _cuda_present() -> bool:
-    """Whether an NVIDIA driver answers; without one, asking for CUDA only prints alarms."""
+    """Whether an NVIDIA driver is present; without one, requesting CUDA only prints warnings."""
     return any(Path(p).exists() for p in ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version")) or (
         Path("C:/Windows/System32/nvcuda.dll").exists()
     )

@@ -1,4 +1,4 @@
-"""No network: plays stored detections back, at once or after a wait. For measurements of all the rest, and tests."""
+"""A stand-in for a network that plays stored detections back, for tests and benchmarks of the pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROAD_STRIDE = 4
 
 
 class ReplayBackend:
-    """Answers the n-th picture with the n-th detections, from the beginning again after the last."""
+    """Answers the n-th image with the n-th detections, and starts over after the last."""
 
     provider = "Replay"
     max_batch: int | None = None
@@ -32,9 +32,9 @@ class ReplayBackend:
 
         Args:
             spec: the model that this stands in for.
-            frames: detections by picture, boxes in pixels of the network's input.
-            road: (H/4, W/4) uint8, the same for all pictures; None finds no road.
-            delay_ms: how long one picture takes.
+            frames: detections by image, boxes in pixels of the network's input.
+            road: (H/4, W/4) uint8, the same for all images; None finds no road.
+            delay_ms: how long one image takes, milliseconds.
             most: K, the length of the output lists.
         """
         height, width = spec.size_hw
@@ -51,7 +51,7 @@ class ReplayBackend:
         self.played = 0
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One batch of pictures; their content does not matter."""
+        """Answer one batch; the content of the images does not matter."""
         count = len(inputs["images"])
         boxes: F32 = np.zeros((count, self.most, 4), np.float32)
         scores = np.zeros((count, self.most), np.float32)

@@ -1,9 +1,9 @@
-"""TensorRT (10 and 11): named arrays in, named arrays out, through an engine that was built for this machine.
+"""TensorRT (10 and 11) as a backend, through an engine that was built for this machine.
 
 Pinned host buffers and device buffers are allocated once, for the largest batch. All work goes through one stream;
-for each batch size the copies and kernels are captured once as a CUDA graph and replayed from then on. Each batch
-size has an execution context of its own: a graph holds on to its context's shapes and scratch memory, so the context
-must not serve other shapes in between (TensorRT's guide to CUDA graphs asks for one context a graph).
+for each batch size the copies and kernels are captured once as a CUDA graph and then replayed. Each batch size has an
+execution context of its own: a graph keeps its context's shapes and scratch memory, so that context must not serve
+other shapes (TensorRT's guide to CUDA graphs requires one context for each graph).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def find_host(trt: Any, cudart: Any) -> Host:
 
 
 def _driver(cudart: Any) -> str:
-    """The driver's own version where the system tells, else the CUDA version that it supports."""
+    """The driver's version where the system reports it, else the CUDA version that it supports."""
     if _DRIVER_FILE.exists() and (found := re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", _DRIVER_FILE.read_text())):
         return found.group(1)
     _, version = _pair(cudart.cudaDriverGetVersion())
@@ -75,12 +75,12 @@ class _Buffer:
     is_input: bool
 
     def image_bytes(self) -> int:
-        """Of one image of the batch."""
+        """Bytes of one image of the batch."""
         return self.host[0].nbytes
 
 
 class TensorRTBackend:
-    """One engine, one stream, one execution context for each batch size seen. Not for two threads at once."""
+    """One engine, one stream, one execution context for each batch size. Not for two threads at once."""
 
     provider = "TensorRT"
 
@@ -116,7 +116,7 @@ class TensorRTBackend:
             )
         self.metadata: Mapping[str, str] = sidecar.metadata
         self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.WARNING))
-        # a version-compatible plan carries a lean runtime as host code, which must be allowed by whoever loads it
+        # a version-compatible plan carries a lean runtime as host code, which the loader must allow
         self._runtime.engine_host_code_allowed = sidecar.key.version_compatible
         self._engine = self._runtime.deserialize_cuda_engine(self.path.read_bytes())
         if self._engine is None:
@@ -151,13 +151,13 @@ class TensorRTBackend:
         return self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor, -1 for a free batch.
+        """Shape of a tensor, -1 for a free batch.
 
-        Sides of an output that follow from a computation may be unknown to the engine, which then says -1 as well;
-        its context knows them once the inputs have shapes.
+        The engine may not know output sides that follow from a computation, and then reports -1 as well. Its context
+        knows them once the inputs have shapes.
 
         Raises:
-            UserError: it does not know them either, so there can be no buffer.
+            UserError: the context does not know them either, so no buffer can be allocated.
         """
         shape = tuple(self._engine.get_tensor_shape(name))
         if min(shape[1:], default=0) >= 0:
@@ -176,7 +176,7 @@ class TensorRTBackend:
         return (shape[0], *known[1:])
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One batch: named input arrays → named output arrays.
+        """Run one batch: named input arrays → named output arrays.
 
         Raises:
             UserError: a batch outside the engine's profile.
@@ -240,7 +240,7 @@ class TensorRTBackend:
         self._ok(self._cuda.cudaMemcpyAsync(to, source, batch * buffer.image_bytes(), kind, self._stream))
 
     def _capture(self, batch: int) -> Any:
-        """The work of one batch as an executable graph; None where this network cannot be captured."""
+        """Capture the work of one batch as an executable graph; None where this network cannot be captured."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._ok(self._cuda.cudaStreamBeginCapture(self._stream, mode))
         failed = ""
@@ -260,14 +260,14 @@ class TensorRTBackend:
         return executable
 
     def _ok(self, result: Any) -> Any:
-        """The value of a CUDA call; an error is raised."""
+        """Return the value of a CUDA call, or raise its error."""
         error, value = _pair(result)
         if int(error) != 0:
             raise RuntimeError(f"CUDA: {error}")
         return value
 
     def close(self) -> None:
-        """Give the memory back. Safe to call twice."""
+        """Free the memory. Safe to call twice."""
         for graph in self._graphs.values():
             if graph is not None:
                 self._cuda.cudaGraphExecDestroy(graph)

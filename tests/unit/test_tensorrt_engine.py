@@ -53,10 +53,13 @@ def test_an_engine_runs_where_it_was_built() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"tensorrt_version": "10.16.1.12"}, "built with TensorRT 10.16.1.11, here is 10.16.1.12"),
-        ({"tensorrt_version": "11.4.0.106"}, "here is 11.4.0.106"),
-        ({"gpu_name": "NVIDIA T4", "compute_capability": "7.5"}, "built for NVIDIA RTX A2000, here is NVIDIA T4"),
-        ({"driver": "575.1"}, "built with driver 580.65.06, here is 575.1"),
+        ({"tensorrt_version": "10.16.1.12"}, "built with TensorRT 10.16.1.11, this machine has 10.16.1.12"),
+        ({"tensorrt_version": "11.4.0.106"}, "this machine has 11.4.0.106"),
+        (
+            {"gpu_name": "NVIDIA T4", "compute_capability": "7.5"},
+            "built for NVIDIA RTX A2000, this machine has NVIDIA T4",
+        ),
+        ({"driver": "575.1"}, "built with driver 580.65.06, this machine has 575.1"),
     ],
 )
 def test_another_machine_is_refused_in_one_line(changes: dict[str, str], word: str) -> None:
@@ -353,7 +356,7 @@ def test_a_batch_outside_the_profile_is_refused(engine: Path, cuda: FakeCuda) ->
 
 
 def test_a_stranger_is_refused_before_anything_is_loaded(engine: Path, cuda: FakeCuda) -> None:
-    with pytest.raises(UserError, match=r"built with TensorRT 10.16.1.11, here is 11.4.0.106"):
+    with pytest.raises(UserError, match=r"built with TensorRT 10.16.1.11, this machine has 11.4.0.106"):
         TensorRTBackend(engine, modules=(fake_tensorrt(cuda, "11.4.0.106"), cuda))
     engine.write_bytes(PLAN + b"!")
     with pytest.raises(UserError, match="not the engine that"):
