@@ -203,7 +203,7 @@ class OnnxRuntimeBackend:
         self.inputs = {i.name: tuple(i.shape) for i in self.session.get_inputs()}
         self.outputs = {o.name: tuple(o.shape) for o in self.session.get_outputs()}
         self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
-        first = next(iter(self.inputs.values()))
+        first = next(iter(self.inputs.values()), ())
         self.max_batch: int | None = first[0] if first and isinstance(first[0], int) else None
         cuda_graph = cuda_graph and self.provider != "CPUExecutionProvider"
         if cuda_graph and (reason := why_no_graph(self.session, self.provider)):
