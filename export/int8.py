@@ -129,7 +129,7 @@ def quantize(
     tolerance = replace(TOLERANCES["int8"], points=config.budget)
     images = [letterbox(frame.image_bgr, spec.size_hw)[0] for frame in calibration]
     if not images:
-        raise UserError("no calibration frames", "some pictures of the road", "--calibration FOLDER")
+        raise UserError("no calibration frames", "some images of the road", "--calibration FOLDER")
     progress(f"calibrating on {len(images)} frames ({config.method}) …")
     rule = _gates(model.graph)
     chosen = [
@@ -234,7 +234,7 @@ def _gates(graph: onnx.GraphProto) -> set[str]:
 
 
 class _Reader:
-    """What ONNX Runtime's calibration asks for pictures."""
+    """What ONNX Runtime's calibration asks for images."""
 
     def __init__(self, name: str, images: list[U8]) -> None:
         self.name, self.images = name, images
@@ -372,7 +372,7 @@ def _bring_back_absorbed(graph: onnx.GraphProto, original: onnx.GraphProto, name
 
 
 def _remembering(candidate: Candidate) -> Candidate:
-    """The same, but each picture is run once: a sweep asks for the same reference again and again."""
+    """The same, but each image is run once: a sweep asks for the same reference again and again."""
     known: dict[bytes, tuple[Detections, RoadMask | None]] = {}
 
     def detect(image_bgr: U8) -> tuple[Detections, RoadMask | None]:

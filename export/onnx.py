@@ -136,5 +136,5 @@ def _quiet() -> Iterator[None]:
 
 
 def example_images(size_hw: tuple[int, int], batch: int, seed: int = 0) -> np.ndarray:
-    """Random pictures (batch, H, W, 3) uint8, for checks that need no data."""
+    """Random images (batch, H, W, 3) uint8, for checks that need no data."""
     return np.random.default_rng(seed).integers(0, 256, (batch, *size_hw, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""A run's losses and scores as one picture."""
+"""A run's losses and scores as one image."""
 
 from __future__ import annotations
 

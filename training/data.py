@@ -1,6 +1,6 @@
-"""How the pictures of a run become batches.
+"""How the images of a run become batches.
 
-Picture number n of a run is a function of the seed and n alone, so a resumed run sees what an unbroken one sees, and
+Image number n of a run is a function of the seed and n alone, so a resumed run sees what an unbroken one sees, and
 several processes see together what one sees.
 """
 
@@ -19,24 +19,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.sample import Sample
 from perception.errors import UserError
-from training.augment.augment import mosaic_picture, training_picture, without_strong
 from training.augment.copy_paste import CutoutBank, frames_in_turn
+from training.augment.pipeline import mosaic_image, training_image, without_strong
 from training.config import TrainConfig
 from training.distributed import rank, world
+from training.example import TrainingImage, of_classes
 from training.models.heads.detection import DetectionTargets
-from training.picture import TrainingPicture, of_classes
 from training.sets import Subset, TrainingSets
 
 log = logging.getLogger("training.data")
 
 CACHE_BYTES = 1_500_000_000
-"""Decoded pictures that a loader process keeps where there is no cache on disk."""
+"""Decoded images that a loader process keeps where there is no cache on disk."""
 NEIGHBOURS = 20
 """Frames after a broken one that are tried in its place."""
 
 
-class PictureStream(Dataset):
-    """Picture number n of a run, for any n."""
+class ImageStream(Dataset):
+    """Image number n of a run, for any n."""
 
     def __init__(self, sets: TrainingSets | None, config: TrainConfig) -> None:
         self.sets, self.config = sets, config
@@ -48,10 +48,10 @@ class PictureStream(Dataset):
         self._broken: dict[tuple[str, int], str] = {}
         self._news: list[str] = []
 
-    def __getitem__(self, n: int) -> TrainingPicture:
-        return of_classes(self._picture(n), self.config.model.class_names)
+    def __getitem__(self, n: int) -> TrainingImage:
+        return of_classes(self._example(n), self.config.model.class_names)
 
-    def _picture(self, n: int) -> TrainingPicture:
+    def _example(self, n: int) -> TrainingImage:
         cv2.setNumThreads(1)
         config = self.config
         rng = np.random.default_rng((config.schedule.seed, n))
@@ -62,10 +62,10 @@ class PictureStream(Dataset):
         if self.sets is None or rng.random() < config.data.synthetic_share:
             seed = int(rng.integers(config.data.streets or 2**31))
             self._names.append(f"synthetic street {seed}")
-            return training_picture(self._street(seed), size_hw, rng, augment, bank)
+            return training_image(self._street(seed), size_hw, rng, augment, bank)
         if rng.random() < augment.mosaic:
-            return mosaic_picture([self._real(self.sets, rng) for _ in range(4)], size_hw, rng, augment, bank)
-        return training_picture(self._real(self.sets, rng), size_hw, rng, augment, bank)
+            return mosaic_image([self._real(self.sets, rng) for _ in range(4)], size_hw, rng, augment, bank)
+        return training_image(self._real(self.sets, rng), size_hw, rng, augment, bank)
 
     def _real(self, sets: TrainingSets, rng: np.random.Generator) -> Sample:
         weights = np.array([subset.weight for subset in sets.train])
@@ -84,7 +84,7 @@ class PictureStream(Dataset):
         return self._streets[seed]
 
     def _bank(self) -> CutoutBank | None:
-        """Objects to paste, collected when the first picture wants one; the same for every process of a run."""
+        """Objects to paste, collected when the first image wants one; the same for every process of a run."""
         if self.sets is None:
             return None
         if self._cutouts is None:
@@ -111,9 +111,7 @@ class PictureStream(Dataset):
                 problem = error
                 self._broken[key] = error.found
                 self._news.append(error.found)
-        raise problem or UserError(
-            f"{subset.name}: {NEIGHBOURS} broken samples in a row", "whole pictures and labels"
-        )
+        raise problem or UserError(f"{subset.name}: {NEIGHBOURS} broken samples in a row", "whole images and labels")
 
     def _remember(self, key: tuple[str, int], sample: Sample) -> Sample:
         if self.config.data.cache is None and self._cached_bytes < CACHE_BYTES:
@@ -121,9 +119,9 @@ class PictureStream(Dataset):
             self._cached_bytes += sample.image_bgr.nbytes
         return sample
 
-    def collate(self, pictures: list[TrainingPicture]) -> Batch:
-        """Pictures that were just taken from this stream → batch, with their names and the news of broken files."""
-        batch = replace(collate(pictures), names=tuple(self._names), broken=tuple(self._news))
+    def collate(self, examples: list[TrainingImage]) -> Batch:
+        """Images that were just taken from this stream → batch, with their names and the news of broken files."""
+        batch = replace(collate(examples), names=tuple(self._names), broken=tuple(self._news))
         self._names.clear()
         self._news.clear()
         return batch
@@ -146,7 +144,7 @@ class Batch:
     """(B, 3, h/4, w/4) uint8."""
 
     names: tuple[str, ...] = ()
-    """Samples that the pictures were made of; a mosaic has four."""
+    """Samples that the images were made of; a mosaic has four."""
     broken: tuple[str, ...] = ()
     """What was found at samples that could not be read and were passed over, each told once a loader process."""
 
@@ -173,8 +171,8 @@ class Batch:
         )
 
 
-def collate(pictures: list[TrainingPicture]) -> Batch:
-    """Pictures → batch; objects and ignore regions padded with class -1 and -2."""
+def collate(examples: list[TrainingImage]) -> Batch:
+    """Images → batch; objects and ignore regions padded with class -1 and -2."""
 
     def pad(arrays: list[np.ndarray], fill: float) -> Tensor:
         longest = max(len(a) for a in arrays)
@@ -184,17 +182,17 @@ def collate(pictures: list[TrainingPicture]) -> Batch:
         return torch.from_numpy(out)
 
     return Batch(
-        images=torch.from_numpy(np.stack([p.image_bgr for p in pictures])),
+        images=torch.from_numpy(np.stack([p.image_bgr for p in examples])),
         targets=DetectionTargets(
-            boxes_xyxy=pad([p.boxes_xyxy for p in pictures], 0.0),
-            class_ids=pad([p.class_ids for p in pictures], -1),
-            ignore_xyxy=pad([p.ignore_xyxy for p in pictures], 0.0),
-            ignore_class_ids=pad([p.ignore_class_ids for p in pictures], -2),
-            labelled=torch.tensor([p.labelled for p in pictures]),
-            depths=pad([p.depths for p in pictures], np.nan),
-            confidences=pad([p.confidences for p in pictures], 0.0),
+            boxes_xyxy=pad([p.boxes_xyxy for p in examples], 0.0),
+            class_ids=pad([p.class_ids for p in examples], -1),
+            ignore_xyxy=pad([p.ignore_xyxy for p in examples], 0.0),
+            ignore_class_ids=pad([p.ignore_class_ids for p in examples], -2),
+            labelled=torch.tensor([p.labelled for p in examples]),
+            depths=pad([p.depths for p in examples], np.nan),
+            confidences=pad([p.confidences for p in examples], 0.0),
         ),
-        masks=torch.from_numpy(np.stack([p.masks for p in pictures])),
+        masks=torch.from_numpy(np.stack([p.masks for p in examples])),
     )
 
 
@@ -212,7 +210,7 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
     arguments: dict[str, Any] = {}
     if config.data.workers:
         arguments = {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _one_thread}
-    stream = PictureStream(sets, config)
+    stream = ImageStream(sets, config)
     loader = DataLoader(
         stream,
         batch_size=share,
@@ -231,13 +229,13 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
             raise
         raise UserError(
             f"a loader process died ({str(error).splitlines()[0]})",
-            "memory for --data.workers processes, each with decoded pictures",
+            "memory for --data.workers processes, each with decoded images",
             "--resume with fewer --data.workers, or --data.cache FOLDER",
         ) from None
 
 
 def step_numbers(step: int, config: TrainConfig, first: int, share: int) -> range:
-    """Numbers of a step's pictures that one process makes: which one makes them changes nothing about them."""
+    """Numbers of a step's images that one process makes: which one makes them changes nothing about them."""
     return range(step * config.schedule.batch + first, step * config.schedule.batch + first + share)
 
 

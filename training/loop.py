@@ -50,7 +50,7 @@ from training.results import (
     write_json,
 )
 from training.run_log import RunLog
-from training.sets import find_sets
+from training.sets import TrainingSets, find_sets
 
 Make = Callable[[ModelConfig], Network]
 """Builds a network, as `Network` does."""
@@ -112,7 +112,7 @@ def train(
             raise
         raise UserError(
             f"the memory of {device} is too small ({text.splitlines()[0]})",
-            "room for the pictures of a step",
+            "room for the images of a step",
             "--accumulate 4, a smaller --batch or --data.crop-hw; checkpoints already written are untouched",
         ) from None
 
@@ -178,67 +178,120 @@ def _train(
         warn_of_other_data(run, description)
         write_json(run / "config.json", description)
     log = RunLog(run, config, progress.step) if rank() == 0 else None
-    bad_gradients = 0
+    loop = _Loop(config, run, device, sets, learner, description, holdout, score, log, progress, ended)
     for batch in batches(sets, config, progress.step) if not ended else ():
+        loop.count_broken(batch)
+        loop.step(batch)
+        scores = loop.evaluate_if_due()
+        loop.save_if_due(scores)
+        if loop.ended:
+            break
+    return loop.finish()
+
+
+@dataclass
+class _Loop:
+    """A run while it trains. Only the first process has a log, and only it writes files."""
+
+    config: TrainConfig
+    run: Path
+    device: torch.device
+    sets: TrainingSets | None
+    learner: Learner
+    description: dict[str, Any]
+    holdout: Holdout
+    score: Score
+    log: RunLog | None
+    progress: Progress
+    ended: bool
+    bad_gradients: int = 0
+    """Steps in a row whose gradient was not finite."""
+
+    def count_broken(self, batch: Batch) -> None:
+        """Name samples that could not be read, and count those of all processes."""
         for what in batch.broken:
-            print(f"passed over: {what}", file=sys.stderr)
-        progress = replace(progress, broken=progress.broken + total(len(batch.broken), device))
-        waited = log.batch_arrived() if log else 0.0
-        torch.manual_seed(
-            _mix(config.schedule.seed, progress.step, rank())
-        )  # dropout: a function of seed and step alone
-        rate = learning_rate(progress.step, config)
+            print(f"skipped: {what}", file=sys.stderr)
+        self.progress = replace(self.progress, broken=self.progress.broken + total(len(batch.broken), self.device))
+
+    def step(self, batch: Batch) -> None:
+        """Take one optimiser step, move the averaged weights, write the log.
+
+        Raises:
+            UserError: a loss that is not finite, more often than `skip_nonfinite`; too many such gradients in a row.
+        """
+        config, learner, step = self.config, self.learner, self.progress.step
+        waited = self.log.batch_arrived() if self.log else 0.0
+        torch.manual_seed(_mix(config.schedule.seed, step, rank()))  # dropout: a function of seed and step alone
+        rate = learning_rate(step, config)
         for group in learner.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         buffers = [b.clone() for b in learner.network.buffers()] if config.optimiser.skip_nonfinite else []
         losses, norm = train_step(
-            learner.model, batch.to(device), learner.optimiser, config, learner.scaler, learner.distiller
+            learner.model, batch.to(self.device), learner.optimiser, config, learner.scaler, learner.distiller
         )
         if not all(math.isfinite(value) for value in losses.values()):
-            progress = replace(progress, skipped=progress.skipped + 1)
-            _check_skips(progress, config, losses, batch, run)
+            self.progress = replace(self.progress, skipped=self.progress.skipped + 1)
+            _check_skips(self.progress, config, losses, batch, self.run)
             with torch.no_grad():  # batch norm has seen it
                 for buffer, before in zip(learner.network.buffers(), buffers, strict=True):
                     buffer.copy_(before)
-        bad_gradients = 0 if math.isfinite(norm) else bad_gradients + 1
-        if bad_gradients > BAD_GRADIENTS:
-            raise _not_a_number(f"{bad_gradients} gradients in a row are", progress.step + 1, config, batch, run)
-        update_average(learner.average, learner.network, config.optimiser.ema_decay, progress.step)
-        progress = replace(progress, step=progress.step + 1)
+        self.bad_gradients = 0 if math.isfinite(norm) else self.bad_gradients + 1
+        if self.bad_gradients > BAD_GRADIENTS:
+            raise _not_a_number(f"{self.bad_gradients} gradients in a row are", step + 1, config, batch, self.run)
+        update_average(learner.average, learner.network, config.optimiser.ema_decay, step)
+        self.progress = replace(self.progress, step=step + 1)
+        if self.log:
+            self.progress = self.log.step(self.progress, losses, norm, rate, waited)
+        self.ended = self.progress.step == config.schedule.steps
+
+    def evaluate_if_due(self) -> dict[str, float]:
+        """Score the averaged weights where it is time, keep the best; no scores elsewhere."""
+        config, log, step = self.config, self.log, self.progress.step
+        if not self.ended and step % config.checkpoints.evaluate_every:
+            return {}
+        show = log.image_writer(step) if log else None
+        scores = self.score(self.learner.average, self.sets, config, self.device, show)
+        self.progress = _judge(self.progress, scores)
+        self.ended = self.ended or 0 < config.checkpoints.patience <= self.progress.scorings_since
         if log:
-            progress = log.step(progress, losses, norm, rate, waited)
-        ended, scores = progress.step == config.schedule.steps, {}
-        if ended or progress.step % config.checkpoints.evaluate_every == 0:
-            scores = score(learner.average, sets, config, device, log.picture_writer(progress.step) if log else None)
-            progress = _judge(progress, scores)
-            ended = ended or 0 < config.checkpoints.patience <= progress.scorings_since
-            if log:
-                log.scores(progress.step, scores)
-                if progress.best_step == progress.step:
-                    save_checkpoint(run / "best.pt", _state(learner, config, description, progress, scores, holdout))
-                    # it has ended when its last checkpoint is written, too
-                    write_json(run / "results.json", summary(description, progress, scores, config, False))
-        if log and (ended or progress.step % config.checkpoints.checkpoint_every == 0):
-            save_checkpoint(run / "last.pt", _state(learner, config, description, progress, scores, holdout))
-        if log:
-            log.go_on()
-        if ended:
-            break
-    if log:
-        log.close()
-        best = load_checkpoint(run / "best.pt")["scores"]
-        write_json(run / "results.json", summary(description, progress, best, config, True))
-        draw_curves(run)
-    return run / "best.pt"
+            log.scores(step, scores)
+            if self.progress.best_step == step:
+                self._save("best.pt", scores)
+                # it has ended when its last checkpoint is written, too
+                self._write_results(scores, ended=False)
+        return scores
+
+    def save_if_due(self, scores: dict[str, float]) -> None:
+        """Write the checkpoint to resume from where it is time."""
+        if self.log and (self.ended or self.progress.step % self.config.checkpoints.checkpoint_every == 0):
+            self._save("last.pt", scores)
+        if self.log:
+            self.log.go_on()
+
+    def finish(self) -> Path:
+        """Write the results and curves; return the best checkpoint."""
+        best = self.run / "best.pt"
+        if self.log:
+            self.log.close()
+            self._write_results(load_checkpoint(best)["scores"], ended=True)
+            draw_curves(self.run)
+        return best
+
+    def _save(self, name: str, scores: dict[str, float]) -> None:
+        state = _state(self.learner, self.config, self.description, self.progress, scores, self.holdout)
+        save_checkpoint(self.run / name, state)
+
+    def _write_results(self, scores: dict[str, float], ended: bool) -> None:
+        results = summary(self.description, self.progress, scores, self.config, ended)
+        write_json(self.run / "results.json", results)
 
 
 def _learner(
     config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network, goes_on: bool = False
 ) -> Learner:
     """A network with first weights, unless it `goes_on`: then they are read later and needn't be there any more."""
-    scaled = (
-        choose_precision(config.hardware.precision, device) is torch.float16
-    )  # may say no, so before any download
+    # may raise, so before any download
+    scaled = choose_precision(config.hardware.precision, device) is torch.float16
     if goes_on:
         init = None
     same_backbone = init is not None and backbone_of(init) == config.model.backbone
@@ -486,15 +539,15 @@ def _check_skips(progress: Progress, config: TrainConfig, losses: dict[str, floa
     if progress.skipped > config.optimiser.skip_nonfinite:
         raise _not_a_number(f"a loss is ({losses})", progress.step + 1, config, batch, run)
     if rank() == 0:
-        print(f"step {progress.step + 1}: passed over, {losses}, {', '.join(batch.names)}", file=sys.stderr)
+        print(f"step {progress.step + 1}: skipped, {losses}, {', '.join(batch.names)}", file=sys.stderr)
 
 
 def _not_a_number(what: str, step: int, config: TrainConfig, batch: Batch, run: Path) -> UserError:
-    pictures = ", ".join(batch.names[:8]) + (f" and {len(batch.names) - 8} more" if len(batch.names) > 8 else "")
+    images = ", ".join(batch.names[:8]) + (f" and {len(batch.names) - 8} more" if len(batch.names) > 8 else "")
     last = run / "last.pt"
     start = f"--init {last} --out ANOTHER " if last.exists() else ""
     return UserError(
-        f"step {step}: {what} not a number; pictures: {pictures}",
+        f"step {step}: {what} not a number; images: {images}",
         "finite losses; checkpoints already written are untouched",
         f"{start}--learning-rate {config.optimiser.learning_rate / 2:g}, or --skip-nonfinite 10 for a few bad images",
     )

@@ -20,7 +20,7 @@ SMALLEST_PX = 25.0
 SENSIBLE = (0.1, 0.9)
 """Bounds of such a score: the tracker does not use detections below a tenth."""
 SEVERAL_LOOKS = 0.7
-"""A tracker sees an object in many frames, so it may believe earlier than a single picture's best F1 would: with
+"""A tracker sees an object in many frames, so it may believe earlier than a single image's best F1 would: with
 earlier weights of ours HOTA was 78.1 for cars and 26.8 for pedestrians at 0.7 of that score, and 74.8 and 17.3 at the
 score itself (`tools.benchmarks.trackers --parts own`)."""
 FLAT = 0.02

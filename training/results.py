@@ -47,11 +47,11 @@ class Progress:
     seconds: float = 0.0
     """Spent in steps, over all starts of the run; scoring not counted."""
     waited: float = 0.0
-    """Of them, seconds that the network waited for pictures."""
+    """Of them, seconds that the network waited for images."""
     skipped: int = 0
-    """Batches passed over because their loss was no number."""
+    """Batches skipped because their loss was not finite."""
     broken: int = 0
-    """Samples that loader processes could not read and passed over; each counts once a loader process and start."""
+    """Samples that loader processes could not read and skipped; each counts once a loader process and start."""
 
 
 def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None = None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from training.results import Progress
 EVERY = 50
 """Steps whose mean makes one record."""
 
-ShowPicture = Callable[[str, np.ndarray], None]
+ShowImage = Callable[[str, np.ndarray], None]
 """Takes the name of a frame and the frame with truth and prediction drawn in, (H, W, 3) BGR."""
 
 
@@ -109,8 +109,8 @@ class RunLog:
         """What was done since the last step, as writing a checkpoint, is no waiting."""
         self.mark = time.monotonic()
 
-    def picture_writer(self, step: int) -> ShowPicture:
-        """A function that puts pictures of this step on the board."""
+    def image_writer(self, step: int) -> ShowImage:
+        """A function that puts images of this step on the board."""
 
         def show(name: str, image_bgr: np.ndarray) -> None:
             self.board.add_image(name, np.ascontiguousarray(image_bgr[..., ::-1]), step, dataformats="HWC")

@@ -18,10 +18,10 @@ from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from perception.model import ModelSpec  # noqa: E402
 from perception.types import CLASS_NAMES  # noqa: E402
 from training.data import Batch, collate  # noqa: E402
+from training.example import TrainingImage  # noqa: E402
 from training.models.config import HEADS, ModelConfig  # noqa: E402
 from training.models.head import Features, Head, HeadConfig  # noqa: E402
 from training.models.network import Network  # noqa: E402
-from training.picture import TrainingPicture as TrainingImage  # noqa: E402
 
 SIZE = (64, 96)
 CHANNELS, STRIDE4_CHANNELS = 16, 8

@@ -1,4 +1,4 @@
-"""Training pictures: labels stay on what they label."""
+"""Training images: labels stay on what they label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from training_runs import changed
 
 from datasets.sample import Sample
 from training.augment import weather
-from training.augment.augment import _with_margin, mosaic_picture, place, training_picture, without_strong
 from training.augment.copy_paste import (
     OTHER_BUILD,
     CutoutBank,
@@ -25,6 +24,7 @@ from training.augment.copy_paste import (
     paste,
 )
 from training.augment.geometry import mirror, rotate
+from training.augment.pipeline import _with_margin, mosaic_image, place, training_image, without_strong
 from training.config import AugmentConfig, TrainConfig
 
 PLAIN = AugmentConfig(
@@ -61,31 +61,29 @@ def marked_sample(box: tuple[int, int, int, int] = (500, 150, 620, 240)) -> Samp
 
 @pytest.mark.parametrize("seed", range(20))
 def test_box_and_mask_follow_the_pixels(seed: int) -> None:
-    picture = training_picture(marked_sample(), (256, 512), np.random.default_rng(seed), PLAIN)
-    white = picture.image_bgr[:, :, 0] > 200
-    if not len(picture.boxes_xyxy):
+    example = training_image(marked_sample(), (256, 512), np.random.default_rng(seed), PLAIN)
+    white = example.image_bgr[:, :, 0] > 200
+    if not len(example.boxes_xyxy):
         return
-    left, top, right, bottom = picture.boxes_xyxy[0]
+    left, top, right, bottom = example.boxes_xyxy[0]
     rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
     assert abs(columns[0] - left) <= 1.5 and abs(columns[-1] + 1 - right) <= 1.5
     assert abs(rows[0] - top) <= 1.5 and abs(rows[-1] + 1 - bottom) <= 1.5
-    mask = picture.masks[0] == 1
+    mask = example.masks[0] == 1
     assert abs(np.flatnonzero(mask.any(0))[0] * 4 - left) <= 4
     assert abs(np.flatnonzero(mask.any(1))[-1] * 4 + 4 - bottom) <= 4
 
 
 def test_some_seeds_show_the_box() -> None:
     shown = [
-        len(training_picture(marked_sample(), (256, 512), np.random.default_rng(seed), PLAIN).boxes_xyxy)
+        len(training_image(marked_sample(), (256, 512), np.random.default_rng(seed), PLAIN).boxes_xyxy)
         for seed in range(20)
     ]
     assert sum(shown) >= 10
 
 
 def test_same_seed_same_picture() -> None:
-    a, b = (
-        training_picture(marked_sample(), (256, 512), np.random.default_rng(5), AugmentConfig()) for _ in range(2)
-    )
+    a, b = (training_image(marked_sample(), (256, 512), np.random.default_rng(5), AugmentConfig()) for _ in range(2))
     assert (a.image_bgr == b.image_bgr).all() and (a.boxes_xyxy == b.boxes_xyxy).all()
 
 
@@ -93,31 +91,31 @@ def test_place_uses_the_runtimes_own_fit() -> None:
     from perception.cameras.letterbox import letterbox
 
     sample = marked_sample()
-    picture = place(sample, (384, 1248))
+    example = place(sample, (384, 1248))
     expected, placed = letterbox(sample.image_bgr, (384, 1248))
-    assert (picture.image_bgr == expected).all()
+    assert (example.image_bgr == expected).all()
     assert sample.boxes_xyxy is not None
-    assert np.allclose(picture.boxes_xyxy, placed.boxes_to_network(sample.boxes_xyxy))
+    assert np.allclose(example.boxes_xyxy, placed.boxes_to_network(sample.boxes_xyxy))
 
 
 def test_a_tiny_object_becomes_an_ignore_region() -> None:
-    picture = place(marked_sample((500, 200, 506, 204)), (384, 1248))
-    assert len(picture.boxes_xyxy) == 0 and len(picture.ignore_xyxy) == 1 and picture.ignore_class_ids[0] == 0
+    example = place(marked_sample((500, 200, 506, 204)), (384, 1248))
+    assert len(example.boxes_xyxy) == 0 and len(example.ignore_xyxy) == 1 and example.ignore_class_ids[0] == 0
 
 
 def test_the_border_is_not_judged() -> None:
-    picture = place(marked_sample(), (384, 1248))
-    assert (picture.masks[0][95] == 255).all(), "the rows below the frame must not be taught as background"
-    assert (picture.masks[1:] == 255).all(), "a set without vehicle and person masks teaches nothing there"
+    example = place(marked_sample(), (384, 1248))
+    assert (example.masks[0][95] == 255).all(), "the rows below the frame must not be taught as background"
+    assert (example.masks[1:] == 255).all(), "a set without vehicle and person masks teaches nothing there"
 
 
 def test_pictures_of_a_run_depend_on_seed_and_number_alone() -> None:
-    from training.data import PictureStream
+    from training.data import ImageStream
 
     config = changed(TrainConfig(), steps=10, batch=2)
     config = replace(config, data=replace(config.data, synthetic_share=1.0))
-    a, b = PictureStream(None, config)[7], PictureStream(None, config)[7]
-    other = PictureStream(None, changed(config, seed=2))[7]
+    a, b = ImageStream(None, config)[7], ImageStream(None, config)[7]
+    other = ImageStream(None, changed(config, seed=2))[7]
     assert (a.image_bgr == b.image_bgr).all()
     assert (a.image_bgr != other.image_bgr).any()
 
@@ -134,13 +132,13 @@ def test_so_many_streets_are_drawn_and_each_but_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(data, "_synthetic", draw)
     config = changed(TrainConfig(), steps=10, batch=2, augment=replace(TrainConfig().augment, copy_paste=0))
     config = replace(config, data=replace(config.data, synthetic_share=1.0, streets=3))
-    stream = data.PictureStream(None, config)
-    pictures = [stream[n].image_bgr for n in range(20)]
-    assert sorted(drawn) == [0, 1, 2], "three streets in twenty pictures"
-    again = data.PictureStream(None, config)
-    assert (again[13].image_bgr == pictures[13]).all(), "whatever was shown before"
+    stream = data.ImageStream(None, config)
+    examples = [stream[n].image_bgr for n in range(20)]
+    assert sorted(drawn) == [0, 1, 2], "three streets in twenty images"
+    again = data.ImageStream(None, config)
+    assert (again[13].image_bgr == examples[13]).all(), "whatever was shown before"
     drawn.clear()
-    endless = data.PictureStream(None, replace(config, data=replace(config.data, streets=0)))
+    endless = data.ImageStream(None, replace(config, data=replace(config.data, streets=0)))
     assert [endless[n] for n in range(6)] and len(set(drawn)) == 6
 
 
@@ -148,11 +146,11 @@ def test_so_many_streets_are_drawn_and_each_but_once(monkeypatch: pytest.MonkeyP
 
 
 def test_mirror_twice_is_the_picture_itself() -> None:
-    picture = place(marked_sample(), (256, 512))
-    once, twice = mirror(picture), mirror(mirror(picture))
-    assert (once.image_bgr != picture.image_bgr).any()
-    assert (twice.image_bgr == picture.image_bgr).all() and (twice.masks == picture.masks).all()
-    assert np.allclose(twice.boxes_xyxy, picture.boxes_xyxy)
+    example = place(marked_sample(), (256, 512))
+    once, twice = mirror(example), mirror(mirror(example))
+    assert (once.image_bgr != example.image_bgr).any()
+    assert (twice.image_bgr == example.image_bgr).all() and (twice.masks == example.masks).all()
+    assert np.allclose(twice.boxes_xyxy, example.boxes_xyxy)
 
 
 @pytest.mark.parametrize("degrees", [-4.0, 3.0, 5.0])
@@ -163,12 +161,12 @@ def test_a_turned_box_is_expected_to_what_it_holds(degrees: float) -> None:
     sample = marked_sample()
     sample.image_bgr[:] = 0
     cv2.ellipse(sample.image_bgr, ((560.0, 195.0), (120.0, 90.0), 0.0), (255, 255, 255), -1)
-    picture = rotate(place(sample, (384, 1248)), degrees, (320, 1152))
-    assert picture.image_bgr.shape == (320, 1152, 3) and picture.masks.shape == (3, 80, 288)
-    white = picture.image_bgr[:, :, 0] > 127
+    example = rotate(place(sample, (384, 1248)), degrees, (320, 1152))
+    assert example.image_bgr.shape == (320, 1152, 3) and example.masks.shape == (3, 80, 288)
+    white = example.image_bgr[:, :, 0] > 127
     rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
     seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-    assert np.abs(picture.boxes_xyxy[0] - seen).max() <= 4  # between an ellipse and a rectangle
+    assert np.abs(example.boxes_xyxy[0] - seen).max() <= 4  # between an ellipse and a rectangle
     # counter-clockwise: what is left of the centre sinks
     sinks = seen[1] - (150 - 32)
     assert sinks * degrees > 0
@@ -177,8 +175,8 @@ def test_a_turned_box_is_expected_to_what_it_holds(degrees: float) -> None:
 def test_corners_that_turn_in_are_not_judged() -> None:
     sample = marked_sample()
     assert sample.road is not None
-    picture = rotate(place(replace(sample, road=np.ones_like(sample.road)), (352, 1248)), 5.0, (352, 1248))
-    assert (picture.masks[0, [0, -1], [0, -1]] == 255).all()
+    example = rotate(place(replace(sample, road=np.ones_like(sample.road)), (352, 1248)), 5.0, (352, 1248))
+    assert (example.masks[0, [0, -1], [0, -1]] == 255).all()
 
 
 @pytest.mark.parametrize("size_hw", [(256, 512), (96, 288), (128, 128)])
@@ -186,12 +184,12 @@ def test_corners_that_turn_in_are_not_judged() -> None:
 def test_the_margin_leaves_no_corner_in_the_picture(size_hw: tuple[int, int], degrees: float) -> None:
     big_hw = _with_margin(size_hw, degrees)
     sample = marked_sample()
-    picture = replace(
+    example = replace(
         place(sample, big_hw),
         image_bgr=np.full((*big_hw, 3), 200, np.uint8),
         masks=np.ones((3, big_hw[0] // 4, big_hw[1] // 4), np.uint8),
     )
-    turned = rotate(picture, degrees, size_hw)
+    turned = rotate(example, degrees, size_hw)
     assert (turned.image_bgr >= 199).all() and (turned.masks == 1).all()
 
 
@@ -204,16 +202,16 @@ def test_pixels_turn_as_torchvision_turns_them(degrees: float) -> None:
 
     noise = np.random.default_rng(0).integers(0, 256, (96, 160, 3)).astype(np.uint8)
     image = cv2.GaussianBlur(noise, (0, 0), 1.0)
-    picture = replace(place(marked_sample(), (96, 160)), image_bgr=image)
+    example = replace(place(marked_sample(), (96, 160)), image_bgr=image)
     theirs = transform.rotate(torch.from_numpy(image).permute(2, 0, 1), degrees, InterpolationMode.BILINEAR)
     theirs = transform.center_crop(theirs, [64, 128]).permute(1, 2, 0).numpy()
-    ours = rotate(picture, degrees, (64, 128)).image_bgr
+    ours = rotate(example, degrees, (64, 128)).image_bgr
     assert np.abs(ours.astype(int) - theirs).max() <= 3 and np.abs(ours.astype(int) - theirs).mean() < 0.5
 
 
 def test_an_object_turned_out_of_the_picture_becomes_an_ignore_region() -> None:
-    picture = place(marked_sample((2, 2, 40, 30)), (384, 1248))
-    turned = rotate(picture, -4.0, (320, 1152))  # 48 columns and 32 rows are cut off on each side
+    example = place(marked_sample((2, 2, 40, 30)), (384, 1248))
+    turned = rotate(example, -4.0, (320, 1152))  # 48 columns and 32 rows are cut off on each side
     assert len(turned.boxes_xyxy) == 0 and turned.class_ids.shape == (0,)
 
 
@@ -343,7 +341,7 @@ def test_pasted_people_stand_on_the_road_at_their_size() -> None:
             assert 0.4 * OTHER_BUILD[0] - 0.01 < (x1 - x0) / (y1 - y0) < 0.4 * OTHER_BUILD[1] + 0.01
             middle = int((y0 + y1) / 2), int((x0 + x1) / 2)
             there = more.image_bgr[int(y0) : int(y1), int(x0) : int(x1)]
-            assert (there != 90).any(2).mean() > 0.4, "the person is in the picture where the box says"
+            assert (there != 90).any(2).mean() > 0.4, "the person is in the image where the box says"
             assert more.road[middle] == 0, "a person is no road"
             nearer = y1 < 300  # the car's foot
             covers = min(x1, 300) - max(x0, 100) > 0.1 * (x1 - x0) and y1 > 190
@@ -415,7 +413,7 @@ def test_copy_paste_brings_rare_classes_into_pictures() -> None:
     config = replace(PLAIN, copy_paste=1.0)
     bank = CutoutBank(iter([people(3)]))
     shown = [
-        int((training_picture(street(), (256, 512), np.random.default_rng(seed), config, bank).class_ids == 1).sum())
+        int((training_image(street(), (256, 512), np.random.default_rng(seed), config, bank).class_ids == 1).sum())
         for seed in range(10)
     ]
     assert sum(shown) >= 6
@@ -427,37 +425,37 @@ def test_copy_paste_brings_rare_classes_into_pictures() -> None:
 def test_quarters_that_label_different_classes_do_not_teach_each_other() -> None:
     first = street(labelled=(True, False, False))
     second = replace(people(8), labelled_classes=(False, True, False))
-    picture = mosaic_picture([first, second, first, second], (256, 512), np.random.default_rng(0), PLAIN)
-    assert picture.labelled == (True, True, False) and picture.image_bgr.shape == (256, 512, 3)
+    example = mosaic_image([first, second, first, second], (256, 512), np.random.default_rng(0), PLAIN)
+    assert example.labelled == (True, True, False) and example.image_bgr.shape == (256, 512, 3)
     corner = {
-        tuple(box): ids for box, ids in zip(picture.ignore_xyxy.tolist(), picture.ignore_class_ids, strict=True)
+        tuple(box): ids for box, ids in zip(example.ignore_xyxy.tolist(), example.ignore_class_ids, strict=True)
     }
     x, y = next((box[2], box[3]) for box in corner if box[0] == 0 and box[1] == 0)
     assert corner[0, 0, x, y] == 1 and corner[x, 0, 512, y] == 0
     assert corner[x, y, 512, 256] == 1 and corner[0, y, x, 256] == 0
-    for box, class_id in zip(picture.boxes_xyxy, picture.class_ids, strict=True):
+    for box, class_id in zip(example.boxes_xyxy, example.class_ids, strict=True):
         left = (box[0] + box[2]) / 2 < x
         upper = (box[1] + box[3]) / 2 < y
         assert class_id == (0 if left == upper else 1), "every object lies in the quarter of its own set"
 
 
 def test_masks_of_a_mosaic_are_judged_only_where_a_quarter_has_one() -> None:
-    picture = mosaic_picture([street(), people(), street(), people()], (256, 512), np.random.default_rng(1), PLAIN)
-    judged = picture.masks[0] != 255
+    example = mosaic_image([street(), people(), street(), people()], (256, 512), np.random.default_rng(1), PLAIN)
+    judged = example.masks[0] != 255
     assert judged[0, 0] and judged[-1, -1] and not judged[0, -1] and not judged[-1, 0]
-    assert (picture.masks[1:] == 255).all()
+    assert (example.masks[1:] == 255).all()
 
 
 def test_mosaic_needs_four() -> None:
     with pytest.raises(ValueError, match="expected 4"):
-        mosaic_picture([street()], (256, 512), np.random.default_rng(0), PLAIN)
+        mosaic_image([street()], (256, 512), np.random.default_rng(0), PLAIN)
 
 
 def test_boxes_of_a_mosaic_lie_on_their_pixels() -> None:
     for seed in range(6):
-        picture = mosaic_picture([marked_sample()] * 4, (256, 512), np.random.default_rng(seed), PLAIN)
-        for x0, y0, x1, y1 in picture.boxes_xyxy.round().astype(int):
-            assert (picture.image_bgr[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] > 200).all()
+        example = mosaic_image([marked_sample()] * 4, (256, 512), np.random.default_rng(seed), PLAIN)
+        for x0, y0, x1, y1 in example.boxes_xyxy.round().astype(int):
+            assert (example.image_bgr[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] > 200).all()
 
 
 # ---------------------------------------------------------------- weather

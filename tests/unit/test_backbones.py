@@ -24,11 +24,11 @@ from training import loop  # noqa: E402
 from training.checkpoint import load_checkpoint, load_network, model_config_from_json, save_checkpoint  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
 from training.data import collate  # noqa: E402
+from training.example import TrainingImage  # noqa: E402
 from training.models import backbone as backbones  # noqa: E402
 from training.models.backbone import Backbone  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network  # noqa: E402
-from training.picture import TrainingPicture  # noqa: E402
 
 SIZE = (64, 96)
 
@@ -203,7 +203,7 @@ def test_a_backbone_trains_exports_and_agrees_with_torch(
     assert np.abs(got["road"].astype(int) - road.astype(int)).max() <= 1
 
 
-def street_image(seed: int) -> TrainingPicture:
+def street_image(seed: int) -> TrainingImage:
     """Noise with a car and a road in its lower half."""
     rng = np.random.default_rng(seed)
     masks = np.zeros((3, 16, 24), np.uint8)
@@ -211,4 +211,4 @@ def street_image(seed: int) -> TrainingPicture:
     nothing, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     box, one = np.array([[20, 10, 60, 40]], np.float32), np.ones(1, np.float32)
     image = rng.integers(0, 255, (*SIZE, 3), np.uint8)
-    return TrainingPicture(image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, one, one)
+    return TrainingImage(image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, one, one)

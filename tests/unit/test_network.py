@@ -18,16 +18,16 @@ from training.checkpoint import load_network, model_config_to_json, save_checkpo
 from training.cli import stored_run  # noqa: E402
 from training.config import PRESETS, OptimiserConfig, TrainConfig  # noqa: E402
 from training.data import collate  # noqa: E402
+from training.example import TrainingImage  # noqa: E402
 from training.loop import _parameter_groups, train_step  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network, weigh  # noqa: E402
-from training.picture import TrainingPicture  # noqa: E402
 
 SIZE = (64, 96)
 TINY = ModelConfig(channels=16, detection=DetectionConfig(max_detections=20))
 
 
-def pictures() -> list[TrainingPicture]:
+def examples() -> list[TrainingImage]:
     """One with a car 20 m away, one with road alone."""
     image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
     nothing, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
@@ -35,15 +35,15 @@ def pictures() -> list[TrainingPicture]:
     road = masks.copy()
     road[0] = 1
     box, far = np.array([[20, 10, 60, 40]], np.float32), np.array([20 / 720], np.float32)
-    car = TrainingPicture(image, box, np.array([0]), nothing, none, (True,) * 3, masks, far, np.ones(1, np.float32))
+    car = TrainingImage(image, box, np.array([0]), nothing, none, (True,) * 3, masks, far, np.ones(1, np.float32))
     empty = np.zeros(0, np.float32)
-    bare = TrainingPicture(image, nothing, none, nothing, none, (False,) * 3, road, empty, empty)
+    bare = TrainingImage(image, nothing, none, nothing, none, (False,) * 3, road, empty, empty)
     return [car, bare]
 
 
 def losses(config: ModelConfig) -> tuple[Network, dict[str, Tensor]]:
     torch.manual_seed(0)
-    network, batch = Network(config), collate(pictures())
+    network, batch = Network(config), collate(examples())
     return network, network.loss(network(batch.images), batch)
 
 
@@ -161,7 +161,7 @@ def test_the_first_step_has_the_recorded_losses(
     detection = replace(TINY.detection, distance=True, **options)  # type: ignore[arg-type]
     network, config = Network(replace(TINY, one_to_one=True, detection=detection)), TrainConfig()
     optimiser = torch.optim.AdamW(_parameter_groups(network, config), lr=config.optimiser.learning_rate)
-    found, length = train_step(network, collate(pictures()), optimiser, config)
+    found, length = train_step(network, collate(examples()), optimiser, config)
     names = ["class", "box", "bins", "distance"]
     assert list(found) == [*names, *(f"one_{name}" for name in names), "road", "semantic"]
     assert list(found.values()) == pytest.approx(expected, rel=1e-4) and length == pytest.approx(norm, rel=1e-3)
@@ -200,7 +200,7 @@ def test_a_pretrained_backbone_takes_small_steps_and_frozen_stages_none() -> Non
     assert [group["factor"] for group in groups] == [1, 1, 0.1, 0.1]
     assert [group["weight_decay"] for group in groups] == [0.03, 0, 0.03, 0]
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    train_step(network, collate(pictures()), torch.optim.AdamW(groups, lr=1e-3), config)
+    train_step(network, collate(examples()), torch.optim.AdamW(groups, lr=1e-3), config)
     changed = {name for name, value in network.backbone.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and not any("running" in name or name.startswith("stages.0") for name in changed)
 

@@ -21,7 +21,7 @@ from datasets.sample import Sample
 from perception.cameras.pinhole import PinholeCamera
 from training import cache
 from training.cache import CachedSource, folder_bytes, pack, read_copy, reduce
-from training.data import PictureStream, batches
+from training.data import ImageStream, batches
 from training.sets import find_sets
 
 PLENTY = 10**9
@@ -179,7 +179,7 @@ def test_pictures_of_a_run_are_the_same_without_with_a_cold_and_with_a_warm_cach
     sets = find_sets(config.data)
     cached = sets.cached(tmp_path / "cache", config.augment.native_width, PLENTY)
     for n in range(6):
-        plain, cold, warm = (PictureStream(s, config)[n] for s in (sets, cached, cached))
+        plain, cold, warm = (ImageStream(s, config)[n] for s in (sets, cached, cached))
         for picture in (cold, warm):
             assert np.array_equal(plain.image_bgr, picture.image_bgr)
             assert np.array_equal(plain.boxes_xyxy, picture.boxes_xyxy)

@@ -21,7 +21,7 @@ from training_runs import changed  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
 from training.config import DataConfig, TrainConfig  # noqa: E402
-from training.data import Batch, PictureStream, collate  # noqa: E402
+from training.data import Batch, ImageStream, collate  # noqa: E402
 from training.models.heads.detection import DetectionConfig, DetectionTargets  # noqa: E402
 from training.models.network import DeployedNetwork, ModelConfig, Network  # noqa: E402
 from training.results import Progress  # noqa: E402
@@ -33,7 +33,7 @@ CONFIG = changed(TrainConfig(data=SMALL), steps=4, batch=4, warmup_steps=2, thre
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    stream = PictureStream(None, CONFIG)
+    stream = ImageStream(None, CONFIG)
     return collate([p for p in (stream[n] for n in range(24)) if len(p.boxes_xyxy)][:4])
 
 

@@ -141,12 +141,12 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 
 def test_a_few_steps_on_one_picture_reduce_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.data import PictureStream, collate
+    from training.data import ImageStream, collate
     from training.models.network import Network
 
     torch.manual_seed(0)
     config = tiny()
-    stream = PictureStream(None, config)
+    stream = ImageStream(None, config)
     pictures = [stream[n] for n in range(12)]
     batch = collate([p for p in pictures if len(p.boxes_xyxy)][:4])
     network = Network(config.model)
@@ -157,11 +157,11 @@ def test_a_few_steps_on_one_picture_reduce_its_loss(monkeypatch: pytest.MonkeyPa
 
 def test_the_one_to_one_head_changes_no_step_of_the_rest() -> None:
     """Its gradient is cut by itself, so an untrained head does not shorten everyone else's steps."""
-    from training.data import PictureStream, collate
+    from training.data import ImageStream, collate
     from training.models.network import Network
 
     config = changed(tiny(), clip_norm=0.5)  # shorter than any gradient here
-    stream = PictureStream(None, config)
+    stream = ImageStream(None, config)
     batch = collate([p for p in (stream[n] for n in range(12)) if len(p.boxes_xyxy)][:2])
     torch.manual_seed(0)
     without = Network(config.model)

@@ -22,7 +22,7 @@ from perception.types import Detections  # noqa: E402
 from training import loop  # noqa: E402
 from training.cli import stored_run  # noqa: E402
 from training.config import read_fold  # noqa: E402
-from training.data import PictureStream  # noqa: E402
+from training.data import ImageStream  # noqa: E402
 from training.evaluate import object_scores  # noqa: E402
 from training.sets import find_sets  # noqa: E402
 
@@ -87,7 +87,7 @@ def test_classes_in_another_order_are_learnt_and_scored_under_their_own_names(tm
     plain = tiny(root)
     sets = find_sets(plain.data)
     other = replace(plain, model=replace(plain.model, class_names=("Cyclist", "Car")))
-    usual, two = PictureStream(sets, plain), PictureStream(sets, other)
+    usual, two = ImageStream(sets, plain), ImageStream(sets, other)
     counted = 0
     for n in range(12):
         theirs, ours = usual[n], two[n]

@@ -119,7 +119,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(
     data: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: path.read_bytes() for path in unbroken.iterdir() if path.is_file()}
-    monkeypatch.setattr("training.results._commit", lambda: "later code")
+    monkeypatch.setattr("training.results.commit", lambda: "later code")
     assert loop.train(tiny(data), unbroken, resume=True) == unbroken / "best.pt"
     assert {path: path.read_bytes() for path in unbroken.iterdir() if path.is_file()} == before
     (unbroken / "results.json").unlink()
@@ -309,7 +309,7 @@ def nan_at_third(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_loss_that_is_no_number_names_step_and_pictures_and_keeps_the_checkpoint(
     data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"step 3: a loss is .* pictures: kitti/object/0000\d\d") as raised:
+    with pytest.raises(UserError, match=r"step 3: a loss is .* images: kitti/object/0000\d\d") as raised:
         loop.train(tiny(data), tmp_path)
     assert "--skip-nonfinite" in str(raised.value)
     state = load_checkpoint(tmp_path / "last.pt")
@@ -353,7 +353,7 @@ def test_a_broken_picture_is_passed_over_counted_and_named(
     path.write_bytes(path.read_bytes()[:900])
     config = tiny(root, steps=8, evaluate_every=8)
     loop.train(replace(config, data=replace(config.data, workers=workers)), tmp_path / "run")
-    assert f"passed over: {path}" in capfd.readouterr().err
+    assert f"skipped: {path}" in capfd.readouterr().err
     assert json.loads((tmp_path / "run/results.json").read_text())["broken_samples"] == 1
 
 

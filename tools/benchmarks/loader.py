@@ -27,7 +27,7 @@ from datasets.kitti_object import KittiObject
 from perception.formats.images import read_image
 from training.cache import CachedSource
 from training.config import PRESETS, TrainConfig, nano
-from training.data import PictureStream, batches
+from training.data import ImageStream, batches
 from training.loop import choose_device, train_step
 from training.models.network import Network
 from training.sets import Subset, TrainingSets
@@ -109,7 +109,7 @@ def loader_rates(data: Path, folder: Path, frames: int, rounds: int) -> dict[str
 
 def light(config: TrainConfig) -> TrainConfig:
     """The config without what costs much more than reading: what the last part of each run does."""
-    from training.augment.augment import without_strong
+    from training.augment.pipeline import without_strong
 
     return replace(config, augment=without_strong(config.augment))
 
@@ -119,7 +119,7 @@ def stream(
 ) -> Callable[[int], object]:
     """Picture number n of a run on these frames alone."""
     sets = TrainingSets((Subset("kitti/object", source, indices, 1.0),), None, None)
-    pictures = PictureStream(sets, config)
+    pictures = ImageStream(sets, config)
     pictures[0]  # cut-outs for copy-paste are collected once a run
     return pictures.__getitem__
 

@@ -26,7 +26,7 @@ from perception.boxes import area, intersection, intersection_over_area
 from perception.cameras.letterbox import resize
 from perception.types import F32, F64, U8
 from training.augment.weather import expose
-from training.picture import SMALLEST_VISIBLE
+from training.example import SMALLEST_VISIBLE
 
 HEIGHT_M = np.array([1.6, 2.0, 1.9])
 """Height of each class that its pixels imply on a flat road: medians over 16,789 whole, unhidden objects of KITTI's
@@ -67,7 +67,7 @@ ANOTHER_LIGHT = 0.7
 OTHER_CLOTHES = 0.6
 """Share of pasted people's garments that have another colour."""
 BARE_LEGS = 0.25
-"""Share of pedestrians whose legs are made bare: nearly all pictures of people were taken in the cold."""
+"""Share of pedestrians whose legs are made bare: nearly all images of people were taken in the cold."""
 GARMENTS = ((), ((0.17, 0.5), (0.5, 0.92)), ((0.15, 0.5),))
 """From where to where down its box each class wears one."""
 LEGS = (0.7, 0.93)
@@ -84,7 +84,7 @@ class Cutout:
 
     image_bgr: U8
     box_xyxy: F32
-    """(4,) in that picture."""
+    """(4,) in that image."""
     class_id: int
     mask: U8 | None = None
     """(h, w) 1 on the object, where its set has masks."""
@@ -120,7 +120,7 @@ class Cutout:
 
 
 def _outline(image: U8, box: tuple[int, int, int, int], expected: F32) -> U8:
-    """GrabCut in a picture (h, w, 3): all outside the box is background, what is expected for certain the object."""
+    """GrabCut in an image (h, w, 3): all outside the box is background, what is expected for certain the object."""
     mask = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     x0, y0, x1, y1 = box
     mask[y0:y1, x0:x1] = cv2.GC_PR_BGD
@@ -266,9 +266,9 @@ def paste(
     Args:
         sample: with boxes; left as it is.
         bank: what to paste; classes that the sample does not label are left out.
-        horizon_y: row of the horizon in this picture.
+        horizon_y: row of the horizon in this image.
         ahead_x: column straight ahead in it.
-        network_scale: network pixels for one of this picture, which says how small an object may become.
+        network_scale: network pixels for one of this image, which says how small an object may become.
         rng: decides everything.
     """
     for _ in range(int(rng.integers(1, 4))):
@@ -286,7 +286,7 @@ def paste(
 def _place(
     cutout: Cutout, sample: Sample, horizon_y: float, ahead_x: float, network_scale: float, rng: np.random.Generator
 ) -> F64 | None:
-    """Box (4,) of the pasted object, or None where this draw leads out of the picture."""
+    """Box (4,) of the pasted object, or None where this draw leads out of the image."""
     height, width = sample.image_bgr.shape[:2]
     source = cutout.box_xyxy[2:] - cutout.box_xyxy[:2]
     smallest = max(14 / network_scale, 0.3 * source[1])
@@ -315,19 +315,19 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.
     if (shared[nearer] > 0.05 * area(box[None])[0]).any():
         return None
     height, width = sample.image_bgr.shape[:2]
-    source, picture = cutout.box_xyxy.astype(np.float64), cutout.image_bgr
+    source, patch = cutout.box_xyxy.astype(np.float64), cutout.image_bgr
     if rng.random() < 0.5:
-        picture, alpha = np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(alpha[:, ::-1])
-        source = source[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (picture.shape[1], 0, picture.shape[1], 0)
+        patch, alpha = np.ascontiguousarray(patch[:, ::-1]), np.ascontiguousarray(alpha[:, ::-1])
+        source = source[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (patch.shape[1], 0, patch.shape[1], 0)
     if rng.random() < ANOTHER_LIGHT:
-        picture = expose(picture, rng)
+        patch = expose(patch, rng)
     scale = (box[2:] - box[:2]) / (source[2:] - source[:2])  # (2,) across, down
-    size_wh = [max(1, round(side * float(f))) for side, f in zip(picture.shape[1::-1], scale, strict=True)]
+    size_wh = [max(1, round(side * float(f))) for side, f in zip(patch.shape[1::-1], scale, strict=True)]
     left, top = (round(v) for v in box[:2] - source[:2] * scale)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size_wh[0], width), min(top + size_wh[1], height)
     inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
     opacity = cv2.resize(alpha, size_wh, interpolation=cv2.INTER_AREA)[inside]
-    colour = resize(picture, (size_wh[1], size_wh[0]))[inside].astype(np.float32)
+    colour = resize(patch, (size_wh[1], size_wh[0]))[inside].astype(np.float32)
     down = ((np.arange(y0, y1) + 0.5 - box[1]) / (box[3] - box[1])).astype(np.float32)
     for garment in GARMENTS[cutout.class_id]:
         if rng.random() < OTHER_CLOTHES:
@@ -382,7 +382,7 @@ def _cloth(rng: np.random.Generator) -> F32:
 
 
 def _dyed(colour: F32, opacity: F32, share: F32, dye: F32, rng: np.random.Generator) -> F32:
-    """A picture (h, w, 3) with another colour (3,) in the rows (h,) of a garment: folds and some pattern stay."""
+    """An image (h, w, 3) with another colour (3,) in the rows (h,) of a garment: folds and some pattern stay."""
     weight = opacity * share[:, None]
     grey = colour.mean(2)
     middle = float((grey * weight).sum() / max(float(weight.sum()), 1e-6))

@@ -1,4 +1,4 @@
-"""Crop, mirror and rotation of a picture with its labels, by torchvision's transforms (v2) of tv_tensors.
+"""Crop, mirror and rotation of an image with its labels, by torchvision's transforms (v2) of tv_tensors.
 
 Boxes are re-fitted after a rotation: of a rotated rectangle the upright hull is far too large for a car, so what is
 rotated is the outline of a rounded box, which is what the objects of a street look like.
@@ -19,7 +19,7 @@ from datasets.sample import ROAD_IGNORE, Sample
 from perception.cameras.letterbox import PAD_VALUE
 from perception.cameras.pinhole import PinholeCamera
 from perception.types import F32, U8
-from training.picture import SMALLEST_VISIBLE, TrainingPicture
+from training.example import SMALLEST_VISIBLE, TrainingImage
 
 _OUTLINE_POWER = 4.0
 """Of the superellipse that stands for an object: 2 an ellipse, infinity the box itself."""
@@ -36,7 +36,7 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
     size = (bottom - top, right - left)
     frame_hw = (sample.image_bgr.shape[0], sample.image_bgr.shape[1])
 
-    def picture(array: U8 | None) -> U8 | None:
+    def cut(array: U8 | None) -> U8 | None:
         if array is None:
             return None
         mask = tv_tensors.Mask(torch.from_numpy(array))
@@ -65,44 +65,44 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
         ignore_boxes_xyxy=np.concatenate([ignore[present], clipped[seen & ~keep]]),
         ignore_class_ids=np.concatenate([ignore_ids[present], class_ids[seen & ~keep]]),
         labelled_classes=sample.labelled_classes if sample.boxes_xyxy is not None else (False,) * 3,
-        road=picture(sample.road),
-        semantic=picture(sample.semantic),
+        road=cut(sample.road),
+        semantic=cut(sample.semantic),
         camera=_moved(sample.camera, left, top),
     )
 
 
 def _moved(camera: PinholeCamera | None, left: int, top: int) -> PinholeCamera | None:
-    """The camera of a picture without its first columns and rows."""
+    """The camera of an image without its first columns and rows."""
     if camera is None:
         return None
     move = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]], np.float64)
     return replace(camera, P_cam2=move @ camera.P_cam2)
 
 
-def mirror(picture: TrainingPicture) -> TrainingPicture:
+def mirror(example: TrainingImage) -> TrainingImage:
     """Left becomes right."""
-    size_hw = (picture.image_bgr.shape[0], picture.image_bgr.shape[1])
+    size_hw = (example.image_bgr.shape[0], example.image_bgr.shape[1])
 
     def boxes(boxes_xyxy: F32) -> F32:
         return np.asarray(transform.horizontal_flip(_as_boxes(boxes_xyxy, size_hw)))
 
-    flipped, ignore = _both(boxes, picture.boxes_xyxy, picture.ignore_xyxy)
+    flipped, ignore = _both(boxes, example.boxes_xyxy, example.ignore_xyxy)
     return replace(
-        picture,
-        image_bgr=_from_image(transform.horizontal_flip(_as_image(picture.image_bgr))),
+        example,
+        image_bgr=_from_image(transform.horizontal_flip(_as_image(example.image_bgr))),
         boxes_xyxy=flipped,
         ignore_xyxy=ignore,
-        masks=np.asarray(transform.horizontal_flip(tv_tensors.Mask(torch.from_numpy(picture.masks)))),
+        masks=np.asarray(transform.horizontal_flip(tv_tensors.Mask(torch.from_numpy(example.masks)))),
     )
 
 
-def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -> TrainingPicture:
-    """Turn a picture about its centre, then cut it to `size_hw`; the corners that turn in are not judged.
+def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> TrainingImage:
+    """Turn an image about its centre, then cut it to `size_hw`; the corners that turn in are not judged.
 
     Objects that the cut leaves little of become ignore regions.
     """
-    big_hw = (picture.image_bgr.shape[0], picture.image_bgr.shape[1])
-    stride = big_hw[0] // picture.masks.shape[1]
+    big_hw = (example.image_bgr.shape[0], example.image_bgr.shape[1])
+    stride = big_hw[0] // example.masks.shape[1]
 
     def outlines(boxes_xyxy: F32) -> F32:
         centre, half = (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) / 2
@@ -122,21 +122,21 @@ def rotate(picture: TrainingPicture, degrees: float, size_hw: tuple[int, int]) -
         share = (_area(inside) / np.maximum(_area(turned), 1e-6)).astype(np.float32)
         return np.concatenate([inside, share[:, None]], 1)
 
-    masks = tv_tensors.Mask(torch.from_numpy(picture.masks))
-    if (picture.masks != ROAD_IGNORE).any():  # what is nowhere judged looks the same from everywhere
+    masks = tv_tensors.Mask(torch.from_numpy(example.masks))
+    if (example.masks != ROAD_IGNORE).any():  # what is nowhere judged looks the same from everywhere
         masks = transform.rotate(masks, degrees, fill=[float(ROAD_IGNORE)])
-    objects, ignored = _both(cut, picture.boxes_xyxy, picture.ignore_xyxy)
+    objects, ignored = _both(cut, example.boxes_xyxy, example.ignore_xyxy)
     boxes, share, ignore = objects[:, :4], objects[:, 4], ignored[:, :4]
     keep, seen, present = share >= SMALLEST_VISIBLE, share > 0, ignored[:, 4] > 0
     return replace(
-        picture,
-        image_bgr=_turned(picture.image_bgr, degrees, size_hw),
+        example,
+        image_bgr=_turned(example.image_bgr, degrees, size_hw),
         boxes_xyxy=boxes[keep],
-        class_ids=picture.class_ids[keep],
+        class_ids=example.class_ids[keep],
         ignore_xyxy=np.concatenate([ignore[present], boxes[seen & ~keep]]),
-        ignore_class_ids=np.concatenate([picture.ignore_class_ids[present], picture.class_ids[seen & ~keep]]),
-        depths=picture.depths[keep],
-        confidences=picture.confidences[keep],
+        ignore_class_ids=np.concatenate([example.ignore_class_ids[present], example.class_ids[seen & ~keep]]),
+        depths=example.depths[keep],
+        confidences=example.confidences[keep],
         masks=np.ascontiguousarray(transform.center_crop(masks, [side // stride for side in size_hw])),
     )
 

@@ -1,6 +1,6 @@
-"""Mosaic (Bochkovskiy et al. 2020): four frames share one picture, each at its own scale.
+"""Mosaic (Bochkovskiy et al. 2020): four frames share one image, each at its own scale.
 
-The sets label different things. A class counts as labelled in the whole picture where any of the four labels it, and
+The sets label different things. A class counts as labelled in the whole image where any of the four labels it, and
 the other quarters become ignore regions of that class. Masks are 255 where a quarter has none. So nothing that a set
 does not label is taught as background, and nothing that one labels is lost.
 """
@@ -13,29 +13,29 @@ from typing import Protocol
 import numpy as np
 
 from datasets.sample import ROAD_IGNORE, Sample
+from training.example import TrainingImage
 from training.models.heads.segmentation import STRIDE
-from training.picture import TrainingPicture
 
 _STEP = 32
 """Borders of the quarters lie on cells of the coarsest level."""
 
 
-class MakePicture(Protocol):
+class MakeImage(Protocol):
     """One sample at one size, with its geometry but without colour and weather."""
 
-    def __call__(self, sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture: ...
+    def __call__(self, sample: Sample, size_hw: tuple[int, int]) -> TrainingImage: ...
 
 
 def mosaic(
-    samples: Sequence[Sample], size_hw: tuple[int, int], rng: np.random.Generator, make: MakePicture
-) -> TrainingPicture:
+    samples: Sequence[Sample], size_hw: tuple[int, int], rng: np.random.Generator, make: MakeImage
+) -> TrainingImage:
     """Four samples, clockwise from the top left, meeting at a random point near the middle.
 
     Args:
         samples: four.
-        size_hw: of the whole picture.
+        size_hw: of the whole image.
         rng: decides where they meet.
-        make: turns a sample into a picture of a given size.
+        make: turns a sample into an image of a given size.
     """
     if len(samples) != 4:
         raise ValueError(f"mosaic of {len(samples)} samples: expected 4")
@@ -58,7 +58,7 @@ def mosaic(
         boxes.append(part.boxes_xyxy + offset)
         ignore += [part.ignore_xyxy + offset, np.array([[left, top, right, bottom]] * len(unlabelled), np.float32)]
         ignore_ids += [part.ignore_class_ids, np.array(unlabelled, np.int64)]
-    return TrainingPicture(
+    return TrainingImage(
         image_bgr=image,
         boxes_xyxy=np.concatenate(boxes),
         class_ids=np.concatenate([part.class_ids for part in parts]),

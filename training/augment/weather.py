@@ -1,4 +1,4 @@
-"""Light and weather of a training picture, at uint8 speed."""
+"""Light and weather of a training image, at uint8 speed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def haze(image: U8, rng: np.random.Generator) -> U8:
 
 
 def rain(image: U8, rng: np.random.Generator) -> U8:
-    """Bright slanted streaks over a duller picture."""
+    """Bright slanted streaks over a duller image."""
     height, width = image.shape[:2]
     length, slant = int(rng.integers(7, 22)), rng.uniform(-0.35, 0.35)
     drops = (rng.random((height, width), np.float32) > 1 - rng.uniform(0.002, 0.01)).astype(np.float32)

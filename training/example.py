@@ -1,4 +1,4 @@
-"""One training picture at the network's size, with all that it teaches."""
+"""One training image at the network's size, with all that it teaches."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SMALLEST_VISIBLE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingPicture:
-    """What one picture brings into a batch."""
+class TrainingImage:
+    """What one image brings into a batch."""
 
     image_bgr: U8
     """(h, w, 3) uint8, network size."""
@@ -30,7 +30,7 @@ class TrainingPicture:
     ignore_class_ids: I64
     """(M,) class, or -1 for all."""
     labelled: tuple[bool, ...]
-    """For each class: does this picture's set label it."""
+    """For each class: does this image's set label it."""
     masks: U8
     """(3, h/4, w/4) road, vehicle, person: 1 yes, 0 no, 255 not judged."""
     depths: F32
@@ -39,25 +39,25 @@ class TrainingPicture:
     """(G,) 0..1, how sure each label is: the highest class target that it gives."""
 
 
-def of_classes(picture: TrainingPicture, class_names: Sequence[str]) -> TrainingPicture:
-    """The picture as a network with these classes learns it: the data sets number theirs by `CLASS_NAMES`.
+def of_classes(example: TrainingImage, class_names: Sequence[str]) -> TrainingImage:
+    """The image as a network with these classes learns it: the data sets number theirs by `CLASS_NAMES`.
 
     Objects of other classes are background. -1, an ignore region of all classes, stays.
     """
     if tuple(class_names) == CLASS_NAMES:
-        return picture
+        return example
     chosen = [CLASS_NAMES.index(name) for name in class_names]
     number = np.full(len(CLASS_NAMES) + 1, -2)  # the last entry is that of -1
     number[chosen], number[-1] = range(len(chosen)), -1
-    class_ids, ignore_class_ids = number[picture.class_ids], number[picture.ignore_class_ids]
+    class_ids, ignore_class_ids = number[example.class_ids], number[example.ignore_class_ids]
     keep, ignored = class_ids >= 0, ignore_class_ids >= -1
     return replace(
-        picture,
-        boxes_xyxy=picture.boxes_xyxy[keep],
+        example,
+        boxes_xyxy=example.boxes_xyxy[keep],
         class_ids=class_ids[keep],
-        depths=picture.depths[keep],
-        confidences=picture.confidences[keep],
-        ignore_xyxy=picture.ignore_xyxy[ignored],
+        depths=example.depths[keep],
+        confidences=example.confidences[keep],
+        ignore_xyxy=example.ignore_xyxy[ignored],
         ignore_class_ids=ignore_class_ids[ignored],
-        labelled=tuple(picture.labelled[i] for i in chosen),
+        labelled=tuple(example.labelled[i] for i in chosen),
     )

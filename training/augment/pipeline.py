@@ -1,4 +1,4 @@
-"""A labelled frame → a training picture: crop near native scale, pasted objects, a turn, mirror, light, weather."""
+"""A labelled frame → a training image: crop near native scale, pasted objects, a turn, mirror, light, weather."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from training.augment.geometry import crop_sample, mirror, rotate
 from training.augment.mosaic import mosaic
 from training.augment.weather import expose, haze, night, rain, recolour, sensor_noise, soften
 from training.config import AugmentConfig
+from training.example import SMALLEST_HEIGHT, TrainingImage
 from training.models.heads.segmentation import IGNORE, STRIDE
-from training.picture import SMALLEST_HEIGHT, TrainingPicture
 
 _TURN_MARGIN = 8
-"""Pixels to which the margin around a picture that will be turned is rounded, so that masks keep their grid."""
+"""Pixels to which the margin around an image that will be turned is rounded, so that masks keep their grid."""
 
 
-def training_picture(
+def training_image(
     sample: Sample,
     size_hw: tuple[int, int],
     rng: np.random.Generator,
     config: AugmentConfig,
     bank: CutoutBank | None = None,
-) -> TrainingPicture:
+) -> TrainingImage:
     """Crop, fill, turn, mirror and vary one sample."""
-    picture = _shape(sample, size_hw, rng=rng, config=config, bank=bank)
-    return replace(picture, image_bgr=_vary(picture.image_bgr, rng, config))
+    example = _shape(sample, size_hw, rng=rng, config=config, bank=bank)
+    return replace(example, image_bgr=_vary(example.image_bgr, rng, config))
 
 
-def mosaic_picture(
+def mosaic_image(
     samples: Sequence[Sample],
     size_hw: tuple[int, int],
     rng: np.random.Generator,
     config: AugmentConfig,
     bank: CutoutBank | None = None,
-) -> TrainingPicture:
+) -> TrainingImage:
     """The same of four samples, each in a quarter of its own."""
-    picture = mosaic(samples, size_hw, rng, partial(_shape, rng=rng, config=config, bank=bank))
-    return replace(picture, image_bgr=_vary(picture.image_bgr, rng, config))
+    example = mosaic(samples, size_hw, rng, partial(_shape, rng=rng, config=config, bank=bank))
+    return replace(example, image_bgr=_vary(example.image_bgr, rng, config))
 
 
 def without_strong(config: AugmentConfig) -> AugmentConfig:
-    """What is left at the end of a run: true pictures, cropped, mirrored, half the changes of colour and exposure."""
+    """What is left at the end of a run: true images, cropped, mirrored, half the changes of colour and exposure."""
     return replace(
         config,
         copy_paste=0.0,
@@ -72,7 +72,7 @@ def _shape(
     rng: np.random.Generator,
     config: AugmentConfig,
     bank: CutoutBank | None,
-) -> TrainingPicture:
+) -> TrainingImage:
     """All that moves pixels."""
     degrees = 0.0
     if rng.random() < config.rotation:
@@ -84,14 +84,14 @@ def _shape(
         network_scale = min(big_hw[0] / (window[3] - window[1]), big_hw[1] / (window[2] - window[0]))
         ahead_x = sample.camera.P_cam2[0, 2] if sample.camera is not None else sample.image_bgr.shape[1] / 2
         crop = paste(crop, bank, horizon - window[1], float(ahead_x) - window[0], network_scale, rng)
-    picture = place(crop, big_hw)
+    example = place(crop, big_hw)
     if degrees:
-        picture = rotate(picture, degrees, size_hw)
-    return mirror(picture) if rng.random() < config.flip else picture
+        example = rotate(example, degrees, size_hw)
+    return mirror(example) if rng.random() < config.flip else example
 
 
 def _with_margin(size_hw: tuple[int, int], degrees: float) -> tuple[int, int]:
-    """The size from which a picture can be cut after a turn without showing corners."""
+    """The size from which an image can be cut after a turn without showing corners."""
     if not degrees:
         return size_hw
     sine = abs(np.sin(np.radians(degrees)))
@@ -126,7 +126,7 @@ def _choose_window(
     return left, top, left + window_w, top + window_h
 
 
-def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture:
+def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingImage:
     """Resize a sample to the network's size with the runtime's own `letterbox`, labels with it."""
     assert sample.boxes_xyxy is not None and sample.class_ids is not None
     assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
@@ -141,7 +141,7 @@ def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingPicture:
         semantic = _mask_to_stride(sample.semantic, placed)
         for channel, members in ((1, (1,)), (2, (2, 3))):
             masks[channel] = np.where(semantic == IGNORE, IGNORE, np.isin(semantic, members))
-    return TrainingPicture(
+    return TrainingImage(
         image_bgr=image,
         boxes_xyxy=boxes[~tiny],
         class_ids=sample.class_ids[~tiny],
