@@ -13,7 +13,7 @@ from datasets.readers.yardstick import Frame, frames, road_frames
 from datasets.yardstick_split import Part, part, withheld
 from perception.errors import UserError
 from perception.types import Detections
-from tools.benchmarks.yardstick import ROWS, Row, matches_of, recalls, score_row
+from tools.benchmarks.yardstick import ROWS, Row, frames_trained_on, matches_of, recalls, score_row
 
 PEOPLE = ROWS[0]
 
@@ -65,6 +65,20 @@ def test_frames_are_those_of_the_split_file(data_root: Path) -> None:
     assert min(people) > 200
     assert all(f.scored == (CAR,) for some in both for f in some if f.group == "dawn")
     assert [len(road_frames(data_root, name)) for name in ("choosing", "report")] == [3, 6]  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_tells_which_frames_it_was_trained_on(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from datasets.splits import HeldOut, Holdout
+    from training.checkpoint import save_checkpoint
+
+    scenes = [frame([], name="a"), frame([], name="b"), frame([], group="dawn", name="c")]
+    holdout = Holdout({"kitti/object": HeldOut(frozenset({"a"}), "by hand")})
+    save_checkpoint(tmp_path / "told.pt", {"holdout": holdout.to_json()})
+    save_checkpoint(tmp_path / "silent.pt", {})
+    assert frames_trained_on(tmp_path / "told.pt", scenes) == 1, "b; of dawn_fog the run had nothing"
+    assert frames_trained_on(tmp_path / "silent.pt", scenes) is None
+    assert frames_trained_on(tmp_path / "model.onnx", scenes) is None
 
 
 def test_no_data_is_an_error(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ MOST_OCCLUDED = 1
 """Largely hidden objects are neither found nor missed, except in the row about them."""
 HEIGHTS = ((25.0, 50.0), (50.0, 100.0), (100.0, np.inf))
 RESAMPLES = 1000
+DATA_SETS = {"kitti": "kitti/object", "citypersons": "citypersons_sample", "dawn": "dawn_fog"}
+"""Group of a frame → data set, as the hold-out of a checkpoint names it."""
 WANTED_PRECISION = 0.85
 
 Detect = Callable[[U8], tuple[Detections, RoadMask | None]]
@@ -138,14 +140,33 @@ def score_model(path: Path, options: Options) -> dict[str, Any]:
         found = [detect(frame.image_bgr)[0] for frame in scored]
     scores = [score_row(row, scored, found, thresholds[row.class_id, row.min_iou]) for row in ROWS]
     scores += recalls(scored, found, thresholds[PEDESTRIAN, 0.5])
+    trained_on = frames_trained_on(path, scored)
     kitti = kitti_ap(scored, found)
     road = road_max_f(options, detect)
     print(f"\n## {path.name}, {options.part} part\n")
+    if trained_on is None:
+        print("The file does not say whether it was trained on these frames.\n")
+    elif trained_on:
+        print(f"Trained on {trained_on} of these {len(scored)} frames.\n")
     print(table(scores))
     print("\n" + ", ".join(f"{name} AP R40 moderate {value:.1f}" for name, value in kitti.items()))
     if road is not None:
         print(f"road MaxF {road:.1f}")
-    return {"rows": [asdict(score) for score in scores], "kitti_ap_r40_moderate": kitti, "road_max_f": road}
+    rows = [asdict(score) for score in scores]
+    return {"rows": rows, "kitti_ap_r40_moderate": kitti, "road_max_f": road, "frames_trained_on": trained_on}
+
+
+def frames_trained_on(path: Path, scored: Sequence[Frame]) -> int | None:
+    """Return how many of the frames a checkpoint was trained on; None where it does not say."""
+    if path.suffix != ".pt":
+        return None
+    from training.checkpoint import holdout_of, load_checkpoint
+
+    holdout = holdout_of(load_checkpoint(path))
+    if holdout is None:
+        return None
+    known = [(DATA_SETS[frame.group], frame.name) for frame in scored]
+    return sum(name in holdout.sets and frame not in holdout.sets[name].names for name, frame in known)
 
 
 def load_detector(path: Path, size_hw: tuple[int, int], threads: int) -> Detect:
