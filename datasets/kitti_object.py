@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +20,8 @@ from perception.errors import UserError
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import OBJECT_CLASSES, read_calibration, read_objects
 from perception.types import CLASS_NAMES
+
+log = logging.getLogger("datasets.kitti_object")
 
 
 class KittiObject:
@@ -110,7 +114,29 @@ def present(folder: Path) -> bool:
 
 def divide(source: KittiObject, options: HoldoutOptions) -> Division:
     """Training and held-out frames: by fold, else by `ImageSets/`, else every fifth drive."""
-    return divide_by_drive(source.root, source.names, source.drives, options)
+    division = divide_by_drive(source.root, source.names, source.drives, options)
+    _warn_without_objects(source, division.train)
+    return division
+
+
+def _warn_without_objects(source: KittiObject, names: Sequence[str]) -> None:
+    """Name what the labels hold where none of them has an object of a trained class. Mostly the first one has."""
+    found: Counter[str] = Counter()
+    for name in names:
+        try:
+            rows = read_objects(source.folder / "label_2" / f"{name}.txt", scores=False)
+        except UserError:  # reported when the frame is read for training
+            continue
+        if any(row.lower() in source.rule.positive for row in rows.names):
+            return
+        found.update(rows.names)
+    log.warning(
+        "%s: none of %d labels has an object of a trained class (%s); found: %s",
+        source.folder / "label_2",
+        len(names),
+        ", ".join(source.rule.positive),
+        ", ".join(f"{name} {count}" for name, count in found.most_common(8)) or "no objects at all",
+    )
 
 
 def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
@@ -122,6 +148,8 @@ def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     labels = text_stems(folder / "label_2")
     report.counts |= {"images": len(images), "labels": len(labels)}
     check_labels_and_images(report, folder, images, labels, KITTI_RULE, OBJECT_CLASSES)
+    if labels and not report.boxes:
+        report.add("warning", "no object of a trained class in any label", folder / "label_2")
     check_calibrations(report, folder / "calib", set(images))
     report.images_by_drive.update(drives.get(name, "unknown") for name in images)
     report.counts["drives"] = len({drives[name] for name in images if name in drives})

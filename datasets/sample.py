@@ -9,6 +9,7 @@ import numpy as np
 
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.files import data_files
 from perception.formats.images import SUFFIXES, read_unchanged
 from perception.types import CLASS_NAMES, F32, I64, U8
 
@@ -62,6 +63,4 @@ def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
 
 def image_stems(folder: Path) -> list[str]:
     """Names without suffix of the images in a folder, sorted; empty where the folder is missing."""
-    if not folder.is_dir():
-        return []
-    return sorted({p.stem for p in folder.iterdir() if p.suffix.lower() in SUFFIXES})
+    return sorted({path.stem for path in data_files(folder, SUFFIXES)})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import UserError
-from perception.formats.kitti import read_text
+from perception.files import read_text
 
 log = logging.getLogger("datasets.splits")
 
@@ -201,13 +201,19 @@ def divide_by_drive(root: Path, names: Sequence[str], drives: Mapping[str, str],
     elif (root / "ImageSets/val.txt").exists():
         train, held_out = _by_split(root, names)
         rule = "ImageSets/val.txt"
-    elif drives:
-        held = set(sorted(set(drives.values()))[::HELD_OUT_DRIVES])
-        train, held_out = _by_drive([name for name in names if name in drives], drives, held)
-        rule = "every fifth drive"
     else:
-        log.warning("%s: neither ImageSets/val.txt nor drives are known, so nothing is held out", root)
-        train, held_out, rule = tuple(names), (), "no ImageSets/val.txt, no known drives"
+        rule, usable = "", tuple(names)
+        if (root / "ImageSets/train.txt").exists():  # what it does not name is not for training
+            (usable,) = _listed(root, names, ("train",))
+            rule = " of ImageSets/train.txt"
+        known = [name for name in usable if name in drives]
+        if known:
+            held = set(sorted({drives[name] for name in known})[::HELD_OUT_DRIVES])
+            train, held_out = _by_drive(known, drives, held)
+            rule = "every fifth drive" + rule
+        else:
+            log.warning("%s: neither ImageSets/val.txt nor drives are known, so nothing is held out", root)
+            train, held_out, rule = usable, (), "no ImageSets/val.txt, no known drives"
     sides = [{drives[name] for name in side if name in drives} for side in (train, held_out)]
     if both := sides[0] & sides[1]:
         raise UserError(
@@ -236,20 +242,34 @@ def _by_split(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[
             f"{root}/ImageSets: frame {min(both)} stands in train and in val ({len(both)} do)",
             "every frame on one side only",
         )
-    known = set(names)
-    for split, members in listed.items():
-        if not any(name in known for name in members):
+    train, held_out = _listed(root, names, ("train", "val"))
+    return train, held_out
+
+
+def _listed(root: Path, names: Sequence[str], splits: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Frames of each split that are present; what is missing, and what no split names, is counted in a warning."""
+    known, unnamed = set(names), set(names)
+    found = []
+    for split in splits:
+        members = read_split(root, split)
+        present = tuple(name for name in members if name in known)
+        unnamed -= set(present)
+        found.append(present)
+        if len(present) < len(members):
+            consequence = "nothing is held out" if split == "val" else "no frame is trained on"
             log.warning(
-                "%s/ImageSets/%s.txt: none of its %d frames has an image and a label (%d have, such as %s), so %s",
+                "%s/ImageSets/%s.txt: %d of its %d frames have no image with a label (%d have, such as %s)%s",
                 root,
                 split,
+                len(members) - len(present),
                 len(members),
                 len(names),
                 min(names),
-                "nothing is held out" if split == "val" else "no frame is trained on",
+                "" if present else f", so {consequence}",
             )
-    train, held_out = (tuple(name for name in listed[split] if name in known) for split in ("train", "val"))
-    return train, held_out
+    if unnamed:
+        log.info("%s/ImageSets: %d frames are in no split and are not used", root, len(unnamed))
+    return tuple(found)
 
 
 def drive_folds(root: Path, names: Sequence[str], drives: Mapping[str, str], folds: int) -> list[list[str]]:

@@ -8,12 +8,13 @@ from datasets.checks.findings import SetReport, read_images
 from datasets.labels import LabelRule
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
+from perception.files import data_files
 from perception.formats.kitti import ObjectRows, read_calibration, read_objects
 
 
 def text_stems(folder: Path) -> list[str]:
     """Names without suffix of the text files in a folder, sorted; empty where the folder is missing."""
-    return sorted(path.stem for path in folder.glob("*.txt")) if folder.is_dir() else []
+    return [path.stem for path in data_files(folder, (".txt",))]
 
 
 def check_calibrations(report: SetReport, folder: Path, wanted: set[str]) -> None:

@@ -20,8 +20,9 @@ from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN
 from datasets.sample import Sample, image_stems
 from perception.boxes import area, clip, intersection_over_area, iou
 from perception.errors import UserError
+from perception.files import read_text
 from perception.formats.images import find_image, read_image
-from perception.formats.kitti import ObjectRows, parse_objects, read_text
+from perception.formats.kitti import ObjectRows, parse_objects
 from perception.types import F32, I64
 
 FULL_SCORE = 0.7
@@ -114,7 +115,7 @@ class TeacherRows:
             return read_text(file)
         if (size := file.root.getinfo(file.at).file_size) > LARGEST_FILE:
             raise UserError(f"{self.path}: {file.at} holds {size} bytes", f"at most {LARGEST_FILE}")
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
 
 
 def rows_of(labels: Path | None, name: str) -> TeacherRows | None:

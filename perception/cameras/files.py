@@ -31,8 +31,8 @@ from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import Distortion, SizedCamera
 from perception.cameras.yaml_files import FISHEYE, MODELS, looks_like_yaml, parse_intrinsics
 from perception.errors import UserError, lfs_pointer
-from perception.files import write_atomically
-from perception.formats.kitti import parse_calibration, read_text
+from perception.files import read_text, write_atomically
+from perception.formats.kitti import parse_calibration
 from perception.types import F64
 
 KITTI_HEIGHT_M = 1.65

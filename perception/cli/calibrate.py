@@ -174,7 +174,7 @@ def _vanishing_point(
         return point, [f"{len(lines)} lane lines meet at ({x:.1f}, {y:.1f})"]
     if options.tracks is not None:
         try:
-            with options.tracks.open(encoding="utf-8", errors="replace") as stream:
+            with options.tracks.open(encoding="utf-8-sig", errors="replace") as stream:
                 trails = foot_trails(stream, options.tracks)
         except OSError as error:
             do = "perception run VIDEO writes one"
@@ -213,7 +213,7 @@ def _read_intrinsics(options: CalibrateOptions) -> Intrinsics | None:
     if options.intrinsics is None:
         return None
     from perception.cameras.yaml_files import parse_intrinsics
-    from perception.formats.kitti import read_text
+    from perception.files import read_text
 
     return parse_intrinsics(read_text(options.intrinsics), options.intrinsics)
 

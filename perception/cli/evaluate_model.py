@@ -12,7 +12,7 @@ import numpy as np
 from perception.backends import load_model
 from perception.detector import Detector
 from perception.errors import UserError
-from perception.evaluation.folders import LAYOUT, find_images, find_labels, find_split, read_names
+from perception.evaluation.folders import LAYOUT, find_images, find_labels, find_split, read_names, stems
 from perception.evaluation.predictions import (
     find_all_images,
     find_sequences,
@@ -33,7 +33,7 @@ def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
     """Detect objects in every frame that is evaluated; returns the folder of result files."""
     labels = find_labels(gt, "object")
     if options.split is None:
-        names = sorted(path.stem for path in labels.glob("*.txt"))
+        names = stems(labels, ".txt")
     else:
         names = list(read_names(find_split(options.split, gt, labels)))
     images = find_all_images(_image_folder(options, "object"), names)
@@ -46,9 +46,7 @@ def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
 def run_roads(options: RoadOptions, gt: Path, out: Path) -> Path:
     """Segment the road in every image that is evaluated; returns the folder of confidence maps."""
     labels = find_labels(gt, "road")
-    names = (
-        [path.stem for path in sorted(labels.glob("*.png"))] if options.split is None else read_names(options.split)
-    )
+    names = stems(labels, ".png") if options.split is None else read_names(options.split)
     names = [name for name in names if "_lane_" not in name]  # the network finds the road, not the ego-lane
     if options.space == "bev":  # a missing calibration is reported before the network runs
         find_road_calibrations(labels, options.calib, names)

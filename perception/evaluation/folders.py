@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.errors import UserError
-from perception.formats.kitti import read_text
+from perception.files import data_files, read_text
 from perception.types import F64
 
 LAYOUT = {
@@ -43,7 +43,7 @@ def find_folder(root: Path, inside: Sequence[str], suffix: str, what: str, do: s
         UserError: there is none; the message shows the official layout.
     """
     for folder in (root, *(root / name for name in inside)):
-        if folder.is_dir() and any(name.suffix == suffix for name in folder.iterdir()):
+        if folder.is_dir() and any(name.suffix.lower() == suffix for name in folder.iterdir()):
             return folder
     if not root.is_dir():
         problem = "is a file" if root.exists() else "no such folder"
@@ -99,7 +99,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 def stems(folder: Path, suffix: str) -> list[str]:
     """List the stems of the files with `suffix`, sorted."""
-    return sorted(path.stem for path in folder.iterdir() if path.suffix == suffix)
+    return [path.stem for path in data_files(folder, (suffix,))]
 
 
 def require(missing: Sequence[str], what: str, do: str, each: str = "frame") -> None:

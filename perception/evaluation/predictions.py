@@ -10,8 +10,8 @@ import numpy as np
 
 from perception.detector import Detector
 from perception.errors import UserError
-from perception.evaluation.folders import first_ten
-from perception.files import write_atomically
+from perception.evaluation.folders import first_ten, stems
+from perception.files import data_files, write_atomically
 from perception.formats.images import SUFFIXES, find_image, read_image
 from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
 from perception.progress import Progress
@@ -47,8 +47,8 @@ def find_sequences(images: Path, labels: Path) -> dict[str, dict[int, Path]]:
         UserError: no sequence has images.
     """
     sequences = {}
-    for name in sorted(path.stem for path in labels.glob("*.txt")):
-        found = {int(p.stem): p for p in (images / name).glob("*") if p.suffix in SUFFIXES and p.stem.isdecimal()}
+    for name in stems(labels, ".txt"):
+        found = {int(p.stem): p for p in data_files(images / name, SUFFIXES) if p.stem.isdecimal()}
         if found:
             sequences[name] = dict(sorted(found.items()))
     if not sequences:

@@ -56,7 +56,8 @@ from perception.evaluation.tracking_metrics import (
     score,
     total,
 )
-from perception.formats.kitti import TrackingRows, read_text
+from perception.files import read_text
+from perception.formats.kitti import TrackingRows
 from perception.types import I64
 
 DISTRACTORS = {"Car": ("Van",), "Pedestrian": ("Person", "Person_sitting")}
@@ -72,6 +73,7 @@ def combine(sequences: Sequence[TrackingSequence]) -> TrackingScore:
         total([s.clear for s in sequences]),
         total([s.identity for s in sequences]),
         total([s.sizes for s in sequences]),
+        combined=True,
     )
 
 

@@ -25,7 +25,8 @@ from perception.evaluation.folders import (
 )
 from perception.evaluation.results import TRACKING_CLASSES_SCORED, TrackingEvaluation
 from perception.evaluation.tracking import TrackingEvaluator
-from perception.formats.kitti import TRACKING_CLASSES, TrackingRows, parse_tracking, read_text
+from perception.files import read_text
+from perception.formats.kitti import TRACKING_CLASSES, TrackingRows, parse_tracking
 from perception.formats.kitti_table import read_tracking_fast
 from perception.types import F64, I64
 

@@ -437,12 +437,17 @@ def identity_values(counts: IdentityCounts) -> dict[str, float]:
 
 
 def score(
-    hota_counts: HotaCounts, clear_counts: ClearCounts, identity_counts: IdentityCounts, sizes: TrackingSizes
+    hota_counts: HotaCounts,
+    clear_counts: ClearCounts,
+    identity_counts: IdentityCounts,
+    sizes: TrackingSizes,
+    *,
+    combined: bool = False,
 ) -> TrackingScore:
-    """All numbers from the sums."""
+    """Compute all numbers from the sums of one sequence, or of several together."""
     by_alpha = hota_values(hota_counts)
     clear_numbers = clear_values(clear_counts)
-    if clear_counts.frames == 0:  # one side is empty: TrackEval stops before the ratios
+    if clear_counts.frames == 0 and not combined:  # one side is empty: TrackEval stops before a sequence's ratios
         clear_numbers = {name: 1.0 if name == "MLR" else 0.0 for name in clear_numbers}
     values = {name: float(np.mean(values)) for name, values in by_alpha.items()}
     values["HOTA(0)"], values["LocA(0)"] = float(by_alpha["HOTA"][0]), float(by_alpha["LocA"][0])

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from perception.errors import UserError
-from perception.formats.kitti import OBJECT_CLASSES, read_text
+from perception.files import data_files, read_text
+from perception.formats.kitti import OBJECT_CLASSES
 from perception.formats.kitti_table import read_tracking_fast
 from perception.types import CLASS_NAMES, F64, I64, Detections
 
@@ -141,7 +142,7 @@ def find_detections(folder: Path, layout: Layout, classes: Sequence[str] = ()) -
         raise UserError(
             f"{folder}: {problem}", "a folder of detections, one .txt file a sequence", "--detections DIR"
         )
-    found = sorted({path.parent for path in folder.rglob("*.txt") if _is_sequence(path)})
+    found = sorted({path.parent for path in folder.rglob("*.txt") if data_files(path.parent, (".txt",))})
     if not found:
         raise UserError(f"{folder}: holds no .txt file", "one .txt file a sequence, as 0000.txt", "--detections DIR")
     known = {name.lower(): name for name in (*CLASS_NAMES, *OBJECT_CLASSES)}
@@ -166,15 +167,9 @@ def find_detections(folder: Path, layout: Layout, classes: Sequence[str] = ()) -
     files: dict[str, list[tuple[Path, str | None]]] = {}
     for place in found:
         class_name = of_class[place] or (classes[0] if layout == "csv" else None)
-        for path in sorted(place.glob("*.txt")):
-            if _is_sequence(path):
-                files.setdefault(path.stem, []).append((path, class_name))
+        for path in data_files(place, (".txt",)):
+            files.setdefault(path.stem, []).append((path, class_name))
     names = [known.get(name.lower(), name) for name in classes]
     names = names or [name for place in found if (name := of_class[place])] or list(OBJECT_CLASSES[:-1])
     class_names = tuple(dict.fromkeys((*CLASS_NAMES, *names)))
     return DetectionFolder(class_names, frozenset(names), {k: tuple(files[k]) for k in sorted(files)}, layout)
-
-
-def _is_sequence(path: Path) -> bool:
-    """Not a readme or a list beside the data."""
-    return path.is_file() and path.stem.lower() not in ("readme", "license", "licence", "notes")

@@ -117,4 +117,5 @@ def check_pixels(size_hw: tuple[int, int], max_megapixels: float, what: str) -> 
 
 def find_image(folder: Path, stem: str) -> Path | None:
     """Find the image called `stem` in a folder; None where there is none."""
-    return next((path for suffix in SUFFIXES if (path := folder / (stem + suffix)).is_file()), None)
+    suffixes = (*SUFFIXES, *map(str.upper, SUFFIXES))
+    return next((path for suffix in suffixes if (path := folder / (stem + suffix)).is_file()), None)

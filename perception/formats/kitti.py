@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.errors import UserError
+from perception.files import read_text
 from perception.types import F64, I64
 
 OBJECT_CLASSES = (
@@ -145,22 +146,6 @@ class TrackingRows:
 
 
 # ---------------------------------------------------------------- reading
-
-
-def read_text(path: Path) -> str:
-    """A text file as UTF-8, with a sentence instead of a traceback where that fails."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "a KITTI text file", "check the path") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: byte {error.start} is not UTF-8 text",
-            "a plain text file",
-            "is this another kind of file?",
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "a readable text file", "check the path") from None
 
 
 def _bad(path: Path | str, line: int, column: str, found: str, expected: str) -> UserError:

@@ -7,6 +7,7 @@ faster; whatever is not plainly right is handed to `formats/kitti.py`, file by f
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from perception.errors import UserError
+from perception.files import read_text
 from perception.formats.decimals import MARGIN, parse_decimals
-from perception.formats.kitti import MAX_WHOLE, ObjectRows, TrackingRows, parse_objects, parse_tracking, read_text
+from perception.formats.kitti import MAX_WHOLE, ObjectRows, TrackingRows, parse_objects, parse_tracking
 from perception.types import F64, I64
 
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
@@ -159,7 +161,7 @@ def _read_bytes(path: str | Path) -> bytes:
             os.close(handle)
     except OSError:
         return read_text(Path(path)).encode()  # finds the words for what is wrong
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return (parts[0] if len(parts) == 1 else b"".join(parts)).removeprefix(BOM_UTF8)
 
 
 @dataclass(frozen=True, eq=False)

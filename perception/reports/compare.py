@@ -49,7 +49,7 @@ def read_groups(path: Path) -> dict[str, str]:
     """
     expected, do = 'a JSON file such as {"000002": "2011_09_26_drive_0086"}', "--groups drives.json"
     try:
-        groups = json.loads(path.read_text(encoding="utf-8"))
+        groups = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", expected, do) from None
     except ValueError as error:

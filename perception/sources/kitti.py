@@ -19,7 +19,8 @@ from perception.cameras.files import kitti_camera
 from perception.cameras.sized import SizedCamera
 from perception.clocks import StreamClock
 from perception.errors import UserError
-from perception.formats.kitti import read_calibration, read_text
+from perception.files import read_text
+from perception.formats.kitti import read_calibration
 from perception.sources import Source, SourceOptions
 from perception.sources.images import ImageFolder
 from perception.types import Frame
