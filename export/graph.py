@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from perception.errors import UserError
+from perception.errors import UserError, lfs_pointer
 from perception.model import METADATA_KEY, ModelSpec, shipped_or
 
 
@@ -18,6 +18,8 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         UserError: missing, or no ONNX file.
     """
+    if pointer := lfs_pointer(path):
+        raise pointer
     try:
         return onnx.load(str(shipped_or(path)))
     except Exception as error:

@@ -18,6 +18,7 @@ from perception.model import ModelSpec
 from perception.timing import timed
 from perception.types import U8, Detections, RoadMask
 
+_OTHER_MODEL = "a model of another precision, or perception export CHECKPOINT"
 INPUT = "images"
 """The network's one input: (N, H, W, 3) uint8, blue first."""
 
@@ -81,6 +82,7 @@ class Detector:
         # run; the slots of a fixed batch that have no image keep what they held
         start_ns = time.perf_counter_ns()
         outputs = self.backend.run({INPUT: self._images if self._always_full else self._images[: len(images_bgr)]})
+        check_outputs(outputs, len(images_bgr), len(self.spec.class_names))
         network_ms = (time.perf_counter_ns() - start_ns) / 1e6 / len(images_bgr)
 
         # read
@@ -106,6 +108,44 @@ def _fixed_batch(backend: Backend) -> int | None:
             "perception export CHECKPOINT",
         )
     return shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else None
+
+
+def check_outputs(outputs: Mapping[str, np.ndarray], images: int, classes: int) -> None:
+    """Check what a network returned for a batch: a graph may compute other shapes and values than it declares.
+
+    Raises:
+        UserError: rows that do not belong together, numbers out of their range, or unknown classes.
+    """
+    scores, boxes, class_ids = outputs["scores"], outputs["boxes_xyxy"], outputs["class_ids"]
+    rows = scores.shape[:2]
+    road = outputs.get("road")
+    distances = outputs.get("distances")
+    if (
+        len(scores) < images
+        or scores.ndim != 2
+        or boxes.shape != (*rows, 4)
+        or class_ids.shape != rows
+        or (distances is not None and distances.shape != (*rows, 2))
+        or (road is not None and (road.ndim != 3 or len(road) < images or 0 in road.shape))
+    ):
+        found = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
+        raise UserError(
+            f"the network returned {found} for {images} images",
+            "boxes_xyxy (N, K, 4), scores (N, K), class_ids (N, K), road (N, H, W)",
+            "perception export CHECKPOINT",
+        )
+    real = scores[:images] > 0  # (N, K)
+    if not (scores[:images] <= 1).all():  # nor is a NaN
+        raise UserError("the network returned scores that are no probabilities", "numbers from 0 to 1", _OTHER_MODEL)
+    numbers = [boxes] if distances is None else [boxes, distances]
+    if not all(np.isfinite(array[:images][real]).all() for array in numbers):
+        raise UserError("the network returned boxes or distances that are not finite", "numbers", _OTHER_MODEL)
+    if ((class_ids[:images] < 0) | (class_ids[:images] >= classes))[real].any():
+        raise UserError(
+            "the network returned a class that it does not name",
+            f"class_ids from 0 to {classes - 1}",
+            "perception export CHECKPOINT",
+        )
 
 
 def read_outputs(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from perception.errors import UserError
 
@@ -18,6 +19,20 @@ METADATA_KEY = "perception"
 RENAMED_KEYS = {"even_scores": "confirm_thresholds"}
 """Metadata keys of older files, and their present names."""
 CONTRACT_VERSION = 1
+MOST_METADATA = 100_000
+"""Longest description that is read, characters."""
+MOST_CLASSES = 1000
+MOST_NAME = 64
+"""Longest class name, characters: it is drawn on every box."""
+MOST_TEXT = 1000
+"""Longest of the other texts, characters."""
+MOST_SIDE = 8192
+"""Largest height or width of the input, pixels."""
+MOST_BATCH = 256
+"""Largest fixed batch: the input of one is allocated at the start."""
+
+Tensors = Mapping[str, tuple[Any, ...]]
+"""Name → shape; a dimension that is not a number may vary."""
 _SIZE_IN_NAME = re.compile(r"(?P<height>\d+)x(?P<width>\d+)")
 
 
@@ -54,13 +69,8 @@ class ModelSpec:
     """Version of inputs and outputs."""
 
     def __post_init__(self) -> None:
-        if not self.class_names:
-            raise ValueError("class_names is empty")
-        if not all(0 < score < 1 for score in self.confirm_thresholds):
-            found = list(self.confirm_thresholds)
-            raise UserError(f"confirmation thresholds {found}", "numbers between 0 and 1, one for each class")
-        if len(self.size_hw) != 2 or min(self.size_hw) < 32:
-            raise ValueError(f"size_hw: found {self.size_hw}, expected height and width of at least 32 pixels")
+        for found, expected in _problems(self):
+            raise UserError(found, expected)
 
     def to_json(self) -> str:
         """Format as JSON, the value of the metadata entry."""
@@ -79,24 +89,140 @@ class ModelSpec:
                 "an ONNX file that `perception export` wrote",
                 "perception export CHECKPOINT",
             )
-        try:
-            values = json.loads(metadata[METADATA_KEY])
-            if values.get("contract") != CONTRACT_VERSION:
-                raise UserError(
-                    f"{path}: model contract {values.get('contract')!r}",
-                    f"contract {CONTRACT_VERSION}",
-                    "export the checkpoint again with this version",
-                )
-            for old, new in RENAMED_KEYS.items():
-                if old in values:
-                    values.setdefault(new, values.pop(old))
-            known = {f.name for f in fields(ModelSpec)}
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-            return ModelSpec(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        values = _read_json(metadata[METADATA_KEY], path)
+        if values.get("contract") != CONTRACT_VERSION:
             raise UserError(
-                f"{path}: broken model metadata ({error})", "metadata as `perception export` writes it"
-            ) from None
+                f"{path}: model contract {shorten(repr(values.get('contract')))}",
+                f"contract {CONTRACT_VERSION}",
+                "export the checkpoint again with this version",
+            )
+        for old, new in RENAMED_KEYS.items():
+            if old in values:
+                values.setdefault(new, values.pop(old))
+        if missing := [name for name in ("class_names", "size_hw") if name not in values]:
+            raise UserError(f"{path}: broken model metadata (no {missing[0]})", _METADATA, _EXPORT)
+        known = {f.name for f in fields(ModelSpec)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        try:
+            return ModelSpec(**values)
+        except UserError as error:
+            raise UserError(f"{path}: broken model metadata ({error.found})", error.expected, _EXPORT) from None
+
+
+_METADATA = "metadata as `perception export` writes it"
+_EXPORT = "perception export CHECKPOINT"
+
+
+def _read_json(text: str, path: Path | str) -> dict[str, Any]:
+    problem = f"{len(text):,} characters, more than {MOST_METADATA:,}"
+    if len(text) <= MOST_METADATA:
+        try:
+            values = json.loads(text)
+            if isinstance(values, dict):
+                return values
+            problem = "no JSON object"
+        except (ValueError, RecursionError) as error:
+            problem = str(error)
+    raise UserError(f"{path}: broken model metadata ({problem})", _METADATA, _EXPORT)
+
+
+def _problems(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a description, as found and expected; its values may be of any type."""
+
+    def found(field: str) -> str:
+        return f"{field} {shorten(repr(getattr(spec, field)))}"
+
+    names, size, scores = spec.class_names, spec.size_hw, spec.confirm_thresholds
+    if not isinstance(names, tuple) or not 1 <= len(names) <= MOST_CLASSES:
+        yield found("class_names"), f"a list of 1 to {MOST_CLASSES} names"
+    for name in names:
+        # a space ends the name in a row of KITTI's text, and OpenCV crashes on a surrogate
+        if not isinstance(name, str) or not 1 <= len(name) <= MOST_NAME or not name.isprintable() or " " in name:
+            yield f"class name {shorten(repr(name))}", f"1 to {MOST_NAME} printable characters without spaces"
+    if len(set(names)) != len(names):
+        yield found("class_names"), "each name once"
+    if not isinstance(size, tuple) or len(size) != 2 or not all(_is_whole(side, 32, MOST_SIDE) for side in size):
+        yield found("size_hw"), f"height and width, 32 to {MOST_SIDE} pixels each"
+    for field in ("score_threshold", "track_threshold"):
+        if not _is_number(value := getattr(spec, field)) or not 0 <= value <= 1:
+            yield found(field), "a number from 0 to 1"
+    is_list = isinstance(scores, tuple) and len(scores) in (0, len(names))
+    if not is_list or not all(_is_number(score) and 0 < score < 1 for score in scores):
+        yield f"confirmation thresholds {shorten(repr(scores))}", "numbers between 0 and 1, one for each class"
+    if not _is_whole(spec.road_threshold, 0, 255):
+        yield found("road_threshold"), "a whole number from 0 to 255"
+    for field in ("name", "precision", "licence", "training_run", "data_hash"):
+        text = getattr(spec, field)
+        if not isinstance(text, str) or len(text) > MOST_TEXT or not text.isprintable():
+            yield found(field), f"one line of at most {MOST_TEXT} characters"
+    if not isinstance(spec.suppression, bool):
+        yield found("suppression"), "true or false"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def shorten(text: str, most: int = 80) -> str:
+    """Cut text that comes from a file, so that an error message stays a sentence."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def check_tensors(
+    path: Path | str, spec: ModelSpec, inputs: Tensors, outputs: Tensors, types: Mapping[str, str]
+) -> None:
+    """Check that a model file's inputs and outputs are those of the contract. More outputs are allowed.
+
+    Args:
+        path: the file, for messages.
+        spec: its description of itself.
+        inputs: its inputs.
+        outputs: its outputs.
+        types: numpy's name of the type of each input and output, as `uint8`.
+
+    Raises:
+        UserError: a name, shape or type differs.
+    """
+    height, width = spec.size_hw
+    if set(inputs) != {"images"}:
+        found = shorten(", ".join(inputs) or "none")
+        raise UserError(f"{path}: the model's inputs are {found}", "one input named 'images'", _EXPORT)
+    wanted: list[tuple[str, str, tuple[Any, ...], bool]] = [
+        ("images", "uint8", ("N", height, width, 3), True),
+        ("boxes_xyxy", "float32", ("N", "K", 4), True),
+        ("scores", "float32", ("N", "K"), True),
+        ("class_ids", "int64", ("N", "K"), True),
+        ("road", "uint8", ("N", "H/s", "W/s"), False),
+        ("distances", "float32", ("N", "K", 2), False),
+    ]
+    tensors = {**outputs, **inputs}
+    for name, kind, shape, required in wanted:
+        text = f"'{name}' {kind} ({', '.join(map(str, shape))})"
+        if name not in tensors:
+            if not required:
+                continue
+            found = shorten(", ".join(outputs) or "none")
+            raise UserError(f"{path}: the model's outputs are {found}", f"among them {text}", _EXPORT)
+        found_shape = tensors[name]
+        if types.get(name) != kind or len(found_shape) != len(shape) or not all(map(_agrees, found_shape, shape)):
+            sides = ", ".join("?" if side is None else str(side) for side in found_shape)
+            raise UserError(f"{path}: '{name}' is {types.get(name)} ({shorten(sides)})", text, _EXPORT)
+    batch = inputs["images"][0]
+    if isinstance(batch, int) and batch > MOST_BATCH:
+        raise UserError(f"{path}: a batch of {batch}", f"at most {MOST_BATCH}", _EXPORT)
+    lengths = {side for name in ("boxes_xyxy", "scores", "class_ids") if isinstance(side := outputs[name][1], int)}
+    if len(lengths) > 1:
+        found = ", ".join(map(str, sorted(lengths)))
+        raise UserError(f"{path}: outputs of {found} rows", "as many boxes as scores and class_ids", _EXPORT)
+
+
+def _agrees(found: Any, wanted: Any) -> bool:
+    """Whether one side of a declared shape can be what is wanted; a side that is no number may vary."""
+    return not isinstance(found, int) or (found > 0 if isinstance(wanted, str) else bool(found == wanted))
 
 
 def shipped_or(path: Path) -> Path:

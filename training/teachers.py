@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
-from perception.backends import Model
+from perception.backends import Model, checked
 from perception.backends.onnxruntime import OnnxRuntimeBackend
 from perception.detector import Detector
 from perception.errors import MissingDependencyError, UserError
@@ -91,8 +91,10 @@ def _own(path: Path, threads: int) -> Teacher | None:
     backend = OnnxRuntimeBackend(path, "cpu", threads)
     if METADATA_KEY not in backend.metadata:
         return None
-    spec = ModelSpec.from_metadata(backend.metadata, path)
-    return Teacher(Model(backend, spec), tuple(CLASS_NAMES.index(name) for name in spec.class_names))
+    model = checked(backend, path)
+    if unknown := [name for name in model.spec.class_names if name not in CLASS_NAMES]:
+        raise UserError(f"{path}: a teacher of {', '.join(unknown)}", f"classes among {', '.join(CLASS_NAMES)}")
+    return Teacher(model, tuple(CLASS_NAMES.index(name) for name in model.spec.class_names))
 
 
 class _OpenVino:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from perception.errors import UserError
+from perception.errors import UserError, lfs_pointer
 
 
 def read_tensor_file(path: Path, expected: str, do: str) -> Any:
@@ -19,10 +19,12 @@ def read_tensor_file(path: Path, expected: str, do: str) -> Any:
         do: what to type instead, for the error.
 
     Raises:
-        UserError: missing, damaged, or holds anything that would have to be run.
+        UserError: missing, damaged, a Git LFS pointer, or holds anything that would have to be run.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file", expected, do)
+    if pointer := lfs_pointer(path):
+        raise pointer
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

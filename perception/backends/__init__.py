@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from perception.errors import UserError
-from perception.model import ModelSpec, shipped_or
+from perception.errors import UserError, lfs_pointer
+from perception.model import ModelSpec, check_tensors, shipped_or
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 MOST_THREADS = 256
@@ -44,6 +44,14 @@ class Backend(Protocol):
         """Run one batch; the arrays returned are the caller's and are not written to again."""
 
 
+class FileBackend(Backend, Protocol):
+    """A backend that was loaded from a file."""
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        """Input or output → numpy's name of its type."""
+
+
 class Model(NamedTuple):
     """A network ready to run, and its own description of itself."""
 
@@ -62,22 +70,34 @@ def load_model(path: Path | str, device: Device = "auto", threads: int = 0, cuda
             so anyway.
 
     Raises:
-        UserError: missing or broken file, a number of threads that cannot be meant, or the device cannot be used.
+        UserError: missing or broken file, one that breaks the contract, a number of threads that cannot be meant, or
+            the device cannot be used.
     """
     path = shipped_or(Path(path))
     most = max(MOST_THREADS, os.cpu_count() or 1)
     if not 0 <= threads <= most:
         raise UserError(f"--threads {threads}", f"0 for one a core, or 1 to {most}", "--threads 2")
+    if pointer := lfs_pointer(path):
+        raise pointer
     if path.suffix == ".engine":
         from perception.backends.tensorrt import TensorRTBackend
 
         if device == "cpu":
             raise UserError(f"{path} on the CPU", "a GPU: it is a TensorRT engine", "--device auto, or an .onnx file")
-        backend: Backend = TensorRTBackend(path)
-    elif path.suffix == ".onnx" or not path.exists():
+        return checked(TensorRTBackend(path), path)
+    if path.suffix == ".onnx" or not path.exists():
         from perception.backends.onnxruntime import OnnxRuntimeBackend
 
-        backend = OnnxRuntimeBackend(path, device, threads, cuda_graph)
-    else:
-        raise UserError(f"{path}: not a model file", "an .onnx or .engine file", "perception export CHECKPOINT")
-    return Model(backend, ModelSpec.from_metadata(backend.metadata, path))
+        return checked(OnnxRuntimeBackend(path, device, threads, cuda_graph), path)
+    raise UserError(f"{path}: not a model file", "an .onnx or .engine file", "perception export CHECKPOINT")
+
+
+def checked(backend: FileBackend, path: Path) -> Model:
+    """Pair a backend with its description, once both agree with the contract.
+
+    Raises:
+        UserError: they do not.
+    """
+    spec = ModelSpec.from_metadata(backend.metadata, path)
+    check_tensors(path, spec, backend.inputs, backend.outputs, backend.types)
+    return Model(backend, spec)

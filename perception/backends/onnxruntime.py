@@ -88,12 +88,15 @@ def _open(path: Path, device: str, threads: int, cuda_graph: bool = False) -> or
         return _session(path, device, threads, cuda_graph)
     except Exception as error:
         with_graph = " with a CUDA graph" if cuda_graph else ""
-        reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"{path}: ONNX Runtime cannot load it on '{device}'{with_graph} ({reason})",
+            f"{path}: ONNX Runtime cannot load it on '{device}'{with_graph} ({_first_line(error)})",
             "a whole ONNX file and a working device",
             "perception doctor   (or " + ("without --cuda-graph)" if cuda_graph else "--device cpu)"),
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class BoundRuns:
@@ -200,9 +203,14 @@ class OnnxRuntimeBackend:
         if wanted != "cpu" and self.provider == "CPUExecutionProvider":
             log.warning("the GPU cannot be used (%s), so the CPU is; perception doctor", missing or "CUDA fails")
         self.path = path
-        self.inputs = {i.name: tuple(i.shape) for i in self.session.get_inputs()}
-        self.outputs = {o.name: tuple(o.shape) for o in self.session.get_outputs()}
-        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+        try:
+            tensors = (*self.session.get_inputs(), *self.session.get_outputs())
+            self.inputs = {i.name: tuple(i.shape) for i in self.session.get_inputs()}
+            self.outputs = {o.name: tuple(o.shape) for o in self.session.get_outputs()}
+            self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: a name or the metadata is not UTF-8 ({error})", "a whole ONNX file") from None
+        self.types = {t.name: np.dtype(_TYPES[t.type]).name if t.type in _TYPES else t.type for t in tensors}
         first = next(iter(self.inputs.values()), ())
         self.max_batch: int | None = first[0] if first and isinstance(first[0], int) else None
         cuda_graph = cuda_graph and self.provider != "CPUExecutionProvider"
@@ -212,10 +220,21 @@ class OnnxRuntimeBackend:
         self._runs = BoundRuns(self.session, "cuda", cuda_graph) if on_gpu else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one batch: named input arrays → named output arrays."""
-        if self._runs is not None:
-            return self._runs.run(inputs)
-        return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
+        """Run one batch: named input arrays → named output arrays.
+
+        Raises:
+            UserError: ONNX Runtime fails, as on a broken graph or without memory.
+        """
+        try:
+            if self._runs is not None:
+                return self._runs.run(inputs)
+            return dict(zip(self.outputs, self.session.run(list(self.outputs), dict(inputs)), strict=True))
+        except Exception as error:
+            raise UserError(
+                f"{self.path}: ONNX Runtime cannot run it ({_first_line(error)})",
+                "a graph that `perception export` wrote, and memory for it",
+                "perception export CHECKPOINT",
+            ) from None
 
 
 def why_no_graph(session: ort.InferenceSession, provider: str) -> str:

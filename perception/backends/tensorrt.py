@@ -127,6 +127,7 @@ class TensorRTBackend:
         self._buffers: dict[str, _Buffer] = {}
         self.inputs: dict[str, tuple[Any, ...]] = {}
         self.outputs: dict[str, tuple[Any, ...]] = {}
+        self.types: dict[str, str] = {}
         for index in range(self._engine.num_io_tensors):
             self._add_tensor(self._engine.get_tensor_name(index))
         self._cuda_graph = cuda_graph
@@ -146,6 +147,7 @@ class TensorRTBackend:
         self._buffers[name] = _Buffer(host, host_address, device_address, is_input)
         fixed = tuple("N" if side < 0 else side for side in shape)
         (self.inputs if is_input else self.outputs)[name] = fixed
+        self.types[name] = dtype.name
 
     def _is_input(self, name: str) -> bool:
         return self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
