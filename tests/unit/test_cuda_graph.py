@@ -19,7 +19,7 @@ SPEC = ModelSpec(("Car",), (32, 64), name="fake")
 
 
 class FakeSession:
-    """Looks like a session on a GPU; its one output is the mean of each image."""
+    """Looks like a session on a GPU; its one score is the mean of each image."""
 
     def __init__(
         self, provider: str = "CUDAExecutionProvider", batch: int | str = "N", width: int | str = 64
@@ -27,7 +27,11 @@ class FakeSession:
         self.provider, self.runs = provider, []
         tensor = types.SimpleNamespace
         self.inputs = [tensor(name="images", shape=[batch, 32, width, 3], type="tensor(uint8)")]
-        self.outputs = [tensor(name="scores", shape=[batch, 1], type="tensor(float)")]
+        self.outputs = [
+            tensor(name="scores", shape=[batch, 1], type="tensor(float)"),
+            tensor(name="boxes_xyxy", shape=[batch, 1, 4], type="tensor(float)"),
+            tensor(name="class_ids", shape=[batch, 1], type="tensor(int64)"),
+        ]
 
     def get_providers(self) -> list[str]:
         return [self.provider, "CPUExecutionProvider"]
