@@ -131,7 +131,7 @@ def test_an_engine_that_fits_is_not_built_again(file: Path) -> None:
     assert trt.builds == 2 and any("building again, batch profile (1, 1, 4), now (1, 1, 8)" in s for s in said)
     newer = FakeTensorRT("11.5.0.1")
     build_engine(file, None, EngineConfig((1, 1, 8)), said.append, (newer, None))
-    assert newer.builds == 1 and any("built with TensorRT 11.4.0.106, here is 11.5.0.1" in s for s in said)
+    assert newer.builds == 1 and any("built with TensorRT 11.4.0.106, this machine has 11.5.0.1" in s for s in said)
     engine.write_bytes(b"cut short")
     build_engine(file, None, EngineConfig((1, 1, 8)), said.append, (newer, None))
     assert newer.builds == 2 and any("not of one build" in s for s in said)
