@@ -56,6 +56,24 @@ def test_no_run_trains_on_a_frame_of_the_yardstick(data_root: Path) -> None:
     assert withheld().kitti_drives & set(DRIVES.values()), "tracking sequences go by the same names"
 
 
+def test_the_training_sets_of_the_sample_data_hold_no_frame_of_the_yardstick(data_root: Path) -> None:
+    pytest.importorskip("torch")
+    from training.config import DataConfig
+    from training.sets import find_sets
+
+    held = withheld()
+    labels = data_root / "teacher_labels/labels.zip"
+    for sets in (find_sets(DataConfig(root=data_root)), find_sets(DataConfig(root=data_root, teacher_labels=labels))):
+        for subset in sets.train:
+            source = subset.source
+            names = {str(source.names[i]) for i in subset.indices}
+            assert not {source.drive(i) for i in subset.indices} & held.kitti_drives
+            assert not names & (held.dawn | held.kitti_road)
+            if subset.name in ("citypersons_sample", "cityscapes"):
+                assert not {name.split("_")[0] for name in names} & held.citypersons_cities
+    assert {"cityscapes", "nuscenes_front", "camvid_test", "clip_frames"} <= {subset.name for subset in sets.train}
+
+
 def test_frames_are_those_of_the_split_file(data_root: Path) -> None:
     both = [frames(data_root, name) for name in ("choosing", "report")]  # type: ignore[arg-type]
     names = [{(f.group, f.name) for f in some} for some in both]
