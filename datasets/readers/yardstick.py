@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import KittiRoad
@@ -16,11 +17,13 @@ from datasets.sample import Sample, image_stems
 from datasets.yardstick_split import PartName, part
 from perception.errors import UserError
 from perception.formats.images import find_image, read_image
-from perception.formats.kitti import ObjectRows, read_objects
+from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows, read_objects
 from perception.types import F32, I64, U8
 
 TEACHER_LABELS = "teacher_labels/labels.zip"
 CITYPERSONS = "extra/citypersons_sample"
+NEAR_M = 40.0
+CUT = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,9 @@ class Frame:
     """(N,)"""
     occlusion: I64
     """(N,) KITTI's 0 visible, 1 partly, 2 largely, 3 unknown; 0 where the set does not say."""
+    plain: NDArray[np.bool_]
+    """(N,) plainly visible within `NEAR_M`: not largely hidden, at most `CUT` of it outside the image. False where
+    the distance is not known."""
     ignore_boxes_xyxy: F32
     """(M, 4)"""
     ignore_class_ids: I64
@@ -139,13 +145,16 @@ def _frame(
     positive = np.flatnonzero([n in names.positive for n in lower])
     ignored = [(i, class_id) for i, n in enumerate(lower) for class_id in names.ignore.get(n, ())]
     boxes = rows.boxes_xyxy.astype(np.float32)
+    occlusion = np.maximum(rows.occlusion[positive], 0).astype(np.int64)
+    z = rows.location_cam2[positive, 2]
     return Frame(
         group=group,
         name=name,
         image_bgr=read_image(image),
         boxes_xyxy=boxes[positive],
         class_ids=np.array([names.positive[lower[i]] for i in positive], np.int64),
-        occlusion=np.maximum(rows.occlusion[positive], 0).astype(np.int64),
+        occlusion=occlusion,
+        plain=(occlusion <= 1) & (rows.truncation[positive] <= CUT) & (z != UNKNOWN_LOCATION) & (z <= NEAR_M),
         ignore_boxes_xyxy=boxes[[i for i, _ in ignored]].reshape(-1, 4),
         ignore_class_ids=np.array([class_id for _, class_id in ignored], np.int64),
         scored=scored,

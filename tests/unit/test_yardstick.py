@@ -16,6 +16,7 @@ from perception.types import Detections
 from tools.benchmarks.yardstick import ROWS, Row, frames_trained_on, matches_of, recalls, score_row
 
 PEOPLE = ROWS[0]
+THRESHOLDS = {(row.class_id, row.min_iou): 0.5 for row in ROWS}
 
 
 def frame(
@@ -27,7 +28,8 @@ def frame(
     hidden = np.array(occlusion if occlusion is not None else [0] * len(array), np.int64)
     ids = np.full(len(array), PEDESTRIAN)
     image = np.zeros((384, 1248, 3), np.uint8)
-    return Frame(group, name, image, array, ids, hidden, nothing, none, (CAR, PEDESTRIAN, CYCLIST))  # type: ignore[arg-type]
+    plain = hidden <= 1
+    return Frame(group, name, image, array, ids, hidden, plain, nothing, none, (CAR, PEDESTRIAN, CYCLIST))  # type: ignore[arg-type]
 
 
 def found(*boxes: Sequence[float]) -> Detections:
@@ -135,11 +137,14 @@ def test_recall_by_height_and_occlusion() -> None:
     scene = frame([[0, 0, 20, 40], [50, 0, 90, 80], [200, 0, 220, 40]], occlusion=[0, 1, 2])
     rows = {
         s.name.removeprefix("Pedestrian, "): s
-        for s in recalls([scene], [found([0, 0, 20, 40, 0.9], [200, 0, 220, 40, 0.6])], 0.5)
+        for s in recalls([scene], [found([0, 0, 20, 40, 0.9], [200, 0, 220, 40, 0.6])], THRESHOLDS)
     }
     assert (
         rows["25–50 px"].objects == 1 and rows["25–50 px"].recall is not None and rows["25–50 px"].recall.value == 1
     )
     assert rows["50–100 px"].recall is not None and rows["50–100 px"].recall.value == 0
     assert rows["from 100 px"].objects == 0
+    near = rows["plain within 40 m"]
+    assert near.objects == 2 and near.recall is not None and near.recall.value == 0.5
+    assert rows["Car, plain within 40 m"].objects == 0
     assert [rows[f"occlusion {k}"].recall.value for k in ("0 (visible)", "1 (partly)", "2 (largely)")] == [1, 0, 1]  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
-from datasets.readers.yardstick import Frame, frames, road_frames
+from datasets.readers.yardstick import NEAR_M, Frame, frames, road_frames
 from datasets.yardstick_split import PartName
 from perception.cameras.letterbox import plan_letterbox
 from perception.errors import UserError
@@ -139,7 +139,7 @@ def score_model(path: Path, options: Options) -> dict[str, Any]:
         scored = frames(options.root, "report")
         found = [detect(frame.image_bgr)[0] for frame in scored]
     scores = [score_row(row, scored, found, thresholds[row.class_id, row.min_iou]) for row in ROWS]
-    scores += recalls(scored, found, thresholds[PEDESTRIAN, 0.5])
+    scores += recalls(scored, found, thresholds)
     trained_on = frames_trained_on(path, scored)
     kitti = kitti_ap(scored, found)
     road = road_max_f(options, detect)
@@ -251,17 +251,26 @@ def _numbers(matches: Matches, threshold: float) -> tuple[float, ...]:
     return average_precision(matches), precision, recall, f1, float(good.max()) if len(good) else 0.0
 
 
-def recalls(scored: Sequence[Frame], found: Sequence[Detections], threshold: float) -> list[Score]:
-    """Return pedestrians' recall at the operating point by height and by occlusion."""
-    row, seen = ROWS[0], [(heights(frame), frame.occlusion) for frame in scored]
-    bins: list[tuple[str, list[np.ndarray]]] = []
+def recalls(
+    scored: Sequence[Frame], found: Sequence[Detections], thresholds: Mapping[tuple[int, float], float]
+) -> list[Score]:
+    """Return the recall of some objects at the operating point: pedestrians by height and occlusion, plain objects.
+
+    Args:
+        thresholds: class and IoU → score.
+    """
+    people, cars = ROWS[0], next(row for row in ROWS if row.name == "Car, KITTI")
+    seen = [(heights(frame), frame.occlusion) for frame in scored]
+    bins: list[tuple[Row, str, list[np.ndarray]]] = []
     for low, high in HEIGHTS:
         name = f"{low:.0f}–{high:.0f} px" if np.isfinite(high) else f"from {low:.0f} px"
-        bins.append((name, [(px >= low) & (px < high) & (hidden <= MOST_OCCLUDED) for px, hidden in seen]))
+        bins.append((people, name, [(px >= low) & (px < high) & (hidden <= MOST_OCCLUDED) for px, hidden in seen]))
     for k, name in enumerate(("visible", "partly", "largely")):
-        bins.append((f"occlusion {k} ({name})", [(px >= SMALLEST_PX) & (hidden == k) for px, hidden in seen]))
+        bins.append((people, f"occlusion {k} ({name})", [(px >= SMALLEST_PX) & (hidden == k) for px, hidden in seen]))
+    bins += [(row, f"plain within {NEAR_M:.0f} m", [frame.plain for frame in scored]) for row in (people, cars)]
     scores = []
-    for name, counted in bins:
+    for row, name, counted in bins:
+        threshold = thresholds[row.class_id, row.min_iou]
         parts = [matches_of(row, *triple) for triple in zip(scored, found, counted, strict=True)]
         hits = np.array([int((p.is_true & (p.scores >= threshold)).sum()) for p in parts])
         objects = np.array([p.n_objects for p in parts])
@@ -270,7 +279,7 @@ def recalls(scored: Sequence[Frame], found: Sequence[Detections], threshold: flo
         drawn = hits[draws].sum(1) / np.maximum(objects[draws].sum(1), 1)
         low, high = np.percentile(drawn, (2.5, 97.5))
         value = Value(float(hits.sum() / max(1, objects.sum())), float(low), float(high))
-        scores.append(Score(f"Pedestrian, {name}", int(objects.sum()), threshold, recall=value))
+        scores.append(Score(f"{CLASS_NAMES[row.class_id]}, {name}", int(objects.sum()), threshold, recall=value))
     return scores
 
 
