@@ -132,3 +132,42 @@ def test_links_and_pictures_of_the_documents_exist() -> None:
         for target in re.findall(r"\]\(([^)#]+?)\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("http://", "https://", "mailto:")):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_tests_and_modules_that_the_documents_name_exist() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"`((?:tests/)?(?:unit|runtime|parity|contracts|architecture)/\w+\.py)`", text):
+            assert (ROOT / "tests" / path.removeprefix("tests/")).is_file(), f"{page.name} names {path}"
+        for path in re.findall(r"`((?:perception|datasets|training|export|tools|docker)/[\w/]+\.\w+)`", text):
+            assert (ROOT / path).is_file(), f"{page.name} names {path}"
+        for module in re.findall(r"python -m (tools[\w.]+)", text):
+            assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), f"{page.name} names {module}"
+
+
+def documented_options() -> list[tuple[str, str, str]]:
+    """(Page, command, option) of every `perception COMMAND … --option` in the documents."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "perception/weights/MODEL_CARD.md"]
+    found = set()
+    for page in pages:
+        for call in re.findall(
+            r"perception ((?:run|train|export|evaluate|track|calibrate|data|bench)\b[^\n`|;]*)", page.read_text()
+        ):
+            words = call.split()
+            command = words[0]
+            if command in ("evaluate", "data") or words[:2] in (["export", "verify"], ["bench", "pipeline"]):
+                command = " ".join(words[:2])
+            found |= {(page.name, command, word.split("=")[0]) for word in words if re.match(r"--[a-z]", word)}
+    return sorted(found)
+
+
+@pytest.mark.slow
+def test_every_option_in_the_documents_exists(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    texts: dict[str, str] = {}
+    for page, command, option in documented_options():
+        if command not in texts:
+            texts[command] = run([*command.split(), "--help-all"], tmp_path).stdout
+        pattern = re.escape(option.replace("--no-", "--")).replace("\\-\\-", "--(?:no-)?", 1)
+        assert re.search(rf"{pattern}\b|{re.escape(option)}\b", texts[command]), f"{page}: {command} has no {option}"
+    assert len(texts) >= 8
