@@ -147,8 +147,6 @@ class Pipeline:
                 if monitor is not None:
                     self._check_health(monitor, frame, timings_ms)
 
-                # Calibrate: a source's own camera comes first
-
                 # Queue: wait or drop by the source's rule
                 if not self._buffer.put(source.name, QueuedFrame(frame, timings_ms)):
                     break
