@@ -144,10 +144,14 @@ def _forest(title: str, rows: list[Difference]) -> Figure:
     finite = [v for d in rows for v in (d.low, d.high, d.difference) if math.isfinite(v)]
     reach = max([abs(v) for v in finite] + [0.1]) * 1.05
     words = "; ".join(f"{d.name} {d.difference:+.2f} ({d.verdict})" for d in rows)
-    bars = tuple(Interval(d.name.split(maxsplit=1)[-1], d.difference, d.low, d.high, d.verdict) for d in rows)
+    bars = tuple(
+        Interval(d.name.split(maxsplit=1)[-1].replace(" R40", ""), d.difference, d.low, d.high, d.verdict)
+        for d in rows
+    )
+    label_width = max(92, 16 + 6 * max(map(len, labels)))
     axis = Axis("B − A", -reach, reach)
-    plot = IntervalBars(f"{title}: B − A", words, bars, axis, zero_line=True, label_width=152)
-    return Figure((plot,), f"{title}: difference with its 95 % interval.")
+    plot = IntervalBars(f"{title}: B − A", words, bars, axis, zero_line=True, label_width=label_width)
+    return Figure((plot,), f"{title}: difference with its 95 % interval; AP and AOS are R40.")
 
 
 def _curves(comparison: Comparison) -> list[Section]:
