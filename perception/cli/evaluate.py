@@ -263,7 +263,7 @@ def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> 
         (folder / name).mkdir(parents=True, exist_ok=True)
     with Progress("drawing") as progress:
         for i, image in enumerate(evaluation.images):
-            judged, road, confidence = road_planes(image, evaluation.space)
+            valid, road, confidence = road_planes(image, evaluation.space)
             backdrop = None
             stem = image.name.replace("_lane_", "_").replace("_road_", "_")
             found = [] if pictures is None else sorted(pictures.glob(f"{stem}.*"))
@@ -276,7 +276,7 @@ def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> 
                 backdrop = None
             threshold = evaluation.scores[image.category].threshold
             cv2.imwrite(str(folder / "confidence" / f"{image.name}.png"), confidence)
-            errors = colour_errors(judged, road, confidence, threshold, backdrop)
+            errors = colour_errors(valid, road, confidence, threshold, backdrop)
             cv2.imwrite(str(folder / "errors" / f"{image.name}.png"), errors)
             progress.update(i + 1, len(evaluation.images))
     print(f"pictures: {folder}", file=sys.stderr)

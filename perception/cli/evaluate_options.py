@@ -41,7 +41,7 @@ class SharedOptions(CommandOptions):
 
 @dataclass(frozen=True)
 class ObjectOptions(SharedOptions):
-    """Score 2D boxes as KITTI's object benchmark does: AP and AOS, R40 and R11, easy, moderate and hard."""
+    """Score boxes by KITTI's object benchmark: 2D AP and AOS; BEV and 3D AP where results carry 3-D boxes."""
 
     split: Path | None = None
     """File with the frames to score, one name on a line, or a name in KITTI's ImageSets such as val."""

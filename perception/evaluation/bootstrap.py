@@ -1,7 +1,7 @@
-"""The paired bootstrap: draw frames again and again, score both runs on the same draw, look at the differences.
+"""The paired bootstrap: draw frames with repetition and score both runs on the same draws.
 
-Drawing a frame twice is the same as giving it weight 2, so every score here is a function of weights: nothing is
-matched again. Both runs get the same weights, which removes what hard and easy frames do to both (the pairing).
+Drawing a frame twice equals giving it weight 2, so every score is a function of weights and nothing is matched again.
+Both runs get the same weights, which removes the effect that hard and easy frames have on both.
 
 Source: Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13 and 16 (percentile interval); Holm 1979 for
 several comparisons at once.
@@ -29,7 +29,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of two runs, and whether B differs from A by more than the choice of frames explains."""
+    """One score of two runs, and whether they differ by more than the choice of frames explains."""
 
     name: str
     a: float
@@ -42,8 +42,8 @@ class Difference:
     p_holm: float
     """`p` after Holm's correction for the number of comparisons."""
     verdict: Verdict
-    """`real`: p_holm < 0.05. `perhaps`: the interval leaves zero out, but among so many comparisons chance may have
-    done it. `not shown`: the interval holds zero. `equal`: no draw differs."""
+    """`real`: p_holm < 0.05. `perhaps`: the interval excludes zero, but p_holm does not confirm it. `not shown`: the
+    interval contains zero. `equal`: no draw differs."""
 
     @property
     def difference(self) -> float:
@@ -51,7 +51,7 @@ class Difference:
 
 
 def blocks(frame_counts: Sequence[int], length: int) -> I64:
-    """Units for drawing, (F,): consecutive frames in blocks of `length` that never cross a sequence.
+    """Return the unit of each frame, (F,): blocks of `length` consecutive frames that never cross a sequence.
 
     Neighbouring frames of a video look alike; drawn one by one they would make every interval too narrow.
     """
@@ -74,7 +74,7 @@ def paired_draws(
     seed: int = SEED,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[F64, F64]:
-    """Scores of both runs on the same draws, two (R, M).
+    """Score both runs on the same draws, two (R, M).
 
     Args:
         units: (F,) unit of each frame, 0, 1, …; the frames of a unit are drawn together.
@@ -93,7 +93,7 @@ def paired_draws(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction, in the order given."""
+    """Return Holm's step-down correction, in the order given."""
     order = np.argsort(p_values, kind="stable")
     corrected, running = np.ones(len(p_values)), 0.0
     for rank, index in enumerate(order):
@@ -105,7 +105,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def judge(
     names: Sequence[str], a: Sequence[float], b: Sequence[float], draws_a: F64, draws_b: F64
 ) -> list[Difference]:
-    """Differences with intervals and verdicts.
+    """Return differences with intervals and verdicts.
 
     Args:
         names, a, b: one entry for each of M numbers: the scores of the whole set.

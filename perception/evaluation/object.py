@@ -1,11 +1,11 @@
-"""KITTI's object scores: average precision of 2D boxes (AP) and orientation similarity (AOS), equal to the devkit's.
+"""KITTI's object scores, equal to the devkit's: average precision (AP) and orientation similarity (AOS) of 2D boxes.
 
-The devkit (`evaluate_object.cpp`, KITTI object development kit) walks through every image once for each of up to 41
-score thresholds. Here the walk is done once, for all frames and thresholds together: within a frame the outcome
-changes only where the falling threshold lets another detection in, so the counts are kept as steps at those scores
-(`ObjectCurve`), and any threshold, and any re-weighting of frames, is a sum of steps.
+The devkit (`evaluate_object.cpp`, KITTI object development kit) matches every image again for each of up to 41 score
+thresholds. Here all frames and thresholds are matched at once: within a frame the matching changes only where the
+falling threshold admits another detection. So counts are kept as steps at those scores (`ObjectCurve`), and the count
+at any threshold, with any weights of the frames, is a sum of steps.
 
-What the devkit does that surprises, and is followed here:
+Surprising rules of the devkit, which hold here too:
 
 - A detection's height is cut to an integer and tested before its class: a too small detection of any class is
   "ignored", and an ignored detection can absorb a ground truth, which is then neither hit nor miss.
@@ -95,7 +95,7 @@ def average_precision(precision41: F64, recall_positions: int = 40) -> float:
 
 
 def score_curve(curve: ObjectCurve, has_orientation: bool, weights: np.ndarray | None = None) -> ObjectScore:
-    """The official numbers of one class and level.
+    """Score one class and level officially.
 
     Args:
         curve: the counts as steps.
@@ -148,7 +148,7 @@ def _check(gt: ObjectTable, detections: ObjectTable) -> None:
 
 
 def evaluate_objects(gt: ObjectTable, detections: ObjectTable) -> ObjectEvaluation:
-    """Score the detections of a set of frames.
+    """Score the results of a set of frames.
 
     Args:
         gt: labels of F frames, all classes, DontCare included.
@@ -226,8 +226,8 @@ def match_objects(
     else:
         overlaps = find_overlaps_3d(gt, detections, roles)[metric]
     case = take_part(gt, overlaps, class_name, level)
-    heard = detections.scores >= score_threshold
-    kept = np.flatnonzero(heard[overlaps.pair_det[case.pair]])
+    above = detections.scores >= score_threshold
+    kept = np.flatnonzero(above[overlaps.pair_det[case.pair]])
     pair = case.pair[kept]
     chosen = pair[greedy(overlaps.pair_gt[pair], overlaps.pair_det[pair], counting_priority(overlaps, case)[kept])]
     gt_det, det_gt = np.full(len(gt), -1), np.full(len(detections), -1)
@@ -235,7 +235,7 @@ def match_objects(
     gt_det[overlaps.pair_gt[chosen]] = overlaps.pair_det[chosen]
     det_gt[overlaps.pair_det[chosen]] = overlaps.pair_gt[chosen]
     iou[overlaps.pair_gt[chosen]] = overlaps.pair_iou[chosen]
-    det_rows = np.flatnonzero((case.det_valid | case.det_ignored) & heard)
+    det_rows = np.flatnonzero((case.det_valid | case.det_ignored) & above)
     return ObjectMatches(
         class_name=class_name,
         level=level,
@@ -252,7 +252,7 @@ def match_objects(
 
 
 class ObjectEvaluator:
-    """Collects frames one by one and scores them all: what a training calls each epoch."""
+    """Collect frames one by one and score them all."""
 
     def __init__(self) -> None:
         self.reset()

@@ -3,7 +3,7 @@
 Matching, levels and numbers are those of the 2D scores (`object.py`); only the overlap and the class gates differ.
 The level and the height test use the *2D* box here too, so a result whose 2D box has no height counts nowhere.
 
-What the devkit does that surprises, and is followed here:
+Surprising rules of the devkit, which hold here too:
 
 - DontCare counts through its own 3-D numbers: sizes of -1 at -1000, a 1 m square far away. A result in a DontCare
   region of the image is forgiven in 2D and is a false positive in BEV and 3D.

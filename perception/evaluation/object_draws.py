@@ -1,7 +1,7 @@
 """AP and AOS of many re-weightings of the frames at once: `score_curve` with a leading axis of draws.
 
-`score_curve` with weights gives the same numbers, one draw at a time; a comparison needs some thirty thousand of
-them, and for all but the largest classes most of its time is Python's own.
+`score_curve` with weights gives the same numbers for one draw. A comparison needs some thirty thousand, and one at a
+time Python's own overhead would dominate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from perception.evaluation.results import ObjectCurve
 from perception.types import F64, I64
 
 _CACHED = 30_000
-"""Numbers handled at a time: what stays in a core's cache."""
+"""Numbers handled at a time, so that they stay in a core's cache."""
 
 
 def recall_positions(found: I64, truths: I64) -> I64:

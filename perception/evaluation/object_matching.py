@@ -1,7 +1,7 @@
-"""Who is matched with whom in KITTI's object evaluation: overlaps, the devkit's two greedy passes, and their steps.
+"""The matching of KITTI's object evaluation: overlaps, the devkit's two greedy passes, and their steps.
 
-`object.py` says what the devkit does that surprises. Here it is done for all frames at once: ground truths that share
-no detection do not influence one another, so only those that do are taken in turn.
+All frames are matched at once. Ground truths that share no detection do not influence one another, so only those that
+do are matched in turn. `object.py` lists the surprising rules.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAXIMUM_TRUNCATION = {"easy": 0.15, "moderate": 0.30, "hard": 0.50}
 MINIMUM_OVERLAP = {"Car": 0.7, "Pedestrian": 0.5, "Cyclist": 0.5}
 NEIGHBOUR = {"Car": "Van", "Pedestrian": "Person_sitting", "Cyclist": None}
 _NO_DETECTION = -1e7
-"""The devkit's mark for 'nothing found yet': scores at or below it are never taken as thresholds."""
+"""The devkit's initial best score: scores at or below it never become thresholds."""
 
 # ---------------------------------------------------------------- overlaps
 
@@ -85,17 +85,17 @@ def find_roles(gt: ObjectTable, detections: ObjectTable) -> Roles:
 
 
 def possible_pairs(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> Iterator[tuple[I64, I64]]:
-    """Rows of one frame that may match: of one class, or with a result too small to have one; in chunks."""
-    judged = np.flatnonzero(roles.gt_class >= 0)
+    """Yield the rows of one frame that may match, in chunks: of one class, or with a result that is too small."""
+    scored = np.flatnonzero(roles.gt_class >= 0)
     usable = np.flatnonzero((roles.det_class >= 0) | roles.det_small)
-    for index_gt, index_det in same_frame_pairs(gt.frames[judged], detections.frames[usable]):
-        i, j = judged[index_gt], usable[index_det]
+    for index_gt, index_det in same_frame_pairs(gt.frames[scored], detections.frames[usable]):
+        i, j = scored[index_gt], usable[index_det]
         legal = (roles.gt_class[i] == roles.det_class[j]) | roles.det_small[j]
         yield i[legal], j[legal]
 
 
 def dontcare_pairs(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> Iterator[tuple[I64, I64]]:
-    """Rows of DontCare and of results of the scored classes in one frame, in chunks."""
+    """Yield the DontCare rows and the results of the scored classes of one frame, in chunks."""
     dontcare, scored = np.flatnonzero(gt.is_class("DontCare")), np.flatnonzero(roles.det_class >= 0)
     for index_gt, index_det in same_frame_pairs(gt.frames[dontcare], detections.frames[scored]):
         yield dontcare[index_gt], scored[index_det]
@@ -136,7 +136,7 @@ def find_overlaps(gt: ObjectTable, detections: ObjectTable, roles: Roles) -> Ove
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One class at one level: who takes part, who is ignored, and the pairs in question."""
+    """One class at one level: the valid and ignored rows, and the pairs that can match."""
 
     gt_rows: I64
     gt_valid: np.ndarray
@@ -150,7 +150,7 @@ class Case:
 
 
 def take_part(gt: ObjectTable, overlaps: Overlaps, class_name: str, level: str) -> Case:
-    """Sort labels and detections into valid, ignored and out of it, for one class and level."""
+    """Sort labels and detections into valid, ignored and neither, for one class and level."""
     index, roles = OBJECT_CLASSES_SCORED.index(class_name), overlaps.roles
     of_class = roles.gt_class == index
     within = (
@@ -170,7 +170,7 @@ def take_part(gt: ObjectTable, overlaps: Overlaps, class_name: str, level: str) 
 
 
 def greedy(gt: I64, det: I64, priority: I64) -> I64:
-    """Ground truths, lowest number first, each take the free detection of highest priority.
+    """Match greedily: each ground truth, lowest number first, takes the free detection of highest priority.
 
     Args:
         gt: (P,) of each pair, non-decreasing.
@@ -180,7 +180,7 @@ def greedy(gt: I64, det: I64, priority: I64) -> I64:
     Returns:
         Indices of the pairs that were chosen, at most one for each ground truth.
 
-    All ground truths whose detections no earlier, undecided one wants are decided at once.
+    All ground truths whose detections no earlier, unmatched one wants are matched at once.
     """
     alive = np.arange(len(gt))
     first_of_det = np.empty(int(det.max()) + 1 if len(det) else 0, np.int64)
@@ -202,7 +202,7 @@ def greedy(gt: I64, det: I64, priority: I64) -> I64:
 
 
 def ranks(*keys: np.ndarray) -> I64:
-    """(P,) the place of each entry when sorted by the last key, then the one before it, and so on."""
+    """Return the rank of each entry, (P,), sorted by the last key, then the one before it, and so on."""
     order = np.lexsort(keys)
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
@@ -210,20 +210,20 @@ def ranks(*keys: np.ndarray) -> I64:
 
 
 def counting_priority(overlaps: Overlaps, case: Case) -> I64:
-    """Largest overlap first; an ignored detection only where nothing valid matches, then the first in the file."""
+    """Rank pairs: largest overlap first; ignored detections after all valid ones, in the order of the file."""
     det = overlaps.pair_det[case.pair]
     valid = case.det_valid[det]
     return ranks(-det, np.where(valid, overlaps.pair_iou[case.pair], 0.0), valid)
 
 
 def _changes(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, I64, F64]:
-    """How the counting pass's matching changes while the threshold falls from above all scores.
+    """Return how the counting pass's matching changes while the threshold falls.
 
     Args:
         gt, det, scores, priority: (P,) pairs in order of gt.
 
     Returns:
-        Pairs (Q,) that are matched (+1) or given up (-1) when the threshold reaches a score: pair, sign and score.
+        Pair, sign and score of Q changes: a pair is matched (+1) or given up (-1) when the threshold reaches a score.
     """
     suitor = np.empty(int(det.max(initial=0)) + 1, np.int64)
     suitor[det] = gt  # one of them
@@ -239,7 +239,7 @@ def _changes(gt: I64, det: I64, scores: F64, priority: I64) -> tuple[I64, I64, F
 
 
 def _changes_alone(gt: I64, scores: F64, priority: I64, part: I64) -> tuple[I64, I64, F64]:
-    """Ground truths that compete with nobody: each has the best of what has come so far."""
+    """Changes of ground truths without rivals: each keeps the best detection so far."""
     part = part[np.lexsort((-scores[part], gt[part]))]
     first = np.diff(gt[part], prepend=-1) != 0
     place = np.cumsum(first)
@@ -254,10 +254,10 @@ def _changes_alone(gt: I64, scores: F64, priority: I64, part: I64) -> tuple[I64,
 
 
 def _changes_tangled(gt: I64, det: I64, scores: F64, priority: I64, part: I64) -> tuple[I64, I64, F64]:
-    """Ground truths that compete: a detection that comes in goes to the first that likes it better than its own.
+    """Changes of ground truths with rivals: a new detection goes to the first that prefers it to its own.
 
-    That one's old detection is then free for those after it in the file (those before it have had their choice, and
-    like their own better), and so on: the same matching as if all had chosen again, in order, among what is there.
+    The detection given up is then free for the ground truths after it in the file, and so on. The matching is the
+    same as if all had chosen again, in order, among all detections so far.
     """
     suitors: dict[int, list[tuple[int, int]]] = {}  # of each detection: (gt, pair), in order of gt
     for pair, g, d in zip(part.tolist(), gt[part].tolist(), det[part].tolist(), strict=True):
@@ -286,6 +286,7 @@ def _changes_tangled(gt: I64, det: I64, scores: F64, priority: I64, part: I64) -
 def count_steps(
     gt: ObjectTable, detections: ObjectTable, overlaps: Overlaps, class_name: str, level: str
 ) -> ObjectCurve:
+    """Match one class at one level at all thresholds."""
     assert detections.scores is not None
     case = take_part(gt, overlaps, class_name, level)
     pair_gt, pair_det = overlaps.pair_gt[case.pair], overlaps.pair_det[case.pair]
@@ -293,8 +294,8 @@ def count_steps(
     scores = detections.scores[pair_det]
 
     # the pass that collects thresholds: highest score, the first in the file among equals
-    heard = np.flatnonzero(scores > _NO_DETECTION)
-    first = heard[greedy(pair_gt[heard], pair_det[heard], ranks(-pair_det[heard], scores[heard]))]
+    usable = np.flatnonzero(scores > _NO_DETECTION)
+    first = usable[greedy(pair_gt[usable], pair_det[usable], ranks(-pair_det[usable], scores[usable]))]
     first = first[gt_valid[first] & det_valid[first]]
 
     # the counting pass: what changes at every score

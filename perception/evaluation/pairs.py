@@ -47,20 +47,20 @@ def concatenate(parts: Sequence[tuple[np.ndarray, ...]], like: tuple[type, ...])
 
 
 def components(a: I64, b: I64) -> I64:
-    """(P,) the lowest a that each pair hangs together with, by way of pairs that share an a or a b.
+    """Return the lowest a of each pair's connected component, (P,); pairs that share an a or a b are connected.
 
     Args:
         a, b: (P,) of each pair, from 0.
     """
     if not len(a):
         return a
-    label, nobody = np.arange(a.max() + 1), np.iinfo(np.int64).max
+    label, none = np.arange(a.max() + 1), np.iinfo(np.int64).max
     while True:
-        by_b = np.full(b.max() + 1, nobody)
+        by_b = np.full(b.max() + 1, none)
         np.minimum.at(by_b, b, label[a])
         found = label.copy()
         np.minimum.at(found, a, by_b[b])
-        found = found[found]  # whom my lowest acquaintance knows: long chains close in few rounds
+        found = found[found]  # pointer jumping: long chains close in few rounds
         if (found == label).all():
             return label[a]
         label = found

@@ -1,8 +1,8 @@
-"""What the evaluators return: scores, and beneath them the counts from which scores of any subset follow.
+"""What the evaluators return: scores, and the counts from which the scores of any subset follow.
 
-Counts are kept for each frame, image or sequence, so that a total is a sum and a bootstrap over frames re-weights
-the sum instead of evaluating again. Arrays of matches hold row numbers of the tables that were evaluated, so a
-report finds box, height, occlusion, distance and score of every hit and miss.
+Counts are kept per frame, image or sequence. So a total is a sum, and a bootstrap over frames weights the sum instead
+of evaluating again. Matches hold row numbers of the evaluated tables, from which a report reads box, occlusion,
+distance and score of every true positive and miss.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class ObjectMatches:
 
 @dataclass(frozen=True, eq=False)
 class ObjectEvaluation:
-    """All that the object evaluator found out."""
+    """The result of an object evaluation."""
 
     gt: ObjectTable
     """The labels; row numbers elsewhere point into it. `gt.frame_names` are the frames."""
@@ -156,7 +156,7 @@ class ObjectEvaluation:
 
 @dataclass(frozen=True, eq=False)
 class RoadImage:
-    """One picture: confidences of its judged pixels, as two histograms."""
+    """One image: the confidences of its valid pixels, as two histograms."""
 
     name: str
     """Such as 'um_road_000012'."""
@@ -165,7 +165,7 @@ class RoadImage:
     road_histogram: I64
     """(256,) pixels of true road by confidence."""
     other_histogram: I64
-    """(256,) judged pixels that are not road, by confidence."""
+    """(256,) valid pixels that are not road, by confidence."""
     gt_path: Path | None = None
     result_path: Path | None = None
     calibration_path: Path | None = None
@@ -216,7 +216,7 @@ class RoadScore:
 
 @dataclass(frozen=True, eq=False)
 class RoadEvaluation:
-    """All that the road evaluator found out."""
+    """The result of a road evaluation."""
 
     space: str
     """'bev' or 'perspective'."""
@@ -238,7 +238,7 @@ class HotaCounts:
     fn: F64
     fp: F64
     iou_sum: F64
-    """Overlap summed over true positives."""
+    """IoU summed over true positives."""
     ass_a_sum: F64
     """Association accuracy summed over true positives; likewise recall and precision."""
     ass_re_sum: F64
@@ -272,7 +272,7 @@ class IdentityCounts:
 
 @dataclass(frozen=True)
 class TrackingSizes:
-    """How much there was to compare."""
+    """Numbers of boxes, ids and frames."""
 
     dets: int = 0
     gt_dets: int = 0
@@ -283,10 +283,10 @@ class TrackingSizes:
 
 @dataclass(frozen=True, eq=False)
 class TrackingTimeline:
-    """What happened to whom and when, by CLEAR's matching at IoU 0.5. Ids are those of the files."""
+    """The matches of each track over time, by CLEAR at IoU 0.5. Ids are those of the files."""
 
     frames: I64
-    """(M,) one entry for each judged ground truth, by frame."""
+    """(M,) one entry per valid ground truth, by frame."""
     gt_ids: I64
     tracker_ids: I64
     """(M,) -1 where it was missed."""
@@ -307,10 +307,10 @@ class TrackingTimeline:
 
 @dataclass(frozen=True, eq=False)
 class TrackingFrames:
-    """What each of the T frames of a sequence added to the sums, so that `compare` can weight frames.
+    """The share of each of T frames in the sums of a sequence, so that `compare` can weight frames.
 
-    Association and identity are judged over the whole sequence; a frame's share of them is what its own matches
-    contribute. Summed over frames everything equals `HotaCounts`, `ClearCounts` and `IdentityCounts`.
+    Association and identity depend on the whole sequence; a frame's share is that of its own matches. The sums over
+    frames equal `HotaCounts`, `ClearCounts` and `IdentityCounts`.
     """
 
     hota_tp: F64
@@ -354,7 +354,7 @@ class TrackingSequence:
 
 @dataclass(frozen=True, eq=False)
 class TrackingEvaluation:
-    """All that the tracking evaluator found out."""
+    """The result of a tracking evaluation."""
 
     sequences: dict[tuple[str, str], TrackingSequence]
     """By (sequence, class)."""

@@ -1,17 +1,17 @@
 """KITTI's road scores: maximum F and average precision of a confidence map, in the image or seen from above.
 
-Ground truth colours: red marks the judged area, blue the road in it. A pixel is road where the 8-bit confidence is
+Ground truth colours: red marks the valid area, blue the road in it. A pixel is road where the 8-bit confidence is
 at or above a threshold 0…255. Counts are pooled over all images of a category, never averaged over images; URBAN
 pools um, umm and uu. Source: readme of the KITTI road development kit, and its recorded numbers.
 
-What the official tool does that surprises, and is followed here:
+Surprising rules of the official tool, which hold here too:
 
 - Among equal F values the lowest threshold wins.
 - Average precision is PASCAL VOC's of 2007: the mean, over recall 0, 0.1 … 1, of the highest precision at that
   recall or above. Threshold 0 calls everything road, so recall 1 is always reached.
 - Seen from above, cell centres are projected into the image by P2 · R0_rect · inverse(Tr_cam_to_road) and read the
   pixel *above and to the left* of the one they fall on: floor(u) - 1, floor(v) - 1, counted from 0, as the original
-  counted from 1. Cells whose u or v lies below 1 or beyond the width or height are not judged.
+  counted from 1. Cells whose u or v lies below 1 or beyond the width or height are not valid.
 - The ground truth is taken through the same nearest-neighbour view, so both move together.
 """
 
@@ -84,18 +84,18 @@ BIRDS_EYE = BirdsEye()
 # ---------------------------------------------------------------- numbers from counts
 
 
-def confidence_histograms(judged: np.ndarray, road: np.ndarray, confidence: U8) -> tuple[I64, I64]:
+def confidence_histograms(valid: np.ndarray, road: np.ndarray, confidence: U8) -> tuple[I64, I64]:
     """Pixels of road and of anything else by confidence, two (256,).
 
     Args:
-        judged: (H, W) non-zero where a pixel counts at all.
+        valid: (H, W) non-zero where a pixel counts.
         road: (H, W) non-zero where it is road.
         confidence: (H, W) uint8.
     """
-    judged, road = judged.astype(bool), road.astype(bool)
+    valid, road = valid.astype(bool), road.astype(bool)
     return (
-        np.bincount(confidence[judged & road], minlength=LEVELS_8BIT),
-        np.bincount(confidence[judged & ~road], minlength=LEVELS_8BIT),
+        np.bincount(confidence[valid & road], minlength=LEVELS_8BIT),
+        np.bincount(confidence[valid & ~road], minlength=LEVELS_8BIT),
     )
 
 
@@ -145,7 +145,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> F64:
     return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
 def category_of(name: str) -> str:
@@ -154,14 +154,14 @@ def category_of(name: str) -> str:
 
 
 def read_ground_truth(path: Path) -> tuple[U8, U8]:
-    """A ground truth picture → (judged, road), (H, W) each, 0 or 1; road lies within judged."""
-    image = read_image(path, expected="a ground truth PNG: red marks the judged area, blue the road")
-    judged = image[:, :, 2] > 0
-    return judged.astype(np.uint8), (judged & (image[:, :, 0] > 0)).astype(np.uint8)
+    """Read a ground truth image: (valid, road), (H, W) each, 0 or 1; road lies within valid."""
+    image = read_image(path, expected="a ground truth PNG: red marks the valid area, blue the road")
+    valid = image[:, :, 2] > 0
+    return valid.astype(np.uint8), (valid & (image[:, :, 0] > 0)).astype(np.uint8)
 
 
 def read_confidence(path: Path) -> U8:
-    """A result picture: one channel, 8 bits, 255 = certainly road."""
+    """Read a confidence map, (H, W) uint8, 255 = certainly road."""
     expected = "one channel of 8-bit confidence, 255 = certainly road"
     image = read_unchanged(path, expected)
     if image.dtype != np.uint8 or image.ndim != 2:
@@ -183,55 +183,55 @@ def read_road_calibration(path: Path) -> dict[str, F64]:
 
 
 def planes(
-    name: str, judged: U8, road: U8, confidence: U8, space: str, calibration: dict[str, F64] | None
+    name: str, valid: U8, road: U8, confidence: U8, space: str, calibration: dict[str, F64] | None
 ) -> tuple[U8, U8, U8]:
-    """Ground truth and confidence in the space in which they are scored.
+    """Bring ground truth and confidence to the space in which they are scored.
 
-    A confidence map, or a ground truth, that already has the size of the bird's-eye view is taken for one.
+    An input that already has the size of the bird's-eye view is taken for one.
 
     Raises:
         UserError: sizes that do not fit.
     """
     if space == "bev":
         size = BIRDS_EYE.size_hw
-        if judged.shape != size or confidence.shape != size:
+        if valid.shape != size or confidence.shape != size:
             if calibration is None:
                 raise UserError(f"{name}: no calibration", "one for the bird's-eye view", "--space perspective")
             pixels = BIRDS_EYE.pixels(calibration)
-            if confidence.shape not in (size, judged.shape):
+            if confidence.shape not in (size, valid.shape):
                 raise UserError(
                     f"{name}: the result is {confidence.shape[1]}x{confidence.shape[0]} pixels",
-                    f"{judged.shape[1]}x{judged.shape[0]} as the ground truth, or {size[1]}x{size[0]} from above",
+                    f"{valid.shape[1]}x{valid.shape[0]} as the ground truth, or {size[1]}x{size[0]} from above",
                 )
             if confidence.shape != size:
                 confidence = BIRDS_EYE.view(confidence, pixels)
-            if judged.shape != size:
-                judged, road = BIRDS_EYE.view(judged, pixels), BIRDS_EYE.view(road, pixels)
-    elif confidence.shape != judged.shape:
+            if valid.shape != size:
+                valid, road = BIRDS_EYE.view(valid, pixels), BIRDS_EYE.view(road, pixels)
+    elif confidence.shape != valid.shape:
         raise UserError(
             f"{name}: the result is {confidence.shape[1]}x{confidence.shape[0]} pixels",
-            f"{judged.shape[1]}x{judged.shape[0]}, as the ground truth",
+            f"{valid.shape[1]}x{valid.shape[0]}, as the ground truth",
         )
-    return judged, road, confidence
+    return valid, road, confidence
 
 
 def road_planes(image: RoadImage, space: str) -> tuple[U8, U8, U8]:
-    """Read an evaluated picture again for drawing: (judged, road, confidence), (H, W) uint8 each.
+    """Read an evaluated image again for drawing: (valid, road, confidence), (H, W) uint8 each.
 
-    Judged and road are 0 or 1. A result that was missing comes back as confidence 0.
+    Valid and road are 0 or 1. A missing result has confidence 0 everywhere.
     """
     if image.gt_path is None:
         raise ValueError(f"{image.name}: was not read from a file")
-    judged, road = read_ground_truth(image.gt_path)
-    confidence = np.zeros_like(judged) if image.result_path is None else read_confidence(image.result_path)
+    valid, road = read_ground_truth(image.gt_path)
+    confidence = np.zeros_like(valid) if image.result_path is None else read_confidence(image.result_path)
     calibration = read_road_calibration(image.calibration_path) if image.calibration_path else None
-    return planes(image.name, judged, road, confidence, space, calibration)
+    return planes(image.name, valid, road, confidence, space, calibration)
 
 
-def colour_errors(judged: U8, road: U8, confidence: U8, threshold: int, backdrop_bgr: U8 | None = None) -> U8:
-    """Hits green, misses red, false alarms blue, what is not judged darkened; (H, W, 3) uint8 BGR."""
+def colour_errors(valid: U8, road: U8, confidence: U8, threshold: int, backdrop_bgr: U8 | None = None) -> U8:
+    """Paint true positives green, false negatives red, false positives blue and the rest darker; (H, W, 3) BGR."""
     out = np.full((*road.shape, 3), 96, np.uint8) if backdrop_bgr is None else backdrop_bgr.copy()
-    found, true, counts = confidence >= threshold, road > 0, judged > 0
+    found, true, counts = confidence >= threshold, road > 0, valid > 0
     for chosen, colour in (
         (counts & true & found, (60, 180, 60)),
         (counts & true & ~found, (50, 50, 230)),
@@ -246,7 +246,7 @@ def colour_errors(judged: U8, road: U8, confidence: U8, threshold: int, backdrop
 
 
 class RoadEvaluator:
-    """Collects pictures one by one and scores them all."""
+    """Collect images one by one and score them all."""
 
     def __init__(self, space: str = "bev") -> None:
         """Args: space: 'bev' as the server scores, or 'perspective'. It must match what `process` is given."""
@@ -256,13 +256,13 @@ class RoadEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all pictures."""
+        """Forget all images."""
         self._images: list[RoadImage] = []
 
     def process(
         self,
         name: str,
-        judged: np.ndarray,
+        valid: np.ndarray,
         road: np.ndarray,
         confidence: U8,
         calibration: dict[str, F64] | None = None,
@@ -271,11 +271,11 @@ class RoadEvaluator:
         result_path: Path | None = None,
         calibration_path: Path | None = None,
     ) -> None:
-        """Add one picture.
+        """Add one image.
 
         Args:
             name: such as 'um_road_000012'; its start is the category.
-            judged: (H, W) non-zero where a pixel counts.
+            valid: (H, W) non-zero where a pixel counts.
             road: (H, W) non-zero where it is road.
             confidence: (H, W) uint8.
             calibration: needed for the bird's-eye view, unless both are in it already.
@@ -286,9 +286,9 @@ class RoadEvaluator:
         Raises:
             UserError: sizes that do not fit, or no calibration.
         """
-        judged8, road8 = (np.asarray(judged) > 0).astype(np.uint8), (np.asarray(road) > 0).astype(np.uint8)
-        judged8, road8, confidence = planes(name, judged8, road8, confidence, self.space, calibration)
-        road_histogram, other_histogram = confidence_histograms(judged8, road8, confidence)
+        valid8, road8 = (np.asarray(valid) > 0).astype(np.uint8), (np.asarray(road) > 0).astype(np.uint8)
+        valid8, road8, confidence = planes(name, valid8, road8, confidence, self.space, calibration)
+        road_histogram, other_histogram = confidence_histograms(valid8, road8, confidence)
         self._images.append(
             RoadImage(
                 name=name,
@@ -302,7 +302,7 @@ class RoadEvaluator:
         )
 
     def evaluate(self) -> RoadEvaluation:
-        """Score all pictures since `reset`."""
+        """Score all images since `reset`."""
         scores = {
             category: pr_curve([image for image in self._images if image.category == category], category)
             for category in sorted({image.category for image in self._images})

@@ -98,13 +98,13 @@ def _process(
     evaluator: RoadEvaluator, name: str, truths: Path, results: Path | None, calibration: Path | None
 ) -> None:
     """Read one image and add it; without `results` its confidence is 0 everywhere."""
-    judged, road = read_ground_truth(truths / f"{name}.png")
+    valid, road = read_ground_truth(truths / f"{name}.png")
     result_path = None if results is None else results / f"{name}.png"
     evaluator.process(
         name,
-        judged,
+        valid,
         road,
-        np.zeros_like(judged) if result_path is None else read_confidence(result_path),
+        np.zeros_like(valid) if result_path is None else read_confidence(result_path),
         None if calibration is None else read_road_calibration(calibration),
         gt_path=truths / f"{name}.png",
         result_path=result_path,

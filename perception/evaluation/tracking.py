@@ -3,16 +3,11 @@
 Metrics: HOTA (Luiten et al., IJCV 2020), CLEAR MOT (Bernardin and Stiefelhagen, 2008), Identity (Ristani et al.,
 2016). Rules: KITTI's tracking benchmark, as TrackEval 1.3.0 applies them (`Kitti2DBox`), whose numbers are recorded.
 
-A sequence's boxes are kept as columns over all frames, and only pairs that overlap are ever looked at; so cost and
-memory grow with the number of boxes, not with tracks squared. The assignment problem is solved only in frames where
-somebody has a choice, and there over the whole frame, as TrackEval does.
+Surprising rules of TrackEval, which hold here too:
 
-What TrackEval does that surprises, and is followed here:
-
-- Car and Pedestrian alone are scored. Boxes matched to a Van (for Car), a sitting person (for Pedestrian), an
-  occluded (> 2) or truncated (> 0) ground truth are taken away, as are those ground truths; unmatched boxes are
-  taken away where they are at most 25 pixels high, or more than half in a DontCare region. This is decided before,
-  and apart from, the matching that is scored.
+- Car and Pedestrian alone are scored. A Van (for Car), a sitting person (for Pedestrian), and an occluded (> 2) or
+  truncated (> 0) ground truth are dropped, as are the boxes matched to them. An unmatched box is dropped if it is at
+  most 25 pixels high, or more than half in a DontCare region. This matching precedes the one that is scored.
 - CLEAR continues a track from the last frame that had both ground truth and tracker boxes, however long ago. A
   track that was not matched in that frame starts a new fragment: so perfect results have fragmentations.
 - A sequence without ground truth, or without tracker boxes, counts no frames for CLEAR, and its own MLR is 1 and
@@ -118,7 +113,7 @@ def line_of(where: str, row: int) -> int:
 def _prepare(
     gt: TrackingRows, gt_rows: I64, results: TrackingRows, result_rows: I64, class_name: str
 ) -> tuple[Overlaps, I64, I64]:
-    """Boxes of one class that are judged, after KITTI's rules; with their rows in the files."""
+    """Drop the boxes of one class that KITTI's rules leave out; return the rest and their rows in the files."""
     wanted = class_indices(gt.objects.names, (class_name, *DISTRACTORS[class_name]))
     gt_rows = gt_rows[wanted[gt_rows] >= 0]
     result_rows = result_rows[class_indices(results.objects.names, (class_name,))[result_rows] >= 0]
@@ -131,7 +126,7 @@ def _prepare(
         results.track_ids[result_rows],
         boxes,
     )
-    judged = (
+    valid = (
         (wanted[gt_rows] == 0)
         & (gt.objects.occlusion[gt_rows] <= MAXIMUM_OCCLUSION)
         & (np.trunc(gt.objects.truncation[gt_rows]) <= MAXIMUM_TRUNCATION)
@@ -142,7 +137,7 @@ def _prepare(
     partner[data.pair_tracker[matched]] = data.pair_gt[matched]
     is_matched = partner >= 0
     unwanted = np.zeros(len(result_rows), bool)
-    unwanted[is_matched] = ~judged[partner[is_matched]]
+    unwanted[is_matched] = ~valid[partner[is_matched]]
 
     small = boxes[:, 3] - boxes[:, 1] <= MINIMUM_HEIGHT + EPS
     covered = np.zeros(len(result_rows), bool)
@@ -154,7 +149,7 @@ def _prepare(
         inside = (areas[box] > EPS) & (shared > (OVERLAP + EPS) * areas[box])
         covered[box[inside]] = True
     unwanted |= ~is_matched & (small | covered)
-    return data.keep(judged, ~unwanted), gt_rows[judged], result_rows[~unwanted]
+    return data.keep(valid, ~unwanted), gt_rows[valid], result_rows[~unwanted]
 
 
 def _timeline(data: Overlaps, matches: ClearMatches, gt_rows: I64, result_rows: I64) -> TrackingTimeline:

@@ -1,8 +1,8 @@
 """Tracking scores as a function of the weights of frames: what a bootstrap over frames needs.
 
 HOTA at one α is sqrt(ΣA / (TP + FN + FP)), with ΣA the association accuracy summed over true positives; MOTA and IDF1
-are likewise quotients of sums over frames. So a draw of frames is a weighting of the sums. The association of a match
-and the assignment of ids stay those of the whole sequence: a track that is cut up by drawing is no shorter track.
+are likewise quotients of sums over frames. So a draw of frames is a weighting of the sums. Association and the
+assignment of ids stay those of the whole sequence: drawing frames does not cut tracks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TrackingEvidence:
 
     @staticmethod
     def of(evaluation: TrackingEvaluation) -> TrackingEvidence:
-        """Gather what the evaluator kept for each frame."""
+        """Gather the sums of each frame from an evaluation."""
         names = tuple(evaluation.n_frames)
         classes = {}
         for class_name in evaluation.combined:
@@ -52,7 +52,7 @@ class TrackingEvidence:
         return TrackingEvidence(names, tuple(evaluation.n_frames[name] for name in names), classes)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """For `np.savez`."""
+        """Return everything as arrays, for `np.savez`."""
         out: dict[str, np.ndarray] = {
             "sequences": np.array(self.sequences, dtype=str),
             "lengths": np.array(self.lengths, np.int64),
@@ -63,7 +63,11 @@ class TrackingEvidence:
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> TrackingEvidence:
-        """The inverse of `arrays`. Raises KeyError or ValueError where they don't fit."""
+        """Rebuild the evidence from `arrays`.
+
+        Raises:
+            KeyError, ValueError: the arrays do not fit together.
+        """
         lengths = tuple(int(n) for n in arrays["lengths"])
         classes = {}
         for name in TRACKING_CLASSES_SCORED:
@@ -75,7 +79,7 @@ class TrackingEvidence:
         return TrackingEvidence(tuple(str(name) for name in arrays["sequences"]), lengths, classes)
 
     def frame_names(self) -> tuple[str, ...]:
-        """Such as '0001/000042'."""
+        """List the frames as '0001/000042'."""
         return tuple(
             f"{name}/{frame:06d}"
             for name, length in zip(self.sequences, self.lengths, strict=True)
@@ -83,10 +87,11 @@ class TrackingEvidence:
         )
 
     def score_names(self) -> tuple[str, ...]:
+        """List the names of the M scores."""
         return tuple(f"{name} {measure}" for name in self.classes for measure in MEASURES)
 
     def score(self, weights: I64) -> F64:
-        """`score_names` of each draw, in per cent, (R, F) → (R, M); NaN where nothing was drawn."""
+        """Score each draw, (R, F) → (R, M) by `score_names`, in per cent; NaN where nothing was drawn."""
         columns: list[F64] = []
         weights = weights.astype(np.float64)
         for table in self._tables.values():
@@ -107,12 +112,12 @@ class TrackingEvidence:
         return 100 * np.stack(columns, axis=1) if columns else np.zeros((len(weights), 0))
 
     def truths(self) -> I64:
-        """(F, classes) judged labels of each frame."""
+        """Count the valid labels of each frame, (F, classes)."""
         columns = [frames.clear[:, 0] + frames.clear[:, 1] for frames in self.classes.values()]
         return np.stack(columns, axis=1) if columns else np.zeros((sum(self.lengths), 0), np.int64)
 
     def errors(self) -> I64:
-        """(F,) misses, false alarms and switches of each frame."""
+        """Count the misses, false positives and id switches of each frame, (F,)."""
         return sum(
             (frames.clear[:, 1:].sum(axis=1) for frames in self.classes.values()),
             np.zeros(sum(self.lengths), np.int64),

@@ -47,7 +47,7 @@ def score_tracking_folders(
         seqmap: KITTI's sequence map (name, -, first frame, number of frames). By default the one beside the labels;
             without one, lengths come from labels and images.
         allow_missing: count a sequence without a result file as empty instead of refusing it.
-        only_frames: frames to judge, by sequence, where not all of them have images.
+        only_frames: frames to score, by sequence, where not all of them have images.
 
     Raises:
         UserError: the input cannot be scored.
@@ -79,7 +79,7 @@ def score_tracking_folders(
         if name not in missing:
             rows, extra = read_tracking_fast(result_path, allow_inverted=True, allow_extra=True)
         if only_frames is not None and len(only_frames[name]) < length:
-            warnings.append(f"{name}: {len(only_frames[name])} of {length} frames are judged, those with images")
+            warnings.append(f"{name}: {len(only_frames[name])} of {length} frames are scored, those with images")
             gt_rows = gt_rows[np.isin(gt_rows.frame_ids, only_frames[name])]
             length = int(only_frames[name].max(initial=-1)) + 1
         evaluator.process(name, gt_rows, rows, length, (str(label_path), str(result_path)))

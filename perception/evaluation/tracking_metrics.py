@@ -1,11 +1,11 @@
-"""HOTA, CLEAR and Identity over arrays: they know boxes, frames and ids, and nothing of KITTI.
+"""HOTA, CLEAR and Identity over arrays of boxes, frames and ids, without KITTI's rules.
 
 HOTA: Luiten et al., IJCV 2020. CLEAR MOT: Bernardin and Stiefelhagen, 2008. Identity: Ristani et al., 2016. Details
-that the papers leave open follow TrackEval 1.3.0; `tracking.py` lists those that surprise.
+that the papers leave open follow TrackEval 1.3.0; `tracking.py` lists the surprising ones.
 
-A sequence's boxes are columns over all frames, and only pairs that overlap are ever looked at; so cost and memory
-grow with the number of boxes, not with the number of tracks squared. The assignment problem is solved only in frames
-where somebody has a choice, and there over the whole frame, as TrackEval does.
+The boxes of a sequence are columns over all frames, and only overlapping pairs are kept. So cost and memory grow with
+the number of boxes, not with the square of the number of tracks. The assignment problem is solved only in frames with
+a choice, and there over the whole frame, as TrackEval does.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""KITTI's text files: labels, results, calibration and tracking rows. The only parser and writer of them.
+"""Parse and write KITTI's text files: object labels and results, tracking rows, and calibration.
 
-Strict on purpose: a row that is wrong is an error with file, line, column and what was expected. An empty file is
-legal and means no objects. Reading and writing is an exact round trip: official label files come back to the
-letter, and any finite number comes back to the bit.
+A wrong row is an error with file, line, column and what was expected. An empty file is legal and means no objects.
+Reading and writing is an exact round trip: official label files come back to the letter, and any finite number to the
+bit.
 
 Boxes: KITTI gives left, top, right, bottom as 0-based pixel coordinates, and its own tools measure width as
-`right - left`. We take the numbers as they are, as continuous coordinates, everywhere.
+`right - left`. The numbers are used unchanged, as continuous coordinates, everywhere.
 
 Source of the columns: the readme files of the object and tracking development kits.
 """
@@ -35,7 +35,7 @@ OBJECT_CLASSES = (
     "DontCare",
 )
 TRACKING_CLASSES = (*OBJECT_CLASSES, "Person")
-"""Tracking labels say `Person` where object labels say `Person_sitting`; both are accepted."""
+"""Tracking labels use `Person` for the objects' `Person_sitting`; both are accepted."""
 
 OBJECT_COLUMNS = [
     "type",
@@ -58,7 +58,7 @@ OBJECT_COLUMNS = [
 TRACKING_COLUMNS = ["frame", "track_id", *OBJECT_COLUMNS]
 
 MAX_WHOLE = 2**31 - 1
-"""Frame numbers, track ids and occlusion levels beyond it are rubbish that would overflow unseen."""
+"""Frame numbers, track ids and occlusion levels beyond it are refused, as they would overflow."""
 UNKNOWN_ALPHA = -10.0
 UNKNOWN_DIMENSION = -1.0
 UNKNOWN_LOCATION = -1000.0
@@ -112,7 +112,7 @@ class ObjectRows:
         scores: np.ndarray | None = None,
         **columns: np.ndarray,
     ) -> ObjectRows:
-        """Rows with boxes alone; what is not given is marked unknown as KITTI marks it."""
+        """Make rows from boxes; columns that are not given get KITTI's marks for unknown."""
         count = len(names)
         values: dict[str, np.ndarray] = {
             "truncation": np.full(count, -1.0),
@@ -153,7 +153,7 @@ def _bad(path: Path | str, line: int, column: str, found: str, expected: str) ->
 
 
 def _diagnose(rows: list[tuple[int, list[str]]], columns: list[str], path: Path | str) -> None:
-    """Name the first token that is not the number its column wants. Called only when the fast path failed."""
+    """Name the first token that its column does not allow; called only when the fast path failed."""
     integers = {"frame", "track_id", "occluded"}
     for line, tokens in rows:
         for column, token in zip(columns, tokens, strict=False):
@@ -198,7 +198,7 @@ def _object_rows(
     classes: Iterable[str] | None,
     allow_inverted: bool,
 ) -> tuple[F64, ObjectRows]:
-    """Numbers before the class name (N, first) and the object columns after it."""
+    """Return the numbers before the class name, (N, first), and the object columns after it."""
     names = tuple(tokens[first] for _, tokens in rows)
     if classes is not None:
         allowed = {name.lower() for name in classes}
@@ -250,7 +250,7 @@ def parse_objects(
         path: named in errors.
         scores: True for results, False for labels, None for either.
         classes: legal names, compared without case; None allows any.
-        allow_inverted: take boxes whose right is less than their left, as the official evaluators do.
+        allow_inverted: accept boxes whose right is less than their left, as the official evaluators do.
 
     Raises:
         UserError: a bad row, with file, line, column and what was expected.
@@ -302,13 +302,13 @@ def read_tracking(
 
 
 def _number(value: float, decimals: int) -> str:
-    """At least `decimals` places, and as many as it takes to come back to the bit."""
+    """Format with at least `decimals` places, and as many as an exact round trip needs."""
     text = f"{value:.{decimals}f}"
     return text if float(text) == value else repr(float(value))
 
 
 def _object_text(rows: ObjectRows, i: int, decimals: int, bare_unknowns: bool) -> str:
-    """One row from the class name on. `bare_unknowns`: object files write -1, -10, -1000 without decimals."""
+    """Format one row from the class name on; `bare_unknowns` writes -1, -10 and -1000 without decimals."""
 
     def number(value: float, unknown: float) -> str:
         return f"{unknown:.0f}" if bare_unknowns and value == unknown else _number(value, decimals)
@@ -331,12 +331,12 @@ def _object_text(rows: ObjectRows, i: int, decimals: int, bare_unknowns: bool) -
 
 
 def format_objects(rows: ObjectRows, decimals: int = 2) -> str:
-    """Rows as the text of an object label or result file."""
+    """Format rows as an object label or result file."""
     return "".join(_object_text(rows, i, decimals, True) + "\n" for i in range(len(rows)))
 
 
 def format_tracking(rows: TrackingRows, decimals: int = 6) -> str:
-    """Rows as the text of a tracking label or result file."""
+    """Format rows as a tracking label or result file."""
     return "".join(
         f"{rows.frame_ids[i]} {rows.track_ids[i]} {_object_text(rows.objects, i, decimals, False)}\n"
         for i in range(len(rows))

@@ -1,7 +1,7 @@
-"""KITTI's text files in bulk: thousands of object files as one table of columns, and long tracking files.
+"""Read KITTI's text files in bulk: thousands of object files as one table of columns, and long tracking files.
 
-The grammar is `formats/kitti.py`'s. Here the numbers of all rows are converted in one go, which is several times
-faster; whatever is not plainly right is handed to `formats/kitti.py`, file by file, which says what is wrong.
+The grammar is that of `formats/kitti.py`. Here the numbers of all rows are converted at once, which is several times
+faster. Anything unusual goes to `formats/kitti.py`, file by file, which accepts it or names the fault.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perception.types import F64, I64
 
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
 _READ = 1 << 15
-"""Bytes read at once: more than a label file holds, and few enough that the buffer costs nothing."""
+"""Bytes read at once: more than a label file holds."""
 _BLOCK = 1 << 22
 """Bytes of text parsed at once, which bounds the memory."""
 
@@ -87,7 +87,7 @@ class ObjectTable:
 
     @staticmethod
     def from_rows(frame_names: Sequence[str], rows: Sequence[ObjectRows], *, scores: bool) -> ObjectTable:
-        """One table from the rows of each frame. With `scores`, rows without scores must be empty."""
+        """Join the rows of each frame into a table. With `scores`, rows without scores must be empty."""
         names = list(dict.fromkeys(name for frame in rows for name in frame.names))
         index = {name: i for i, name in enumerate(names)}
 
@@ -126,7 +126,7 @@ def read_object_table(
         paths: F files; None counts as an empty one.
         scores: True for results (16 columns), False for labels (15).
         classes: legal names, compared without case; None allows any.
-        allow_inverted: take boxes whose right is less than their left, as the official evaluator does.
+        allow_inverted: accept boxes whose right is less than their left, as the official evaluator does.
 
     Raises:
         UserError: a missing file or a bad row, with file, line, column and what was expected.
@@ -150,7 +150,7 @@ def read_object_table(
 
 
 def _read_bytes(path: str | Path) -> bytes:
-    """A whole file in three system calls; thousands of them are read for one evaluation."""
+    """Read a whole file in three system calls; one evaluation reads thousands."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
@@ -160,7 +160,7 @@ def _read_bytes(path: str | Path) -> bytes:
         finally:
             os.close(handle)
     except OSError:
-        return read_text(Path(path)).encode()  # finds the words for what is wrong
+        return read_text(Path(path)).encode()  # raises the error that names the cause
     return (parts[0] if len(parts) == 1 else b"".join(parts)).removeprefix(BOM_UTF8)
 
 
@@ -176,7 +176,7 @@ class _Plain:
 
 
 def _parse_plain(text: bytes, width: int, name_column: int) -> _Plain | None:
-    """Rows of `width` columns, one of them a name, or None where anything is out of the ordinary."""
+    """Parse rows of `width` columns, one of them a name; None where anything is unusual."""
     if text.translate(None, _PLAIN):
         return None
     text = b"\n" * MARGIN + text + b"\n"
@@ -200,7 +200,7 @@ def _parse_plain(text: bytes, width: int, name_column: int) -> _Plain | None:
 
 
 def _odd(whole: np.ndarray, boxes: np.ndarray, allow_inverted: bool) -> bool:
-    """Whether `formats/kitti.py` would find fault with these whole numbers and boxes."""
+    """Tell whether `formats/kitti.py` would refuse these whole numbers and boxes."""
     return bool(
         (whole != np.floor(whole)).any()
         or (np.abs(whole) > MAX_WHOLE).any()
@@ -211,7 +211,7 @@ def _odd(whole: np.ndarray, boxes: np.ndarray, allow_inverted: bool) -> bool:
 def _plain_objects(
     frame_names: Sequence[str], paths: Sequence[str | Path | None], scores: bool, allow_inverted: bool
 ) -> ObjectTable | None:
-    """All files in blocks of a few megabytes, or None where anything is out of the ordinary."""
+    """Parse all files in blocks of a few megabytes; None where anything is unusual."""
     width = 16 if scores else 15
     blocks, frames, names = [np.zeros((0, width - 1))], [np.zeros(0, np.int64)], []
     start = 0
@@ -255,13 +255,13 @@ def read_tracking_fast(
     allow_inverted: bool = False,
     allow_extra: bool = False,
 ) -> tuple[TrackingRows, int]:
-    """`parse_tracking` on a file, several times as fast where the file is plainly right.
+    """Read a tracking file as `parse_tracking` does, several times as fast where nothing is unusual.
 
     Args:
-        allow_extra: leave out what follows the score, as the official evaluator does.
+        allow_extra: ignore columns after the score, as the official evaluator does.
 
     Returns:
-        The rows, and how many columns were left out of each.
+        The rows, and the number of ignored columns in each.
 
     Raises:
         UserError: as `parse_tracking`.
@@ -283,7 +283,7 @@ def read_tracking_fast(
 def _plain_tracking(
     plain: _Plain, scores: bool, classes: Iterable[str] | None, allow_inverted: bool
 ) -> TrackingRows | None:
-    """The rows as columns, or None where `parse_tracking` would find fault with them."""
+    """Return the rows as columns; None where `parse_tracking` would refuse them."""
     numbers = plain.numbers
     boxes = numbers[:, 5:9]
     words = {name: name.decode("ascii") for name in set(plain.names)}
@@ -312,7 +312,7 @@ def _plain_tracking(
 
 
 def find_object_files(folder: Path, frame_names: Sequence[str]) -> list[str | None]:
-    """The file of each frame, None where there is none. One look into the folder, not one for each frame."""
+    """Find the file of each frame, None where there is none; lists the folder once."""
     try:
         there = set(os.listdir(folder))
     except OSError as error:

@@ -144,9 +144,9 @@ def _forest(title: str, rows: list[Difference]) -> Figure:
     finite = [v for d in rows for v in (d.low, d.high, d.difference) if math.isfinite(v)]
     reach = max([abs(v) for v in finite] + [0.1]) * 1.05
     words = "; ".join(f"{d.name} {d.difference:+.2f} ({d.verdict})" for d in rows)
+    labels = [d.name.split(maxsplit=1)[-1].replace(" R40", "") for d in rows]
     bars = tuple(
-        Interval(d.name.split(maxsplit=1)[-1].replace(" R40", ""), d.difference, d.low, d.high, d.verdict)
-        for d in rows
+        Interval(label, d.difference, d.low, d.high, d.verdict) for label, d in zip(labels, rows, strict=True)
     )
     label_width = max(92, 16 + 6 * max(map(len, labels)))
     axis = Axis("B − A", -reach, reach)

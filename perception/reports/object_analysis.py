@@ -1,8 +1,7 @@
-"""What lies beneath the object scores: the operating point, confusion, splits, calibration, the worst frames.
+"""Analysis of object scores: operating point, confusion, splits, calibration and errors by frame.
 
-None of this is part of the official protocol; all of it rests on the official matching (`match_objects`), so the
-counts agree with the evaluator's, except the confusion between classes, which has to match across classes and says
-how.
+None of this is part of the official protocol. It rests on the official matching (`match_objects`), so the counts
+agree with the evaluator's. Only `confusion` matches across classes, by its own rule.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from perception.types import F64, I64
 LEVEL = "moderate"
 """The level KITTI ranks by; operating points, calibration and the gallery use it."""
 SPLIT_LEVEL = "hard"
-"""Splits need the far, hidden and cut objects that `moderate` leaves out."""
+"""Splits need the far, occluded and truncated objects that `moderate` leaves out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class OperatingPoint:
 
 
 def full_curve(curve: ObjectCurve) -> FullCurve:
-    """Counts at each distinct score of a curve's events."""
+    """Return the counts at each distinct score of a curve's events."""
     scores = curve.event_scores
     ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, np.int64)
     tp = np.cumsum(curve.event_tp)[ends]
@@ -76,7 +75,7 @@ def full_curve(curve: ObjectCurve) -> FullCurve:
 
 
 def operating_point(curve: ObjectCurve, score_threshold: float | None = None) -> OperatingPoint:
-    """The point at `score_threshold`, or where F1 is highest (the highest such score) when that is None."""
+    """Return the point at `score_threshold`; by default the highest score with the highest F1."""
     full = full_curve(curve)
     truths = int(curve.n_gt.sum())
     if score_threshold is None:
@@ -101,7 +100,7 @@ def operating_point(curve: ObjectCurve, score_threshold: float | None = None) ->
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927); NaN without data. It takes every object as independent."""
+    """Return the 95 % interval of a share (Wilson 1927), for independent objects; NaN without data."""
     if not count:
         return float("nan"), float("nan")
     z, share = 1.959964, hits / count
@@ -115,7 +114,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Bin:
-    """A stretch of one quantity, low included, high not."""
+    """A range of one quantity, low included, high not."""
 
     label: str
     low: float
@@ -138,7 +137,7 @@ BINS: dict[str, tuple[Bin, ...]] = {
     "occlusion": (Bin("0 visible", 0, 1), Bin("1 partly", 1, 2), Bin("2 largely", 2, 3)),
     "truncation": (Bin("0–0.15", -np.inf, 0.15), Bin("0.15–0.30", 0.15, 0.30), Bin("0.30–0.50", 0.30, np.inf)),
 }
-"""Objects at level `hard`, so none is below 25 px, more than largely occluded or more than half cut off."""
+"""For objects at level `hard`: none below 25 px, more than largely occluded or truncated by more than half."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class SplitRow:
 
 
 def split_scores(evaluation: ObjectEvaluation, point: OperatingPoint) -> list[SplitRow]:
-    """Recall, overlap and (for height) precision by distance, box height, occlusion and truncation."""
+    """Return recall, overlap and (for height) precision by distance, box height, occlusion and truncation."""
     gt, det = evaluation.gt, evaluation.detections
     matches = match_objects(gt, det, point.class_name, SPLIT_LEVEL, _finite(point.threshold))
     hit, miss = matches.is_tp, matches.is_fn
@@ -204,7 +203,7 @@ def split_scores(evaluation: ObjectEvaluation, point: OperatingPoint) -> list[Sp
 
 
 def _finite(threshold: float) -> float:
-    """No detections of a class means no threshold; infinity matches nothing."""
+    """Return infinity for a class without detections, which has no threshold: it matches nothing."""
     return threshold if np.isfinite(threshold) else float("inf")
 
 
@@ -213,7 +212,7 @@ def _finite(threshold: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How often detections of a score are right: a reliability diagram."""
+    """The share of true detections by score: a reliability diagram."""
 
     edges: F64
     """(B + 1,) of the bins: tenths of 0..1, or of the range of the scores where they leave it."""
@@ -249,7 +248,7 @@ def calibration_of(scores: F64, is_true: np.ndarray, bins: int = 10) -> Calibrat
 
 
 def object_calibration(evaluation: ObjectEvaluation, class_name: str) -> Calibration:
-    """Every detection of a class that counts at `moderate`, true or false."""
+    """Calibrate the detections of a class that count at `moderate`."""
     matches = match_objects(evaluation.gt, evaluation.detections, class_name, LEVEL)
     scores = evaluation.detections.scores
     assert scores is not None
@@ -263,10 +262,10 @@ def object_calibration(evaluation: ObjectEvaluation, class_name: str) -> Calibra
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Which class a labelled object was found as."""
+    """Labelled classes against detected classes."""
 
     truths: tuple[str, ...]
-    """Rows: labelled classes, then 'nothing' (false alarms)."""
+    """Rows: labelled classes, then 'nothing' (false positives)."""
     found_as: tuple[str, ...]
     """Columns: detected classes, then 'missed'."""
     counts: I64
@@ -276,9 +275,8 @@ class Confusion:
 def confusion(evaluation: ObjectEvaluation, thresholds: Mapping[str, float], min_iou: float = 0.5) -> Confusion:
     """Match detections with labels of any class, best overlap first, each used once.
 
-    Takes detections at or above their class's threshold. Objects outside `moderate` (25 px or less, occlusion above
-    1, truncation above 0.3) and detections below 25 px count for nothing, nor does a false alarm in a DontCare
-    region.
+    Detections count from their class's threshold. Objects outside `moderate` (25 px or less, occlusion above 1,
+    truncation above 0.3), detections below 25 px and false positives in a DontCare region are left out.
     """
     gt, det = evaluation.gt, evaluation.detections
     scores = det.scores
@@ -314,13 +312,13 @@ def confusion(evaluation: ObjectEvaluation, thresholds: Mapping[str, float], min
 
 
 def _class_index(names: tuple[str, ...], wanted: tuple[str, ...]) -> I64:
-    """Index of each name in `wanted`, compared without case; -1 for others."""
+    """Return the index of each name in `wanted`, compared without case; -1 for others."""
     lower = [name.lower() for name in wanted]
     return np.array([lower.index(n.lower()) if n.lower() in lower else -1 for n in names], np.int64)
 
 
 def _best_first(overlaps: np.ndarray, minimum: float) -> I64:
-    """Pair rows with columns, largest overlap first, (rows,) column or -1."""
+    """Pair rows with columns, largest overlap first; return the column of each row, -1 for none."""
     partner = np.full(overlaps.shape[0], -1, np.int64)
     used = np.zeros(overlaps.shape[1], bool)
     candidates = np.argwhere(overlaps > minimum)
@@ -335,7 +333,7 @@ def _best_first(overlaps: np.ndarray, minimum: float) -> I64:
 
 @dataclass(frozen=True, eq=False)
 class FrameErrors:
-    """Misses and false alarms of each frame over all classes at their operating points."""
+    """Misses and false positives of each frame, over all classes at their operating points."""
 
     missed: I64
     """(F,)"""
@@ -345,7 +343,7 @@ class FrameErrors:
     """One for each class."""
 
     def worst(self, count: int) -> list[int]:
-        """Frames with the most errors, worst first; those without any are left out."""
+        """List the frames with the most errors, worst first; frames without errors are left out."""
         errors = self.missed + self.false
         order = np.lexsort((np.arange(len(errors)), -self.missed, -errors))
         return [int(i) for i in order[:count] if errors[i]]

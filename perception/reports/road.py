@@ -27,7 +27,7 @@ from perception.reports.report import (
     legend_of,
 )
 
-ERROR_LEGEND = (("tp", "road, found"), ("fn", "road, missed"), ("fp", "false road"), ("dark", "not judged"))
+ERROR_LEGEND = (("tp", "road, found"), ("fn", "road, missed"), ("fp", "false road"), ("dark", "not valid"))
 
 
 def road_report(
@@ -174,7 +174,7 @@ def _calibration(evaluation: RoadEvaluation) -> Section:
         "Confidence calibration",
         (
             Paragraph(
-                "The share of road among the judged pixels of each confidence. A calibrated map lies on the diagonal."
+                "The share of road among the valid pixels of each confidence. A calibrated map lies on the diagonal."
             ),
             calibration_figure("Road", found),
             calibration_table(tuple(calibration_rows("road", found))),
@@ -255,13 +255,13 @@ def _error_image(image: RoadImage, evaluation: RoadEvaluation, images: Path | No
     """Paint errors into an image; None where it was not read from files."""
     if image.gt_path is None:
         return None
-    judged, road, confidence = road_planes(image, evaluation.space)
+    valid, road, confidence = road_planes(image, evaluation.space)
     backdrop = load_image(images, camera_name(image.name))
     if backdrop is not None and evaluation.space == "bev" and image.calibration_path is not None:
         backdrop = BIRDS_EYE.view(backdrop, BIRDS_EYE.pixels(read_road_calibration(image.calibration_path)))
     if backdrop is not None and backdrop.shape[:2] != road.shape:
         backdrop = None  # its size differs from its ground truth's
-    painted = colour_errors(judged, road, confidence, evaluation.scores[image.category].threshold, backdrop)
+    painted = colour_errors(valid, road, confidence, evaluation.scores[image.category].threshold, backdrop)
     return Photo(data_uri(painted), caption)
 
 

@@ -131,7 +131,7 @@ def test_a_model_and_a_tracker_are_run_over_sequences_first(
     words = ("tracking", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu")
     out, err = evaluate(capsys, *words)
     assert "1 sequences" in out
-    assert "0000: 3 of 5 frames are judged, those with images" in err
+    assert "0000: 3 of 5 frames are scored, those with images" in err
     rows = read_tracking(tmp_path / "out" / "data" / "0000.txt", scores=True)
     assert len(rows) > 0 and set(rows.objects.names) <= {"Car", "Pedestrian"}
     _, err = evaluate(capsys, *words, "--tracker", "kalmann", code=2)

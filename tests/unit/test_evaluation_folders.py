@@ -196,7 +196,7 @@ def test_a_class_that_starts_left_of_the_image_is_named(objects: tuple[Path, Pat
     assert warned(evaluation, "never detected, so not scored, as in the official tool: Pedestrian, Cyclist")
 
 
-def test_pictures_of_other_data_may_be_larger(objects: tuple[Path, Path]) -> None:
+def test_images_of_other_data_may_be_larger(objects: tuple[Path, Path]) -> None:
     gt, results = objects
     (gt / "000000.txt").write_text(LABEL.replace("200.00 150.00", "1900.00 1000.00"))
     (results / "000000.txt").write_text(RESULT.replace("200.00 150.00", "1900.00 1000.00"))
@@ -357,9 +357,9 @@ def test_tracking_oddities_are_counted(tracking: tuple[Path, Path]) -> None:
         assert warned(evaluation, text), (text, evaluation.warnings)
 
 
-def test_only_frames_with_pictures_can_be_judged(tracking: tuple[Path, Path]) -> None:
+def test_only_frames_with_images_can_be_scored(tracking: tuple[Path, Path]) -> None:
     root, results = tracking
     (results / "0000.txt").write_text(TRACK.format(0, 1) + TRACK.format(1, 1))
     evaluation = score_tracking_folders(root, results, only_frames={"0000": np.array([0, 1])})
     assert evaluation.combined["Car"].values["HOTA"] == 1.0 and list(evaluation.n_frames) == ["0000"]
-    assert warned(evaluation, "0000: 2 of 4 frames are judged")
+    assert warned(evaluation, "0000: 2 of 4 frames are scored")

@@ -39,8 +39,8 @@ LEVEL_CAMERA = {
 
 def evaluate(*pictures: tuple[str, np.ndarray, np.ndarray, np.ndarray]):
     evaluator = RoadEvaluator("perspective")
-    for name, judged, road, confidence in pictures:
-        evaluator.process(name, judged, road, np.asarray(confidence, np.uint8))
+    for name, valid, road, confidence in pictures:
+        evaluator.process(name, valid, road, np.asarray(confidence, np.uint8))
     return evaluator.evaluate()
 
 
@@ -62,9 +62,9 @@ def test_a_perfect_map() -> None:
 
 
 def test_what_is_not_judged_does_not_count() -> None:
-    judged = np.array([[1, 0, 1, 0], [1, 0, 1, 0]])
+    valid = np.array([[1, 0, 1, 0], [1, 0, 1, 0]])
     confidence = np.array([[0, 255, 255, 0], [0, 255, 255, 0]])
-    score = evaluate(("um_road_000000", judged, ROAD, confidence)).scores["um_road"]
+    score = evaluate(("um_road_000000", valid, ROAD, confidence)).scores["um_road"]
     assert (score.max_f, score.tp + score.fp + score.fn + score.tn) == (1.0, 4)
 
 
@@ -126,11 +126,11 @@ def test_a_hit_taken_away_never_raises_recall(image: RoadImage, level: int) -> N
 
 def test_histograms_hold_every_judged_pixel_once() -> None:
     rng = np.random.default_rng(0)
-    judged, road = rng.integers(0, 2, (2, 50, 60))
+    valid, road = rng.integers(0, 2, (2, 50, 60))
     confidence = rng.integers(0, 256, (50, 60)).astype(np.uint8)
-    of_road, of_other = confidence_histograms(judged, road, confidence)
-    assert of_road.sum() == (judged & road).sum() and of_other.sum() == (judged & ~road & 1).sum()
-    assert of_road[7] == ((confidence == 7) & (judged & road == 1)).sum()
+    of_road, of_other = confidence_histograms(valid, road, confidence)
+    assert of_road.sum() == (valid & road).sum() and of_other.sum() == (valid & ~road & 1).sum()
+    assert of_road[7] == ((confidence == 7) & (valid & road == 1)).sum()
 
 
 # ---------------------------------------------------------------- seen from above
@@ -184,10 +184,10 @@ def test_maps_already_seen_from_above_are_taken_as_they_are() -> None:
 
 def test_ground_truth_colours(tmp_path: Path) -> None:
     bgr = np.zeros((1, 4, 3), np.uint8)
-    bgr[0, 1], bgr[0, 2], bgr[0, 3] = (0, 0, 255), (255, 0, 255), (255, 0, 0)  # judged; road; blue outside: nothing
+    bgr[0, 1], bgr[0, 2], bgr[0, 3] = (0, 0, 255), (255, 0, 255), (255, 0, 0)  # valid; road; blue outside: nothing
     cv2.imwrite(str(tmp_path / "a.png"), bgr)
-    judged, road = read_ground_truth(tmp_path / "a.png")
-    assert judged.tolist() == [[0, 1, 1, 0]] and road.tolist() == [[0, 0, 1, 0]]
+    valid, road = read_ground_truth(tmp_path / "a.png")
+    assert valid.tolist() == [[0, 1, 1, 0]] and road.tolist() == [[0, 0, 1, 0]]
 
 
 def test_planes_can_be_read_again(tmp_path: Path) -> None:
@@ -195,15 +195,15 @@ def test_planes_can_be_read_again(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "result.png"), np.full((4, 5), 7, np.uint8))
     none = np.zeros(256, np.int64)
     image = RoadImage("a", "a", none, none, tmp_path / "gt.png", tmp_path / "result.png")
-    judged, road, confidence = road_planes(image, "perspective")
-    assert judged.all() and road.all() and (confidence == 7).all()
+    valid, road, confidence = road_planes(image, "perspective")
+    assert valid.all() and road.all() and (confidence == 7).all()
     missing = RoadImage("a", "a", none, none, tmp_path / "gt.png", None)
     assert not road_planes(missing, "perspective")[2].any()
 
 
 def test_colours_of_errors() -> None:
-    judged = np.array([[1, 1, 1, 0]])
-    picture = colour_errors(judged, np.array([[1, 1, 0, 0]]), np.array([[9, 0, 9, 9]], np.uint8), 5)
+    valid = np.array([[1, 1, 1, 0]])
+    picture = colour_errors(valid, np.array([[1, 1, 0, 0]]), np.array([[9, 0, 9, 9]], np.uint8), 5)
     hit, miss, alarm, outside = picture[0].tolist()
     assert hit[1] == max(hit) and miss[2] == max(miss) and alarm[0] == max(alarm) and max(outside) < 60
 
