@@ -42,6 +42,15 @@ def test_overlaps_decide_by_metric() -> None:
             assert found == (metric in matched), (shift, metric)
 
 
+def test_an_overlap_must_exceed_the_minimum() -> None:
+    """Half of the car, exactly 0.5 of it in BEV: no match at 0.5, as in the official tool."""
+    half = CAR.format(x=1, score=0.9).replace("1.5 2 4", "1.5 2 2")
+    evaluation = score(TRUTH.format(x=0), half)
+    assert len(evaluation.scores_3d["bev_loose", "Car", "moderate"].thresholds) == 0
+    more = score(TRUTH.format(x=0), half.replace("1.5 2 2", "1.5 2 2.01"))
+    assert counts(more, "bev_loose") == (1, 0, 0)
+
+
 def test_height_counts_in_3d_alone() -> None:
     lower = CAR.format(x=0, score=0.9).replace("1.6 20", "2.1 20")  # 1 m of 1.5 m in common: 0.5
     evaluation = score(TRUTH.format(x=0), lower)
