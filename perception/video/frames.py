@@ -34,6 +34,9 @@ class FrameConverter:
     """Frames of one decoder as upright (H, W, 3) uint8 BGR images with square pixels."""
 
     def __init__(self, most_megapixels: float = float("inf")) -> None:
+        from av.sidedata.sidedata import Type
+
+        self._matrix_key = Type.DISPLAYMATRIX
         self._pool = ImagePool()
         self._planes: U8 = np.empty((0, 0), np.uint8)
         self._most_megapixels = most_megapixels
@@ -71,8 +74,8 @@ class FrameConverter:
 
     def _look_at(self, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> None:
         """Find the frame's geometry; a stream may change it at any time."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        aspect = float(pixel_aspect) if pixel_aspect else 1.0
+        matrix = frame.side_data.get(self._matrix_key)
+        aspect = 1.0 if pixel_aspect is None else float(pixel_aspect) or 1.0
         if matrix is None and aspect == 1.0 and self.geometry.is_identity:
             return  # the usual case
         if not _ASPECTS[0] <= aspect <= _ASPECTS[1]:

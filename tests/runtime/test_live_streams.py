@@ -374,7 +374,7 @@ def test_a_host_that_is_not_known_is_named_and_the_password_is_not(monkeypatch: 
     with pytest.raises(UserError) as error:  # a port that nobody has opened
         open_source(f"http://me:secret@localhost:{free_port()}/live?token=hidden")
     assert "no such host" not in str(error.value)
-    monkeypatch.setattr("perception.sources.video.socket.getaddrinfo", unknown)
+    monkeypatch.setattr("perception.video.opening.socket.getaddrinfo", unknown)
     with pytest.raises(UserError, match=r"no such host as cam\.invalid") as error:
         open_source("http://me:secret@cam.invalid/live?token=hidden", SourceOptions(timeout_s=2))
     assert "secret" not in str(error.value) and "hidden" not in str(error.value)
