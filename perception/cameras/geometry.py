@@ -32,8 +32,10 @@ _EXIF = {
 
 @dataclass(frozen=True)
 class ImageGeometry:
-    """What to do with stored pixels: mirror, then turn, then stretch."""
+    """What to do with stored pixels: crop, then mirror, then turn, then stretch."""
 
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Rows and columns to cut off: top, bottom, left, right."""
     mirrored: bool = False
     """Left and right are exchanged."""
     quarter_turns: int = 0
@@ -45,22 +47,24 @@ class ImageGeometry:
     def from_exif(orientation: int) -> ImageGeometry:
         """The geometry of EXIF's orientation, 1 to 8; anything else counts as 1."""
         mirrored, turns = _EXIF.get(orientation, (False, 0))
-        return ImageGeometry(mirrored, turns)
+        return ImageGeometry(mirrored=mirrored, quarter_turns=turns)
 
     @staticmethod
-    def from_display_matrix(matrix: bytes | None, pixel_aspect: float = 1.0) -> ImageGeometry:
+    def from_display_matrix(
+        matrix: bytes | None, pixel_aspect: float = 1.0, crop: tuple[int, int, int, int] = (0, 0, 0, 0)
+    ) -> ImageGeometry:
         """The geometry of FFmpeg's display matrix (nine int32) and sample aspect ratio.
 
         A matrix may turn by any angle; the nearest quarter turn is taken. Source: libavutil/display.h.
         """
         if matrix is None or len(matrix) < 36:
-            return ImageGeometry(pixel_aspect=pixel_aspect)
+            return ImageGeometry(crop, pixel_aspect=pixel_aspect)
         a, b, _, c, d, *_ = struct.unpack("=9i", matrix[:36])
         # a stored point (x, y) is shown at (a x + c y, b x + d y), y downwards
         mirrored = a * d - b * c < 0
         if mirrored:
             a, b = -a, -b
-        return ImageGeometry(mirrored, round(np.degrees(np.arctan2(b, a)) / 90) % 4, pixel_aspect)
+        return ImageGeometry(crop, mirrored, round(np.degrees(np.arctan2(b, a)) / 90) % 4, pixel_aspect)
 
     @cached_property
     def is_identity(self) -> bool:
@@ -68,7 +72,8 @@ class ImageGeometry:
 
     def shown_size_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Size of the upright image with square pixels. The short side of a pixel is stretched."""
-        height, width = size_hw
+        top, bottom, left, right = self.crop
+        height, width = size_hw[0] - top - bottom, size_hw[1] - left - right
         if self.pixel_aspect >= 1:
             width = max(1, round(width * self.pixel_aspect))
         else:
@@ -80,6 +85,9 @@ class ImageGeometry:
         if self.is_identity:
             return image_bgr
         size_hw = image_bgr.shape[0], image_bgr.shape[1]
+        if any(self.crop):
+            top, bottom, left, right = self.crop
+            image_bgr = np.ascontiguousarray(image_bgr[top : size_hw[0] - bottom, left : size_hw[1] - right])
         if self.mirrored:
             image_bgr = np.asarray(cv2.flip(image_bgr, 1), np.uint8)
         if (turn := _TURNS[self.quarter_turns]) is not None:
@@ -92,6 +100,10 @@ class ImageGeometry:
     def says(self) -> str:
         """What is done, for people; empty where nothing is."""
         parts = []
+        if any(self.crop):
+            parts.append(
+                "cropped by {} rows at the top and {} at the bottom, {} columns left and {} right".format(*self.crop)
+            )
         if self.mirrored:
             parts.append("mirrored")
         if self.quarter_turns:

@@ -159,7 +159,9 @@ def kitti_size_hw(camera: PinholeCamera) -> tuple[int, int] | None:
 
 def as_shown(camera: PinholeCamera, stored_hw: tuple[int, int], geometry: ImageGeometry) -> PinholeCamera:
     """The camera of the upright image, from the camera of the stored one."""
-    height, width = stored_hw
+    top, bottom, left, right = geometry.crop
+    height, width = stored_hw[0] - top - bottom, stored_hw[1] - left - right
+    cut = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
     pixels = np.eye(3)
     axes = np.eye(3)
     if geometry.mirrored:
@@ -171,7 +173,7 @@ def as_shown(camera: PinholeCamera, stored_hw: tuple[int, int], geometry: ImageG
         height, width = width, height
     shown_hw = geometry.shown_size_hw(stored_hw)
     pixels = np.diag([shown_hw[1] / width, shown_hw[0] / height, 1.0]) @ pixels
-    projection = pixels @ camera.P_cam2
+    projection = pixels @ cut @ camera.P_cam2
     projection[:, :3] = projection[:, :3] @ axes.T
     return replace(camera, P_cam2=projection)
 

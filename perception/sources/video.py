@@ -19,6 +19,7 @@ from perception.video.frames import Deinterlacer, FrameConverter
 from perception.video.opening import (
     PLAYLISTS,
     choose_stream,
+    cropping,
     has_no_clock,
     is_remote,
     open_container,
@@ -65,7 +66,6 @@ class Video(Source):
         super().__init__(location, name, options)
         self._remote = is_remote(location)
         self._clock = StreamClock()
-        self._converter = FrameConverter(options.max_megapixels)
         import av
 
         begin = time.monotonic()
@@ -75,7 +75,7 @@ class Video(Source):
             # FFmpeg gives several names to its patience running out
             if self._remote and time.monotonic() - begin >= 0.9 * options.timeout_s:
                 raise silence(location, options.timeout_s) from None
-            raise refusal(location, error, options.timeout_s) from None
+            raise refusal(location, error, options) from None
         stream, note = self._stream(self._container)
         if note:
             self.notes.append(note)
@@ -88,6 +88,7 @@ class Video(Source):
         context = stream.codec_context
         self.size_hw = (context.height, context.width) if context.width and context.height else None
         self._first: tuple[av.VideoFrame, int] | None = None
+        self._converter = FrameConverter(options.max_megapixels, cropping(self._container, stream))
         if not self.live:
             self._look_at_first(stream)
 
@@ -179,7 +180,7 @@ class Video(Source):
         except (av.error.FFmpegError, OSError) as error:  # the disk or the server went away
             if self.live:
                 raise
-            raise refusal(self.location, error, self.options.timeout_s) from None
+            raise refusal(self.location, error, self.options) from None
         finally:
             self.notes += self._converter.notes.values()
             self._converter.notes = {}

@@ -33,15 +33,16 @@ _ASPECTS = (0.1, 10.0)
 class FrameConverter:
     """Frames of one decoder as upright (H, W, 3) uint8 BGR images with square pixels."""
 
-    def __init__(self, most_megapixels: float = float("inf")) -> None:
+    def __init__(self, most_megapixels: float = float("inf"), crop: tuple[int, int, int, int] = (0, 0, 0, 0)) -> None:
+        """`crop` is what the container wants to be cut off: top, bottom, left, right."""
         from av.sidedata.sidedata import Type
 
         self._matrix_key = Type.DISPLAYMATRIX
         self._pool = ImagePool()
         self._planes: U8 = np.empty((0, 0), np.uint8)
         self._most_megapixels = most_megapixels
+        self._crop = crop
         self._size_hw: tuple[int, int] | None = None
-        self._pixel_aspect = 1.0
         self.geometry = ImageGeometry()
         """Of the latest frame."""
         self.notes: dict[str, str] = {}
@@ -76,12 +77,14 @@ class FrameConverter:
         """Find the frame's geometry; a stream may change it at any time."""
         matrix = frame.side_data.get(self._matrix_key)
         aspect = 1.0 if pixel_aspect is None else float(pixel_aspect) or 1.0
-        if matrix is None and aspect == 1.0 and self.geometry.is_identity:
+        if matrix is None and aspect == 1.0 and self.geometry.is_identity and not any(self._crop):
             return  # the usual case
         if not _ASPECTS[0] <= aspect <= _ASPECTS[1]:
             self.notes["aspect"] = f"the pixel aspect {aspect:g} in the header cannot be true; ignored"
             aspect = 1.0
-        geometry = ImageGeometry.from_display_matrix(bytes(matrix) if matrix is not None else None, aspect)
+        top, bottom, left, right = self._crop
+        crop = self._crop if top + bottom < frame.height and left + right < frame.width else (0, 0, 0, 0)
+        geometry = ImageGeometry.from_display_matrix(None if matrix is None else bytes(matrix), aspect, crop)
         if geometry == self.geometry and (frame.height, frame.width) == self._size_hw:
             return
         self.geometry, self._size_hw = geometry, (frame.height, frame.width)

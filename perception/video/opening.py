@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from perception.errors import UserError, lfs_pointer
 from perception.formats.images import check_pixels
 from perception.redact import redact
+from perception.video.certificates import authorities, certificate_fault, check_playlist, is_encrypted
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from perception.sources import SourceOptions
 
 _URL = re.compile(r"(?:rtsps?|rtmps?|https?|srt|udp|tcp|tls|rtp)://.+", re.IGNORECASE | re.DOTALL)
-_TLS = ("https:", "rtsps:", "rtmps:", "tls:")
 PLAYLISTS = ("hls", "dash")
 """Formats whose files name other files."""
 _ATTACHED_PIC = 0x0400
@@ -70,9 +69,14 @@ def open_container(location: str, options: SourceOptions) -> InputContainer:
         given |= {"fflags": "nobuffer", "flags": "low_delay"}
     if location.lower().startswith("rtsp"):
         given |= {"rtsp_transport": options.rtsp_transport, "allowed_media_types": "video"}
-    if location.lower().startswith(_TLS):
-        given |= _verification(options.verify_tls)
-    return av.open(location, options=given, timeout=patience, **common)
+    if is_encrypted(location):
+        given |= {"tls_verify": "1", "ca_file": authorities()} if options.verify_tls else {"tls_verify": "0"}
+    container = av.open(location, options=given, timeout=patience, **common)
+    if options.verify_tls and location.lower().startswith("https:") and container.format.name in PLAYLISTS:
+        container.close()  # FFmpeg does not verify what a playlist names
+        check_playlist(location, options.timeout_s)
+        container = av.open(location, options=given, timeout=patience, **common)
+    return container
 
 
 def _is_playlist(path: str) -> bool:
@@ -82,28 +86,6 @@ def _is_playlist(path: str) -> bool:
     except OSError:
         return False
     return head.startswith(b"#EXTM3U") or b"<MPD" in head
-
-
-def _verification(wanted: bool) -> dict[str, str]:
-    """FFmpeg's options for certificates; the authorities are those that Python uses.
-
-    Raises:
-        UserError: none are installed.
-    """
-    if not wanted:
-        return {"tls_verify": "0"}
-    authorities = ssl.get_default_verify_paths().cafile
-    if authorities is None:
-        try:
-            import certifi
-        except ImportError:
-            raise UserError(
-                "no certificate authorities on this machine, so no certificate can be verified",
-                "the system's, or the package certifi",
-                "pip install certifi   (or --no-verify-tls, if you trust the network)",
-            ) from None
-        authorities = certifi.where()
-    return {"tls_verify": "1", "ca_file": authorities}
 
 
 def choose_stream(container: InputContainer, shown: str, options: SourceOptions) -> tuple[Any, str]:
@@ -136,7 +118,24 @@ def choose_stream(container: InputContainer, shown: str, options: SourceOptions)
 
 
 def _codec_tag(container: InputContainer, stream: Any) -> str:
-    """The four letters that name a codec without decoder; PyAV has them in FFmpeg's own listing only."""
+    """The four letters that name a codec without decoder."""
+    match = re.search(r"Video: [^(]*\(([^/)]{1,16})", _listing(container, stream))
+    return match[1].strip() if match else ""
+
+
+def cropping(container: InputContainer, stream: Any) -> tuple[int, int, int, int]:
+    """Rows and columns that the container wants to be cut off (MP4's clean aperture, Matroska's pixel crop)."""
+    if not container.format.name.startswith(("mov", "matroska")):
+        return (0, 0, 0, 0)
+    match = re.search(r"Frame Cropping: (\d{1,6})/(\d{1,6})/(\d{1,6})/(\d{1,6})", _listing(container, stream))
+    if match is None:
+        return (0, 0, 0, 0)
+    left, right, top, bottom = map(int, match.groups())
+    return (top, bottom, left, right)
+
+
+def _listing(container: InputContainer, stream: Any) -> str:
+    """FFmpeg's own listing of a stream; some of it PyAV has nowhere else."""
     import av
 
     level = av.logging.get_level()
@@ -145,8 +144,8 @@ def _codec_tag(container: InputContainer, stream: Any) -> str:
         listing = container.dumps_format()  # type: ignore[attr-defined]
     finally:
         av.logging.set_level(level)
-    match = re.search(rf"Stream #0:{stream.index}\D.*?Video: [^(]*\(([^/)]{{1,16}})", listing)
-    return match[1].strip() if match else ""
+    parts = re.split(r"(?m)^  Stream #0:(\d+)", listing)
+    return "".join(text for number, text in zip(parts[1::2], parts[2::2], strict=True) if int(number) == stream.index)
 
 
 def _stream_text(stream: Any) -> str:
@@ -190,7 +189,7 @@ def silence(location: str, timeout_s: float) -> UserError:
     )
 
 
-def refusal(location: str, error: Exception, timeout_s: float) -> UserError:
+def refusal(location: str, error: Exception, options: SourceOptions) -> UserError:
     """What FFmpeg's error means to the user. Its own text holds the URL with the password, so it is not shown."""
     shown = redact(location)
     reason: str = getattr(error, "strerror", None) or type(error).__name__
@@ -204,15 +203,9 @@ def refusal(location: str, error: Exception, timeout_s: float) -> UserError:
             f"perception run {location.split('://')[0]}://USER:PASSWORD@HOST/…",
         )
     if kind in ("ExitError", "TimeoutError") or "timed out" in reason.lower():
-        return silence(location, timeout_s)
-    said = str((getattr(error, "log", None) or ("", "", ""))[2]).lower()
-    if location.lower().startswith(_TLS) and "certificate" in said:
-        why = "is for another name" if "owner" in said or "match" in said else "is not signed by a known authority"
-        return UserError(
-            f"{shown}: its certificate {why}, so nothing was sent to it",
-            "the certificate of the host that was named",
-            "--no-verify-tls, if you trust the network between",
-        )
+        return silence(location, options.timeout_s)
+    if options.verify_tls and (fault := certificate_fault(location, options.timeout_s)):
+        return fault
     if is_remote(location):
         host = _host(location)
         unknown = bool(host) and not _is_known(host)

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -99,6 +101,37 @@ class HttpCamera:
         self.closed = True
         self.server.shutdown()
         self.server.server_close()
+
+
+def test_arrival_decides_where_a_live_stream_has_no_clock() -> None:
+    """FFmpeg makes 25 Hz up for JPEG images over HTTP; the truth is when they come: here every 150 ms or later."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    image = cv2.imencode(".jpg", noise)[1].tobytes()
+    part = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(image) + image + b"\r\n"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(part)
+                    time.sleep(0.15)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    source = open_source(f"http://127.0.0.1:{server.server_address[1]}/", SourceOptions(timeout_s=20))
+    assert (source.live, source.rate_hz) == (True, None)
+    times_s = [frame.timestamp_ns / 1e9 for frame in islice(source, 20)]
+    source.stop()
+    server.shutdown()
+    server.server_close()
+    assert times_s[-1] - times_s[-9] > 0.6  # FFmpeg's stamps would say 0.32
 
 
 @pytest.fixture

@@ -50,6 +50,55 @@ def test_a_display_matrix_is_obeyed(name: str, tmp_path: Path) -> None:
     assert bool(source.notes) == (name != "upright")
 
 
+def clean_aperture(path: Path, width: int, height: int) -> Path:
+    """Insert a `clap` box, centred, into an MP4 whose index is at its end."""
+    data = bytearray(path.read_bytes())
+    starts, begin, end = [], 0, len(data)
+    for name, skip in (
+        (b"moov", 0),
+        (b"trak", 0),
+        (b"mdia", 0),
+        (b"minf", 0),
+        (b"stbl", 0),
+        (b"stsd", 8),
+        (b"avc1", 78),
+    ):
+        at = begin
+        while data[at + 4 : at + 8] != name:
+            at += struct.unpack(">I", data[at : at + 4])[0]
+            assert at < end
+        starts.append(at)
+        begin, end = at + 8 + skip, at + struct.unpack(">I", data[at : at + 4])[0]
+    data[end:end] = struct.pack(">I4s8i", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+    for at in starts:
+        data[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + 40)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_clean_aperture_is_cut_out(tmp_path: Path) -> None:
+    image = np.zeros((64, 96, 3), np.uint8)  # black borders around the corners
+    image[8:56, 16:80] = corners((48, 64))
+    path = clean_aperture(write_clip(tmp_path / "a.mp4", [image] * 2), 64, 48)
+    if "Frame Cropping" not in ffmpeg_listing(path):
+        pytest.skip("this FFmpeg does not read clean apertures")
+    source = open_source(turn(path, (0, 1, -1, 0)))
+    frames = list(source)
+    assert (source.size_hw, frames[1].size_hw) == ((64, 48), (64, 48))
+    assert corner_names(frames[1].image_bgr) == "BRWG"
+    assert frames[1].image_bgr.max(axis=2).min() > 100  # no border is left
+
+
+def ffmpeg_listing(path: Path) -> str:
+    with av.open(str(path)) as container:
+        level = av.logging.get_level()
+        try:
+            av.logging.set_level(av.logging.INFO)
+            return container.dumps_format()
+        finally:
+            av.logging.set_level(level)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_is_obeyed_in_every_format(suffix: str, orientation: int, tmp_path: Path) -> None:

@@ -77,9 +77,12 @@ def test_a_camera_file_follows_its_shape() -> None:
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_calibration_of_stored_pixels_turns_with_them(turns: int, mirrored: bool) -> None:
+@pytest.mark.parametrize("crop", [(0, 0, 0, 0), (1, 4, 9, 6)])
+def test_a_calibration_of_stored_pixels_turns_with_them(
+    turns: int, mirrored: bool, crop: tuple[int, int, int, int]
+) -> None:
     """A point seen at a stored pixel is seen at the pixel to which the image's geometry moves it."""
-    geometry = ImageGeometry(mirrored, turns)
+    geometry = ImageGeometry(crop, mirrored, turns)
     stored = PinholeCamera(np.array([[90.0, 0, 30, 12], [0, 80, 22, 7], [0, 0, 1, 0.1]]))
     point = np.array([[0.6, -0.3, 5.0]])
     dot = np.zeros((50, 70, 3), np.uint8)
