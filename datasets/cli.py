@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from perception.cli.options import CommandOptions, parse_options
-from perception.errors import MissingDependencyError, UserError
+from perception.errors import UserError
 
 if TYPE_CHECKING:
     from datasets.checks.findings import SetReport
@@ -96,11 +96,9 @@ def _draw(reports: list[SetReport], path: Path) -> str | None:
 
     try:
         draw_statistics(reports, path)
-    except MissingDependencyError as error:
-        print(f"nothing drawn: {error}", file=sys.stderr)
+    except UserError as error:  # matplotlib is missing, or the folder cannot be written
+        print(f"note: no label statistics drawn: {error}", file=sys.stderr)
         return None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "a folder that can be written to", "--out FOLDER") from None
     return str(path)
 
 

@@ -66,7 +66,7 @@ def read_drives(root: Path) -> dict[str, str]:
 
 
 def _drives_of_json(path: Path) -> dict[str, str]:
-    example = '{"000002": "2011_09_26_drive_0086", …}'
+    example = '{"000002": "2011_09_26_drive_0086"}'
     try:
         drives = json.loads(read_text(path))
     except json.JSONDecodeError as error:

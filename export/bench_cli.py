@@ -104,7 +104,8 @@ def measure(
     """One pass over `count` copies of the source, records written as `perception run --no-video` does."""
     from perception.runtime.pipeline import Pipeline
     from perception.sinks.jsonl import JsonLinesSink
-    from perception.sources import SourceOptions, open_source
+    from perception.source_options import SourceOptions
+    from perception.sources import open_source
 
     how = SourceOptions(realtime=options.realtime, duration_s=options.duration)
     sources = [open_source(location, how, f"s{i}") for i in range(count)]

@@ -111,7 +111,7 @@ def export_precision(
                 checkpoint, Path(folder) / "fp32.onnx", size_hw, batch, licence, one_to_one, confirm_thresholds
             )
         model = load_onnx(plain)
-    if (found := read_spec(model).precision) != "fp32":
+    if (found := read_spec(model, checkpoint).precision) != "fp32":
         raise UserError(
             f"{checkpoint}: already {found}", "a checkpoint or an fp32 file", "export that with fp32 first"
         )
@@ -119,7 +119,7 @@ def export_precision(
         model = to_half(model)
     else:
         model, report = quantize(model, calibration or (), list(judged or ()), config, say)
-    spec = ModelSpec.from_metadata({p.key: p.value for p in model.metadata_props}, checkpoint)
+    spec = read_spec(model, checkpoint)
     path = out or checkpoint.parent / f"{spec.name}-{precision}.onnx"
     write_model(model, path)
     return path, report

@@ -105,6 +105,10 @@ def main(argv: list[str]) -> int:
         return verify(list(argv[1:]))
     options = parse_options(ExportOptions, list(argv), "perception export", everyday=EVERYDAY)
     _check_out(options)
+    if options.format == "engine":
+        from perception.backends.tensorrt import find_host, import_tensorrt
+
+        find_host(*import_tensorrt())  # what is missing ends the export here, not after minutes of work
     size_hw = _size_of(options)
     path, frames, report = _export(options, size_hw)
     print(f"done: {path} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -138,7 +142,14 @@ def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Fra
     if options.precision == "int8":
         folder = options.int8.calibration or options.data
         held_out = holdout_for(folder, options.checkpoint)
-        calibration = open_frames(folder, options.int8.calibration_frames, "seen", holdout=held_out)
+        calibration = open_frames(
+            folder,
+            options.int8.calibration_frames,
+            "seen",
+            holdout=held_out,
+            data_option="--calibration" if options.int8.calibration else "--data",
+            count_option="--calibration-frames",
+        )
         frames = open_frames(options.data, options.frames or 100, "all", calibration)
     else:
         held_out = holdout_for(options.data, options.checkpoint)
@@ -189,7 +200,8 @@ def _size_of(options: ExportOptions) -> tuple[int, int]:
     from export.graph import load_onnx, read_spec
 
     model = load_onnx(options.checkpoint)
-    first, size_hw = model.graph.input[0].type.tensor_type.shape.dim[0], read_spec(model).size_hw
+    size_hw = read_spec(model, options.checkpoint).size_hw
+    first = model.graph.input[0].type.tensor_type.shape.dim[0]
     if options.precision == "fp32" and options.format == "onnx":
         raise UserError(
             f"{options.checkpoint}: an ONNX file already",
@@ -216,7 +228,7 @@ def _report_confirm_thresholds(path: Path) -> None:
     """What the run chose for a user who did not choose."""
     from export.graph import load_onnx, read_spec
 
-    if scores := read_spec(load_onnx(path)).confirm_thresholds:
+    if scores := read_spec(load_onnx(path), path).confirm_thresholds:
         values = " ".join(map(str, scores))
         print(f"confirmation thresholds {values}, measured by the run (override with --confirm-thresholds)")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.config import EngineConfig
-from export.graph import load_onnx
+from export.graph import load_onnx, read_spec
 from perception.backends.tensorrt import find_host, import_tensorrt
 from perception.engine import (
     EngineKey,
@@ -26,7 +26,6 @@ from perception.engine import (
 )
 from perception.errors import UserError
 from perception.files import write_atomically
-from perception.model import ModelSpec
 
 Say = Callable[[str], None]
 _HARDWARE = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
@@ -54,8 +53,8 @@ def build_engine(
     config = config or EngineConfig()
     engine_path = engine_path or onnx_path.with_suffix(".engine")
     model = load_onnx(onnx_path)
+    spec = read_spec(model, onnx_path)
     metadata = {p.key: p.value for p in model.metadata_props}
-    spec = ModelSpec.from_metadata(metadata, onnx_path)
     first = model.graph.input[0]
     profile = _profile(first.type.tensor_type.shape.dim[0].dim_value, config)
     trt, cudart = modules or import_tensorrt()

@@ -135,6 +135,8 @@ def open_frames(
     without: Frames | None = None,
     street_hw: tuple[int, int] = (375, 1242),
     holdout: Holdout | None = None,
+    data_option: str = "--data",
+    count_option: str = "--frames",
 ) -> Frames:
     """Frames of a folder, evenly spread over it.
 
@@ -147,16 +149,20 @@ def open_frames(
         without: frames that are not taken again.
         street_hw: size of the synthetic frames.
         holdout: what the run held out (`holdout_for`); None derives it from the data, as training does.
+        data_option, count_option: options that the user typed for `data` and `count`, for messages.
 
     Raises:
         UserError: no such folder, or nothing in it.
     """
     if count < 1:
-        raise UserError(f"--frames {count}", "at least one frame", "--frames 12")
+        raise UserError(f"{count_option} {count}", "at least one frame", f"{count_option} 12")
     if data is None:
         return StreetFrames(count, street_hw, STREET_SEED + (100_000 if split == "seen" else 0))
     if not data.is_dir():
-        raise UserError(f"{data}: no such folder", "a folder of images or a KITTI data set", "leave out --data")
+        found = "a file" if data.exists() else "no such folder"
+        raise UserError(
+            f"{data_option} {data}: {found}", "a folder of images or a KITTI data set", f"leave out {data_option}"
+        )
     taken = {(item[0].root, item[1]) for item in without.chosen} if isinstance(without, KittiFrames) else set()
     chosen: list[tuple[KittiSet, int]] = []
     rules: list[str] = []
@@ -174,7 +180,11 @@ def open_frames(
         p for folder in sorted(data.rglob("*")) if folder.is_dir() for p in list_images(folder)
     ]
     if not images:
-        raise UserError(f"{data}: no images", "PNG or JPEG files, or KITTI's training/image_2", "leave out --data")
+        raise UserError(
+            f"{data_option} {data}: no images",
+            "PNG or JPEG files, or KITTI's training/image_2",
+            f"leave out {data_option}",
+        )
     held, known = _second_half(len(images)), set(without.paths) if isinstance(without, ImageFrames) else set()
     # one image alone is everything
     fits = [p for i, p in enumerate(images) if _belongs(i in held, split) and p not in known] or images

@@ -27,9 +27,17 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         raise UserError(f"{path}: cannot be read as ONNX ({first})", "a file of `perception export`") from None
 
 
-def read_spec(model: onnx.ModelProto) -> ModelSpec:
-    """The model's description of itself."""
-    return ModelSpec.from_metadata({p.key: p.value for p in model.metadata_props}, model.producer_name)
+def read_spec(model: onnx.ModelProto, path: Path | str = "the model") -> ModelSpec:
+    """Read a model's description of itself.
+
+    Args:
+        model: as `load_onnx` returns it.
+        path: where it comes from, for messages.
+
+    Raises:
+        UserError: not exported by this project.
+    """
+    return ModelSpec.from_metadata({p.key: p.value for p in model.metadata_props}, path)
 
 
 def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:

@@ -36,12 +36,13 @@ def write_repository(onnx_path: Path, folder: Path, name: str = "", largest_batc
         UserError: the folder cannot be written.
     """
     model = load_onnx(onnx_path)
-    name = name or read_spec(model).name or onnx_path.stem
+    spec = read_spec(model, onnx_path)
+    name = name or spec.name or onnx_path.stem
     target = folder / name
     write_atomically(target / VERSION / "model.onnx", onnx_path.read_bytes(), do="--out FOLDER")
     write_atomically(target / "config.pbtxt", config_text(model, name, largest_batch), do="--out FOLDER")
     # what the runtime knows from the ONNX metadata, for clients that see only the server
-    write_atomically(target / "perception.json", read_spec(model).to_json(), do="--out FOLDER")
+    write_atomically(target / "perception.json", spec.to_json(), do="--out FOLDER")
     return target
 
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from perception.runtime.pipeline import Pipeline as Pipeline
     from perception.runtime.pipeline import PipelineConfig as PipelineConfig
     from perception.runtime.pipeline import run as run
-    from perception.sources import SourceOptions as SourceOptions
+    from perception.source_options import SourceOptions as SourceOptions
     from perception.sources import open_source as open_source
 
 _PLACES = {
     "Model": "perception.backends",
     "Pipeline": "perception.runtime.pipeline",
     "PipelineConfig": "perception.runtime.pipeline",
-    "SourceOptions": "perception.sources",
+    "SourceOptions": "perception.source_options",
     "UserError": "perception.errors",
     "load_model": "perception.backends",
     "open_source": "perception.sources",

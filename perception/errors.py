@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from perception.redact import printable, redact
 
@@ -23,6 +24,27 @@ class UserError(Exception):
         self.found, self.expected, self.do = (printable(redact(part)) for part in (found, expected, do))
         parts = [self.found, f"expected: {self.expected}" * bool(expected), f"try: {self.do}" * bool(do)]
         super().__init__("\n  ".join(part for part in parts if part))
+
+
+class FieldError(UserError):
+    """A field of a config has a value that it cannot have. The command line names the option of that field.
+
+    Args:
+        config: of which one field is wrong.
+        field: its name.
+        expected: what was expected there.
+    """
+
+    def __init__(self, config: Any, field: str, expected: str) -> None:
+        self.kind, self.field = type(config), field
+        self.value = _as_typed(getattr(config, field))
+        self.default = _as_typed(type(config).__dataclass_fields__[field].default)
+        super().__init__(f"{field} {self.value}", expected, f"{field} {self.default}")
+
+
+def _as_typed(value: Any) -> str:
+    """A field's value as on a command line; empty for a default that cannot be typed."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
 class MissingDependencyError(UserError):

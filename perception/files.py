@@ -19,6 +19,8 @@ BESIDE_DATA = frozenset(
     "classes predefined_classes labels obj readme license licence notes evaluate_tracking.seqmap".split()
 )
 """Stems of files that lie beside label files and images and are neither, in lower case."""
+MAX_MEGAPIXELS = 100.0
+"""Largest image that is decoded by default."""
 
 
 def data_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
                 done = train(config, run, resume=options.resume is not None, init=options.init)
     except KeyboardInterrupt:
         if launched_rank() == 0 and (run / "config.json").exists():
-            command = "torchrun … -m perception.cli.main" if launched() else "perception"
+            command = "torchrun OPTIONS -m perception.cli.main" if launched() else "perception"
             print(f"continue with: {command} train --resume {run}", file=sys.stderr)
         raise
     if launched_rank() == 0:

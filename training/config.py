@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from datasets.splits import HoldoutOptions
 from perception.cli.options import FLAT
-from perception.errors import UserError
+from perception.errors import FieldError, UserError
 from perception.types import CLASS_NAMES
 from training.distill import DistillConfig
 from training.models.config import SIZE_MULTIPLE, ModelConfig, check_size
@@ -118,7 +118,7 @@ class DataConfig:
             check_size(size_hw)
         check_ranges(self, workers=(0, MANY), cache_gb=(0, MANY), streets=(0, 2**31), synthetic_share=SHARE)
         if not 0 <= self.road_share < 1:
-            raise UserError(f"road_share {self.road_share}", "from 0 to below 1")
+            raise FieldError(self, "road_share", "from 0 to below 1")
         check_ranges(self, unlabelled_share=(0.001, 0.999))
         read_fold(self.fold)
 
@@ -140,7 +140,7 @@ def read_fold(text: str) -> HoldoutOptions:
     if not (
         slash and part.isdecimal() and parts.isdecimal() and 2 <= int(parts) <= 10_000 and int(part) < int(parts)
     ):
-        raise UserError(f"fold {text}", "a part from 0 and how many there are, at least 2", "--data.fold 0/5")
+        raise UserError(f"--data.fold {text}", "a part from 0 and how many there are, at least 2", "--data.fold 0/5")
     return HoldoutOptions(int(part), int(parts))
 
 
@@ -161,12 +161,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, warmup_steps=(0, MANY), seed=(0, 2**32 - 1))
-        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
-            raise UserError(
-                f"steps {self.steps}, batch {self.batch}, accumulate {self.accumulate}", "at least 1 of each"
-            )
+        check_ranges(self, steps=(1, MANY), batch=(1, MANY), accumulate=(1, MANY))
         if self.batch % self.accumulate:
-            raise UserError(f"batch {self.batch} in {self.accumulate} parts", "equal parts", "another --accumulate")
+            raise UserError(f"--batch {self.batch} in {self.accumulate} parts", "equal parts", "--accumulate 1")
 
 
 @dataclass(frozen=True)
@@ -252,8 +249,9 @@ class TrainConfig:
             raise UserError("--teacher without frames to label", "a folder of frames", "--data.unlabelled FOLDER")
         names = self.model.class_names
         if not names or len(set(names)) < len(names) or set(names) - set(CLASS_NAMES):
-            raise UserError(
-                f"class_names {' '.join(map(str, names))}",
+            raise FieldError(
+                self.model,
+                "class_names",
                 f"some of the classes that the data sets label, each once: {' '.join(CLASS_NAMES)}",
             )
         self.model.check_size(self.data.validation_hw)

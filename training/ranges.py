@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from perception.errors import UserError
+from perception.errors import FieldError
 
 
 def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
@@ -13,9 +13,12 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
     Args:
         config: any dataclass.
         ranges: lowest and highest value of each field; the highest may be infinite.
+
+    Raises:
+        FieldError: a value outside its range.
     """
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
         if not (math.isfinite(value) and low <= value <= high):
             expected = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
-            raise UserError(f"{name} {value}", expected, f"another --…{name.replace('_', '-')}")
+            raise FieldError(config, name, expected)

@@ -27,6 +27,7 @@ def draw_statistics(reports: Sequence[SetReport], path: Path) -> None:
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        UserError: the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,7 +50,7 @@ def draw_statistics(reports: Sequence[SetReport], path: Path) -> None:
     )
     for axis, panel in zip(axes.flat, panels, strict=True):
         panel(axis, reports)
-    write_atomically(path, lambda file: figure.savefig(file, dpi=80, format="png"))
+    write_atomically(path, lambda file: figure.savefig(file, dpi=80, format="png"), do="--out FOLDER")
 
 
 def _label(report: SetReport) -> str:

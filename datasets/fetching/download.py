@@ -67,7 +67,11 @@ def download(
         UserError: not found, another size or checksum than expected, no room, or no connection.
     """
     if not url.startswith(("http://", "https://")):
-        raise UserError(f"{url}: not a web address", "http://… or https://…", "--base-url https://HOST/FOLDER")
+        raise UserError(
+            f"{url}: not a web address",
+            "an address that starts with http:// or https://",
+            "--base-url https://HOST/FOLDER",
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     part, most, failures = part_path(path), 0, 0
     while True:

@@ -170,7 +170,7 @@ class OnnxRuntimeBackend:
         path = Path(path)
         if not path.is_file():
             raise UserError(
-                f"{path}: no such model file", "an ONNX file that `perception export` wrote", "--model FILE"
+                f"{path}: no such model file", "an ONNX file that `perception export` wrote", "check the path"
             )
         if cuda_graph and device == "cpu":
             raise UserError("a CUDA graph on the CPU", "a GPU", "--device cuda, or leave out --cuda-graph")
@@ -215,7 +215,9 @@ class OnnxRuntimeBackend:
         self.max_batch: int | None = first[0] if first and isinstance(first[0], int) else None
         cuda_graph = cuda_graph and self.provider != "CPUExecutionProvider"
         if cuda_graph and (reason := why_no_graph(self.session, self.provider)):
-            raise UserError(f"{path}: {reason}, so no CUDA graph", "fixed shapes", "perception export … --batch 1")
+            raise UserError(
+                f"{path}: {reason}, so no CUDA graph", "fixed shapes", "perception export CHECKPOINT --batch 1"
+            )
         on_gpu = self.provider != "CPUExecutionProvider" and _free_batch_only(self.session)
         self._runs = BoundRuns(self.session, "cuda", cuda_graph) if on_gpu else None
 

@@ -98,7 +98,7 @@ class TensorRTBackend:
         self.path = Path(path)
         if not self.path.is_file():
             raise UserError(
-                f"{path}: no such engine", "a file that `perception export --format engine` wrote", "--model FILE"
+                f"{path}: no such engine", "a file that `perception export --format engine` wrote", "check the path"
             )
         sidecar = read_sidecar(self.path)
         self._trt, self._cuda = modules or import_tensorrt()

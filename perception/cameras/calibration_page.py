@@ -66,7 +66,7 @@ function draw() {
     ? `They meet at (${point[0].toFixed(0)}, ${point[1].toFixed(0)}). Does the blue line lie on the horizon?`
     : `${lines.length} of at least 2 lines`;
   const options = lines.map(l => ` --lane-line ${l.flat().map(n => n.toFixed(1)).join(",")}`).join("");
-  document.getElementById("command").textContent = command + (options || " --lane-line …");
+  document.getElementById("command").textContent = command + (options || " --lane-line X1,Y1,X2,Y2");
 }
 stage.addEventListener("click", event => {
   const box = stage.getBoundingClientRect();

@@ -241,7 +241,8 @@ def _size_hw(options: CalibrateOptions, image: U8 | None, intrinsics: Intrinsics
     if image is not None:
         sizes["--frame"] = (image.shape[0], image.shape[1])
     if options.video is not None:
-        from perception.sources import SourceOptions, open_source
+        from perception.source_options import SourceOptions
+        from perception.sources import open_source
 
         source = open_source(str(options.video), SourceOptions())
         if source.size_hw is not None:

@@ -207,7 +207,7 @@ def check_weights() -> list[Finding]:
 
     paths = sorted(WEIGHTS_FOLDER.glob("*.onnx"))
     if not paths:
-        return [Finding("weights", "note", f"none in {WEIGHTS_FOLDER}", "perception run … --model FILE.onnx")]
+        return [Finding("weights", "note", f"none in {WEIGHTS_FOLDER}", "perception run VIDEO --model FILE.onnx")]
     findings = []
     for path in paths:
         spec = load_model(path, "cpu", 1).spec

@@ -18,7 +18,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from perception.errors import UserError
+from perception.errors import FieldError, UserError
 from perception.redact import printable, redact
 
 T = TypeVar("T")
@@ -88,15 +88,27 @@ def parse_options(
         required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
         default = kind(**dict.fromkeys(required, tyro.MISSING_NONPROP))
     shown = everyday if asks_help and HELP_ALL not in argv else ()
-    return _without_secrets(
-        tyro.cli,
-        kind,
-        args=["--help" if word == HELP_ALL else word for word in argv],
-        prog=command,
-        description=_description(kind, command, shown, len(flags)),
-        default=overlay(default, table, str(path), names),
-        registry=_registry(_Reader(flags, shown)),
-    )
+    try:
+        return _without_secrets(
+            tyro.cli,
+            kind,
+            args=["--help" if word == HELP_ALL else word for word in argv],
+            prog=command,
+            description=_description(kind, command, shown, len(flags)),
+            default=overlay(default, table, str(path), names),
+            registry=_registry(_Reader(flags, shown)),
+        )
+    except FieldError as error:
+        raise _named_as_typed(error, flags) from None
+
+
+def _named_as_typed(error: FieldError, flags: Mapping[tuple[type, str], str]) -> UserError:
+    """The error with the option's name on the command line in place of the field's."""
+    flag = flags.get((error.kind, error.field))
+    if flag is None:
+        return error
+    try_this = f"--{flag} {error.default}" if error.default else f"leave out --{flag}"
+    return UserError(f"--{flag} {error.value}", error.expected, try_this)
 
 
 def _without_secrets(cli: Callable[..., Any], kind: type, *, args: list[str], **more: Any) -> Any:

@@ -25,7 +25,7 @@ from perception.progress import Progress
 from perception.provenance import record
 from perception.redact import redact
 from perception.runtime.config import PipelineConfig
-from perception.sources import SourceOptions
+from perception.source_options import SourceOptions
 
 if TYPE_CHECKING:
     from perception.runtime.pipeline import Pipeline
@@ -280,7 +280,9 @@ def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) 
     names = dict.fromkeys(["jsonl", *shorthands, *options.sink])  # each once, in this order
     if unused := [name for name in settings if name not in names]:
         raise UserError(
-            f"--set {unused[0]}.…, which does not run", f"one of {', '.join(names)}", f"--sink {unused[0]}"
+            f"--set {unused[0]}.FIELD for a sink that does not run",
+            f"one of {', '.join(names)}",
+            f"--sink {unused[0]}",
         )
     sinks = [create_sink(name, out, **settings.get(name, {})) for name in names]
     if options.metrics:

@@ -59,6 +59,7 @@ DISTRACTORS = {"Car": ("Van",), "Pedestrian": ("Person", "Person_sitting")}
 MAXIMUM_OCCLUSION = 2
 MAXIMUM_TRUNCATION = 0
 MINIMUM_HEIGHT = 25
+LENGTH = "the sequence's length"
 
 
 def combine(sequences: Sequence[TrackingSequence]) -> TrackingScore:
@@ -75,8 +76,11 @@ def combine(sequences: Sequence[TrackingSequence]) -> TrackingScore:
 # ---------------------------------------------------------------- KITTI's rules
 
 
-def check_rows(rows: TrackingRows, n_frames: int, where: str) -> I64:
+def check_rows(rows: TrackingRows, n_frames: int, where: str, basis: str = LENGTH) -> I64:
     """The rows that count, sorted by frame and within a frame as in the file.
+
+    Args:
+        basis: what gives `n_frames`, for messages.
 
     Raises:
         UserError: a frame that the sequence does not have, or an id twice in a frame.
@@ -88,7 +92,8 @@ def check_rows(rows: TrackingRows, n_frames: int, where: str) -> I64:
         raise UserError(
             f"{where}:{line_of(where, beyond[0])}: column 'frame': found {rows.frame_ids[beyond[0]]} "
             f"({len(beyond)} such row(s))",
-            f"frames 0 to {n_frames - 1}, as the sequence map says",
+            f"frames 0 to {n_frames - 1}, by {basis}",
+            "number frames from 0, or give the length with --seqmap FILE",
         )
     by_id = np.lexsort((ids, frames))
     twice = (np.diff(frames[by_id]) == 0) & (np.diff(ids[by_id]) == 0)
@@ -181,7 +186,12 @@ def _timeline(data: Overlaps, matches: ClearMatches, gt_rows: I64, result_rows: 
 
 
 def evaluate_sequence(
-    name: str, gt: TrackingRows, results: TrackingRows, n_frames: int, where: tuple[str, str] = ("", "")
+    name: str,
+    gt: TrackingRows,
+    results: TrackingRows,
+    n_frames: int,
+    where: tuple[str, str] = ("", ""),
+    basis: str = LENGTH,
 ) -> list[TrackingSequence]:
     """Score one sequence, every class.
 
@@ -191,12 +201,13 @@ def evaluate_sequence(
         results: result rows.
         n_frames: of the sequence.
         where: files of the labels and of the results, named in errors.
+        basis: what gives `n_frames`, named in errors.
 
     Raises:
         UserError: frames out of range, or an id twice in a frame.
     """
-    gt_rows = check_rows(gt, n_frames, where[0] or f"labels of sequence {name}")
-    result_rows = check_rows(results, n_frames, where[1] or f"results of sequence {name}")
+    gt_rows = check_rows(gt, n_frames, where[0] or f"labels of sequence {name}", basis)
+    result_rows = check_rows(results, n_frames, where[1] or f"results of sequence {name}", basis)
     scored = []
     for class_name in TRACKING_CLASSES_SCORED:
         data, own_gt, own_results = _prepare(gt, gt_rows, results, result_rows, class_name)
@@ -249,10 +260,16 @@ class TrackingEvaluator:
         self._n_frames: dict[str, int] = {}
 
     def process(
-        self, sequence: str, gt: TrackingRows, results: TrackingRows, n_frames: int, where: tuple[str, str] = ("", "")
+        self,
+        sequence: str,
+        gt: TrackingRows,
+        results: TrackingRows,
+        n_frames: int,
+        where: tuple[str, str] = ("", ""),
+        basis: str = LENGTH,
     ) -> None:
         """Add and score one sequence; see `evaluate_sequence`."""
-        for scored in evaluate_sequence(sequence, gt, results, n_frames, where):
+        for scored in evaluate_sequence(sequence, gt, results, n_frames, where, basis):
             self._sequences[sequence, scored.class_name] = scored
         self._gt[sequence], self._results[sequence], self._n_frames[sequence] = gt, results, n_frames
 

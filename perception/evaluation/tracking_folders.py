@@ -54,7 +54,8 @@ def score_tracking_folders(
     """
     labels = find_labels(gt, "tracking")
     found = find_folder(results, ("data",), ".txt", "result files, one for each sequence", "--results DIR")
-    lengths, warnings = _sequence_lengths(labels, gt, seqmap)
+    lengths, seqmap, warnings = _sequence_lengths(labels, gt, seqmap)
+    basis = f"the sequence map {seqmap}" if seqmap else "the last label or image (there is no sequence map)"
     if only_frames is not None:
         lengths = {name: length for name, length in lengths.items() if name in only_frames}
     require(
@@ -82,7 +83,7 @@ def score_tracking_folders(
             warnings.append(f"{name}: {len(only_frames[name])} of {length} frames are scored, those with images")
             gt_rows = gt_rows[np.isin(gt_rows.frame_ids, only_frames[name])]
             length = int(only_frames[name].max(initial=-1)) + 1
-        evaluator.process(name, gt_rows, rows, length, (str(label_path), str(result_path)))
+        evaluator.process(name, gt_rows, rows, length, (str(label_path), str(result_path)), basis)
         seen.add(gt_rows, rows, extra)
     warnings += seen.warnings(found)
     return replace(evaluator.evaluate(), warnings=tuple(warnings), missing_sequences=tuple(missing))
@@ -131,21 +132,21 @@ class _Seen:
         return warnings
 
 
-def _sequence_lengths(labels: Path, gt: Path, seqmap: Path | None) -> tuple[dict[str, int], list[str]]:
-    """Frames of each sequence, in order, and a warning where no sequence map gives them."""
+def _sequence_lengths(labels: Path, gt: Path, seqmap: Path | None) -> tuple[dict[str, int], Path | None, list[str]]:
+    """Frames of each sequence, in order; the sequence map that gives them, or a warning where there is none."""
     if seqmap is None:
         roots = dict.fromkeys((gt, labels, labels.parent, labels.parent.parent))
         found = [path for root in roots for path in sorted(root.glob("evaluate_tracking.seqmap*"))]
         seqmap = next((path for path in found if path.suffix == ".training"), found[0] if found else None)
     if seqmap is not None:
-        return read_seqmap(seqmap), []
+        return read_seqmap(seqmap), seqmap, []
     lengths = {}
     for name in stems(labels, ".txt"):
         frames = read_tracking_fast(labels / f"{name}.txt", scores=False)[0].frame_ids
         images = (path.stem for path in (labels.parent / "image_02" / name).glob("*"))
         last = max((int(stem) for stem in images if stem.isdecimal()), default=-1)
         lengths[name] = max(int(frames.max(initial=-1)), last) + 1
-    return lengths, ["no sequence map: sequences are taken to end with their last label or image"]
+    return lengths, None, ["no sequence map: sequences are taken to end with their last label or image"]
 
 
 def read_seqmap(path: Path) -> dict[str, int]:

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from perception.errors import UserError, lfs_pointer
+from perception.files import MAX_MEGAPIXELS
 from perception.types import U8
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Of images in data sets, in order of preference: KITTI's own PNG before re-encoded copies."""
-MAX_MEGAPIXELS = 100.0
-"""Largest image that is decoded by default."""
 
 
 def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS, expected: str = "a PNG or JPEG file") -> U8:

@@ -85,7 +85,7 @@ def compare(
         raise UserError(
             f"A is a report of {run_a.task}, B of {run_b.task}",
             "two runs of the same task",
-            f"perception evaluate {run_a.task} … --report DIR",
+            f"perception evaluate {run_a.task} --gt DIR --results DIR --report DIR",
         )
     a, b = scorer_of(run_a), scorer_of(run_b)
     _same_frames(a, b)

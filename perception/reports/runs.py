@@ -45,8 +45,10 @@ def load_run(folder: Path) -> Run:
     Raises:
         UserError: it is none, or its evidence is missing or damaged.
     """
-    expected = "a folder written by `perception evaluate object|road|tracking … --report DIR`"
-    do = f"perception evaluate … --report {folder}"
+    expected = "a folder that `perception evaluate object|road|tracking --report DIR` wrote to its end"
+    do = f"perception evaluate object --gt DIR --results DIR --report {folder}"
+    if folder.is_dir() and any(folder.glob("[!.]*")) and not (folder / "report.json").exists():
+        raise UserError(f"{folder}: no report.json, so its report was not finished", expected, do)
     try:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         if not isinstance(report, dict) or report.get("format") != FORMAT:
@@ -216,6 +218,6 @@ def scorer_of(run: Run) -> RunScorer:
         raise UserError(
             f"{run.folder}: evidence.npz does not fit its report ({error})",
             "the evidence that belongs to the report",
-            f"perception evaluate {run.task} … --report {run.folder}",
+            f"perception evaluate {run.task} --gt DIR --results DIR --report {run.folder}",
         ) from None
     return scorer

@@ -8,6 +8,7 @@ DIR/evidence.npz         what each frame contributed, for `perception evaluate c
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -66,6 +67,9 @@ def _csv_cell(value: Value) -> Value:
 def write_report(report: Report, directory: Path) -> Path:
     """Write page, JSON, CSV and evidence into `directory`, which is made if need be; returns the page's path.
 
+    `report.json` of an earlier report is removed before the first file is written, and the new one is the last. So a
+    folder with a `report.json` holds one whole report, however a run may end.
+
     Raises:
         MissingDependencyError: the extra `report` is not installed.
         UserError: the directory cannot be written.
@@ -77,17 +81,19 @@ def write_report(report: Report, directory: Path) -> Path:
     if len(set(keys)) != len(keys):
         raise ValueError(f"two tables share a key: {sorted(k for k in keys if keys.count(k) > 1)}")
 
-    def write(name: str, content: str | bytes) -> Path:
+    def write(name: str, content: str | bytes) -> None:
         # names of files may hold bytes that are not UTF-8
         encoded = content.encode(errors="replace") if isinstance(content, str) else content
         write_atomically(directory / name, encoded, do="--report DIR with another DIR")
-        return directory / name
 
-    for table in report.tables():
-        write(f"tables/{table.key}.csv", render_csv(table))
+    files: dict[str, str | bytes] = {f"tables/{table.key}.csv": render_csv(table) for table in report.tables()}
     if report.evidence:
         packed = io.BytesIO()
         np.savez_compressed(packed, **report.evidence)  # type: ignore[arg-type]
-        write("evidence.npz", packed.getvalue())
-    write("report.json", render_json(report))
-    return write("report.html", render_page(report))
+        files["evidence.npz"] = packed.getvalue()
+    files |= {"report.html": render_page(report), "report.json": render_json(report)}
+    with contextlib.suppress(OSError):  # nothing there, or not writable, which the first file says
+        (directory / "report.json").unlink()
+    for name, content in files.items():
+        write(name, content)
+    return directory / "report.html"

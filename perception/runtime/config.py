@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from perception.errors import UserError
-from perception.runtime.queues import WhenLate
+
+WhenLate = Literal["wait", "drop-oldest", "drop-newest"]
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ from perception.detector import Detector
 from perception.errors import UserError
 from perception.model import ModelSpec, default_model
 from perception.redact import redact
-from perception.runtime.config import PipelineConfig
+from perception.runtime.config import PipelineConfig, WhenLate
 from perception.runtime.health import HealthMonitor, StallMonitor
-from perception.runtime.queues import Channel, FrameBuffer, QueuedFrame, WhenLate
+from perception.runtime.queues import Channel, FrameBuffer, QueuedFrame
 from perception.runtime.sink_runner import SinkRunner
 from perception.runtime.stats import RunStats
 from perception.sinks import RunInfo, Sink, SourceInfo
-from perception.sources import Source, SourceOptions, open_sources
+from perception.source_options import SourceOptions
+from perception.sources import Source, open_sources
 from perception.timing import timed
 from perception.trackers import Tracker, tracker_for_model
 from perception.types import Detections, Frame, HealthEvent, Result, RoadMask, Tracks
@@ -342,7 +343,9 @@ def _check_names(sources: Sequence[Source]) -> list[str]:
         raise UserError("no source", "at least one video, folder, camera or stream")
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
-        raise UserError(f"two sources have the same name: {', '.join(names)}", "a name for each", "front=… rear=…")
+        raise UserError(
+            f"two sources have the same name: {', '.join(names)}", "a name for each", "front=SOURCE rear=SOURCE"
+        )
     return names
 
 

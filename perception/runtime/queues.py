@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Condition
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
+from perception.runtime.config import WhenLate
 from perception.types import Frame
 
-WhenLate = Literal["wait", "drop-oldest", "drop-newest"]
 T = TypeVar("T")
 
 

@@ -12,10 +12,10 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import ClassVar, Literal
+from typing import ClassVar
 from urllib.parse import unquote
 
 import numpy as np
@@ -24,8 +24,8 @@ from perception.cameras.geometry import ImageGeometry
 from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import SizedCamera, wide_lens
 from perception.errors import UserError
-from perception.formats.images import MAX_MEGAPIXELS
 from perception.redact import printable, redact
+from perception.source_options import SourceOptions
 from perception.types import EventListener, Frame, HealthEvent, HealthKind
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z][\w-]{0,31})=(?P<location>.+)", re.DOTALL)
@@ -34,57 +34,6 @@ _NAMED = re.compile(r"(?P<name>[A-Za-z][\w-]{0,31})=(?P<location>.+)", re.DOTALL
 IMAGES_RATE_HZ = 10.0
 """Of a folder of images where nobody says; KITTI's rate."""
 _FILE_URL = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
-LONGEST_S = 1e9
-"""Thirty years: the end of what counts as a number of seconds; nanoseconds stay well within 64 bits."""
-
-
-@dataclass(frozen=True)
-class SourceOptions:
-    """Which part of a source to read, and how patient to be with it."""
-
-    start_s: float = 0.0
-    """Skip the beginning of a stored source, seconds."""
-    duration_s: float | None = None
-    """Stop after this much of a stored source, seconds."""
-    every: int = 1
-    """Read every n-th frame only."""
-    realtime: bool = False
-    """Play a stored source at its own pace, as if it were live."""
-    rate_hz: float | None = None
-    """Frames a second where the source does not say: folders of images (10 by default, as KITTI), raw streams."""
-    deinterlace: bool = True
-    """Deinterlace video that is marked as interlaced."""
-    max_megapixels: float = MAX_MEGAPIXELS
-    """Refuse larger images before they are decoded: a few kilobytes can decode to gigabytes."""
-    verify_tls: bool = True
-    """Refuse https, rtsps and tls servers whose certificate is not valid for their name."""
-    rtsp_transport: Literal["tcp", "udp"] = "tcp"
-    """TCP loses nothing on a bad network; UDP is a little faster."""
-    timeout_s: float = 5.0
-    """Reopen a stream that is silent for this long, seconds."""
-    retry_s: float = 0.5
-    """Wait before the first reconnect, seconds. It doubles up to 30 s, with jitter."""
-    reconnects: int | None = None
-    """Give a stream up after this many failed attempts in a row. Default: never."""
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise UserError(f"--every {self.every}", "a whole number from 1", "--every 2 takes every second frame")
-        for name, option in (("start_s", "--start"), ("timeout_s", "--timeout"), ("retry_s", "--retry")):
-            if not 0 <= getattr(self, name) <= LONGEST_S:
-                raise UserError(f"{option} {getattr(self, name):g}", "seconds, not negative", f"{option} 5")
-        if self.duration_s is not None and not 0 < self.duration_s <= LONGEST_S:
-            raise UserError(f"--duration {self.duration_s:g}", "seconds, more than 0", "--duration 10")
-        if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
-            raise UserError(f"--rate {self.rate_hz:g}", "frames a second, more than 0, up to 1000", "--rate 10")
-        if not 0 < self.max_megapixels <= 4000:
-            raise UserError(
-                f"--max-megapixels {self.max_megapixels:g}", "more than 0, up to 4000", "--max-megapixels 100"
-            )
-        if self.reconnects is not None and self.reconnects < 0:
-            raise UserError(
-                f"--reconnects {self.reconnects}", "a whole number from 0", "leave it out to try for ever"
-            )
 
 
 class Source(ABC):
@@ -247,7 +196,7 @@ def open_source(location: str | Path, options: SourceOptions | None = None, name
         missing = ("://" not in location or given_as_url) and not Path(location).exists()
         raise UserError(
             f"{redact(location)}: " + ("no such file or folder" if missing else "not something that can be read"),
-            "a video, a folder of images, a KITTI sequence, camera:0, rtsp://… or http(s)://…",
+            "a video, a folder of images, a KITTI sequence, camera:0, or an rtsp:// or http(s):// address",
             "perception run VIDEO   (check the path)",
         )
     module = importlib.import_module(f"{__name__}.{file}")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from perception.clocks import Backoff
 from perception.errors import UserError
-from perception.sources import Source, SourceOptions
+from perception.source_options import SourceOptions
+from perception.sources import Source
 from perception.types import Frame
 
 _DEVICE = re.compile(r"(?:camera:(?P<index>\d{1,3}))|(?P<path>/dev/video\d{1,3})")

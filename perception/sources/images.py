@@ -9,7 +9,8 @@ from pathlib import Path
 
 from perception.errors import UserError
 from perception.formats.images import read_image
-from perception.sources import IMAGES_RATE_HZ, Source, SourceOptions
+from perception.source_options import SourceOptions
+from perception.sources import IMAGES_RATE_HZ, Source
 from perception.types import U8, Frame
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}

@@ -21,7 +21,8 @@ from perception.clocks import StreamClock
 from perception.errors import UserError
 from perception.files import read_text
 from perception.formats.kitti import read_calibration
-from perception.sources import Source, SourceOptions
+from perception.source_options import SourceOptions
+from perception.sources import Source
 from perception.sources.images import ImageFolder
 from perception.types import Frame
 
@@ -40,7 +41,11 @@ def claim(location: str) -> float:
 def open_source(location: str, name: str, options: SourceOptions) -> Source:
     found = find_sequence(Path(location))
     if found is None:
-        raise UserError(f"{location}: not one of KITTI's folders", "…/image_02/0000, a raw drive or …/image_2")
+        raise UserError(
+            f"{location}: not one of KITTI's folders",
+            "a folder image_02/0000, a raw drive or image_2",
+            "check the path",
+        )
     images, kind = found
     return KittiSequence(location, images, kind, name, options)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from perception.clocks import Backoff, StreamClock
 from perception.errors import UserError
 from perception.redact import redact
-from perception.sources import Source, SourceOptions
+from perception.source_options import SourceOptions
+from perception.sources import Source
 from perception.types import U8, Frame
 from perception.video.frames import Deinterlacer, FrameConverter
 from perception.video.opening import (

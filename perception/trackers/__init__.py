@@ -71,10 +71,11 @@ def _default_config(found: type) -> Any:
     """
     argument = inspect.signature(found).parameters.get("config")
     if argument is None or not is_dataclass(argument.default) or isinstance(argument.default, type):
+        name = found.__name__.removesuffix("Tracker")
         raise UserError(
             f"{found.__module__}.{found.__qualname__} takes no config",
             "an argument `config` whose default is a dataclass",
-            f"def __init__(self, config: {found.__name__.removesuffix('Tracker')}Config = …)",
+            f"def __init__(self, config: {name}Config = {name}Config())",
         )
     return argument.default
 

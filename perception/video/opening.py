@@ -17,7 +17,7 @@ from perception.video.certificates import authorities, certificate_fault, check_
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-    from perception.sources import SourceOptions
+    from perception.source_options import SourceOptions
 
 _URL = re.compile(r"(?:rtsps?|rtmps?|https?|srt|udp|tcp|tls|rtp)://.+", re.IGNORECASE | re.DOTALL)
 PLAYLISTS = ("hls", "dash")
@@ -200,7 +200,7 @@ def refusal(location: str, error: Exception, options: SourceOptions) -> UserErro
         return UserError(
             f"{shown}: refused ({reason})",
             "the right user and password",
-            f"perception run {location.split('://')[0]}://USER:PASSWORD@HOST/…",
+            f"perception run {location.split('://')[0]}://USER:PASSWORD@HOST/PATH",
         )
     if kind in ("ExitError", "TimeoutError") or "timed out" in reason.lower():
         return silence(location, options.timeout_s)

@@ -18,7 +18,8 @@ from perception.cameras.letterbox import plan_letterbox
 from perception.errors import MissingDependencyError, UserError
 from perception.model import ModelSpec, default_model
 from perception.sinks import RunInfo, Sink, SourceInfo, create_sink
-from perception.sources import Source, SourceOptions
+from perception.source_options import SourceOptions
+from perception.sources import Source
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from perception.errors import UserError
-from perception.sources import SourceOptions, open_source
+from perception.source_options import SourceOptions
+from perception.sources import open_source
 from perception.types import HealthEvent
 
 

@@ -17,7 +17,8 @@ from perception.model import ModelSpec
 from perception.runtime.pipeline import Pipeline
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.web import WebSink
-from perception.sources import Source, SourceOptions
+from perception.source_options import SourceOptions
+from perception.sources import Source
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, Tracks
 
 for package in ("starlette", "uvicorn", "websockets"):

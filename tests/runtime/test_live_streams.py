@@ -22,7 +22,8 @@ from perception.backends.replay import ReplayBackend
 from perception.errors import UserError
 from perception.model import ModelSpec
 from perception.runtime.pipeline import Pipeline, PipelineConfig
-from perception.sources import SourceOptions, open_source
+from perception.source_options import SourceOptions
+from perception.sources import open_source
 from perception.types import CLASS_NAMES, Detections, HealthEvent, Result
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))

@@ -14,7 +14,8 @@ from perception.model import ModelSpec
 from perception.runtime.pipeline import Pipeline, PipelineConfig
 from perception.runtime.queues import Channel
 from perception.sinks import RunInfo, Sink
-from perception.sources import Source, SourceOptions
+from perception.source_options import SourceOptions
+from perception.sources import Source
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, Tracks
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))

@@ -14,7 +14,8 @@ from clips import corner_names, corners, numbered, write_clip
 
 from perception.cameras.geometry import ImageGeometry
 from perception.errors import UserError
-from perception.sources import SourceOptions, open_source
+from perception.source_options import SourceOptions
+from perception.sources import open_source
 from perception.video.frames import Deinterlacer, FrameConverter, hdr_to_display_light
 
 # matrix (a, b, c, d) of MP4's track header: a stored point (x, y) is shown at (a x + c y, b x + d y)

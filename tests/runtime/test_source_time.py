@@ -11,7 +11,8 @@ from clips import number_of, numbered, write_clip
 
 from perception.clocks import StreamClock
 from perception.errors import UserError
-from perception.sources import Source, SourceOptions, open_source
+from perception.source_options import SourceOptions
+from perception.sources import Source, open_source
 
 MS = 10**6
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from perception.errors import UserError
-from perception.sources import Source, SourceOptions, open_source, open_sources
+from perception.source_options import SourceOptions
+from perception.sources import Source, open_source, open_sources
 from perception.sources.kitti import mended_times, read_timestamps
 from perception.types import Frame
 

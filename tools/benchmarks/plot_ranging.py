@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.ranging.ranger import Ranger
 from perception.types import CLASS_NAMES, F64
@@ -28,7 +28,7 @@ CARS = (
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """Draw a few cars over time."""
 
     data: Path = Path("../shared/data")

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from perception.cameras.pinhole import PinholeCamera
-from perception.cli.options import parse_options
+from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.ranging.filter import Drift
 from perception.ranging.ranger import Ranger, RangingConfig
@@ -48,7 +48,7 @@ USUAL = RangingConfig()
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CommandOptions):
     """Measure ranging against KITTI's 3-D labels."""
 
     data: Path = Path("../shared/data")

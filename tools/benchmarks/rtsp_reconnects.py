@@ -24,7 +24,8 @@ from export.bench_cli import rss_mb
 from perception.backends.replay import ReplayBackend
 from perception.model import ModelSpec
 from perception.runtime.pipeline import Pipeline
-from perception.sources import SourceOptions, open_source
+from perception.source_options import SourceOptions
+from perception.sources import open_source
 from perception.types import CLASS_NAMES, Detections
 
 SERVER = Path(__file__).parents[2] / "tests/runtime/rtsp_server.py"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from perception.errors import UserError
+from perception.errors import FieldError, UserError
 from perception.types import CLASS_NAMES
 from training.models.head import HeadConfig
 from training.models.heads import head_modules
@@ -48,11 +48,15 @@ class _NetworkConfig:
     def __post_init__(self) -> None:
         check_ranges(self, dropout=(0, 0.99), channels=(1, float("inf")))
         if self.task_weights not in ("fixed", "uncertainty"):
-            raise UserError(f"task_weights {self.task_weights!r}", "'fixed' or 'uncertainty'")
+            raise FieldError(self, "task_weights", "fixed or uncertainty")
         if unknown := [name for name in self.heads if name not in HEADS]:
-            raise UserError(f"unknown head '{unknown[0]}'", f"some of {' '.join(HEADS)}", "--model.heads NAME …")
+            raise UserError(
+                f"unknown head '{unknown[0]}'", f"some of {' '.join(HEADS)}", "--model.heads detection segmentation"
+            )
         if not self.heads or len(set(self.heads)) < len(self.heads):
-            raise UserError(f"heads {' '.join(self.heads)}", "at least one, each once", "--model.heads NAME …")
+            raise UserError(
+                f"heads {' '.join(self.heads)}", "at least one, each once", "--model.heads detection segmentation"
+            )
         for config in self._head_configs():
             config.check(self)  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.errors import UserError
+from perception.errors import FieldError, UserError
 from training.distributed import sum_over_ranks
 from training.models.blocks import separable_block
 from training.models.head import Features, Head, HeadConfig, SizeHW
@@ -69,13 +69,13 @@ class DetectionConfig(HeadConfig):
         if self.assign_by not in ("alignment", "centre"):
             raise UserError(f"assign_by {self.assign_by!r}", "'alignment' or 'centre'")
         if self.box_loss not in ("ciou", "giou"):
-            raise UserError(f"box_loss {self.box_loss!r}", "'ciou' or 'giou'")
+            raise FieldError(self, "box_loss", "ciou or giou")
         weights = ("alpha", "beta", "class_weight", "box_weight", "bins_weight")
         check_ranges(self, **dict.fromkeys((*weights, "distance_weight"), (0, math.inf)))
         check_ranges(self, bins=(2, 1000), topk=(1, math.inf), max_detections=(1, 10_000))
         check_ranges(self, nms_iou=(0, 1), nms_rounds=(0, 1000))
         if not all(0 <= weight < math.inf for weight in self.class_weights):
-            raise UserError(f"class_weights {' '.join(map(str, self.class_weights))}", "numbers from 0")
+            raise FieldError(self, "class_weights", "numbers from 0")
 
     def check(self, model: ModelConfig) -> None:
         """Raise where the weights of classes are not one for each class."""

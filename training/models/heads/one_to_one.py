@@ -42,5 +42,7 @@ def build(model: ModelConfig, stride4_channels: int) -> OneToOneHead:
         UserError: a network without the detection head, on whose features it learns.
     """
     if "detection" not in model.heads:
-        raise UserError("a one-to-one head without the detection head", "both", "--model.heads detection …")
+        raise UserError(
+            "a one-to-one head without the detection head", "both", "--model.heads detection one_to_one segmentation"
+        )
     return OneToOneHead(model.channels, len(model.class_names), replace(model.detection, topk=1, nms_rounds=0))
