@@ -158,8 +158,8 @@ class _Drawing:
             if one.dots:
                 inside = points[_within(points, plot)]
                 words = (f"{one.label}: {x:.3g}, {y:.3g}" for x, y in inside)
-                dots = {"color": colour, "markersize": 6, "markeredgewidth": 0, "clip_on": False}
-                axes.plot(*inside.T, "o", gid=self.tip(*words), **dots)
+                gid = self.tip(*words)
+                axes.plot(*inside.T, "o", color=colour, markersize=6, markeredgewidth=0, clip_on=False, gid=gid)
         for one in plot.series:  # on top of every line
             if one.mark is not None and all(map(math.isfinite, one.mark)):
                 axes.plot(
