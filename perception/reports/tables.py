@@ -46,14 +46,11 @@ def object_text(evaluation: ObjectEvaluation) -> str:
             fields = (f"{measure}_r40", f"{measure}_r11")
             cells = [_percent(None if s is None else getattr(s, field)) for field in fields for s in scores]
             rows.append([f"{class_name} {measure.upper()}", *cells])
-    for class_name in OBJECT_CLASSES_SCORED if evaluation.scores_3d else ():
-        for metric, how in METRICS.items():
-            of_metric = [evaluation.scores_3d.get((metric, class_name, level)) for level in LEVELS]
-            cells = [
-                _percent(None if s is None else getattr(s, field))
-                for field in ("ap_r40", "ap_r11")
-                for s in of_metric
-            ]
+    for class_name in OBJECT_CLASSES_SCORED:
+        for metric, how in METRICS.items() if ("bev", class_name, LEVELS[0]) in evaluation.scores_3d else ():
+            found = [evaluation.scores_3d.get((metric, class_name, level)) for level in LEVELS]
+            numbers = [None if s is None else getattr(s, field) for field in ("ap_r40", "ap_r11") for s in found]
+            cells = [_percent(number) for number in numbers]
             rows.append([f"{class_name} {how.kind} AP {how.minimum_overlap(class_name):g}", *cells])
     return (
         f"objects: {len(evaluation.gt.frame_names):,} frames, {len(evaluation.gt):,} labels, "

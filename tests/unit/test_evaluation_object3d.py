@@ -179,8 +179,17 @@ def test_no_objects_have_no_errors() -> None:
 def test_text_and_json_name_every_overlap() -> None:
     evaluation = score(TRUTH.format(x=0), CAR.format(x=0.8, score=0.9))
     text = object_text(evaluation)
-    for label in ("Car AP", "Car AOS", "Car BEV AP 0.7", "Car 3D AP 0.7", "Car BEV AP 0.5", "Cyclist 3D AP 0.25"):
+    for label in (
+        "Car AP",
+        "Car AOS",
+        "Car BEV AP 0.7",
+        "Car 3D AP 0.7",
+        "Car BEV AP 0.5",
+        "Car 3D AP 0.5",
+        "Cyclist AP",
+    ):
         assert any(line.startswith(f"{label}  ") for line in text.split("\n")), label
+    assert "Cyclist BEV" not in text, "never detected"
     found = object_json(evaluation)["scores_3d"]
     assert set(found) == set(METRICS_3D) and found["3d_loose"]["Car"]["overlap"] == 0.5
     assert found["bev"]["Car"]["moderate"]["tp"] == [] and found["bev_loose"]["Car"]["moderate"]["tp"] == [1]
