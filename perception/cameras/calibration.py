@@ -1,6 +1,6 @@
-"""Where a camera looks, from what can be seen in its pictures: lane lines, the horizon, or how tracks move.
+"""Where a camera looks, from what can be seen in its images: lane lines, the horizon, or how tracks move.
 
-Lines that are parallel to the road meet in one point of the picture, the vanishing point; so do the trails of all
+Lines that are parallel to the road meet in one point of the image, the vanishing point; so do the trails of all
 feet while the car drives straight (the focus of expansion). It lies on the horizon, straight ahead of the car, and
 so gives pitch and yaw.
 """
@@ -20,7 +20,7 @@ from perception.errors import UserError
 from perception.types import F64, U8
 
 RINGS_M = (10, 20, 30, 50)
-"""Distances that the check picture shows."""
+"""Distances that the check image shows."""
 MIN_TRAILS = 8
 """Trails that must agree on where the car drives."""
 _INK, _HALO = (40, 220, 255), (30, 30, 30)
@@ -45,7 +45,7 @@ def meeting_point(lines_xyxy: F64, weights: F64 | None = None) -> tuple[float, f
         weights: (N,) of the squares.
 
     Raises:
-        UserError: the lines are parallel in the picture, or a line's two points are one.
+        UserError: the lines are parallel in the image, or a line's two points are one.
     """
     along = lines_xyxy[:, 2:] - lines_xyxy[:, :2]
     lengths = np.hypot(along[:, 0], along[:, 1])
@@ -198,7 +198,7 @@ def _most_agreed(
     first, second, cross = first[usable], second[usable], cross[usable]
     x = (offsets[first] * normals[second, 1] - offsets[second] * normals[first, 1]) / cross
     y = (normals[first, 0] * offsets[second] - normals[second, 0] * offsets[first]) / cross
-    # the way ahead is in the middle half of the picture, or this camera does not look ahead
+    # the way ahead is in the middle half of the image, or this camera does not look ahead
     near = (np.abs(x / size_hw[1] - 0.5) < 0.25) & (np.abs(y / size_hw[0] - 0.5) < 0.5)
     points = np.stack([x[near], y[near]], axis=1)
     if not len(points):
@@ -225,40 +225,40 @@ def ground_to_pixel(camera: PinholeCamera, points_m: F64) -> F64:
 
 
 def draw_check(image_bgr: U8, camera: PinholeCamera) -> U8:
-    """A copy of the picture with the horizon and rings of equal distance on the road."""
-    picture = image_bgr.copy()
-    scale = max(picture.shape[0] / 720, 0.5)
+    """A copy of the image with the horizon and rings of equal distance on the road."""
+    image = image_bgr.copy()
+    scale = max(image.shape[0] / 720, 0.5)
     thick = max(1, round(2 * scale))
     angles = np.radians(np.linspace(-80, 80, 321))
     bearings = np.stack([np.sin(angles), np.cos(angles)], axis=1)
     horizon = ground_to_pixel(camera, bearings * 1e6)
-    _curve(picture, horizon, thick, dashed=True)
-    _label(picture, "horizon", horizon, 0.06, scale)
+    _curve(image, horizon, thick, dashed=True)
+    _label(image, "horizon", horizon, 0.06, scale)
     for i, distance_m in enumerate(RINGS_M):
         ring = ground_to_pixel(camera, bearings * distance_m)
-        _curve(picture, ring, thick)
-        _label(picture, f"{distance_m} m", ring, 0.6 + 0.1 * i, scale)
+        _curve(image, ring, thick)
+        _label(image, f"{distance_m} m", ring, 0.6 + 0.1 * i, scale)
     ahead = ground_to_pixel(camera, np.stack([np.zeros(200), 1 / np.linspace(0.5, 0.01, 200)], axis=1))
-    _curve(picture, ahead, max(1, thick // 2), dashed=True)
-    return picture
+    _curve(image, ahead, max(1, thick // 2), dashed=True)
+    return image
 
 
-def _curve(picture: U8, pixels: F64, thick: int, dashed: bool = False) -> None:
+def _curve(image: U8, pixels: F64, thick: int, dashed: bool = False) -> None:
     """A polyline with a dark edge, so that it shows on snow and at night."""
-    far = 8 * max(picture.shape)
+    far = 8 * max(image.shape)
     keep = np.isfinite(pixels).all(axis=1) & (np.abs(pixels) < far).all(axis=1)
     points = np.round(pixels[keep] * 8).astype(np.int32)
     for colour, width in ((_HALO, thick + 2), (_INK, thick)):
         if not dashed:
-            cv2.polylines(picture, [points], False, colour, width, cv2.LINE_AA, shift=3)
+            cv2.polylines(image, [points], False, colour, width, cv2.LINE_AA, shift=3)
             continue
         for start in range(0, len(points) - 4, 8):
-            cv2.polylines(picture, [points[start : start + 5]], False, colour, width, cv2.LINE_AA, shift=3)
+            cv2.polylines(image, [points[start : start + 5]], False, colour, width, cv2.LINE_AA, shift=3)
 
 
-def _label(picture: U8, text: str, pixels: F64, share: float, scale: float) -> None:
-    """Text on the curve, at this share of the picture's width."""
-    height, width = picture.shape[:2]
+def _label(image: U8, text: str, pixels: F64, share: float, scale: float) -> None:
+    """Text on the curve, at this share of the image's width."""
+    height, width = image.shape[:2]
     gaps = np.abs(np.where(np.isfinite(pixels[:, 0]), pixels[:, 0], 1e9) - share * width)
     x, y = pixels[int(np.argmin(gaps))]
     if not (np.isfinite([x, y]).all() and 0 <= y < height and 0 <= x < width):
@@ -267,5 +267,5 @@ def _label(picture: U8, text: str, pixels: F64, share: float, scale: float) -> N
     (text_width, text_height), _ = cv2.getTextSize(text, font, size, 1)
     x, y = int(x), int(np.clip(y, text_height, height - text_height))
     corner, opposite = (x - 4, y - text_height // 2 - 3), (x + text_width + 4, y + text_height // 2 + 3)
-    cv2.rectangle(picture, corner, opposite, _HALO, cv2.FILLED)
-    cv2.putText(picture, text, (x, y + text_height // 2), font, size, _INK, 1, cv2.LINE_AA)
+    cv2.rectangle(image, corner, opposite, _HALO, cv2.FILLED)
+    cv2.putText(image, text, (x, y + text_height // 2), font, size, _INK, 1, cv2.LINE_AA)

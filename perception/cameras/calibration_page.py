@@ -1,4 +1,4 @@
-"""A page to click lane lines in: one HTML file with the picture inside, which needs no window system and no network.
+"""A page to click lane lines in: one HTML file with the image inside, which needs no window system and no network.
 
 `perception calibrate --frame road.png --page` writes it; it opens in any browser, also on another machine, and shows
 the command to type.
@@ -82,7 +82,7 @@ draw();
 
 
 def click_page(image_bgr: U8, command: str) -> str:
-    """The page for one picture.
+    """The page for one image.
 
     Args:
         image_bgr: (H, W, 3), put into the page as JPEG.

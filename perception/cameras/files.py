@@ -73,7 +73,7 @@ class CameraFile:
             raise ValueError(f"P: found {len(self.P)} numbers, expected 12, row by row")
         if not (1 <= self.width <= 100_000 and 1 <= self.height <= 100_000):
             raise ValueError(
-                f"width, height: found {self.width} × {self.height}, expected the picture's size in pixels"
+                f"width, height: found {self.width} × {self.height}, expected the image's size in pixels"
             )
         if not 0.1 <= self.height_m <= 20:
             raise ValueError(f"height_m: found {self.height_m:g}, expected metres above the road, 0.1 to 20")

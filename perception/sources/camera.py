@@ -28,7 +28,7 @@ def open_source(location: str, name: str, options: SourceOptions) -> Source:
 
 
 class CameraDevice(Source):
-    """A device read through OpenCV. The time of capture is when the picture was grabbed: drivers tell no better."""
+    """A device read through OpenCV. The time of capture is when the image was grabbed: drivers tell no better."""
 
     kind = "camera"
     live = True
@@ -60,7 +60,7 @@ class CameraDevice(Source):
         if not capture.isOpened():
             capture.release()
             return None
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest picture, not a queue of old ones
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest image, not a queue of old ones
         return capture
 
     def read(self) -> Iterator[Frame]:
@@ -78,7 +78,7 @@ class CameraDevice(Source):
             image = self._capture.retrieve()[1] if grabbed else None
             if image is None:
                 if not lost:
-                    self.emit("lost", True, f"{self.location} gives no pictures; trying again")
+                    self.emit("lost", True, f"{self.location} gives no images; trying again")
                 lost = True
                 self.close()
                 continue

@@ -152,6 +152,19 @@ def test_a_folder_in_natural_order_with_one_broken_picture(tmp_path: Path) -> No
     assert (source.corrupt, [e.kind for e in events]) == (1, ["corrupt"])
 
 
+def test_a_jpeg_that_is_cut_short_is_counted(tmp_path: Path) -> None:
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), IMAGE)
+    path = tmp_path / "1.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    source = open_source(tmp_path)
+    events = []
+    source.on_event = events.append
+    assert ids(source) == [0, 2]
+    assert source.corrupt == 1
+    assert "1.jpg: the end of the image is missing" in events[0].detail
+
+
 def test_a_flood_of_damage_is_counted_but_not_a_flood_of_events(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), IMAGE)
     for i in range(1, 60):
