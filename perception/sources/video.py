@@ -155,7 +155,12 @@ class Video(Source):
             )
         first = self._first[0]
         self._note_aspect(first, stream)
-        self.size_hw = self._converter.shown_size_hw(first, self._aspect)
+        try:
+            image = self._converter.to_bgr(first, self._aspect)  # what cannot be converted is refused here
+        except UserError as error:
+            self._container.close()
+            raise UserError(f"{redact(self.location)}: {error.found}", error.expected, error.do) from None
+        self.size_hw = (image.shape[0], image.shape[1])
         self.geometry = self._converter.geometry
 
     def _note_aspect(self, frame: av.VideoFrame, stream: Any) -> None:

@@ -64,15 +64,6 @@ class FrameConverter:
             image = self._tone_mapped(image, frame)
         return self.geometry.apply(image)
 
-    def shown_size_hw(self, frame: av.VideoFrame, pixel_aspect: Fraction | None = None) -> tuple[int, int]:
-        """The size that `to_bgr` gives this frame.
-
-        Raises:
-            UserError: more pixels than allowed.
-        """
-        self._look_at(frame, pixel_aspect)
-        return self.geometry.shown_size_hw((frame.height, frame.width))
-
     def _look_at(self, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> None:
         """Find the frame's geometry; a stream may change it at any time."""
         matrix = frame.side_data.get(self._matrix_key)
@@ -180,7 +171,11 @@ def _even_bayer(frame: av.VideoFrame) -> av.VideoFrame:
     """
     height, width = frame.height // 2 * 2, frame.width // 2 * 2
     if not (height and width):
-        raise UserError(f"a raw Bayer image of {frame.width}×{frame.height} pixels", "two rows and columns or more")
+        raise UserError(
+            f"a raw Bayer image of {frame.width}×{frame.height} pixels",
+            "two rows and columns or more",
+            "ffprobe FILE   (what it holds)",
+        )
     even = type(frame)(width, height, frame.format.name)
     bytes_wide = width * (2 if "16" in frame.format.name else 1)
     source, target = frame.planes[0], even.planes[0]
