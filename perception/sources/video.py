@@ -86,6 +86,7 @@ class Video(Source):
         self._has_clock = not has_no_clock(self._container)
         self.rate_hz, self._rate_is_a_guess = self._rate(stream)
         self.frame_count = _promised_frames(stream, self.rate_hz)
+        self._counted = bool(stream.frames)  # else it is an estimate from the duration
         context = stream.codec_context
         self.size_hw = (context.height, context.width) if context.width and context.height else None
         self._first: tuple[av.VideoFrame, int] | None = None
@@ -213,7 +214,7 @@ class Video(Source):
             self.notes.append(f"time stamps jumped {clock.segments} times; the clock went on by one frame each time")
         if clock.stood_still:
             self.notes.append(f"{clock.stood_still} time stamps stood still; spaced by the frame rate")
-        if self.frame_count and (frame_id or 0) < self.frame_count and not self.stopped.is_set():
+        if self._counted and self.frame_count and (frame_id or 0) < self.frame_count and not self.stopped.is_set():
             self.notes.append(f"the header promises {self.frame_count} frames, the file holds {frame_id or 0}")
 
     def _stamp_ns(self, frame: av.VideoFrame, stream: Any) -> int | None:
@@ -372,6 +373,9 @@ class Video(Source):
             if container is not None:
                 container.close()
                 container = None
+            if not self._remote:  # opened again, it would begin with its last parts once more
+                self.note(f"the playlist was not continued ({reason})")
+                return
             if not lost:
                 self.emit("lost", True, f"{redact(self.location)}: {reason}; trying again")
                 lost = True

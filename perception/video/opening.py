@@ -221,6 +221,12 @@ def refusal(location: str, error: Exception, options: SourceOptions) -> UserErro
         return pointer
     if path.is_file() and path.stat().st_size == 0:
         return UserError(f"{shown}: the file is empty", "a video", "copy or record it again")
+    if _is_playlist(location):
+        return UserError(
+            f"{shown}: a playlist whose parts cannot be read ({reason})",
+            "a playlist whose parts are files beside it",
+            f"cat {shown}   (are they there? parts behind http need the playlist's own http URL)",
+        )
     return UserError(
         f"{shown}: {reason}", "a video that FFmpeg can read", f"file {shown}   (is it a video, and whole?)"
     )

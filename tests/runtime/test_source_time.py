@@ -90,8 +90,19 @@ def test_an_hls_discontinuity_goes_on(tmp_path: Path) -> None:
 def test_a_playlist_whose_files_never_come_is_given_up(tmp_path: Path) -> None:
     playlist = tmp_path / "live.m3u8"
     playlist.write_text("#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\nnone.ts\n")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"playlist whose parts cannot be read|gives no image within"):
         open_source(playlist, SourceOptions(timeout_s=1))
+
+
+def test_a_local_playlist_that_nobody_continues_ends(tmp_path: Path) -> None:
+    clip(tmp_path / "a.ts", 10)
+    playlist = tmp_path / "live.m3u8"
+    playlist.write_text("#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1.0,\na.ts\n")
+    source = open_source(playlist, SourceOptions(timeout_s=2))
+    assert source.live
+    frames = list(source)
+    assert [number_of(f.image_bgr) for f in frames] == list(range(10))
+    assert any("playlist was not continued" in note for note in source.notes)
 
 
 def test_a_video_that_begins_between_two_key_frames(tmp_path: Path) -> None:
