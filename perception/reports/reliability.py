@@ -36,7 +36,7 @@ def calibration_figure(name: str, found: Calibration) -> Figure:
 
 
 def calibration_rows(name: str, found: Calibration) -> list[tuple[Value, ...]]:
-    """One row a bin."""
+    """List one row per bin."""
     return [
         (
             name,
@@ -50,6 +50,7 @@ def calibration_rows(name: str, found: Calibration) -> list[tuple[Value, ...]]:
 
 
 def calibration_table(rows: tuple[tuple[Value, ...], ...], first: str = "Class") -> Table:
+    """Build the table of `calibration_rows`; `first` names its first column."""
     return Table(
         "calibration",
         "Calibration by score",

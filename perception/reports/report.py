@@ -81,6 +81,8 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Paragraph:
+    """Running text."""
+
     text: str
 
 
@@ -128,6 +130,7 @@ class Report:
     """Arrays for `compare`; never pickled objects."""
 
     def tables(self) -> list[Table]:
+        """List all tables, in order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
 
 

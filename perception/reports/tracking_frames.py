@@ -136,7 +136,7 @@ def _before(line: TrackingTimeline, i: int) -> int:
 
 @dataclass(frozen=True)
 class FrameFaults:
-    """What went wrong in one frame, both classes together."""
+    """The faults of one frame, both classes together."""
 
     sequence: str
     frame: int
@@ -177,6 +177,7 @@ def _apart(faults: list[FrameFaults]) -> list[FrameFaults]:
 
 
 def worst_frames(evaluation: TrackingEvaluation, images: Path | None, count: int) -> Section:
+    """Show the frames with the most faults, worst first."""
     faults = frame_faults(evaluation)
     chosen, only_with_image = with_images(
         faults, lambda one: (images / one.sequence if images else None, f"{one.frame:06d}"), count, _apart

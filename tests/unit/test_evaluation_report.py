@@ -167,6 +167,15 @@ def shown_as(value: str) -> str:
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\ufffd", value)
 
 
+def test_file_names_that_are_not_utf8_do_not_stop_a_report(tmp_path: Path) -> None:
+    """Such names reach Python as lone surrogates, which no encoding holds."""
+    evaluator = ObjectEvaluator()
+    evaluator.process("frame\udcff", labels(["Car"], [0]), detections(["Car"], [5], [0.9]))
+    path = write_report(object_report(evaluator.evaluate(), facts={"results": "a\udcff"}), tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["facts"]["results"] == "a?"
+    assert any("frame\ufffd" in words for words in Page(path.read_text()).texts)
+
+
 @given(st.text())
 @settings(max_examples=40)
 def test_any_text_survives_as_text(value: str) -> None:
