@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import UserError
-from perception.files import read_text
+from perception.files import read_json, read_text
 
 log = logging.getLogger("datasets.splits")
 
@@ -67,10 +67,7 @@ def read_drives(root: Path) -> dict[str, str]:
 
 def _drives_of_json(path: Path) -> dict[str, str]:
     example = '{"000002": "2011_09_26_drive_0086"}'
-    try:
-        drives = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}", f"JSON such as {example}") from None
+    drives = read_json(path, f"JSON such as {example}")
     if not isinstance(drives, dict) or not all(isinstance(drive, str) for drive in drives.values()):
         raise UserError(f"{path}: is not a map from frame to drive", example)
     return drives
@@ -157,10 +154,10 @@ class Holdout:
         Raises:
             ValueError: other text.
         """
-        found: Any = json.loads(text)
         try:
+            found: Any = json.loads(text)
             return cls({name: HeldOut(frozenset(held["names"]), str(held["rule"])) for name, held in found.items()})
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"no hold-out: {error}") from None
 
     def __str__(self) -> str:

@@ -40,8 +40,17 @@ def export_checkpoint(
     """
     check_size(size_hw)
     network, state = load_network(checkpoint)
-    description, scores = json.loads(state["description"]), of_exported_head(state.get("scores", {}), one_to_one)
-    preset = description["config"]["preset"]
+    scores = of_exported_head(state.get("scores", {}), one_to_one)
+    try:
+        description = json.loads(state["description"])
+        preset, step, commit = str(description["config"]["preset"]), state["step"], str(description["commit"])[:12]
+        data_hash = str(description["data_hash"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise UserError(
+            f"{checkpoint}: does not describe its run", "best.pt or last.pt of `perception train`"
+        ) from None
+    if not preset.replace("-", "").replace("_", "").isalnum():  # it becomes part of a path
+        raise UserError(f"{checkpoint}: the preset is named {preset[:80]!r}", "letters, digits, - and _")
     name = f"{preset}-{size_hw[0]}x{size_hw[1]}"
     path = out or checkpoint.parent / f"{name}.onnx"
     spec = ModelSpec(
@@ -53,8 +62,8 @@ def export_checkpoint(
         road_threshold=int(scores.get("road_threshold", ModelSpec.road_threshold)),
         name=name,
         licence=licence,
-        training_run=f"{checkpoint.parent.name}, step {state['step']}, commit {description['commit'][:12]}",
-        data_hash=description["data_hash"],
+        training_run=f"{checkpoint.parent.name}, step {step}, commit {commit}",
+        data_hash=data_hash,
     )
     export_onnx(network, spec, path, OnnxConfig(size_hw, batch, one_to_one))
     return path

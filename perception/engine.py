@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perception.errors import UserError
-from perception.files import write_atomically
+from perception.files import read_json, write_atomically
 
 FORMAT = 1
 Hardware = Literal["same-gpu", "same-compute-capability", "ampere-plus"]
@@ -82,7 +82,7 @@ def read_sidecar(engine: Path) -> Sidecar:
     """
     path, again = sidecar_path(engine), "perception export CHECKPOINT --format engine"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, "the sidecar that was written with the engine", again)
         if values["format"] != FORMAT:
             raise UserError(f"{path}: format {values['format']!r}", f"format {FORMAT}", again)
         key = _known(EngineKey, values["key"])
@@ -91,9 +91,7 @@ def read_sidecar(engine: Path) -> Sidecar:
         metadata = {str(k): str(v) for k, v in values["metadata"].items()}
         seconds = float(values.get("build_seconds", 0.0))
         return Sidecar(EngineKey(**key), metadata, str(values["engine_sha256"]), seconds)
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing", "the sidecar that was written with the engine", again) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: broken sidecar ({error})", "the JSON that was written with the engine", again
         ) from None

@@ -1,15 +1,17 @@
-"""Files: which of a folder are data, text whatever its byte order mark, and writing all of a file or nothing."""
+"""Files: which of a folder are data, reading text, TOML and JSON, and writing all of a file or nothing."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import secrets
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from perception.errors import UserError
 
@@ -50,22 +52,87 @@ def _name_others(folder: Path, names: tuple[str, ...]) -> None:
     log.warning("%s: %d files are no data and are passed over: %s", folder, len(names), shown)
 
 
-def read_text(path: Path, expected: str = "a plain text file") -> str:
+MOST_TOML = 1 << 20
+"""Longest TOML text that is parsed, characters."""
+MOST_DOTS = 500
+"""Most dots in a line of TOML: the time for a dotted key grows with the square of its parts."""
+MOST_JSON = 32 << 20
+"""Longest JSON text that is parsed, characters."""
+
+
+def read_text(path: Path, expected: str = "a plain text file", do: str = "check the path", most: int = -1) -> str:
     """Read a text file as UTF-8, without a byte order mark.
 
+    Args:
+        path: the file.
+        expected: what it should hold, for the error.
+        do: what to type instead, for the error.
+        most: characters of the longest text; negative for any.
+
     Raises:
-        UserError: no such file, not UTF-8, or not readable.
+        UserError: no such file, not UTF-8, longer, or not readable.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(most + 1 if most >= 0 else -1)
+        if 0 <= most < len(text):
+            raise UserError(f"{path}: longer than {most:,} characters", expected, do)
+        return text
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file", expected, "check the path") from None
+        raise UserError(f"{path}: no such file", expected, do) from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: byte {error.start} is not UTF-8 text", expected, "is this another kind of file?"
         ) from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", expected, "check the path") from None
+        raise UserError(f"{path}: {error.strerror}", expected, do) from None
+
+
+def read_toml(path: Path, expected: str = 'lines like  device = "cpu"', do: str = "check the path") -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UserError: what `read_text` and `parse_toml` raise.
+    """
+    return parse_toml(read_text(path, expected, do, MOST_TOML), path, expected)
+
+
+def parse_toml(text: str, where: Path | str, expected: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Args:
+        text: the content.
+        where: the file, for the error.
+        expected: what it should hold, for the error.
+
+    Raises:
+        UserError: not TOML, or too long or too deeply nested to be meant.
+    """
+    if len(text) > MOST_TOML:
+        raise UserError(f"{where}: longer than {MOST_TOML:,} characters", expected)
+    if any(line.count(".") > MOST_DOTS for line in text.splitlines()):
+        raise UserError(f"{where}: a line with more than {MOST_DOTS} dots", expected)
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{where}: not TOML (nested too deeply)", expected) from None
+    except ValueError as error:
+        raise UserError(f"{where}: not TOML ({error})", expected) from None
+
+
+def read_json(path: Path, expected: str, do: str = "check the path") -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: what `read_text` raises, not JSON, or too long or too deeply nested to be meant.
+    """
+    text = read_text(path, expected, do, MOST_JSON)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{path}: not JSON (nested too deeply)", expected, do) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})", expected, do) from None
 
 
 Content = str | bytes | memoryview | Callable[[BinaryIO], object]

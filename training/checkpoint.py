@@ -113,7 +113,7 @@ def backbone_of(path: Path) -> str | None:
     """
     try:
         return json.loads(load_checkpoint(path)["model_config"])["backbone"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -171,7 +171,7 @@ def holdout_options_of(state: dict[str, Any]) -> HoldoutOptions:
         if isinstance(data["fold"], str):
             return read_fold(data["fold"])
         return HoldoutOptions(int(data["fold"]), int(data["folds"]), int(data["road_fold"]))
-    except (KeyError, TypeError, ValueError, UserError):
+    except (KeyError, TypeError, ValueError, RecursionError, UserError):
         return HoldoutOptions()
 
 

@@ -160,9 +160,9 @@ def _check_resumed(run: Path, now: TrainOptions) -> None:
 def stored_run(run: Path) -> tuple[Any, Path | None, int]:
     """Read the config, initial weights and number of folds (0: none) that a run directory was started with."""
     try:
-        stored = json.loads((run / "config.json").read_text())
+        stored = json.loads((run / "config.json").read_text(encoding="utf-8"))
         preset = PRESETS[stored["config"]["preset"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"{run}: holds no config.json that can be read", "a run folder of `perception train`", "--resume RUN"
         ) from None

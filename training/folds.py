@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import UserError
+from perception.files import read_json
 from training.config import TrainConfig
 from training.distributed import process_group, rank
 from training.loop import choose_device, train, writes_to
@@ -54,7 +54,7 @@ def pooled(run: Path, folds: int) -> dict[str, Any]:
     done: dict[str, dict[str, Any]] = {}
     for i in range(folds):
         path = run / f"fold-{i}" / "results.json"
-        if path.exists() and (result := json.loads(path.read_text()))["ended"]:
+        if path.exists() and (result := read_json(path, "results.json of a fold"))["ended"]:
             done[f"fold-{i}"] = result
     names = sorted({name for result in done.values() for name in result["metrics"]})
     metrics = {}

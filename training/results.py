@@ -79,7 +79,7 @@ def warn_of_other_data(run: Path, description: dict[str, Any]) -> None:
     """Say so where a run goes on with other data than it began with."""
     try:
         before = json.loads((run / "config.json").read_text())["data_hash"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if before != description["data_hash"]:
         print(
@@ -137,7 +137,7 @@ def has_ended(run: Path) -> bool:
     """Whether the record of a run says that it was trained to its end."""
     try:
         return json.loads((run / "results.json").read_text())["ended"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -124,7 +124,7 @@ def _read_tag(part: Path, url: str) -> str:
     try:
         stored = json.loads(_tag_path(part).read_text(encoding="utf-8"))
         return str(stored["etag"]) if stored.get("url") == url else ""
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return ""
 
 

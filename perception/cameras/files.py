@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import difflib
 import shlex
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import Distortion, SizedCamera
 from perception.cameras.yaml_files import FISHEYE, MODELS, looks_like_yaml, parse_intrinsics
 from perception.errors import UserError, lfs_pointer
-from perception.files import read_text, write_atomically
+from perception.files import MOST_TOML, parse_toml, read_text, write_atomically
 from perception.formats.kitti import parse_calibration
 from perception.types import F64
 
@@ -132,10 +131,7 @@ def parse_camera_file(text: str, path: Path | str = "<text>") -> CameraFile:
     Raises:
         UserError: not TOML, an unknown key (with the nearest known one), a missing one, a value of the wrong kind.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML ({error})", "lines like  fx = 1108.5") from None
+    table = parse_toml(text, path, "lines like  fx = 1108.5")
     names = [field.name for field in fields(CameraFile)]
     values: dict[str, object] = {}
     for key, value in table.items():
@@ -190,7 +186,7 @@ def read_camera(path: Path) -> SizedCamera:
             return read_camera_file(path).sized(str(path))
         except UserError as error:
             raise UserError(error.found, error.expected, error.do or CALIBRATE) from None
-    text = read_text(path)
+    text = read_text(path, "a calibration file", CALIBRATE, MOST_TOML)
     if looks_like_yaml(text):
         parse_intrinsics(text, path)  # what is wrong with it shows here
         raise UserError(
@@ -215,12 +211,7 @@ def kitti_camera(matrices: dict[str, F64], number: int, origin: str) -> SizedCam
 
 def read_camera_file(path: Path) -> CameraFile:
     """`parse_camera_file` on a file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "a camera file", "perception calibrate writes one") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: {error}", "a readable TOML file") from None
+    text = read_text(path, "a camera file", "perception calibrate writes one", MOST_TOML)
     return parse_camera_file(text, path)
 
 

@@ -16,7 +16,10 @@ import numpy as np
 from perception.errors import UserError
 from perception.types import F64
 
-MOST_BYTES = 1 << 20
+MOST_TEXT = 1 << 20
+"""Longest text that is parsed, characters."""
+MOST_BRACKETS = 1000
+"""Most brackets that open a list or a map: OpenCV's parser recurses into each without a limit, and crashes."""
 MODELS = {
     "plumb_bob": (4, 5),
     "rational_polynomial": (8, 12, 14),
@@ -62,6 +65,8 @@ def parse_intrinsics(text: str, path: Path | str = "<text>") -> Intrinsics:
     import cv2
 
     text = text.lstrip("\ufeff")
+    if len(text) > MOST_TEXT or text.count("[") + text.count("{") > MOST_BRACKETS:
+        raise UserError(f"{path}: too long or too deeply nested for a calibration", "lines like  image_width: 1280")
     try:
         storage = _storage(text)  # its nodes live as long as it does
         root = storage.root()

@@ -212,10 +212,10 @@ def _read_frame(path: Path | None) -> U8 | None:
 def _read_intrinsics(options: CalibrateOptions) -> Intrinsics | None:
     if options.intrinsics is None:
         return None
-    from perception.cameras.yaml_files import parse_intrinsics
+    from perception.cameras.yaml_files import MOST_TEXT, parse_intrinsics
     from perception.files import read_text
 
-    return parse_intrinsics(read_text(options.intrinsics), options.intrinsics)
+    return parse_intrinsics(read_text(options.intrinsics, most=MOST_TEXT), options.intrinsics)
 
 
 def _straightened(image: U8, intrinsics: Intrinsics) -> U8:

@@ -9,7 +9,6 @@ import inspect
 import io
 import sys
 import textwrap
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from perception.errors import FieldError, UserError
+from perception.files import read_toml
 from perception.redact import printable, redact
 
 T = TypeVar("T")
@@ -282,23 +282,7 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
-# ---------------------------------------------------------------- TOML and JSON
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        UserError: no such file, or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "a TOML file", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not TOML ({error})", 'lines like  device = "cpu"') from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "a readable TOML file") from None
+# ---------------------------------------------------------------- tables of TOML and JSON
 
 
 def overlay(config: T, table: Mapping[str, Any], where: str, names: Mapping[str, str] | None = None) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from perception.errors import UserError
 from perception.evaluation.bootstrap import RESAMPLES, SEED, Difference, blocks, judge, paired_draws
+from perception.files import read_json
 from perception.reports.runs import RunScorer, load_run, scorer_of
 from perception.types import F64, I64
 
@@ -48,12 +48,7 @@ def read_groups(path: Path) -> dict[str, str]:
         UserError: it can't be read, or maps to anything but text.
     """
     expected, do = 'a JSON file such as {"000002": "2011_09_26_drive_0086"}', "--groups drives.json"
-    try:
-        groups = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", expected, do) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})", expected, do) from None
+    groups = read_json(path, expected, do)
     if not isinstance(groups, dict) or not all(isinstance(group, str) for group in groups.values()):
         raise UserError(f"{path}: maps frames to something that is not text", expected, do)
     return groups

@@ -6,7 +6,6 @@ frames is scored by the official rule (`object_draws`, `pr_curve`, the sums of H
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from perception.evaluation.object_draws import PrecisionAreas
 from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectCurve, RoadImage, RoadScore, ratio
 from perception.evaluation.road import URBAN, pr_curve
 from perception.evaluation.tracking_evidence import TrackingEvidence
+from perception.files import read_json
 from perception.reports.object import CURVE_FIELDS
 from perception.reports.object_analysis import LEVEL, full_curve
 from perception.reports.report import FORMAT
@@ -50,7 +50,7 @@ def load_run(folder: Path) -> Run:
     if folder.is_dir() and any(folder.glob("[!.]*")) and not (folder / "report.json").exists():
         raise UserError(f"{folder}: no report.json, so its report was not finished", expected, do)
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        report = read_json(folder / "report.json", expected, do)
         if not isinstance(report, dict) or report.get("format") != FORMAT:
             raise ValueError("report.json is another kind of file")
         evidence = folder / "evidence.npz"

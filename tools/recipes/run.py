@@ -21,7 +21,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Annotated, Any
 import tyro
 
 from perception.errors import UserError
+from perception.files import read_toml
 from tools.recipes.average import average, release
 
 KINDS = ("train", "mean", "run", "release")
@@ -104,10 +104,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserError: unreadable, or a mistake in a stage.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}", "a TOML file with [[stage]] tables", "tools/recipes/nano.toml") from None
+    table = read_toml(path, "a TOML file with [[stage]] tables", "tools/recipes/nano.toml")
     common, groups = table.get("common", {}), table.get("options", {})
     if unknown := sorted(set(table) - {"common", "options", "stage"} | set(common) - {"train", "evaluate_every"}):
         expected = "[common] with train and evaluate_every, [options] and [[stage]]"
