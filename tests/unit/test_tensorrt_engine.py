@@ -121,7 +121,7 @@ def test_a_sidecar_comes_back_as_it_was(engine: Path) -> None:
 )
 def test_a_broken_sidecar_is_a_sentence(engine: Path, content: str) -> None:
     sidecar_path(engine).write_text(content)
-    with pytest.raises(UserError, match="broken sidecar|not JSON"):
+    with pytest.raises(UserError, match=r"broken sidecar|not JSON"):
         read_sidecar(engine)
 
 
