@@ -15,9 +15,10 @@ from perception.files import write_atomically
 from perception.provenance import record
 
 if TYPE_CHECKING:
-    from perception.formats.detections import DetectionFolder
+    from perception.formats.detections import DetectionFolder, DetectionSequence, ScoreScale
     from perception.ranging.ranger import Ranger
     from perception.trackers import Tracker
+    from perception.types import Detections
 
 MOST_EMPTY_FRAMES = 300
 """Of a run of frames without detections so many are played; no track outlives them."""
@@ -38,7 +39,9 @@ class TrackOptions(CommandOptions):
     tracker: str = "drivetrack"
     """Tracker, by the name of its file in perception/trackers."""
     set: tuple[str, ...] = ()
-    """Set fields of the tracker's config: lost_s=1.5 or confirm_thresholds=0.5,0.5"""
+    """Set fields of the tracker's config: lost_s=1.5 or confirm_thresholds=0.7 (one for each class: 0.7,0.5)"""
+    offline: bool = False
+    """Track with hindsight: tracks begin earlier, gaps are filled, false tracks go. For labelling and evaluation."""
     fps: float = 10.0
     """Frames per second of the recording."""
     calib: Path | None = None
@@ -60,17 +63,26 @@ def main(argv: list[str]) -> int:
     if not 0 < options.fps < float("inf"):
         raise UserError(f"--fps {options.fps}", "a number above 0", "--fps 10, KITTI's rate")
     from perception.cli.settings import make_tracker, read_settings
-    from perception.formats.detections import find_detections
+    from perception.formats.detections import as_shares, find_detections, score_scale
 
     tracker = make_tracker(options.tracker, read_settings(options.set))
     folder = find_detections(options.detections, options.format, options.classes)
     _make_out(options.out, folder)
 
+    stored = {sequence: folder.read(sequence) for sequence in folder.files}
+    scale = score_scale(stored.values())
+    _report_input(stored, scale, sorted(folder.wanted), options)
+
     summary: dict[str, Any] = {"out": str(options.out), "tracker": options.tracker, "sequences": {}}
+    summary |= {"offline": options.offline, "scores": scale}
     for i, sequence in enumerate(folder.files):
         ranger = _ranger(options, sequence, folder.class_names)
         tracker.reset()
-        text, counts = _track(folder, sequence, tracker, ranger, options.fps, options.frame_size)
+        frames = [
+            (frame_id, as_shares(detections, scale))
+            for frame_id, detections in stored[sequence].frames(MOST_EMPTY_FRAMES)
+        ]
+        text, counts = _track(frames, folder.class_names, tracker, ranger, options)
         write_atomically(options.out / f"{sequence}.txt", text, do="--out FOLDER")
         summary["sequences"][sequence] = counts
         if not options.quiet:
@@ -106,41 +118,79 @@ def _make_out(out: Path, folder: DetectionFolder) -> None:
         raise UserError(f"{out}: {error.strerror}", "a folder that can be written", "--out DIR") from None
 
 
+def _report_input(
+    stored: dict[str, DetectionSequence], scale: ScoreScale, wanted: list[str], options: TrackOptions
+) -> None:
+    """Say on stderr what is not tracked and why, and how scores are read.
+
+    Raises:
+        UserError: rows there are, and none can be used.
+    """
+    from perception.formats.detections import SCALES
+
+    skipped: dict[str, int] = {}
+    for sequence in stored.values():
+        for name, count in sequence.skipped.items():
+            skipped[name] = skipped.get(name, 0) + count
+    skipped.pop("DontCare", None)
+    boxes = sum(len(sequence.frame_ids) for sequence in stored.values())
+    inverted = sum(sequence.inverted for sequence in stored.values())
+    rows = ", ".join(f"{count} rows of class '{name}'" for name, count in sorted(skipped.items()))
+    if skipped and not boxes:
+        raise UserError(
+            f"{rows}, none of a class to track", ", ".join(wanted), f"--class {' '.join(sorted(skipped))}"
+        )
+    if inverted > boxes / 2:
+        raise UserError(
+            f"{inverted} of {boxes} boxes have their right edge left of the left one, or their feet above their head",
+            "corners x1,y1,x2,y2",
+            "x2 = x + w and y2 = y + h, where the rows are x,y,w,h",
+        )
+    if skipped and not options.classes:
+        print(f"not tracked: {rows} (--class {' '.join(sorted(skipped))})", file=sys.stderr)
+    if inverted:
+        print(f"dropped: {inverted} of {boxes} boxes, inverted", file=sys.stderr)
+    if scale != "share":
+        print(f"scores of {boxes} detections are {SCALES[scale]}", file=sys.stderr)
+
+
 def _track(
-    folder: DetectionFolder,
-    sequence: str,
+    frames: list[tuple[int, Detections]],
+    class_names: tuple[str, ...],
     tracker: Tracker,
     ranger: Ranger | None,
-    fps: float,
-    size_hw: tuple[int, int],
+    options: TrackOptions,
 ) -> tuple[str, dict[str, Any]]:
     """Play one sequence; the text of its result file, and what there was to count."""
     from perception.formats.kitti import format_tracking
     from perception.sinks.kitti import tracking_rows
 
-    stored = folder.read(sequence)
     text: list[str] = []
     ids: set[int] = set()
-    rows, frames, seconds = 0, 0, 0.0
-    for frame_id, detections in stored.frames(MOST_EMPTY_FRAMES):
-        timestamp_ns = round(frame_id * 1e9 / fps)
-        begin = time.perf_counter()
-        tracks = tracker.update(detections, timestamp_ns)
-        seconds += time.perf_counter() - begin
+    rows = 0
+    stamped = [(round(frame_id * 1e9 / options.fps), detections) for frame_id, detections in frames]
+    begin = time.perf_counter()
+    if options.offline:
+        from perception.trackers.offline import track_offline
+
+        tracked = track_offline(tracker, stamped)
+    else:
+        tracked = [tracker.update(detections, timestamp_ns) for timestamp_ns, detections in stamped]
+    seconds = time.perf_counter() - begin
+    for (frame_id, _), (timestamp_ns, _), tracks in zip(frames, stamped, tracked, strict=True):
         if ranger is not None:
-            tracks = ranger.update(tracks, timestamp_ns, size_hw)
-        frames += 1
+            tracks = ranger.update(tracks, timestamp_ns, options.frame_size)
         rows += len(tracks)
         ids.update(tracks.track_ids.tolist())
         if len(tracks):
             height_m = ranger.camera.height_m if ranger is not None else 0.0
-            text.append(format_tracking(tracking_rows(frame_id, tracks, folder.class_names, height_m)))
+            text.append(format_tracking(tracking_rows(frame_id, tracks, class_names, height_m)))
     counts = {
-        "frames": frames,
-        "detections": len(stored.frame_ids),
+        "frames": len(frames),
+        "detections": sum(len(detections) for _, detections in frames),
         "tracks": len(ids),
         "rows": rows,
-        "ms_per_frame": round(1e3 * seconds / max(frames, 1), 4),
+        "ms_per_frame": round(1e3 * seconds / max(len(frames), 1), 4),
     }
     return "".join(text), counts
 

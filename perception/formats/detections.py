@@ -7,8 +7,9 @@ becomes of them is the tracker's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,10 @@ from perception.types import CLASS_NAMES, F64, I64, Detections
 
 CSV_COLUMNS = ("frame", "x1", "y1", "x2", "y2", "score")
 Layout = Literal["kitti", "csv"]
+SCORE_TOLERANCE = 1e-3
+"""Scores outside 0..1 by less are rounding."""
+MOST_LOG_ODDS = 20.0
+"""No network is surer than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,11 @@ class DetectionSequence:
     frame_ids: I64
     """(N,) ascending."""
     detections: Detections
-    """N rows."""
+    """N rows, scores as the detector gave them."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Rows of classes that are not wanted, by class name."""
+    inverted: int = 0
+    """Boxes whose right edge is left of the left one, or whose lower edge is above the upper one."""
 
     def frames(self, most_empty: int) -> Iterator[tuple[int, Detections]]:
         """Frames from 0 to the last with a detection; of a run of empty ones, the first `most_empty` only."""
@@ -62,15 +71,17 @@ class DetectionFolder:
         Raises:
             UserError: with file, line and column.
         """
-        parts = [self._read_file(path, class_name) for path, class_name in self.files[sequence]]
+        skipped: dict[str, int] = {}
+        parts = [self._read_file(path, class_name, skipped) for path, class_name in self.files[sequence]]
         frame_ids, boxes, scores, class_ids = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(frame_ids, kind="stable")
         detections = Detections(
             boxes[order].astype(np.float32), scores[order].astype(np.float32), class_ids[order].astype(np.int64)
         )
-        return DetectionSequence(frame_ids[order].astype(np.int64), detections)
+        inverted = int((boxes[:, 2:] < boxes[:, :2]).any(axis=1).sum())
+        return DetectionSequence(frame_ids[order].astype(np.int64), detections, skipped, inverted)
 
-    def _read_file(self, path: Path, class_name: str | None) -> tuple[I64, F64, F64, I64]:
+    def _read_file(self, path: Path, class_name: str | None, skipped: dict[str, int]) -> tuple[I64, F64, F64, I64]:
         lower = {name.lower(): i for i, name in enumerate(self.class_names) if name in self.wanted}
         if self.layout == "csv":
             assert class_name is not None
@@ -79,11 +90,51 @@ class DetectionFolder:
             return table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5], class_ids
         rows, _ = read_tracking_fast(path, allow_inverted=True, allow_extra=True)
         class_ids = np.array([lower.get(name.lower(), -1) for name in rows.objects.names], np.int64)
-        if class_name is not None:
-            class_ids[class_ids != lower[class_name.lower()]] = -1
         wanted = class_ids >= 0
+        for name in itertools.compress(rows.objects.names, ~wanted):
+            skipped[name] = skipped.get(name, 0) + 1
         scores = np.ones(len(rows)) if rows.objects.scores is None else rows.objects.scores
         return rows.frame_ids[wanted], rows.objects.boxes_xyxy[wanted], scores[wanted], class_ids[wanted]
+
+
+ScoreScale = Literal["share", "percent", "log-odds"]
+SCALES: dict[ScoreScale, str] = {
+    "share": "0..1",
+    "percent": "0..100: divided by 100",
+    "log-odds": "log-odds: mapped by 1 / (1 + exp(-score))",
+}
+
+
+def score_scale(sequences: Iterable[DetectionSequence]) -> ScoreScale:
+    """What the scores of a detector are: shares, percent or log-odds, by their range over all sequences.
+
+    Scores below 0 are log-odds, as networks give them before the last step; so are scores up to 20.
+    Scores up to 100 are percent. Scores beyond 1 by rounding do not count.
+
+    Raises:
+        UserError: scores above 100, which are none of these.
+    """
+    low, high = 0.0, 1.0
+    for sequence in sequences:
+        scores = sequence.detections.scores[np.isfinite(sequence.detections.scores)]
+        low, high = min([low, *scores.tolist()]), max([high, *scores.tolist()])
+    if high > 100:
+        raise UserError(f"a score of {high:g}", "scores of 0 to 1, percent, or log-odds", "scale them")
+    if low < -SCORE_TOLERANCE:
+        return "log-odds"
+    if high <= 1 + SCORE_TOLERANCE:
+        return "share"
+    return "percent" if high > MOST_LOG_ODDS else "log-odds"
+
+
+def as_shares(detections: Detections, scale: ScoreScale) -> Detections:
+    """The same detections with scores in 0..1."""
+    scores = detections.scores
+    if scale == "percent":
+        return replace(detections, scores=scores * np.float32(0.01))
+    if scale == "log-odds":
+        return replace(detections, scores=(1 / (1 + np.exp(-scores.astype(np.float64)))).astype(np.float32))
+    return detections
 
 
 def parse_csv(text: str, path: Path | str = "<text>") -> F64:
@@ -150,7 +201,8 @@ def find_detections(folder: Path, layout: Layout, classes: Sequence[str] = ()) -
     wanted = {name.lower() for name in classes}
     if classes:
         there = ", ".join(dict.fromkeys(place.name for place in found))
-        found = [place for place in found if of_class[place] is None or place.name.lower() in wanted]
+        asked_for = [place for place in found if of_class[place] is None or place.name.lower() in wanted]
+        found = found if layout == "kitti" and not asked_for else asked_for
         if not found:
             asked = " ".join(classes)
             raise UserError(f"{folder}: nothing of {asked}", f"classes that have folders: {there}", "--class CLASS")
@@ -170,6 +222,8 @@ def find_detections(folder: Path, layout: Layout, classes: Sequence[str] = ()) -
         for path in data_files(place, (".txt",)):
             files.setdefault(path.stem, []).append((path, class_name))
     names = [known.get(name.lower(), name) for name in classes]
-    names = names or [name for place in found if (name := of_class[place])] or list(OBJECT_CLASSES[:-1])
+    if not names and layout == "csv":
+        names = [name for place in found if (name := of_class[place])]
+    names = names or list(OBJECT_CLASSES[:-1])  # KITTI rows name their class, whatever the folder is called
     class_names = tuple(dict.fromkeys((*CLASS_NAMES, *names)))
     return DetectionFolder(class_names, frozenset(names), {k: tuple(files[k]) for k in sorted(files)}, layout)

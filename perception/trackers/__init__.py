@@ -12,13 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from perception.errors import UserError
+from perception.trackers.base import Sighting
 from perception.types import Detections, Tracks
 
 DEFAULT_TRACKER = "drivetrack"
 
 
 class Tracker(Protocol):
-    """What every tracker is: a config, `update` once per frame, `reset` to start afresh.
+    """What every tracker is: a config, `update` once per frame, `reset` to start afresh, `record` for hindsight.
 
     `config` is a frozen dataclass, the constructor's only argument, with a default.
     """
@@ -29,6 +30,10 @@ class Tracker(Protocol):
     def update(self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None) -> Tracks: ...
 
     def reset(self) -> None: ...
+
+    def record(self) -> list[Sighting]:
+        """Keep every match from now on until `reset`; returns the list that grows. `base.Recorder` has it."""
+        ...
 
 
 def tracker_class(name: str) -> type | None:
@@ -98,4 +103,9 @@ def create_tracker(name: str = DEFAULT_TRACKER, **overrides: Any) -> Tracker:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = near[0] if near else ""
             raise UserError(f"tracker '{name}' has no option '{key}'", "one of " + ", ".join(fields), hint)
+    # one number serves a field that holds one for each class
+    overrides = {
+        key: (value,) if isinstance(value, (int, float)) and isinstance(getattr(default, key), tuple) else value
+        for key, value in overrides.items()
+    }
     return found(type(default)(**{k: getattr(default, k) for k in fields} | overrides))

@@ -19,7 +19,7 @@ A track is tentative until its tracker confirms it. Then it gets its id: the fir
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -112,6 +112,26 @@ class Tracklet:
     """Matches so far, the first detection included."""
     log_odds: float = 0.0
     """That it is an object, for trackers that count them."""
+    young_scores: list[float] = field(default_factory=list)
+    """Scores of its matches until it is steady, for trackers that learn from them."""
+    is_hidden: bool = False
+    """It has vanished behind another track, and was not matched since."""
+
+
+Sighting = tuple[Tracklet, int, F64, float]
+"""A match: whose, number of the frame, box (cx, cy, w, h) and score of the detection."""
+
+
+class Recorder:
+    """Part of every tracker: the history of its tracks, for `offline.py`."""
+
+    _table: TrackTable
+
+    def record(self) -> list[Sighting]:
+        """Keep every match from now on until `reset`; returns the list that grows."""
+        if self._table.history is None:
+            self._table.history = []
+        return self._table.history
 
 
 class TrackTable:
@@ -123,6 +143,10 @@ class TrackTable:
         self.frame = -1
         """Number of the latest frame."""
         self.tracklets: list[Tracklet] = []
+        self.ended: list[Tracklet] = []
+        """Those that ended in this frame so far."""
+        self.history: list[Sighting] | None = None
+        """Every match of every track, where somebody asks for it."""
         self.class_ids: I64 = np.zeros(0, np.int64)
         """(N,)"""
         self.states = BoxStates.born(np.zeros((4, 0)), noise)
@@ -137,6 +161,7 @@ class TrackTable:
         """Begin a frame: end tracks unseen for longer than `lost_s` or for too many frames, predict the others."""
         step_s = self.clock.tick(timestamp_ns)
         self.frame += 1
+        self.ended = []
         now_s, frame = self.clock.now_s, self.frame
         if now_s > self._check_s or frame > self._check_frame:
             patience_s = lost_s + CLOCK_TOLERANCE_S
@@ -188,6 +213,8 @@ class TrackTable:
             tracklet.score, tracklet.detection = scores[column], column
             tracklet.seen_frame, tracklet.seen_s = frame, now_s
             tracklet.hits += 1
+        if self.history is not None:
+            self.history += [(tracklets[i], frame, boxes_cxcywh[:, j], scores[j]) for i, j in detection_of.items()]
 
     def start(
         self, columns: Sequence[int], boxes_xyxy: F64, scores: Sequence[float], class_ids: I64
@@ -203,7 +230,8 @@ class TrackTable:
         columns = columns[: max(0, MAX_TRACKS - len(self))]
         if not len(columns):
             return []
-        self.states.append(BoxStates.born(CXCYWH_FROM_XYXY @ boxes_xyxy.take(columns, 1), self.noise))
+        boxes_cxcywh = CXCYWH_FROM_XYXY @ boxes_xyxy.take(columns, 1)
+        self.states.append(BoxStates.born(boxes_cxcywh, self.noise))
         own_classes = class_ids.take(columns)
         self.class_ids = np.concatenate([self.class_ids, own_classes])
         born = [
@@ -211,6 +239,8 @@ class TrackTable:
             for class_id, column in zip(own_classes.tolist(), columns, strict=True)
         ]
         self.tracklets += born
+        if self.history is not None:
+            self.history += [(t, self.frame, boxes_cxcywh[:, i], t.score) for i, t in enumerate(born)]
         return born
 
     def start_unmatched(
@@ -240,6 +270,7 @@ class TrackTable:
     def keep(self, wanted: list[bool]) -> None:
         """End the tracks whose entry of N is False."""
         if not all(wanted):
+            self.ended += [t for t, is_wanted in zip(self.tracklets, wanted, strict=True) if not is_wanted]
             self.tracklets = [t for t, is_wanted in zip(self.tracklets, wanted, strict=True) if is_wanted]
             kept = np.array(wanted)
             self.states.keep(kept)

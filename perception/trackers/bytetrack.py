@@ -12,7 +12,7 @@ import numpy as np
 
 from perception.boxes import Floats
 from perception.trackers.assignment import assign
-from perception.trackers.base import TrackTable, clean
+from perception.trackers.base import Recorder, TrackTable, clean
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, Noise
 from perception.types import F64, Detections, Tracks
 
@@ -41,7 +41,7 @@ class ByteTrackConfig:
     """Of the Kalman filter."""
 
 
-class ByteTrackTracker:
+class ByteTrackTracker(Recorder):
     """Two-stage association by score. `perception.trackers.base` says what happens with bad input."""
 
     def __init__(self, config: ByteTrackConfig = ByteTrackConfig()) -> None:

@@ -14,17 +14,17 @@ The pairing with the largest sum is made, first among confirmed tracks, then amo
 Around that:
 
 - Motion is constant velocity in the world, not in the picture (`kalman.predict`): boxes grow the faster, the nearer.
-- A track is confirmed when the summed log-odds of its scores reach a level. The score at which a class's detections
-  are right half of the time has log-odds 0 (`confirm_thresholds`). So a sure detection confirms its track at once, a
-  doubtful one after a few frames, one below the threshold never. A tentative track survives one missed frame.
-- Detectors differ in what they call a high score. What the steady objects of a class score is learned on the way:
-  a score counts in proportion to it, and if it is low, so is the threshold.
-- What is more likely wrong than right starts no track, nor does a box that overlaps a track seen in this frame.
+- A track is confirmed when the summed log-odds of its scores reach a level. What a score is worth is learned while
+  tracking (`calibration.py`). It starts from `confirm_thresholds`: the score of each class at which detections are
+  right half of the time. A sure detection confirms its track at once, a doubtful one after a few frames, a poor one
+  never. A tentative track survives one missed frame.
+- What is almost surely false starts no track, except in every fourth frame, which shows when it no longer is. A box
+  that overlaps a track seen in this frame starts none either.
 - An object has one class. Where two tracks of different classes are seen in one place (a pedestrian whom the detector
   calls a cyclist, too), the one with the larger summed log-odds is reported.
 - What starts while the whole picture moves (the camera turns) starts with that motion.
 - A confirmed track that vanishes where a nearer one covers it counts as hidden. It is reported for a while longer,
-  as "lost", where it must be.
+  as "lost", where it must be, as long as most such tracks are found there later.
 
 Metres are not this file's business: `perception.ranging.ranger` adds them. The picture is not looked at.
 """
@@ -37,12 +37,10 @@ from math import log, pi
 import numpy as np
 
 from perception.trackers.assignment import assign_pairs
-from perception.trackers.base import CLOCK_TOLERANCE_S, Tracklet, TrackTable, clean
+from perception.trackers.base import CLOCK_TOLERANCE_S, Recorder, Tracklet, TrackTable, clean
+from perception.trackers.calibration import STEADY_HITS, STEPS, Calibration
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, constants
 from perception.types import F64, I64, Detections, Tracks
-
-SURE_SCORE = 0.999
-"""No detection counts as surer than this, none as less sure than its complement."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,10 @@ class DriveConfig:
     """What is believed of detectors and of traffic. One set for all classes, except the detector's thresholds."""
 
     confirm_thresholds: tuple[float, ...] = (0.3, 0.6, 0.5)
-    """A class's score at which a detection is as likely right as wrong; the last one serves all further classes."""
+    """A class's score at which a detection is as likely right as wrong, until the tracker knows better; the last one
+    serves all further classes."""
     learn_scores: bool = True
-    """Learn what steady objects score; False: 1."""
+    """Learn what scores and predictions are worth while tracking; False keeps to the thresholds."""
     low_score: float = 0.1
     """Detections below are not used."""
     confirm_log_odds: float = 2.0
@@ -75,10 +74,10 @@ class DriveConfig:
     lost_s: float = 2.0
     """A confirmed track unseen for longer ends, seconds."""
     hidden_s: float = 0.5
-    """A hidden object is reported for so long, seconds; 0 reports only what was detected in this frame."""
+    """A hidden object is reported for at most so long, seconds; 0 reports only what was detected in this frame."""
     hidden_cover: float = 0.3
     """Share of an object's box that nearer boxes must cover for it to be hidden."""
-    smoothing: float = 0.5
+    smoothing: float = 0.2
     """Of the reported box: 0 the detector's own, 1 the filter's."""
     projective: bool = True
     """Constant velocity in the world; False: in the picture."""
@@ -98,14 +97,16 @@ class DriveConfig:
 
 Corners = list[float]
 """Left, top, right, bottom of a box."""
-FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
-"""What steady objects are taken to score before any were seen, and the least that is believed."""
-TYPICAL_QUANTILE, TYPICAL_STEP, STEADY_HITS = 0.75, 0.02, 5
-"""The typical score is this quantile over tracks with so many matches; each moves it by about one step."""
-UNKNOWN_SCORES = 50
-"""Until so many scores of steady objects of a class were seen, detections below the threshold start tracks too."""
-THRESHOLD_SHARE = 0.75
-"""The threshold is at most this share of the typical one."""
+MAX_CLASSES = 16
+"""Classes of which the tracker learns; higher class numbers share the last one's calibration."""
+BIRTH_LOG_ODDS, EXPLORE_EVERY = -2.0, 4
+"""A detection worth less starts a track only in every so many frames."""
+LEARN_EVERY = 3
+"""Frames between looks at what steady tracks score, and how far boxes are from where they were predicted."""
+LEAST_LOG_ODDS = -5.0
+"""Summed log-odds of a track never fall lower, so that it can be confirmed once its scores are worth more."""
+FOUND_IOU = 0.5
+"""A hidden track was where it was predicted, if the box that is found overlaps the prediction by so much."""
 SHARED_MOTION_TRACKS = 3
 """So many tracks must agree on a common motion, each seen so many times."""
 HIDDEN_AFTER_HITS = 3
@@ -119,7 +120,7 @@ _MINUS_HALF_OF_FOUR = np.repeat(-0.5 * np.eye(2), 4, axis=1)
 """Left factor (2, 8): the sums of the first and of the last four rows, times -0.5."""
 
 
-class DriveTracker:
+class DriveTracker(Recorder):
     """See the top of this file; `perception.trackers.base` says what becomes of bad input."""
 
     def __init__(self, config: DriveConfig = DriveConfig()) -> None:
@@ -137,13 +138,19 @@ class DriveTracker:
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
-        first = FIRST_TYPICAL_SCORE if self.config.learn_scores else 1.0
-        kinds = len(self.config.confirm_thresholds)
-        self._typical, self._thresholds, self._threshold_log_odds = np.zeros(kinds), [0.0] * kinds, [0.0] * kinds
-        self._unknown = [UNKNOWN_SCORES if self.config.learn_scores else 0] * kinds
-        for kind in range(kinds):
-            self._believe(kind, first)
+        thresholds, learn = self.config.confirm_thresholds, self.config.learn_scores
+        self.calibrations = [
+            Calibration(thresholds[min(class_id, len(thresholds) - 1)], learn) for class_id in range(MAX_CLASSES)
+        ]
+        """By class id."""
+        self._typical = np.array([c.typical_score for c in self.calibrations])
+        self._spread = np.ones((4, MAX_CLASSES))
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all tracks, and keep what was learned of the detector; ids start at 1 again."""
         self._table = TrackTable(self.config.noise)
+        self._hidden_tracks: list[Tracklet] = []
 
     def update(self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None) -> Tracks:
         """Take one frame's detections.
@@ -170,19 +177,21 @@ class DriveTracker:
         # 5. Add confirmed tracks that a nearer object hides, and report.
         hidden = self._hidden(missing, match, boxes) if missing and match and config.hidden_s > 0 else []
         tracks = table.report(*self._shown(rows, hidden, measured))
-        # 6. End tentative tracks that were not seen for too long.
+        # 6. End tentative tracks that were not seen for too long, and learn from all that ended.
         if is_one_over:
             table.keep([t.track_id > 0 or t.seen_s >= self._earliest_s(config.tentative_s) for t in table.tracklets])
+        self._learn_from_ended()
         return tracks
 
     def _match(self, measured: F64, scores: F64, class_ids: I64) -> dict[int, int]:
-        """Pair, correct, and count what the scores say; the detection of each track that has one."""
+        """Pair and correct; the detection of each track that has one."""
         table = self._table
         surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), _ONE)
         variance = np.square((self._doubtful - self._doubt * surety) * box_size(measured))
         match = self._pair(measured, variance, surety, class_ids)
+        self._learn_from_predictions(match, measured, variance)
         table.correct(match, measured, variance, scores.tolist())
-        self._weigh([table.tracklets[row] for row in match], self.config.learn_scores)
+        self._weigh([table.tracklets[row] for row in match])
         return match
 
     def _pair(self, measured: F64, variance: F64, surety: F64, class_ids: I64) -> dict[int, int]:
@@ -202,6 +211,7 @@ class DriveTracker:
         # the variance of an exact box and of a slipped one, side by side
         either = np.empty((2, *unit.shape))  # (2, 4, K)
         exact = np.divide(spread.take(rows, 1) + variance.take(columns, 1), unit, out=either[0])
+        exact *= self._spread.take(class_ids.take(columns), 1, mode="clip")
         np.add(exact, self._slip, out=either[1])
         # of four independent coordinates; they are summed by a product, the quickest way
         density = _MINUS_HALF_OF_FOUR.dot((error / either + np.log(either)).reshape(8, -1))  # (2, K)
@@ -220,12 +230,12 @@ class DriveTracker:
         config, table = self.config, self._table
         free = set(range(len(scores))).difference(match.values())
         kinds = class_ids.tolist()
-        last = len(self._thresholds) - 1
-        believed = []
-        for column in sorted(free):
-            kind = min(max(kinds[column], 0), last)
-            if scores[column] > self._thresholds[kind] or self._unknown[kind]:
-                believed.append(column)
+        explores = table.frame % EXPLORE_EVERY == 0
+        believed = [
+            column
+            for column in sorted(free)
+            if explores or self._of(kinds[column]).worth[int(scores[column] * STEPS)] > BIRTH_LOG_ODDS
+        ]
         if not believed:
             return
         corners = boxes.T.tolist()
@@ -242,7 +252,7 @@ class DriveTracker:
             return
         count = len(table)
         born = table.start(new, boxes, scores, class_ids)
-        self._weigh(born, learn=False)
+        self._weigh(born)
         match |= zip(range(count, count + len(born)), new, strict=False)
         if config.shared_motion:
             steady = [row for row in match if row < count and table.tracklets[row].hits >= SHARED_MOTION_TRACKS]
@@ -298,7 +308,7 @@ class DriveTracker:
         return sorted(rows), shown.take(order, 1)
 
     def _hidden(self, rows: list[int], match: dict[int, int], boxes: F64) -> list[int]:
-        """Those of the tracks in `rows` that a nearer box covers, one that was matched in this frame."""
+        """Mark those of the rows that a nearer box covers, one matched in this frame; returns the ones to report."""
         front = boxes.take(list(match.values()), 1).T.tolist()
         hidden = []
         expected = XYXY_FROM_CXCYWH.dot(self._table.states.position.take(rows, 1)).T.tolist()
@@ -307,39 +317,75 @@ class DriveTracker:
             least = self.config.hidden_cover * _area(box)
             for other in front:
                 if other[3] >= foot and _shared(box, other) > least:
-                    hidden.append(row)
+                    t = self._table.tracklets[row]
+                    if not t.is_hidden:
+                        t.is_hidden = True
+                        self._hidden_tracks.append(t)
+                    if self._of(t.class_id).reports_hidden:
+                        hidden.append(row)
                     break
         return hidden
 
-    # ------------------------------------------------------------ what a score is worth
+    # ------------------------------------------------------------ what is learned
 
-    def _believe(self, kind: int, typical: float) -> None:
-        """Take a score as typical of a class, and derive the class's threshold from it."""
-        self._typical[kind] = typical
-        self._thresholds[kind] = threshold = min(self.config.confirm_thresholds[kind], THRESHOLD_SHARE * typical)
-        self._threshold_log_odds[kind] = log(threshold / (1 - threshold))
+    def _of(self, class_id: int) -> Calibration:
+        return self.calibrations[min(max(class_id, 0), MAX_CLASSES - 1)]
 
-    def _weigh(self, seen: list[Tracklet], learn: bool) -> None:
-        """Add the log-odds of their latest scores to these tracks; learn a class's typical score from steady ones."""
-        threshold_log_odds, unknown, typical = self._threshold_log_odds, self._unknown, self._typical.tolist()
-        last, moves = len(typical) - 1, [0.0] * len(typical)
-        for tracklet in seen:
-            kind, score, sure = tracklet.class_id, tracklet.score, tracklet.score
-            # most are within these bounds, and to compare is quicker than to call
-            if not 0 <= kind <= last:
-                kind = min(max(kind, 0), last)
-            if not 1 - SURE_SCORE <= sure <= SURE_SCORE:
-                sure = min(max(sure, 1 - SURE_SCORE), SURE_SCORE)
-            tracklet.log_odds += log(sure / (1 - sure)) - threshold_log_odds[kind]
-            if tracklet.hits >= STEADY_HITS:
-                moves[kind] += TYPICAL_QUANTILE - (score < typical[kind])
-                if unknown[kind]:
-                    unknown[kind] -= 1
-        if learn:
-            for kind, move in enumerate(moves):
-                if move:
-                    moved = typical[kind] + TYPICAL_STEP * move
-                    self._believe(kind, min(max(moved, LEAST_TYPICAL_SCORE), 1.0))
+    def _weigh(self, seen: list[Tracklet]) -> None:
+        """Add what their latest scores are worth to these tracks; learn from those that are or become steady."""
+        calibrations, looks = self.calibrations, self._table.frame % LEARN_EVERY == 0
+        for t in seen:
+            class_id, score = t.class_id, t.score
+            if not 0 <= class_id < MAX_CLASSES:
+                class_id = min(max(class_id, 0), MAX_CLASSES - 1)
+            calibration = calibrations[class_id]
+            t.log_odds = max(t.log_odds + calibration.worth[int(score * STEPS)], LEAST_LOG_ODDS)
+            if t.hits < STEADY_HITS:
+                t.young_scores.append(score)
+                continue
+            if looks:
+                self._typical[class_id] = calibration.see_steady(score)
+            if t.young_scores:
+                calibration.resolve(t.young_scores, True)
+                t.young_scores = []
+            elif not t.hits % STEADY_HITS:  # an old track goes on saying a little
+                calibration.resolve((score,), True)
+
+    def _learn_from_predictions(self, match: dict[int, int], measured: F64, variance: F64) -> None:
+        """Before tracks are corrected: whether hidden ones are where they should be, and how far all others are."""
+        table, states = self._table, self._table.states
+        if self._hidden_tracks:
+            for row, column in match.items():
+                t = table.tracklets[row]
+                if t.is_hidden:
+                    t.is_hidden = False
+                    boxes = np.stack([states.position[:, row], measured[:, column]], axis=1)
+                    a, b = XYXY_FROM_CXCYWH.dot(boxes).T.tolist()
+                    shared = _shared(a, b)
+                    self._of(t.class_id).see_hidden(shared >= FOUND_IOU * (_area(a) + _area(b) - shared))
+            self._hidden_tracks = [t for t in self._hidden_tracks if t.is_hidden]
+        if not self.config.learn_scores or table.frame % LEARN_EVERY:
+            return
+        steady: dict[int, list[int]] = {}
+        last_frame = table.frame - 1
+        for row in match:
+            t = table.tracklets[row]
+            if t.hits >= STEADY_HITS and t.seen_frame == last_frame:
+                steady.setdefault(min(max(t.class_id, 0), MAX_CLASSES - 1), []).append(row)
+        for class_id, rows in steady.items():
+            columns = [match[row] for row in rows]
+            error = measured.take(columns, 1) - states.position.take(rows, 1)
+            expected = states.var_pp.take(rows, 1) + variance.take(columns, 1)
+            self._spread[:, class_id] = self.calibrations[class_id].see_errors(np.square(error) / expected)
+
+    def _learn_from_ended(self) -> None:
+        """Tracks that ended before they were steady were false; hidden ones were not found again."""
+        for t in self._table.ended:
+            if t.young_scores:
+                self._of(t.class_id).resolve(t.young_scores, False)
+            if t.is_hidden:
+                t.is_hidden = False
+                self._of(t.class_id).see_hidden(False)
 
 
 def _area(box: Corners) -> float:

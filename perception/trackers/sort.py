@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from perception.trackers.assignment import assign
-from perception.trackers.base import TrackTable, clean
+from perception.trackers.base import Recorder, TrackTable, clean
 from perception.trackers.kalman import Noise
 from perception.types import Detections, Tracks
 
@@ -32,7 +32,7 @@ class SortConfig:
     """Of the Kalman filter."""
 
 
-class SortTracker:
+class SortTracker(Recorder):
     """One stage of matching by overlap. `perception.trackers.base` says what happens with bad input."""
 
     def __init__(self, config: SortConfig = SortConfig()) -> None:

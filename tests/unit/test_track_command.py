@@ -1,6 +1,7 @@
 """`perception track`: files in, KITTI tracking rows out."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,10 @@ def test_settings_of_the_tracker(detections: Path, tmp_path: Path) -> None:
         (("--detections", "DETECTIONS", "--out", "x", "--set", "lost_s"), "--set lost_s=1.5"),
         (("--detections", "DETECTIONS", "--out", "x", "--set", "confirm_thresholds=(0,)"), "confirm_thresholds"),
         (("--detections", "DETECTIONS", "--out", "x", "--fps", "0"), "above 0"),
-        (("--detections", "DETECTIONS", "--out", "x", "--class", "Bus"), "classes that have folders: Car"),
+        (
+            ("--detections", "DETECTIONS", "--out", "x", "--format", "csv", "--class", "Bus"),
+            "classes that have folders: Car",
+        ),
         (("--detections", "DETECTIONS", "--out", "DETECTIONS/Car/0000.txt", "--format", "csv"), "File exists"),
         (("--detections", "DETECTIONS", "--out", "DETECTIONS/Car", "--format", "csv"), "the detections lie there"),
     ],
@@ -95,6 +99,80 @@ def test_mistakes_are_sentences(
     assert run(*(word.replace("DETECTIONS", str(detections)) for word in words)) == 2
     assert said in capsys.readouterr().err
     assert (detections / "Car" / "0000.txt").read_text() == before
+
+
+def test_one_number_serves_all_classes(detections: Path, tmp_path: Path) -> None:
+    words = ("--detections", detections, "--format", "csv", "--out", tmp_path / "out")
+    assert run(*words, "--set", "confirm_thresholds=0.7") == 0
+    assert json.loads((tmp_path / "out" / "track.json").read_text())["config"]["confirm_thresholds"] == [0.7]
+
+
+def test_hindsight_fills_gaps(detections: Path, tmp_path: Path) -> None:
+    path = detections / "Car" / "0000.txt"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(("5,", "6,"))))
+    words = ("--detections", detections, "--format", "csv", "--out")
+    assert run(*words, tmp_path / "a") == 0 and run(*words, tmp_path / "b", "--offline") == 0
+    assert len(read_tracking(tmp_path / "a" / "0000.txt")) == 10
+    assert read_tracking(tmp_path / "b" / "0000.txt").frame_ids.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("change", "scale", "said"),
+    [
+        (lambda s: 100 * s, "percent", "scores of 12 detections are 0..100: divided by 100"),
+        (lambda s: np.log(s / (1 - s)) - 4, "log-odds", "scores of 12 detections are log-odds"),
+        (lambda s: s, "share", ""),
+    ],
+)
+def test_scores_that_are_no_shares_are_mapped_and_said_once(
+    change: Callable[[float], float], scale: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    rows = [f"{i},{500 + 3 * i},180,{560 + 3 * i},230,{change(0.95 - 0.01 * i)}" for i in range(12)]
+    (tmp_path / "in" / "0000.txt").write_text("\n".join(rows))
+    words = (
+        "--detections",
+        tmp_path / "in",
+        "--format",
+        "csv",
+        "--class",
+        "Car",
+        "--out",
+        tmp_path / "out",
+        "--quiet",
+    )
+    assert run(*words, "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["scores"] == scale
+    assert captured.err.count("scores of") == bool(said) and said in captured.err
+
+
+def kitti_row(frame: int, name: str, box: str = "100 150 190 220") -> str:
+    return f"{frame} -1 {name} -1 -1 -10 {box} -1 -1 -1 -1000 -1000 -1000 -10 0.9\n"
+
+
+def test_rows_that_are_not_tracked_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "Van").mkdir()  # the folder's name does not matter: rows name their class
+    rows = [kitti_row(i, name) for i in range(5) for name in ("vehicle", "DontCare")]
+    (tmp_path / "Van" / "0000.txt").write_text("".join(rows))
+    assert run("--detections", tmp_path / "Van", "--out", tmp_path / "out") == 2
+    assert "5 rows of class 'vehicle'" in (said := capsys.readouterr().err) and "--class vehicle" in said
+    (tmp_path / "Van" / "0000.txt").write_text("".join([*rows, *(kitti_row(i, "Car") for i in range(5))]))
+    assert run("--detections", tmp_path / "Van", "--out", tmp_path / "out") == 0
+    assert "not tracked: 5 rows of class 'vehicle' (--class vehicle)" in capsys.readouterr().err
+    assert run("--detections", tmp_path / "Van", "--class", "vehicle", "--out", tmp_path / "other") == 0
+
+
+def test_boxes_given_as_width_and_height_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    words = ("--detections", tmp_path / "in", "--format", "csv", "--class", "Car", "--out", tmp_path / "out")
+    (tmp_path / "in" / "0000.txt").write_text("".join(f"{i},600,150,90,70,0.9\n" for i in range(5)))
+    assert run(*words) == 2
+    assert "5 of 5 boxes" in (said := capsys.readouterr().err) and "x2 = x + w" in said
+    good = "".join(f"{i},600,150,690,220,0.9\n" for i in range(6))
+    (tmp_path / "in" / "0000.txt").write_text(good + "6,600,150,90,70,0.9\n")
+    assert run(*words) == 0
+    assert "dropped: 1 of 7 boxes, inverted" in capsys.readouterr().err
 
 
 def test_nothing_to_track_is_an_honest_no(tmp_path: Path) -> None:

@@ -67,13 +67,61 @@ def test_whatever_a_detector_calls_a_high_score_cars_keep_their_ids(
     assert all(len(tracks) == 3 for tracks in told[30:])
 
 
-def test_what_is_more_likely_wrong_than_right_starts_no_track_once_scores_are_known() -> None:
+def flicker(frames: int, seed: int = 3) -> list[Detections]:
+    """Three cars that score 0.87 to 0.97, and four boxes a frame in random places that score 0.5 to 0.85."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(frames):
+        cars = [car(100 + 300 * k + 3 * i, rng.uniform(0.87, 0.97)) for k in range(3)]
+        false = [car(rng.uniform(0, 9000), rng.uniform(0.5, 0.85), bottom=rng.uniform(300, 900)) for _ in range(4)]
+        found.append(seen(*cars, *false))
+    return found
+
+
+def test_false_detections_are_told_from_real_ones_by_their_not_coming_back() -> None:
+    """Their scores are above the threshold that the tracker starts from."""
+    told = play(DriveTracker(), flicker(120))
+    naive = play(DriveTracker(DriveConfig(learn_scores=False)), flicker(120))
+    assert sum(len(tracks) for tracks in naive[60:]) > 3 * 60 + 60
+    assert all(len(tracks) == 3 for tracks in told[60:])
+
+
+def test_what_is_almost_surely_false_starts_a_track_only_in_every_fourth_frame() -> None:
     tracker = DriveTracker()
-    play(tracker, [seen(car(100))] * 60)
-    play(tracker, [seen(car(100), car(400, 0.25))] * 5, first=60)
-    assert len(tracker._table) == 1
-    play(tracker, [seen(car(100), car(400, 0.45))], first=65)
-    assert len(tracker._table) == 2
+    play(tracker, flicker(120))
+    started = []
+    for i in range(120, 128):
+        tracker.update(seen(car(100), car(700, 0.6, bottom=300 + 100 * i)), i * 10**8)
+        started.append(any(t.born_frame == tracker._table.frame and t.score < 0.7 for t in tracker._table.tracklets))
+    assert sum(started) == 2
+
+
+def test_after_a_change_of_scene_the_tracker_learns_anew() -> None:
+    """At night everything scores half as much; before, such scores were false."""
+    tracker = DriveTracker()
+    play(tracker, flicker(120))
+    night = [seen(*(car(100 + 300 * k + 30 * np.sin(i / 20), 0.6) for k in range(3))) for i in range(900)]
+    told = [len(tracks) for tracks in play(tracker, night, first=200)]
+    assert told[0] == 0 and told[-1] == 3
+
+
+def test_where_nothing_comes_back_nothing_is_reported_and_no_memory_grows() -> None:
+    rng, tracker = np.random.default_rng(0), DriveTracker()
+    frames = [seen(*(car(rng.uniform(0, 90000), rng.uniform(0.5, 0.9)) for _ in range(5))) for _ in range(200)]
+    told = play(tracker, frames)
+    assert not any(map(len, told[60:]))
+    assert len(tracker._table) < 30 and not tracker._table.ended[20:]
+
+
+def test_hidden_objects_are_no_longer_reported_where_they_are_not_found_again() -> None:
+    def frame(i: int) -> Detections:
+        lorry = (300, 120, 520, 300, SURE, CAR)
+        left = 200 + 12 * (i % 30)
+        return seen(lorry, car(left)) if left < 300 else seen(lorry)
+
+    told = play(DriveTracker(), [frame(i) for i in range(300)])
+    hidden = [sum(t.state == "lost" for tracks in told[a : a + 30] for t in tracks) for a in range(0, 300, 30)]
+    assert hidden[0] == 5 and hidden[-1] == 0
 
 
 def test_a_score_of_nothing_is_no_trouble_where_it_is_let_in() -> None:
@@ -188,7 +236,7 @@ def test_one_thing_is_told_as_one_class_the_one_that_more_speaks_for() -> None:
 
 def test_new_cars_start_with_the_motion_of_the_turning_camera() -> None:
     """Where the picture slides by almost the distance between cars, only the common motion tells who is who."""
-    slide = np.cumsum(np.minimum(5 * np.arange(20), 50))  # pixels, at last 50 a frame
+    slide = np.cumsum(np.minimum(5 * np.arange(20), 60))  # pixels, at last 60 a frame
 
     def ids(shared_motion: bool) -> int:
         tracker = DriveTracker(DriveConfig(shared_motion=shared_motion))

@@ -1,0 +1,171 @@
+"""What a tracker learns about its detector while it runs, without labels; one `Calibration` for each class.
+
+- What a score is worth (`worth`). Real objects are detected again where motion predicts them, false detections
+  mostly are not. So a detection counts as real where its track becomes steady, as false where the track ends before.
+  Mostly the first detections of each track count, and one in eight of the others: then a long track says hardly more
+  than a short one, and the answer is about young tracks, for which it is asked. The share of real ones by score is
+  made monotone by pooling adjacent violators (Ayer et al., 1955).
+- What steady objects score (`typical_score`): scores count in proportion to it when boxes are matched.
+- Whether a track that vanishes behind another one is where it was predicted (`reports_hidden`): it is, if it is found
+  there later.
+- How far detected boxes are from predicted ones (`spread`), in each coordinate.
+
+A prior holds until there is evidence. Old evidence fades, so a change of scene or of detector is followed. Memory is
+bounded, and the same input gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log
+
+import numpy as np
+
+from perception.types import F64
+
+STEADY_HITS = 8
+"""A track with so many matches is steady."""
+STEADY_IF_REAL, STEADY_IF_FALSE = 0.9, 0.3
+"""Share of real and of false detections whose track becomes steady: false ones may last, real ones may flicker."""
+LEAST_EVIDENCE, MOST_EVIDENCE = 40.0, 500.0
+"""Resolved detections before a map leaves its prior, and what their number fades to."""
+NEW_EVIDENCE = 20
+"""Resolved detections after which the map is worked out anew."""
+PRIOR_WEIGHT = 10.0
+"""Pseudo-counts of the prior at each node."""
+NODES_PER_UNIT, LIMIT = 2, 7.0
+"""Nodes of the map for each unit of the score's own log-odds, from -LIMIT to LIMIT: so detectors whose scores crowd
+at 0.99 and ones that stay below 0.3 are resolved alike."""
+NODES = np.linspace(-LIMIT, LIMIT, int(2 * LIMIT * NODES_PER_UNIT) + 1)
+SUREST = 5.0
+"""No score is worth more log-odds than this, none less than the opposite."""
+LEAST_SHARE = 1 / (1 + exp(SUREST))
+STEPS = 1000
+"""Entries of the table from score to log-odds."""
+_SCORE_LOG_ODDS = np.log((np.arange(STEPS + 1) + 0.5) / (STEPS - np.arange(STEPS + 1) + 0.5))
+
+FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
+"""What steady objects are taken to score before any were seen, and the least that is believed."""
+TYPICAL_QUANTILE, TYPICAL_STEP = 0.75, 0.06
+"""The typical score is this quantile over steady tracks; each moves it by about one step."""
+
+HIDDEN_PRIOR = (3.0, 2.0)
+"""Pseudo-counts of hidden tracks found where predicted, and of others."""
+HIDDEN_SHARE, HIDDEN_MEMORY = 0.6, 50.0
+"""Hidden tracks are reported while at least this share is found; tracks that are remembered."""
+
+SPREAD_QUANTILE, SPREAD_STEP = 0.9, 0.06
+EXPECTED_SPREAD = 2.706
+"""That quantile of a squared standard normal deviate."""
+LEAST_SPREAD, MOST_SPREAD = log(0.25), log(8.0)
+
+
+class Calibration:
+    """What is known of one class."""
+
+    def __init__(self, threshold: float, learn: bool = True) -> None:
+        """Start from the prior.
+
+        Args:
+            threshold: score at which a detection is as likely right as wrong, by the prior.
+            learn: False keeps the prior.
+        """
+        self._learn = learn
+        self.worth: list[float] = []
+        """Log-odds that a detection of a young track is real, for scores of 0, 1/STEPS, … 1."""
+        self._seen, self._real = np.zeros(len(NODES)), np.zeros(len(NODES))
+        self._fresh = 0
+        self._prior = 1 / (1 + np.exp(log(threshold / (1 - threshold)) - NODES))
+        self._set_map(self._prior)
+        self.typical_score = FIRST_TYPICAL_SCORE if learn else 1.0
+        self._found, self._missed = HIDDEN_PRIOR
+        self._log_spread = np.zeros(4)
+        self.spread: F64 = np.ones(4)
+        """(4,) for cx, cy, w, h: factor on the variance of detected around predicted boxes."""
+
+    def map(self) -> tuple[F64, F64]:
+        """The whole map: scores and their log-odds, one each node."""
+        return 1 / (1 + np.exp(-NODES)), self._values.copy()
+
+    @property
+    def reports_hidden(self) -> bool:
+        """Whether hidden tracks are mostly where they are predicted."""
+        return self._found >= HIDDEN_SHARE * (self._found + self._missed)
+
+    # ------------------------------------------------------------ learning
+
+    def resolve(self, scores: Sequence[float], real: bool) -> None:
+        """Count the first detections of a track that became steady, or that ended before."""
+        if not self._learn:
+            return
+        for score in scores:
+            node = round((_SCORE_LOG_ODDS[int(score * STEPS)] + LIMIT) * NODES_PER_UNIT)
+            node = min(max(node, 0), len(NODES) - 1)
+            self._seen[node] += 1
+            self._real[node] += real
+        self._fresh += len(scores)
+        if self._fresh >= NEW_EVIDENCE:
+            self._work_out()
+
+    def see_steady(self, score: float) -> float:
+        """A steady track was matched with a detection of this score; returns the typical one."""
+        if self._learn:
+            moved = self.typical_score + TYPICAL_STEP * (TYPICAL_QUANTILE - (score < self.typical_score))
+            self.typical_score = min(max(moved, LEAST_TYPICAL_SCORE), 1.0)
+        return self.typical_score
+
+    def see_hidden(self, found: bool) -> None:
+        """A hidden track was matched where predicted, or elsewhere, or never again."""
+        if not self._learn:
+            return
+        if found:
+            self._found += 1
+        else:
+            self._missed += 1
+        keep = min(1.0, HIDDEN_MEMORY / (self._found + self._missed))
+        self._found, self._missed = keep * self._found, keep * self._missed
+
+    def see_errors(self, squares: F64) -> F64:
+        """Squared errors of predicted boxes over their variance, (4, N), of steady tracks; returns `spread`."""
+        above = np.count_nonzero(squares > EXPECTED_SPREAD * np.exp(self._log_spread)[:, None], axis=1)
+        self._log_spread += SPREAD_STEP * (above - (1 - SPREAD_QUANTILE) * squares.shape[1])
+        np.clip(self._log_spread, LEAST_SPREAD, MOST_SPREAD, out=self._log_spread)
+        # half of it: what steady tracks show holds only in part for those that were hidden or turn
+        self.spread = np.exp(0.5 * self._log_spread)
+        return self.spread
+
+    def _work_out(self) -> None:
+        """The map from the counts."""
+        total = float(self._seen.sum())
+        if total < LEAST_EVIDENCE:
+            return
+        self._fresh = 0
+        keep = min(1.0, MOST_EVIDENCE / total)
+        self._seen *= keep
+        self._real *= keep
+        seen, real = _smoothed(self._seen), _smoothed(self._real)
+        real = (real - STEADY_IF_FALSE * seen) / (STEADY_IF_REAL - STEADY_IF_FALSE)
+        shares = _monotone(real + PRIOR_WEIGHT * self._prior, seen + PRIOR_WEIGHT)
+        self._set_map(np.minimum(np.maximum(shares, LEAST_SHARE), 1 - LEAST_SHARE))
+
+    def _set_map(self, shares: F64) -> None:
+        self._values = np.clip(np.log(shares / (1 - shares)), -SUREST, SUREST)
+        self.worth = np.interp(_SCORE_LOG_ODDS, NODES, self._values).tolist()
+
+
+def _smoothed(counts: F64) -> F64:
+    """Each node shares half of its counts with its two neighbours."""
+    padded = np.concatenate([counts[:1], counts, counts[-1:]])
+    return 0.25 * padded[:-2] + 0.5 * counts + 0.25 * padded[2:]
+
+
+def _monotone(real: F64, seen: F64) -> F64:
+    """Shares real / seen that never fall, closest to the given ones: adjacent violators are pooled."""
+    pools: list[tuple[float, float, int]] = []
+    for r, n in zip(real.tolist(), seen.tolist(), strict=True):
+        pool = (r, n, 1)
+        while pools and pools[-1][0] * pool[1] >= pool[0] * pools[-1][1]:
+            before = pools.pop()
+            pool = (before[0] + pool[0], before[1] + pool[1], before[2] + pool[2])
+        pools.append(pool)
+    return np.repeat([r / n for r, n, _ in pools], [count for _, _, count in pools])
