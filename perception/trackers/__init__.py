@@ -54,7 +54,7 @@ def tracker_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if tracker_class(module.name)))
 
 
-def tracker_for_model(name: str, confirm_thresholds: tuple[float, ...], **overrides: Any) -> Tracker:
+def tracker_for_model(name: str, confirm_thresholds: tuple[float, ...], /, **overrides: Any) -> Tracker:
     """Create a tracker that starts with a network's confirmation thresholds, where it takes any.
 
     Args:
@@ -85,7 +85,7 @@ def _default_config(found: type) -> Any:
     return argument.default
 
 
-def create_tracker(name: str = DEFAULT_TRACKER, **overrides: Any) -> Tracker:
+def create_tracker(name: str = DEFAULT_TRACKER, /, **overrides: Any) -> Tracker:
     """Create a tracker by its file's name; `overrides` are fields of its config.
 
     Raises:
