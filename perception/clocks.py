@@ -41,7 +41,7 @@ class StreamClock:
     The one rule, for live and stored sources: a stamp that cannot be true begins a new segment of the same clock.
     A segment begins when its first frame arrives (live), or one frame step after the last frame (stored). A stamp
     cannot be true where it goes backwards, or ahead of the time that has passed by more than `furthest_ns`. Frames
-    without a stamp follow by arrival, or by the frame step.
+    without a stamp follow by arrival, or by the frame step. Two stamps that changed places begin no segment.
 
     `captured_ns` is the moment of capture on this machine's clock, for live sources. The smallest recent delay
     between stamp and arrival counts as none: what piles up in buffers shows as age, drift between clocks does not.
@@ -73,7 +73,10 @@ class StreamClock:
         """New segments that stamps made necessary."""
         self.stood_still = 0
         """Stamps of a stored source that did not move on."""
+        self.out_of_order = 0
+        """Stamps of a stored source that had changed places with the one before."""
         self._last_pts_ns: int | None = None
+        self._before_back_ns: int | None = None
         self._last_arrival_ns = 0
         # smallest arrival - timestamp in the present and the last window
         self._delays: deque[tuple[int, int]] = deque()
@@ -123,6 +126,13 @@ class StreamClock:
     def _by_stamp(self, pts_ns: int, offset_ns: int, following_ns: int) -> int:
         last, own_ns, step_ns = self.last_ns, pts_ns + offset_ns, self._step_ns
         moved_ns = None if self._last_pts_ns is None else pts_ns - self._last_pts_ns
+        before_ns, self._before_back_ns = self._before_back_ns, None
+        if before_ns is not None and step_ns and moved_ns and last is not None and 2 * moved_ns >= 3 * step_ns:
+            # the frame before went back because it had changed places with this one: no new segment
+            self.segments -= 1
+            self.out_of_order += 1
+            self.offset_ns = before_ns
+            return max(pts_ns + before_ns, last + max(1, step_ns // 2))
         if own_ns - following_ns > self._furthest_ns:
             self.segments += 1
             return self._begin_segment(pts_ns, following_ns)
@@ -136,6 +146,8 @@ class StreamClock:
             self.stood_still += 1
             return following_ns
         self.segments += 1
+        if step_ns and moved_ns is not None and moved_ns > -2 * step_ns:
+            self._before_back_ns = offset_ns
         return self._begin_segment(pts_ns, following_ns)
 
     def _begin_segment(self, pts_ns: int, following_ns: int) -> int:

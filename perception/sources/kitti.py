@@ -130,8 +130,8 @@ def mended_times(times: list[int | None]) -> tuple[list[int], str]:
         done.append("some in the wrong order, sorted")
     clock = StreamClock(_STEP_NS, values[0], _FAR_NS)
     values = [clock.next_ns(value) for value in values]
-    if clock.segments or clock.stood_still:
-        done.append(f"{clock.segments + clock.stood_still} that cannot be true, placed after the one before")
+    if placed := clock.segments + clock.stood_still + clock.out_of_order:
+        done.append(f"{placed} that cannot be true, placed after the one before")
     return values, "; ".join(done)
 
 

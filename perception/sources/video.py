@@ -214,6 +214,8 @@ class Video(Source):
             self.notes.append(f"time stamps jumped {clock.segments} times; the clock went on by one frame each time")
         if clock.stood_still:
             self.notes.append(f"{clock.stood_still} time stamps stood still; spaced by the frame rate")
+        if clock.out_of_order:
+            self.notes.append(f"{clock.out_of_order} time stamps were out of order; spaced by the frame rate")
         if self._counted and self.frame_count and (frame_id or 0) < self.frame_count and not self.stopped.is_set():
             self.notes.append(f"the header promises {self.frame_count} frames, the file holds {frame_id or 0}")
 
