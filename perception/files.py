@@ -144,7 +144,8 @@ def write_atomically(
 ) -> None:
     """Write a temporary file beside `path`, then rename it; the temporary file is removed on any failure.
 
-    Missing parent folders are made. A file of that name is replaced, and stays as it is where writing fails.
+    Missing parent folders are made. A file of that name is replaced, and stays as it is where writing fails. Through a
+    symbolic link the file that it names is replaced. Devices, such as /dev/null, and pipes are refused.
 
     Args:
         path: the file to make.
@@ -153,8 +154,12 @@ def write_atomically(
         do: what the error tells the user to try.
 
     Raises:
-        UserError: no space, no permission, or `path` is a folder.
+        UserError: no space, no permission, or `path` is a folder or a device.
     """
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):  # the renaming would replace it for all programs
+        raise UserError(f"{path}: a device or pipe, which cannot be replaced", "a file name", do)
     # a name of its own, short enough beside any name the file system takes
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
     try:

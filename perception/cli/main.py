@@ -150,6 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is None:  # no file of the user's
+            raise
+        unusable = UserError(f"{error.filename}: {error.strerror}", "a path that can be used", "check the path")
+        print(f"error: {unusable}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -360,6 +360,8 @@ def _value(value: Any, hint: Any, where: str) -> Any:
                 raise UserError(f"{where} has {len(value)} values", f"{len(inside)}")
             return tuple(_value(one, of, where) for one, of in zip(value, inside, strict=True))
     if isinstance(value, str) and Path in kinds:
+        if "\0" in value:
+            raise UserError(f"{where} is {value!r}", "a path, without a zero byte")
         return Path(value)
     if type(value) is int and float in kinds:
         return float(value)

@@ -104,3 +104,18 @@ def test_a_folder_that_is_a_file_and_one_that_is_read_only(tmp_path: Path) -> No
         pytest.skip("this user may write everywhere")
     with pytest.raises(UserError, match=r"a\.txt: cannot be written \(Permission denied\)"):
         write_atomically(locked / "a.txt", "x")
+
+
+def test_devices_and_pipes_are_refused_and_links_are_followed(tmp_path: Path) -> None:
+    """As root, a renaming onto /dev/null takes it away from every program."""
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    (tmp_path / "to_pipe").symlink_to(pipe)
+    for path in (pipe, tmp_path / "to_pipe"):
+        with pytest.raises(UserError, match="a device or pipe"):
+            write_atomically(path, "text")
+    assert pipe.is_fifo()
+    link.symlink_to(target)
+    for text in ("first", "second"):
+        write_atomically(link, text)
+        assert link.is_symlink() and target.read_text() == text

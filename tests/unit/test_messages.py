@@ -70,6 +70,19 @@ def test_no_message_tells_the_user_to_type_an_ellipsis() -> None:
     assert found == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["calibrate --frame {} --fov-deg 60 --height-m 1.4", "data check {}", "run {}", "run frame.png --model {}"],
+)
+def test_a_path_that_no_system_takes_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make.write_image(tmp_path / "frame.png")
+    said = error_of(capsys, *words.format("x" * 5000).split())
+    assert "xxx" in said and "expected: " in said and "try: " in said
+
+
 # ---------------------------------------------------------------- evaluation
 
 
