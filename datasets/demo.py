@@ -14,7 +14,9 @@ import numpy as np
 
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
+from perception.files import write_atomically
 from perception.progress import Progress
+from perception.provenance import record
 
 if TYPE_CHECKING:
     from perception.evaluation.road import RoadEvaluator
@@ -71,7 +73,9 @@ def main(argv: Sequence[str]) -> int:
     road, tracking = RoadEvaluator("perspective"), TrackingEvaluator()
     scores = found.scores(truth, clip / "gt_road" / SEQUENCE, road, tracking)
     summary["scores"] = scores
-    (options.out / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n", encoding="utf-8")
+    made = record("perception demo", options, (model_path, clip / "label_02"))
+    for name, content in (("run.json", made), ("summary.json", summary)):
+        write_atomically(options.out / name, json.dumps(content, indent=2, default=str) + "\n", do="--out FOLDER")
     if options.json:
         print(json.dumps(summary, default=str))
     else:

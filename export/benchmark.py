@@ -24,6 +24,7 @@ import onnx
 import tyro
 
 from export.flops import Cost, cost, single
+from export.graph import load_onnx, read_spec
 from perception import __version__
 from perception.backends import Backend, load_model
 from perception.cli.options import CommandOptions, parse_options
@@ -213,7 +214,9 @@ def _batches(model: Path, wanted: tuple[int, ...]) -> tuple[int, ...]:
     """What was asked for, or the one batch that the file was made for."""
     if model.suffix != ".onnx" or not model.is_file():
         return wanted
-    first = onnx.load(str(model)).graph.input[0].type.tensor_type.shape.dim[0]
+    loaded = load_onnx(model)
+    read_spec(loaded, model)  # another project's file ends here
+    first = loaded.graph.input[0].type.tensor_type.shape.dim[0]
     return (first.dim_value,) if first.dim_value else wanted
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perception.engine import Hardware
-from perception.errors import UserError
+from perception.errors import FieldError
 
 Method = Literal["minmax", "entropy", "percentile"]
 
@@ -27,6 +27,14 @@ class QuantizeConfig:
     sweep_frames: int = 4
     """Frames on which each block is tried alone."""
 
+    def __post_init__(self) -> None:
+        if not 50 <= self.percentile <= 100:
+            raise FieldError(self, "percentile", "from 50 to 100")
+        if not 0 <= self.budget <= 100:
+            raise FieldError(self, "budget", "points, from 0 to 100")
+        if self.sweep_frames < 1:
+            raise FieldError(self, "sweep_frames", "at least 1 frame")
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -46,4 +54,6 @@ class EngineConfig:
     def __post_init__(self) -> None:
         least, best, most = self.batch_profile
         if not 1 <= least <= best <= most:
-            raise UserError(f"batch profile {self.batch_profile}", "MIN BEST MAX with 1 <= MIN <= BEST <= MAX")
+            raise FieldError(self, "batch_profile", "MIN BEST MAX with 1 <= MIN <= BEST <= MAX")
+        if not 0 < self.workspace_gb <= 1024:
+            raise FieldError(self, "workspace_gb", "GB, more than 0, up to 1024")

@@ -20,11 +20,15 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     """
     if pointer := lfs_pointer(path):
         raise pointer
+    do = "perception export CHECKPOINT"
+    if not shipped_or(path).is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {found}", "a file of `perception export`", do)
     try:
         return onnx.load(str(shipped_or(path)))
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{path}: cannot be read as ONNX ({first})", "a file of `perception export`") from None
+        raise UserError(f"{path}: cannot be read as ONNX ({first})", "a file of `perception export`", do) from None
 
 
 def read_spec(model: onnx.ModelProto, path: Path | str = "the model") -> ModelSpec:

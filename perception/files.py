@@ -144,8 +144,8 @@ def write_atomically(
 ) -> None:
     """Write a temporary file beside `path`, then rename it; the temporary file is removed on any failure.
 
-    Missing parent folders are made. A file of that name is replaced, and stays as it is where writing fails. Through a
-    symbolic link the file that it names is replaced. Devices, such as /dev/null, and pipes are refused.
+    Missing parent folders are made. A file of that name is replaced, and stays as it is where writing fails. Of a
+    symbolic link the target is replaced. Devices, such as /dev/null, and pipes are refused.
 
     Args:
         path: the file to make.

@@ -13,7 +13,9 @@ from typing import Any
 from perception import __version__
 
 SMALL_BYTES = 1 << 16
-"""Contents of files up to this size are hashed; of larger ones the name and the size, as images cost too long."""
+"""Contents of files up to this size and of all text files are hashed; of larger ones the name and the size, as images
+cost too long."""
+TEXT = (".txt", ".csv", ".json", ".jsonl")
 
 
 def record(command: str, options: Any, data: tuple[Path, ...] = (), **facts: Any) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def commit() -> str:
 
 
 def data_hash(*paths: Path) -> str:
-    """Hash files and folders: names and sizes of all files, contents of small ones such as labels.
+    """Hash files and folders: names and sizes of all files, contents of small ones and of text, such as labels.
 
     Returns:
         16 hexadecimal digits; a path that does not exist counts by its absence.
@@ -69,7 +71,7 @@ def data_hash(*paths: Path) -> str:
             name = file.name if file == path else str(file.relative_to(path))
             try:
                 size = file.stat().st_size
-                content = file.read_bytes() if size <= SMALL_BYTES else b""
+                content = file.read_bytes() if size <= SMALL_BYTES or file.suffix in TEXT else b""
             except OSError:
                 size, content = -1, b""
             digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))

@@ -13,6 +13,7 @@ import tyro
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.files import write_atomically
+from perception.provenance import record
 
 if TYPE_CHECKING:
     from perception.cameras.files import CameraFile
@@ -25,7 +26,7 @@ class CalibrateOptions(CommandOptions):
     """Describe your camera in a small file, so that tracks carry metres and seconds.
 
     1. How strong is the lens?      --fov-deg or --focal-px, or --intrinsics
-    2. How large are the images?  --video, --frame, or --width and --height
+    2. How large are the images?    --video, --frame, or --width and --height
     3. How high is the lens?        --height-m, with a tape
     4. Where does it look?          --horizon-y, two or more --lane-line (--page to click them), or --tracks
     5. Is it right?                 --frame draws the horizon and rings at 10, 20, 30 and 50 m
@@ -44,7 +45,7 @@ class CalibrateOptions(CommandOptions):
     video: Path | None = None
     """Or a video of this camera, to read the size from."""
     frame: Path | None = None
-    """A image of this camera on a flat, straight road: gives the size, and the check image is drawn into it."""
+    """An image of this camera on a flat, straight road: gives the size, and the check image is drawn into it."""
     height_m: float | None = None
     """Height of the lens above the road in metres."""
     horizon_y: float | None = None
@@ -81,6 +82,11 @@ def main(argv: list[str]) -> int:
     from perception.cameras.files import write_camera_file
 
     write_camera_file(options.out, file)
+    read = tuple(path for path in (options.intrinsics, options.frame, options.tracks) if path is not None)
+    made = record("perception calibrate", options, read, file=options.out.name)
+    write_atomically(
+        options.out.with_name(f"{options.out.name}.json"), json.dumps(made, indent=1, default=str) + "\n"
+    )
     check = None
     if image is not None:
         check = options.check or options.out.with_name(options.out.stem + "_check.png")

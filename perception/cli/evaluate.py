@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception import __version__
 from perception.cli.evaluate_options import (
     CompareOptions,
     ObjectOptions,
@@ -19,6 +21,7 @@ from perception.cli.evaluate_options import (
 from perception.cli.options import parse_options
 from perception.errors import UserError
 from perception.progress import Progress
+from perception.provenance import commit, data_hash
 
 if TYPE_CHECKING:
     from perception.evaluation.results import RoadEvaluation
@@ -52,6 +55,10 @@ def main(argv: list[str]) -> int:
 
 def _object(argv: list[str]) -> int:
     options = parse_options(ObjectOptions, argv, "perception evaluate object")
+    if not 0 <= options.minimum_score <= 1:
+        raise UserError(f"--minimum-score {options.minimum_score:g}", "from 0 to 1", "--minimum-score 0.01")
+    if options.score_threshold is not None and not math.isfinite(options.score_threshold):
+        raise UserError(f"--score-threshold {options.score_threshold:g}", "a score", "--score-threshold 0.5")
     from perception.evaluation.object_folders import score_object_folders
     from perception.reports.tables import object_json, object_text
 
@@ -71,7 +78,7 @@ def _object(argv: list[str]) -> int:
             object_report(
                 evaluation,
                 images=_pictures(options, gt, "object"),
-                facts=_facts(options, gt, results),
+                facts=_facts(options, "object", gt, results),
                 score_threshold=options.score_threshold,
             ),
             options,
@@ -109,7 +116,9 @@ def _road(argv: list[str]) -> int:
         from perception.reports.road import road_report
 
         page = _report(
-            road_report(evaluation, images=_pictures(options, gt, "road"), facts=_facts(options, gt, results)),
+            road_report(
+                evaluation, images=_pictures(options, gt, "road"), facts=_facts(options, "road", gt, results)
+            ),
             options,
         )
     print(json.dumps(_with(road_json(evaluation), page)) if options.json else road_text(evaluation))
@@ -138,7 +147,7 @@ def _tracking(argv: list[str]) -> int:
 
         page = _report(
             tracking_report(
-                evaluation, images=_pictures(options, gt, "tracking"), facts=_facts(options, gt, results)
+                evaluation, images=_pictures(options, gt, "tracking"), facts=_facts(options, "tracking", gt, results)
             ),
             options,
         )
@@ -218,14 +227,20 @@ def _tell(warnings: tuple[str, ...]) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _facts(options: SharedOptions, gt: Path, results: Path) -> Mapping[str, str | int | float | bool | None]:
-    """What the report says about the run: every option that was set and shaped the numbers."""
+def _facts(
+    options: SharedOptions, task: str, gt: Path, results: Path
+) -> Mapping[str, str | int | float | bool | None]:
+    """List what the report says about the run: options that shaped the numbers, hashes of what was read, the code."""
+    from perception.evaluation.folders import find_labels
+
     facts = {field.name: getattr(options, field.name) for field in fields(options)}
     silent = {"json", "report", "summary"}
     if options.model is None:
         silent |= {"data", "device", "minimum_score", "out", "threads", "tracker"}
     shown = {name: str(value) for name, value in facts.items() if value not in (None, False) and name not in silent}
-    return {**shown, "gt": str(gt), "results": str(results)}
+    made = {"perception": __version__, "commit": commit()}
+    read = {"labels_hash": data_hash(find_labels(gt, task)), "results_hash": data_hash(results)}
+    return {**shown, "gt": str(gt), "results": str(results), **read, **made}
 
 
 def _pictures(options: SharedOptions, gt: Path, task: str) -> Path | None:

@@ -110,7 +110,7 @@ def check_pixels(size_hw: tuple[int, int], max_megapixels: float, what: str) -> 
         raise UserError(
             f"{what}: {size_hw[1]}×{size_hw[0]} pixels are {megapixels:.0f} megapixels",
             f"at most {max_megapixels:g}",
-            f"--max-megapixels {int(megapixels) + 1}   (if you trust the file)",
+            f"a smaller image, or perception run --max-megapixels {int(megapixels) + 1} if you trust the file",
         )
 
 

@@ -132,7 +132,7 @@ def _enough(resamples: int | None, comparisons: int) -> int:
     least = 40 * comparisons
     if resamples is None:
         return max(RESAMPLES, least)
-    if 2 * comparisons / (resamples + 1) >= 0.05:
+    if 2 * comparisons >= 0.05 * (resamples + 1):
         raise UserError(
             f"{resamples} draws can't tell {comparisons} differences from chance",
             f"at least {least} draws",

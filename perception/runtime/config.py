@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from perception.errors import UserError
+from perception.errors import FieldError
 
 WhenLate = Literal["wait", "drop-oldest", "drop-newest"]
 
@@ -33,10 +33,9 @@ class PipelineConfig:
     closing the sinks. What is not done by then is dropped and counted."""
 
     def __post_init__(self) -> None:
-        if self.queue < 1 or self.batch < 1:
-            raise UserError(
-                f"queue {self.queue}, batch {self.batch}", "at least one frame each", "--queue 2 --batch 4"
-            )
+        for name in ("queue", "batch"):
+            if getattr(self, name) < 1:
+                raise FieldError(self, name, "at least 1 frame")
         for name in ("stalled_s", "drain_s"):
             if not 0 <= getattr(self, name) <= 3600:
-                raise UserError(f"{name} {getattr(self, name):g}", "seconds from 0 to 3600")
+                raise FieldError(self, name, "seconds from 0 to 3600")

@@ -105,16 +105,18 @@ def create_sink(name: str, folder: Path, **settings: Any) -> Sink:
     names = sink_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        raise UserError(f"unknown sink '{name}'", "one of " + ", ".join(names), *near)
+        raise UserError(f"unknown sink '{name}'", "one of " + ", ".join(names), f"--sink {(near or ['images'])[0]}")
     module = importlib.import_module(f"{__name__}.{name}")
     kinds = [k for k in vars(module).values() if inspect.isclass(k) and issubclass(k, Sink)]
     kind = next(k for k in kinds if k.__module__ == module.__name__)
     options = {n: p.default for n, p in inspect.signature(kind.in_folder).parameters.items() if n != "folder"}
     for key, value in settings.items():
         if key not in options:
-            near = difflib.get_close_matches(key, options, n=1)
-            raise UserError(f"sink '{name}' has no option '{key}'", "one of " + (", ".join(options) or "none"), *near)
+            near = difflib.get_close_matches(key, options, n=1) or list(options)[:1]
+            do = f"--set {name}.{near[0]}={options[near[0]]}" if near else f"leave out --set {name}.{key}"
+            raise UserError(f"sink '{name}' has no option '{key}'", "one of " + (", ".join(options) or "none"), do)
         if type(value) is not type(options[key]):
             kind_of = type(options[key]).__name__
-            raise UserError(f"--set {name}.{key}={value!r}", f"a value of type {kind_of}, as {options[key]!r}")
+            do = f"--set {name}.{key}={options[key]}"
+            raise UserError(f"--set {name}.{key}={value!r}", f"a value of type {kind_of}", do)
     return kind.in_folder(folder, **settings)

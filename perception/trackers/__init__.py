@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
+import numbers
 import pkgutil
 from dataclasses import is_dataclass
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from perception.errors import UserError
+from perception.model import RENAMED_KEYS
 from perception.trackers.base import Sighting
 from perception.types import Detections, Tracks
 
@@ -85,27 +88,64 @@ def _default_config(found: type) -> Any:
     return argument.default
 
 
+def _check_value(key: str, value: Any, default: Any) -> None:
+    """Refuse a value that is of another kind than the default, not finite, or a negative time.
+
+    Raises:
+        UserError: such a value.
+    """
+    if isinstance(default, bool):
+        right, expected = isinstance(value, bool), "True or False"
+    elif isinstance(default, int):
+        right, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif isinstance(default, float):
+        lowest = 0.0 if key.endswith("_s") and not key.endswith("_per_s") else -math.inf
+        right = _is_number(value) and value >= lowest
+        expected = "a number" if lowest else "seconds, from 0"
+    elif isinstance(default, tuple):
+        right = isinstance(value, (tuple, list)) and all(map(_is_number, value))
+        expected = "a number, or one for each class with commas between"
+    else:
+        right, expected = isinstance(value, type(default)) or default is None, f"a {type(default).__name__}"
+    if not right:
+        raise UserError(f"--set {key}={_as_typed(value)}", expected, f"--set {key}={_as_typed(default)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _as_typed(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def create_tracker(name: str = DEFAULT_TRACKER, /, **overrides: Any) -> Tracker:
     """Create a tracker by its file's name; `overrides` are fields of its config.
 
     Raises:
-        UserError: no such tracker, one without a config, or a field that its config does not have.
+        UserError: no such tracker, one without a config, a field that its config does not have, or a value of another
+            kind than the field's default.
     """
     found = tracker_class(name)
     if found is None:
         names = tracker_names()
         near = difflib.get_close_matches(name, names, n=1)
-        raise UserError(f"unknown tracker '{name}'", "one of " + ", ".join(names), (near or [DEFAULT_TRACKER])[0])
+        raise UserError(
+            f"unknown tracker '{name}'", "one of " + ", ".join(names), f"--tracker {(near or [DEFAULT_TRACKER])[0]}"
+        )
     default = _default_config(found)
     fields = default.__dataclass_fields__
     for key in overrides:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = near[0] if near else ""
-            raise UserError(f"tracker '{name}' has no option '{key}'", "one of " + ", ".join(fields), hint)
+            near = difflib.get_close_matches(RENAMED_KEYS.get(key, key), fields, n=1)
+            hint = near[0] if near else next(iter(fields))
+            do = f"--set {hint}={_as_typed(getattr(default, hint))}"
+            raise UserError(f"tracker '{name}' has no option '{key}'", "one of " + ", ".join(fields), do)
     # one number serves a field that holds one for each class
     overrides = {
         key: (value,) if isinstance(value, (int, float)) and isinstance(getattr(default, key), tuple) else value
         for key, value in overrides.items()
     }
+    for key, value in overrides.items():
+        _check_value(key, value, getattr(default, key))
     return found(type(default)(**{k: getattr(default, k) for k in fields} | overrides))

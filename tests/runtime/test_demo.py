@@ -32,6 +32,8 @@ def test_demo_leaves_video_tracks_and_scores(tmp_path: Path) -> None:
 
     done = demo(tmp_path, "--json")
     assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "run.json").read_text())
+    assert made["command"] == "perception demo" and made["options"]["frames"] == 12 and made["commit"]
     summary = json.loads(done.stdout)
     assert summary["frames"] == 12 and set(summary["scores"]) >= {"HOTA Car", "road MaxF"}
     assert all(0 <= value <= 100 for value in summary["scores"].values())

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception import __version__
 from perception.cli.main import main
 from perception.formats.kitti import read_objects, read_tracking
 
@@ -169,6 +170,9 @@ def test_reports_are_written_and_compared(kitti: Path, tmp_path: Path, capsys: p
         _, err = evaluate(capsys, "object", "--gt", kitti, "--results", results, "--report", tmp_path / name)
         assert f"report: {tmp_path / name / 'report.html'}" in err
         assert (tmp_path / name / "report.html").is_file()
+    facts = [json.loads((tmp_path / name / "report.json").read_text())["facts"] for name in ("a", "b")]
+    assert facts[0]["perception"] == __version__ and facts[0]["commit"] and facts[0]["labels_hash"]
+    assert facts[0]["results_hash"] == facts[1]["results_hash"] != facts[0]["labels_hash"]
     out, _ = evaluate(capsys, "compare", tmp_path / "a", tmp_path / "b", "--resamples", 400)
     assert "verdict" in out and "equal" in out
     words = ("compare", tmp_path / "a", tmp_path / "b", "--resamples", 400, "--groups", tmp_path / "groups.json")

@@ -84,7 +84,7 @@ def test_any_sink_by_name_and_settings_of_tracker_and_sinks(
         (("--set", "mot.quality=3"), "--set mot.…"),
         (("--images", "--set", "images.quality=300"), "from 1 to 100"),
         (("--images", "--set", "images.qualty=30"), "has no option 'qualty'"),
-        (("--stalled", "nan"), "stalled_s nan"),
+        (("--stalled", "nan"), "--stalled nan"),
         (("--queue", "0"), "queue 0"),
     ],
 )

@@ -176,7 +176,10 @@ def test_a_picture_gives_size_and_check(tmp_path, capsys):
     assert code == 0
     check = cv2.imread(report["check_picture"])
     assert check.shape == (360, 640, 3) and (check != 90).any()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["camera.toml", "camera_check.png", "road.png"]
+    written = ["camera.toml", "camera.toml.json", "camera_check.png", "road.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
+    made = json.loads((tmp_path / "camera.toml.json").read_text())
+    assert made["command"] == "perception calibrate" and made["options"]["height_m"] and made["data_hash"]
 
 
 def test_a_page_to_click_in(tmp_path, capsys):

@@ -176,8 +176,9 @@ def test_other_frames_labels_or_tasks_are_refused(tmp_path: Path) -> None:
 
 def test_too_few_draws_are_refused(tmp_path: Path) -> None:
     a, b = (written(tmp_path / name, object_set(frames=20)) for name in "ab")
-    with pytest.raises(UserError, match="--resamples"):
-        compare(a, b, resamples=100)
+    for few in (100, 0, -1):
+        with pytest.raises(UserError, match="--resamples"):
+            compare(a, b, resamples=few)
 
 
 def test_damaged_reports_are_a_sentence(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from evaluation_scenes import object_set, road_set
 
 from perception import files
 from perception.cli.main import main
+from perception.cli.settings import make_tracker, read_settings
 from perception.errors import UserError
 from perception.evaluation.tracking_folders import score_tracking_folders
 from perception.reports.object import object_report
@@ -81,6 +82,55 @@ def test_a_path_that_no_system_takes_is_a_sentence(
     make.write_image(tmp_path / "frame.png")
     said = error_of(capsys, *words.format("x" * 5000).split())
     assert "xxx" in said and "expected: " in said and "try: " in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "do"),
+    [
+        ("confirm_thresholds=abc", "--set confirm_thresholds=0.3,0.6,0.5"),
+        ("even_scores=0.7", "--set confirm_thresholds=0.3,0.6,0.5"),
+        ("lost_s=abc", "--set lost_s=2.0"),
+        ("lost_s=nan", "--set lost_s=2.0"),
+        ("lost_s=-1", "--set lost_s=2.0"),
+        ("lost_s=[1]", "--set lost_s=2.0"),
+        ("lost_s=True", "--set lost_s=2.0"),
+        ("learn_scores=1", "--set learn_scores=True"),
+    ],
+)
+def test_a_setting_of_a_tracker_says_what_it_wants(setting: str, do: str) -> None:
+    with pytest.raises(UserError, match="expected: ") as error:
+        make_tracker("drivetrack", read_settings([setting]))
+    assert error.value.do == do
+    for good in ("confirm_thresholds=0.7", "confirm_thresholds=0.7,", "lost_s=3", "unseen_log_odds_per_s=-0.5"):
+        made = make_tracker("drivetrack", read_settings([good]), confirm_thresholds=(0.4, 0.4, 0.4))
+        assert getattr(made.config, good.partition("=")[0]) in ((0.7,), 3, -0.5), "also over the model's own"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run frame.png --stalled nan",
+        "run frame.png --drain -1",
+        "run frame.png --queue 0",
+        "run frame.png --sink x",
+        "run frame.png --set images.x=1 --images",
+        "evaluate object --gt . --results . --minimum-score nan",
+        "evaluate object --gt . --results . --score-threshold nan",
+        "run frame.png --config .",
+        "export m.onnx --budget nan",
+        "export m.onnx --percentile 101",
+        "export m.onnx --sweep-frames 0",
+        "export m.onnx --workspace-gb -1",
+        "export m.onnx --batch-profile 4 1 1",
+    ],
+)
+def test_a_mistake_on_the_command_line_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make.write_image(tmp_path / "frame.png")
+    said = error_of(capsys, *words.split())
+    assert "expected: " in said and "try: " in said
 
 
 # ---------------------------------------------------------------- evaluation
@@ -191,6 +241,21 @@ def test_a_foreign_onnx_file_is_named(
     said = error_of(capsys, *words.format(foreign, foreign).replace("clip.mp4", "frame.png").split())
     assert said.startswith(f"error: {foreign}: the model has no description"), said
     assert "try: perception export CHECKPOINT" in said
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256)) * 64])
+@pytest.mark.parametrize("command", ["bench", "export --format triton", "run frame.png --model"])
+def test_a_file_that_is_no_model_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, content: bytes
+) -> None:
+    if not command.startswith("run"):
+        pytest.importorskip("torch")
+        pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    make.write_image(tmp_path / "frame.png")
+    (tmp_path / "m.onnx").write_bytes(content)
+    said = error_of(capsys, *command.split(), "m.onnx")
+    assert said.startswith("error: m.onnx: ") and "expected: " in said and "try: " in said
 
 
 @pytest.mark.parametrize(

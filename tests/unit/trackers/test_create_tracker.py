@@ -18,9 +18,9 @@ def test_overrides_reach_the_config() -> None:
 
 
 def test_unknown_names_are_told_with_the_nearest() -> None:
-    with pytest.raises(UserError, match="try: bytetrack"):
+    with pytest.raises(UserError, match="try: --tracker bytetrack"):
         create_tracker("bytetrak")
-    with pytest.raises(UserError, match="try: lost_s"):
+    with pytest.raises(UserError, match="try: --set lost_s="):
         create_tracker("bytetrack", lostt_s=1.0)
 
 
