@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from perception.errors import UserError
 from perception.progress import Progress, byte_count
@@ -66,7 +67,11 @@ def download(
     Raises:
         UserError: not found, another size or checksum than expected, no room, or no connection.
     """
-    if not url.startswith(("http://", "https://")):
+    try:
+        host = urlsplit(url).hostname if url.startswith(("http://", "https://")) else None
+    except ValueError:  # as for http://[
+        host = None
+    if not host:
         raise UserError(
             f"{url}: not a web address",
             "an address that starts with http:// or https://",

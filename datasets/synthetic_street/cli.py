@@ -72,7 +72,8 @@ def main(argv: list[str]) -> int:
             setting=None if options.setting == "any" else options.setting,
         )
     except ValueError as error:
-        raise UserError(str(error), do="perception data street --help") from None
+        found, _, expected = str(error).partition(", expected ")
+        raise UserError(found, expected, "perception data street --help") from None
     if Path(options.sequence).name != options.sequence or options.sequence in ("", ".", ".."):
         raise UserError(f"--sequence {options.sequence!r}", "a plain name such as 0000", "--sequence 0000")
     if options.video is not None:

@@ -11,6 +11,10 @@ WEATHERS: tuple[Weather, ...] = ("sun", "overcast", "rain", "fog", "dusk")
 SETTINGS: tuple[Setting, ...] = ("city", "suburb", "country", "arterial")
 
 
+MOST_FRAMES = 100_000
+"""Longest drive: almost three hours."""
+
+
 @dataclass(frozen=True)
 class StreetConfig:
     """A seeded drive. The same config gives the same bytes with the same versions of numpy and OpenCV."""
@@ -41,8 +45,8 @@ class StreetConfig:
     """Sensor noise, blur and compression, times the usual; 0 is a clean picture."""
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"frames: found {self.frames}, expected at least 1")
+        if not 1 <= self.frames <= MOST_FRAMES:
+            raise ValueError(f"frames: found {self.frames}, expected 1 to {MOST_FRAMES:,}")
         if min(self.size_hw) < 32:
             raise ValueError(f"size_hw: found {self.size_hw}, expected at least 32 pixels a side")
         if not 0 < self.fps <= 1000:

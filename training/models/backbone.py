@@ -92,7 +92,11 @@ class Backbone(nn.Module):
             import difflib
 
             near = difflib.get_close_matches(name, models.list_models(models), n=3)
-            raise UserError(f"unknown backbone '{name}'", "a torchvision model", " or ".join(near))
+            raise UserError(
+                f"unknown backbone '{name}'",
+                "a torchvision model",
+                f"--model.backbone {(near or ['mobilenet_v3_small'])[0]}",
+            )
         try:
             model = models.get_model(name, weights="DEFAULT" if pretrained and weights is None else None)
         except OSError as error:  # URLError is one: no network, no server
