@@ -1,6 +1,6 @@
-"""The contract of a data set, and the data sets that there are: one file each in this folder, found by file name.
+"""The contract of a data set, and the available data sets.
 
-A new data set is one file with a `DATA_SET`. Training, the hold-out and the contract tests find it there.
+A data set is one file in this folder with a `DATA_SET`. Training, the hold-out and the contract tests find it there.
 """
 
 from __future__ import annotations
@@ -25,98 +25,99 @@ if TYPE_CHECKING:
 log = logging.getLogger("datasets.catalogue")
 
 NOT_DATA_SETS = frozenset({"catalogue", "cli", "demo", "labels", "sample", "splits", "yardstick_split"})
-"""Modules of this folder that data sets share or that command them."""
+"""Modules of this folder that are not data sets."""
 
 
 class SampleSource(Protocol):
-    """What an opened data set offers."""
+    """An opened data set."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Name of each sample, unique in the set."""
+        """Return the name of each sample, unique in the set."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, i: int) -> Sample: ...
     def files(self, i: int) -> list[Path]:
-        """Every file that sample `i` is read from; the image first. Some may be absent."""
+        """Return all files of sample `i`, the image first. Some may be absent."""
 
     def drive(self, i: int) -> str:
-        """Recording of sample `i`, without reading it; empty where it is not known."""
+        """Return the recording of sample `i` without reading the sample; empty where it is unknown."""
 
 
 @dataclass(frozen=True)
 class ExtraLabels:
-    """Which labels are used beside those that a data set comes with."""
+    """Labels that are added to those of a data set."""
 
     mask_boxes: bool = True
-    """Boxes of single people found in the masks of CamVid and IDD-Lite, and of CamVid's cyclists."""
+    """Boxes of single people from the masks of CamVid and IDD-Lite, and of CamVid's cyclists."""
     hand_labels: bool = True
-    """Boxes and road drawn by hand for this project (`datasets/annotations`)."""
+    """Hand-drawn boxes and road of this project (`datasets/annotations`)."""
     teacher_labels: Path | None = None
-    """Folder or zip of what pretrained detectors found, a folder a set (`datasets/readers/teacher_labels.py`). With
-    it, sets without boxes are opened too."""
+    """Folder or zip of labels by pretrained detectors, one folder per set (`datasets/readers/teacher_labels.py`). It
+    also opens sets without boxes."""
     self_labels: Path | None = None
-    """Folder of `python -m tools.recipes.self_labels`: objects that an earlier network found in CamVid."""
+    """Output folder of `python -m tools.recipes.self_labels`: detections in CamVid that its masks confirm."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which data sets lie on disk, and how to check it."""
+    """A folder layout of data sets, and its check."""
 
     name: str
     shape: str
-    """What it looks like, for messages."""
+    """Description of the layout, for messages."""
     present: Callable[[Path], bool]
-    """Whether a folder at any depth is laid out so."""
+    """Returns whether a folder at any depth has the layout."""
     check: Callable[[Path, Sequence[DataSet]], SetReport]
-    """Checks a folder; takes the data sets of this layout."""
+    """Checks a folder, given the data sets of this layout."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a data set's file declares."""
+    """Declaration of a data set."""
 
     name: str
-    """Names its subset, its weight and its hold-out. Sets that may share recordings share the part before a slash."""
+    """Name of its subset, weight and hold-out. Sets that may share recordings share the part before a slash."""
     folders: tuple[str, ...]
-    """Folders below a data root where it may lie; the first that holds it is taken."""
+    """Possible folders in a dataset root; the first one that holds the set is used."""
     present: Callable[[Path], bool]
-    """Whether a folder holds it."""
+    """Returns whether a folder holds the set."""
     open: Callable[[Path, ExtraLabels], SampleSource | None]
-    """Opens the training samples of such a folder; None where these options leave none."""
+    """Opens the training samples of a folder; None where the options leave no samples."""
     weight: float
-    """Weight of the set among the images that training draws."""
+    """Sampling weight of the set in training."""
     chosen_for: int
     """Number of images for which the weight was chosen."""
     licence: str
-    """Under which terms it may be used, and whose it is."""
+    """Licence and authors."""
     classes: tuple[str, ...] = ()
-    """Classes whose boxes it labels, with all extra labels."""
+    """Classes with labelled boxes, all extra labels included."""
     road: bool = False
-    """Whether it labels road."""
+    """Whether road is labelled."""
     layout: Layout | None = None
-    """How `perception data check` recognises and checks it; None reads every sample."""
+    """Layout that `perception data check` recognises and checks; None: the check reads every sample."""
     spec: Any = None
-    """What the check of a layout that several sets share has to know of this one."""
+    """Properties of this set for the check of a layout that several sets share."""
     divide: Callable[[Any, HoldoutOptions], Division] | None = None
     """Divides an opened set; None: a frame is held out where its drive is held out in another set."""
     validates: Literal["objects", "road"] | None = None
-    """What its held-out frames validate."""
+    """Task that its held-out frames validate."""
     order: int = 100
-    """Place in the list from which a run draws. It decides which image a seed draws, so it must never change."""
+    """Position in the list of sets that training samples from. It must never change: it determines which image a seed
+    selects."""
 
     def find(self, root: Path) -> Path | None:
-        """The folder of the set below a data root."""
+        """Return the folder of the set in a dataset root, if any."""
         return next((root / folder for folder in self.folders if self.present(root / folder)), None)
 
     def weight_of(self, images: int) -> float:
-        """Weight for a number of images: from twice `chosen_for` on it grows with the square root of their number."""
+        """Return the weight for a number of images; above twice `chosen_for` it grows with the square root."""
         return self.weight * max(1.0, math.sqrt(images / (2 * self.chosen_for)))
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set that was found below a data root."""
+    """A data set that was found in a dataset root."""
 
     data_set: DataSet
     folder: Path
@@ -125,7 +126,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Divided:
-    """An opened data set and the places of its frames on both sides."""
+    """An opened data set and the indices of its training and held-out frames."""
 
     opened: Opened
     train: tuple[int, ...]
@@ -133,28 +134,28 @@ class Divided:
 
 
 def modules() -> list[str]:
-    """Names of the data-set files in this folder."""
+    """Return the names of the data-set files in this folder."""
     found = (module.name for module in pkgutil.iter_modules(datasets.__path__) if not module.ispkg)
     return sorted(name for name in found if name not in NOT_DATA_SETS)
 
 
 @cache
 def data_sets() -> tuple[DataSet, ...]:
-    """All data sets, in the order from which a run draws."""
+    """Return all data sets, in the order of sampling."""
     found: list[DataSet] = [importlib.import_module(f"datasets.{name}").DATA_SET for name in modules()]
     return tuple(sorted(found, key=lambda data_set: (data_set.order, data_set.name)))
 
 
 def open_sets(root: Path, labels: ExtraLabels | None = None, only: Collection[str] | None = None) -> list[Opened]:
-    """Every data set below a data root.
+    """Open every data set in a dataset root.
 
     Args:
-        root: the data root.
-        labels: which labels are used beside those of the sets.
-        only: names of the sets to look for; None: all.
+        root: dataset root.
+        labels: labels that are added to those of the sets.
+        only: names of the sets to open; None: all.
 
     Raises:
-        UserError: a set that is there and cannot be read.
+        UserError: a set is present and cannot be read.
     """
     opened = []
     for data_set in data_sets():
@@ -171,15 +172,15 @@ def divide(
     """Divide opened data sets into training and held-out frames.
 
     Args:
-        opened: the sets.
-        options: which part is held out.
-        stored: the hold-out of a checkpoint. Its sets are divided by the names that it stores.
+        opened: data sets.
+        options: selection of the held-out data.
+        stored: hold-out of a checkpoint. Its sets are divided by the stored names.
 
     Returns:
-        The divided sets, and the one hold-out.
+        The divided sets and the hold-out.
 
     Raises:
-        UserError: a split that cuts through a drive, or folds that cannot be made.
+        UserError: the split divides a drive, or the folds are not possible.
     """
     divisions: dict[str, Division] = {}
     for one in opened:
@@ -214,8 +215,8 @@ def _by_drives_of_others(one: Opened, others: Mapping[str, Division]) -> Divisio
     source, family = one.source, one.data_set.name.split("/")[0] + "/"  # a family's sets may share recordings
     if any(division.drives is None for other, division in others.items() if other.startswith(family)):
         log.warning(
-            "%s: the drives of the held-out object frames are not known (no drives.json, no mapping/ of the object "
-            "kit), so these frames may be neighbours of held-out ones and flatter the scores",
+            "%s: the drives of the held-out object frames are unknown (no drives.json, no mapping/ of the object "
+            "kit), so these frames may be neighbours of held-out ones and raise the scores",
             one.folder,
         )
     drives = frozenset[str]().union(*(division.drives or () for division in others.values()))

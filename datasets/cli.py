@@ -1,4 +1,4 @@
-"""`perception data`: check the data sets under a folder, fetch KITTI's, or make the synthetic street."""
+"""`perception data`: check data sets, download KITTI's, or render the synthetic street."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from datasets.checks.findings import SetReport
 
 SUBCOMMANDS = {
-    "check": "count, draw label statistics, and list missing, unreadable or contradictory files",
-    "fetch": "download KITTI's public archives and unpack them where the readers look",
-    "street": "make a drive through the synthetic street, with exact truth in KITTI's formats",
+    "check": "count, plot label statistics, and list missing, unreadable or inconsistent files",
+    "fetch": "download and unpack KITTI's public archives",
+    "street": "render a synthetic drive with exact ground truth in KITTI's formats",
 }
 
 
 def main(argv: list[str]) -> int:
-    """Run one subcommand; 0 for yes, 1 when the data has problems that matter."""
+    """Run a subcommand; return 0 for success and 1 for errors in the data."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         width = max(map(len, SUBCOMMANDS))
         print("usage: perception data SUBCOMMAND [options]\n")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in SUBCOMMANDS.items()))
-        print("\nperception data SUBCOMMAND --help explains one of them.")
+        print("\nOptions: perception data SUBCOMMAND --help")
         return 0
     name, rest = argv[0], argv[1:]
     if name == "check":
@@ -52,21 +52,21 @@ def main(argv: list[str]) -> int:
 
 @dataclass(frozen=True)
 class CheckOptions(CommandOptions):
-    """Check every data set at or below a folder: KITTI object, road and tracking, CamVid, IDD-Lite, sets of boxes.
+    """Check every data set in a folder: KITTI object, road and tracking, CamVid, IDD-Lite, sets of boxes.
 
-    Ends with 1 where something was found with which training would fail or scores would be wrong.
+    Exits with 1 on errors that would break training or make scores wrong.
     """
 
     root: Annotated[Path, tyro.conf.Positional]
-    """Folder to look through."""
+    """Folder to search for data sets."""
     out: Path = Path("runs/data-check")
-    """Folder for label_statistics.png."""
+    """Output directory for label_statistics.png."""
     draw: bool = True
-    """Draw label statistics; needs matplotlib."""
+    """Plot label statistics; needs matplotlib."""
     all: bool = False
-    """List every finding instead of the first five of a kind."""
+    """List all findings instead of the first five of each kind."""
     json: bool = False
-    """Print everything as JSON."""
+    """Print the results as JSON."""
 
 
 def _check(argv: list[str]) -> int:
@@ -74,20 +74,20 @@ def _check(argv: list[str]) -> int:
 
     options = parse_options(CheckOptions, argv, "perception data check")
     reports = check(options.root)
-    picture = _draw(reports, options.out / "label_statistics.png") if options.draw else None
+    plot = _draw(reports, options.out / "label_statistics.png") if options.draw else None
     shared = shared_drives(reports)
     errors = sum(len(report.of_level("error")) for report in reports)
     warnings = sum(len(report.of_level("warning")) for report in reports)
     if options.json:
-        summary = {"errors": errors, "warnings": warnings, "shared_drives": shared, "picture": picture}
+        summary = {"errors": errors, "warnings": warnings, "shared_drives": shared, "plot": plot}
         print(json.dumps({"root": str(options.root), **summary, "sets": [_as_table(r) for r in reports]}, indent=1))
         return 1 if errors else 0
     for report in reports:
         print("\n".join(_as_lines(report, options.root, None if options.all else 5)))
     for a, b, drives in shared:
-        print(f"note: {a} and {b} show the same recordings; do not train on one and score on the other")
+        print(f"note: {a} and {b} show the same recordings; do not train on one and evaluate on the other")
         print(f"    {', '.join(drives)}")
-    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" + (f"; drawn in {picture}" if picture else ""))
+    print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" + (f"; plot: {plot}" if plot else ""))
     return 1 if errors else 0
 
 
@@ -118,7 +118,7 @@ def _as_table(report: SetReport) -> dict[str, Any]:
 
 
 def _as_lines(report: SetReport, root: Path, limit: int | None) -> list[str]:
-    """One set as text; `limit` places are named of each kind of finding."""
+    """Return a report as text, with up to `limit` findings of each kind."""
     lines = [f"{report.layout}: {report.root}"]
     lines.append("  " + ", ".join(f"{count} {name}" for name, count in report.counts.items()))
     if report.names:
@@ -139,16 +139,16 @@ def _as_lines(report: SetReport, root: Path, limit: int | None) -> list[str]:
 
 @dataclass(frozen=True)
 class FetchOptions(CommandOptions):
-    """Download one of KITTI's benchmarks from its public storage. Break it off and run it again as you like."""
+    """Download one of KITTI's benchmarks from its public storage. Run it again to resume an interrupted download."""
 
     name: Annotated[Literal["kitti-object", "kitti-road", "kitti-tracking"], tyro.conf.Positional]
-    """Which benchmark: object is 12.6 GB, tracking about 15 GB, road about 0.5 GB."""
+    """Benchmark: object is 12.6 GB, tracking about 15 GB, road about 0.5 GB."""
     root: Path
-    """Folder for the data; the set goes into object/, road/ or tracking/ below it."""
+    """Dataset root. The files go to object/, road/ or tracking/ in it."""
     base_url: str = ""
-    """Address of a folder that holds the archives, for mirrors; empty means KITTI's own."""
+    """URL of a mirror's folder of archives. Default: KITTI's storage."""
     keep_archives: bool = False
-    """Keep the zips in ROOT/archives."""
+    """Keep the zip files in ROOT/archives."""
     json: bool = False
     """Print the result as JSON."""
 

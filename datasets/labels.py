@@ -1,4 +1,4 @@
-"""How a class name in a label file becomes a training target: the one mapping that every box dataset uses."""
+"""Map the class names of label files to training targets. Every data set with boxes uses this mapping."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from perception.types import CLASS_NAMES, F32, I64
 
 CAR, PEDESTRIAN, CYCLIST = (CLASS_NAMES.index(name) for name in ("Car", "Pedestrian", "Cyclist"))
 ALL_CLASSES = -1
-"""In `ignore_class_ids`: the region is ignored whatever the class."""
+"""Value of `ignore_class_ids` for a region that is ignored for all classes."""
 
 
 @dataclass(frozen=True)
 class LabelRule:
-    """Which names are objects, which are regions to ignore; names compare without case.
+    """Names of objects and of ignore regions, case-insensitive.
 
-    A name that is in neither map is background: finding it is a mistake.
+    Any other name is background, so a detection of it is a false positive.
     """
 
     positive: Mapping[str, int]
     """Lower-case name → class id."""
     ignore: Mapping[str, int] = field(default_factory=dict)
-    """Lower-case name → class id for which its box neither rewards nor punishes; -1 for all classes."""
+    """Lower-case name → class id for which its box is an ignore region; -1 for all classes."""
     background: tuple[str, ...] = ()
-    """Lower-case names that are legal and mean nothing."""
+    """Valid lower-case names that are background."""
     labelled_classes: tuple[bool, ...] = (True,) * len(CLASS_NAMES)
-    """False for a class that the dataset does not label."""
+    """Classes that the data set labels."""
     max_truncation: float = math.inf
-    """Objects truncated beyond it become regions to ignore for their class. Tracking files count 0, 1, 2 here."""
+    """Truncation above which an object becomes an ignore region of its class. Tracking files have levels 0, 1, 2."""
     max_occlusion: int = 3
-    """Objects occluded beyond it (0 visible … 3 unknown) become regions to ignore for their class."""
+    """Occlusion (0 visible … 3 unknown) above which an object becomes an ignore region of its class."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every legal name, for the parser."""
+        """Return all valid names, for the parser."""
         return (*self.positive, *self.ignore, *self.background)
 
 
 def kitti_rule(
     *, large_vehicles_as: str = "background", max_truncation: float = math.inf, max_occlusion: int = 3
 ) -> LabelRule:
-    """KITTI's classes as its evaluator sees them: a Truck or Tram found as Car is a false positive.
+    """Return the rule of KITTI's evaluator, in which a Truck or Tram detected as Car is a false positive.
 
     Args:
-        large_vehicles_as: 'background' as the evaluator, or 'ignore' to leave Truck, Tram and Misc out of the loss.
+        large_vehicles_as: 'background', as in the evaluator, or 'ignore' to exclude Truck, Tram and Misc.
         max_truncation: see `LabelRule`.
         max_occlusion: see `LabelRule`.
     """
@@ -83,9 +83,9 @@ class Targets:
 
 
 def targets(rows: ObjectRows, rule: LabelRule, size_hw: tuple[int, int]) -> Targets:
-    """Label rows → targets. Boxes are cut to the image; those with nothing inside it are left out.
+    """Convert label rows to targets. Boxes are clipped to the image, and boxes outside it are dropped.
 
-    `distances_m` is the label's z: metres ahead to the object's centre, NaN where the file marks it unknown.
+    `distances_m` is the label's z, the distance ahead to the object's centre; NaN where the file marks it unknown.
     """
     names = [name.lower() for name in rows.names]
     boxes = clip(rows.boxes_xyxy, size_hw)

@@ -1,4 +1,4 @@
-"""What every dataset yields: one image with the labels it has, and which labels it does not have."""
+"""The sample that every data set returns: an image with its labels, and which labels it lacks."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ ROAD_IGNORE = 255
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One labelled image. A task without labels is None, and adds nothing to the loss."""
+    """One labelled image. The labels of an unlabelled task are None and add nothing to the loss."""
 
     image_bgr: U8
     """(H, W, 3) uint8."""
     name: str
-    """Unique in its dataset, for messages and result files."""
+    """Name for messages and result files, unique in the data set."""
     drive: str = ""
-    """Recording it comes from; splits never cut through one."""
+    """Recording of the image; splits never divide a recording."""
     boxes_xyxy: F32 | None = None
-    """(N, 4) pixels; None where objects are not labelled at all."""
+    """(N, 4) pixels; None where objects are not labelled."""
     class_ids: I64 | None = None
     """(N,) index into `perception.types.CLASS_NAMES`."""
     ignore_boxes_xyxy: F32 | None = None
-    """(M, 4) regions that neither reward nor punish: DontCare, Van for Car, Person_sitting for Pedestrian."""
+    """(M, 4) ignore regions, such as DontCare, Van for Car, Person_sitting for Pedestrian."""
     ignore_class_ids: I64 | None = None
     """(M,) class for which the region is ignored, -1 for all classes."""
     labelled_classes: tuple[bool, ...] = (True,) * len(CLASS_NAMES)
-    """False for a class this dataset does not label: there its absence means nothing."""
+    """Classes that the data set labels. Objects of the others may be present without a label."""
     confidences: F32 | None = None
-    """(N,) 0..1, how sure each box is; None: all are certain. Below 1 for boxes that a teacher found."""
+    """(N,) confidence of each label, 0..1; None: all 1. Less than 1 for the labels of a teacher."""
     distances_m: F32 | None = None
     """(N,) metres along the road to each box, NaN where unknown."""
     road: U8 | None = None
-    """(H, W) 1 road, 0 not road, 255 not judged; None where road is not labelled."""
+    """(H, W) 1 road, 0 other, 255 ignored; None where road is not labelled."""
     semantic: U8 | None = None
-    """(H, W) 0 other, 1 vehicle, 2 person, 3 rider or bicyclist, 255 not judged; None where there is no such mask."""
+    """(H, W) 0 other, 1 vehicle, 2 person, 3 rider or bicyclist, 255 ignored; None without such a mask."""
     camera: PinholeCamera | None = None
 
 
 def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
-    """A one-channel label image as (H, W) uint8.
+    """Read a one-channel label image as (H, W) uint8.
 
     Raises:
-        UserError: missing, unreadable, in colour, or of another size than its image.
+        UserError: the file is missing, unreadable, in colour, or differs from the image in size.
     """
     mask = read_unchanged(path, "a PNG of class numbers")
     if mask.ndim != 2 or mask.dtype != np.uint8:
@@ -62,5 +62,5 @@ def read_index_mask(path: Path, size_hw: tuple[int, int]) -> U8:
 
 
 def image_stems(folder: Path) -> list[str]:
-    """Names without suffix of the images in a folder, sorted; empty where the folder is missing."""
+    """Return the sorted names of the images in a folder, without suffix; empty where the folder is missing."""
     return sorted({path.stem for path in data_files(folder, SUFFIXES)})

@@ -1,8 +1,8 @@
-"""Which frames belong together and which are held out. Neighbouring frames of one recording (drive) never part.
+"""Division of frames into training and held-out frames, by recording (drive).
 
-Neighbouring frames are near copies: a split that cuts through a drive measures memory, not skill. `Holdout` is the
-one record of what a run does not train on. `datasets.catalogue.divide` computes it, the run's checkpoint stores it,
-and training, export and tools read it.
+Neighbouring frames are near copies, so a split that divides a drive measures memorisation. `Holdout` records all
+frames that a run does not train on. `datasets.catalogue.divide` computes it, the checkpoint stores it, and training,
+export and tools read it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from perception.files import read_json, read_text
 log = logging.getLogger("datasets.splits")
 
 HELD_OUT_DRIVES = 5
-"""Without split files, one drive of so many is held out."""
+"""Without split files, every n-th drive is held out."""
 ROAD_PARTS = 5
-"""Parts of the KITTI road frames, one of which a run without folds holds out."""
+"""Parts of the KITTI road frames. A run without folds holds out one part."""
 _MAPPING_FOLDERS = ("devkit/mapping", "mapping", "devkit_object/mapping")
 
 
 def split_path(root: Path, split: str | Path) -> Path:
-    """`train` means `<root>/ImageSets/train.txt`; a path that ends in .txt means itself."""
+    """Return the path of a split: `train` is `<root>/ImageSets/train.txt`, a path that ends in .txt is itself."""
     path = Path(split)
     return path if path.suffix == ".txt" else root / "ImageSets" / f"{split}.txt"
 
 
 def read_split(root: Path, split: str | Path) -> list[str]:
-    """Frame names of a split file, one a line.
+    """Read the frame names of a split file, one per line.
 
     Raises:
-        UserError: no such file, no names in it, or a name twice.
+        UserError: the file is missing or empty, or holds a name twice.
     """
     path = split_path(root, split)
     if not path.exists():
@@ -44,18 +44,18 @@ def read_split(root: Path, split: str | Path) -> list[str]:
         raise UserError(f"{path}: no such split file", f"one of {', '.join(known) or 'none: there is no ImageSets'}")
     names = read_text(path).split()
     if not names:
-        raise UserError(f"{path}: holds no names", "one frame name a line")
+        raise UserError(f"{path}: is empty", "one frame name per line")
     if len(set(names)) < len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise UserError(f"{path}: {twice} stands there twice", "every frame once")
+        raise UserError(f"{path}: {twice} appears twice", "every frame once")
     return names
 
 
 def read_drives(root: Path) -> dict[str, str]:
-    """Object frame → drive, from `drives.json`, else from the object kit's `mapping` folder; empty without either.
+    """Return the drive of each object frame, from `drives.json` or the object kit's `mapping` folder; else empty.
 
     Raises:
-        UserError: a file that is there and wrong.
+        UserError: one of these files is invalid.
     """
     if (root / "drives.json").exists():
         return _drives_of_json(root / "drives.json")
@@ -74,9 +74,9 @@ def _drives_of_json(path: Path) -> dict[str, str]:
 
 
 def _drives_of_kit(folder: Path) -> dict[str, str]:
-    """The i-th number of train_rand.txt is the line (from 1) of train_mapping.txt that tells about frame i.
+    """Read the drives from KITTI's object development kit.
 
-    Source: readme of KITTI's object development kit.
+    Its readme: the i-th number of train_rand.txt is the line (from 1) of train_mapping.txt for frame i.
     """
     lines = read_text(folder / "train_mapping.txt").splitlines()
     drives = {}
@@ -94,30 +94,30 @@ def _drives_of_kit(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class HoldoutOptions:
-    """Which part of the data is held out."""
+    """Selection of the held-out data."""
 
     fold: int = -1
-    """Part of a cross-validation, of drives and road frames alike; -1: `ImageSets/` or every fifth drive."""
+    """Held-out fold of a cross-validation, for drives and road frames; -1: `ImageSets/` or every fifth drive."""
     folds: int = 5
-    """Parts of the cross-validation."""
+    """Number of folds of the cross-validation."""
     road_fold: int = 0
-    """Without cross-validation: the held-out fifth of the road frames, -1 for none."""
+    """Held-out fifth of the road frames without cross-validation; -1: none."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """Frames of one data set, divided. Frames on neither side are not used."""
+    """Division of the frames of one data set. Frames on neither side are not used."""
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
     rule: str
-    """How the hold-out follows from the data, in words."""
+    """Description of the rule that selects the held-out frames."""
     drives: frozenset[str] | None = frozenset()
-    """Recordings that other sets hold out too; None where those of the held-out frames are not known."""
+    """Recordings that other sets must hold out too; None where those of the held-out frames are unknown."""
 
 
 def without(names: Sequence[str], held_out: Callable[[str], bool], rule: str) -> Division:
-    """Divide a set's frames by name."""
+    """Divide the frames of a set by name."""
     held = tuple(name for name in names if held_out(name))
     return Division(tuple(name for name in names if not held_out(name)), held, rule)
 
@@ -128,7 +128,7 @@ class HeldOut:
 
     names: frozenset[str]
     rule: str
-    """How they follow from the data, in words."""
+    """Description of the rule that selects them."""
 
 
 @dataclass(frozen=True)
@@ -138,21 +138,21 @@ class Holdout:
     sets: Mapping[str, HeldOut] = field(default_factory=dict)
 
     def indices(self, name: str, frames: Sequence[str]) -> tuple[int, ...]:
-        """Places of a set's held-out frames among `frames`."""
+        """Return the indices of a set's held-out frames in `frames`."""
         held = self.sets[name].names if name in self.sets else frozenset[str]()
         return tuple(i for i, frame in enumerate(frames) if frame in held)
 
     def to_json(self) -> str:
-        """Text for a checkpoint."""
+        """Return the hold-out as JSON, for a checkpoint."""
         sets = {name: {"rule": held.rule, "names": sorted(held.names)} for name, held in self.sets.items()}
         return json.dumps(sets)
 
     @classmethod
     def from_json(cls, text: str) -> Holdout:
-        """The hold-out of a checkpoint.
+        """Read the hold-out of a checkpoint.
 
         Raises:
-            ValueError: other text.
+            ValueError: the text has another form.
         """
         try:
             found: Any = json.loads(text)
@@ -161,12 +161,12 @@ class Holdout:
             raise ValueError(f"no hold-out: {error}") from None
 
     def __str__(self) -> str:
-        """One line: each set with its number of held-out frames and the rule."""
+        """Return one line: each set with its number of held-out frames and the rule."""
         return ", ".join(f"{name} {len(held.names)} ({held.rule})" for name, held in self.sets.items()) or "nothing"
 
 
 def common(holdouts: Iterable[Holdout]) -> Holdout:
-    """What several runs held out together: frames that none of them trained on."""
+    """Return the frames that all of several runs held out."""
     first, *rest = holdouts
     sets = dict(first.sets)
     for other in rest:
@@ -185,11 +185,12 @@ def divide_by_drive(root: Path, names: Sequence[str], drives: Mapping[str, str],
 
     Args:
         root: folder that may hold `ImageSets/`.
-        names: frames that are there.
-        drives: frame → recording, as far as known.
+        names: available frames.
+        drives: recording of each frame, where known.
+        options: selection of the held-out data.
 
     Raises:
-        UserError: a frame on both sides, a drive on both sides, or folds without drives.
+        UserError: a frame or a drive is on both sides, or folds need drives that are unknown.
     """
     if options.fold >= 0:
         held = set(drive_folds(root, names, drives, options.folds)[options.fold])
@@ -200,7 +201,7 @@ def divide_by_drive(root: Path, names: Sequence[str], drives: Mapping[str, str],
         rule = "ImageSets/val.txt"
     else:
         rule, usable = "", tuple(names)
-        if (root / "ImageSets/train.txt").exists():  # what it does not name is not for training
+        if (root / "ImageSets/train.txt").exists():  # frames that it does not list are not trained on
             (usable,) = _listed(root, names, ("train",))
             rule = " of ImageSets/train.txt"
         known = [name for name in usable if name in drives]
@@ -215,7 +216,7 @@ def divide_by_drive(root: Path, names: Sequence[str], drives: Mapping[str, str],
     if both := sides[0] & sides[1]:
         raise UserError(
             f"{root}/ImageSets: train and val share the drive {min(both)}",
-            "every drive on one side only: neighbouring frames are near copies",
+            "every drive on one side only, because neighbouring frames are near copies",
             "move all frames of a drive to one side",
         )
     return Division(train, held_out, rule, frozenset(sides[1]) or (None if held_out else frozenset()))
@@ -224,7 +225,7 @@ def divide_by_drive(root: Path, names: Sequence[str], drives: Mapping[str, str],
 def _by_drive(
     names: Sequence[str], drives: Mapping[str, str], held: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and held-out frames, by the drives that are held out."""
+    """Return training and held-out frames, by held-out drives."""
     return (
         tuple(name for name in names if drives[name] not in held),
         tuple(name for name in names if drives[name] in held),
@@ -232,11 +233,11 @@ def _by_drive(
 
 
 def _by_split(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and held-out frames of `ImageSets/` that are present: there may be fewer than it names."""
+    """Return the training and held-out frames of `ImageSets/` that are present."""
     listed = {split: read_split(root, split) for split in ("train", "val")}
     if both := set(listed["train"]) & set(listed["val"]):
         raise UserError(
-            f"{root}/ImageSets: frame {min(both)} stands in train and in val ({len(both)} do)",
+            f"{root}/ImageSets: frame {min(both)} is in train and in val ({len(both)} frames are)",
             "every frame on one side only",
         )
     train, held_out = _listed(root, names, ("train", "val"))
@@ -244,7 +245,7 @@ def _by_split(root: Path, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[
 
 
 def _listed(root: Path, names: Sequence[str], splits: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Frames of each split that are present; what is missing, and what no split names, is counted in a warning."""
+    """Return the frames of each split that are present, and warn of missing frames and of frames in no split."""
     known, unnamed = set(names), set(names)
     found = []
     for split in splits:
@@ -270,20 +271,20 @@ def _listed(root: Path, names: Sequence[str], splits: Sequence[str]) -> tuple[tu
 
 
 def drive_folds(root: Path, names: Sequence[str], drives: Mapping[str, str], folds: int) -> list[list[str]]:
-    """Drives divided into parts of about as many frames: the largest first, each to the part that has the fewest.
+    """Divide drives into folds of similar size: the largest first, each into the smallest fold.
 
     Raises:
-        UserError: a frame of an unknown drive, or fewer drives than parts.
+        UserError: the drive of a frame is unknown, or there are fewer drives than folds.
     """
     if unknown := [name for name in names if name not in drives]:
         raise UserError(
-            f"{root}: the drive of {len(unknown)} frames is not known, the first is {unknown[0]}",
+            f"{root}: the drive of {len(unknown)} frames is unknown, the first is {unknown[0]}",
             "drives.json, or the object kit's mapping/ with train_mapping.txt and train_rand.txt",
             "unpack KITTI's devkit_object.zip beside training/",
         )
     sizes = {drive: sum(drives[n] == drive for n in names) for drive in sorted({drives[n] for n in names})}
     if len(sizes) < folds:
-        raise UserError(f"{root}: {len(sizes)} drives", f"at least {folds}, one a fold", f"--folds {len(sizes)}")
+        raise UserError(f"{root}: {len(sizes)} drives", f"at least {folds}, one per fold", f"--folds {len(sizes)}")
     parts: list[list[str]] = [[] for _ in range(folds)]
     for drive in sorted(sizes, key=lambda d: (-sizes[d], d)):
         min(parts, key=lambda part: sum(sizes[d] for d in part)).append(drive)
@@ -291,7 +292,7 @@ def drive_folds(root: Path, names: Sequence[str], drives: Mapping[str, str], fol
 
 
 def contiguous_part(names: Sequence[str], part: int, parts: int) -> list[str]:
-    """One of some contiguous parts of a list, the first ones longer by one where it cannot be divided evenly."""
+    """Return one of `parts` contiguous parts of a list. If they are unequal, the first ones are longer by one."""
     size, longer = divmod(len(names), parts)
     first = part * size + min(part, longer)
     return list(names[first : first + size + (part < longer)])

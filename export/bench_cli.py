@@ -1,4 +1,4 @@
-"""`perception bench pipeline`: what everything but the network costs. Other words go to the networks' benchmark."""
+"""`perception bench`: `bench pipeline` measures the runtime around the network, `bench MODEL…` the network."""
 
 from __future__ import annotations
 
@@ -28,42 +28,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchPipelineOptions(CommandOptions):
-    """Measure the runtime around the network: a replay backend answers with stored detections."""
+    """Measure the runtime around the network. A replay backend outputs stored detections instead of the network."""
 
     source: str | None = None
-    """Video or folder to play; by default a clip of 1242×375 is made."""
+    """Video or folder to play. Default: a generated clip of 1242×375."""
     frames: int = 300
-    """Length of the clip that is made."""
+    """Length of the generated clip, frames."""
     objects: int = 12
-    """Objects in every picture."""
+    """Objects in every frame."""
     sources: tuple[int, ...] = (1,)
-    """How many times the source is played at once; several numbers are measured one after the other."""
+    """Number of concurrent copies of the source. Several numbers are measured in turn."""
     delay_ms: float = 0.0
-    """How long the stand-in for the network takes for a picture."""
+    """Simulated inference time per frame, ms."""
     model: Path | None = None
-    """Run this network instead of the replay; what it does alone is measured before and after, in the same run."""
+    """Model file to run instead of the replay. Its throughput alone is measured in the same process, before and
+    after."""
     device: str = "auto"
-    """What runs the network."""
+    """Device of the network."""
     realtime: bool = False
-    """Play at the source's own pace and drop what is late: with --delay-ms above it, an overload."""
+    """Play at the source's frame rate and drop late frames. A larger --delay-ms simulates overload."""
     duration: float | None = None
-    """Play this many seconds of the source only."""
+    """Part of the source to play, seconds."""
     repeat: int = 1
-    """Play the whole again this many times in one process; figures are medians, memory is measured after each."""
+    """Repetitions in one process. The report shows medians, and the memory after each repetition."""
     calibrated: bool = True
-    """Give the source KITTI's calibration, so that ranging is part of the work."""
+    """Use KITTI's calibration, so that ranging is included."""
     json: bool = False
-    """Print the numbers as JSON."""
+    """Print the results as JSON."""
 
 
 def main(argv: list[str]) -> int:
-    """`pipeline` here, everything else in `export.benchmark`."""
+    """Run `perception bench`."""
     if argv and argv[0] == "pipeline":
         return bench_pipeline(parse_options(BenchPipelineOptions, argv[1:], "perception bench pipeline"))
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: perception bench pipeline [options]   everything but the network, stage by stage")
-        print("       perception bench MODEL.onnx [options]  the network: latency and throughput by device")
-        print("\nperception bench pipeline --help and perception bench MODEL.onnx --help explain the options.")
+        print("usage: perception bench pipeline [options]    time of each pipeline stage around the network")
+        print("       perception bench MODEL.onnx [options]  latency and throughput of the network by device")
+        print("\nOptions: perception bench pipeline --help, perception bench MODEL.onnx --help")
         return 0
     from export.benchmark import main as bench_model
 
@@ -71,13 +72,13 @@ def main(argv: list[str]) -> int:
 
 
 def bench_pipeline(options: BenchPipelineOptions) -> int:
-    """Play, measure, print a table."""
+    """Measure the pipeline and print a table."""
     from perception.backends import load_model
 
     if min(options.frames, options.objects + 1, options.repeat, *options.sources) < 1 or not options.sources:
         raise UserError(
-            "a count below one",
-            "frames, sources and repeat from 1, objects from 0",
+            "a count below its minimum",
+            "--frames, --sources and --repeat from 1, --objects from 0",
             "perception bench pipeline --help",
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +102,7 @@ def bench_pipeline(options: BenchPipelineOptions) -> int:
 def measure(
     options: BenchPipelineOptions, location: str, count: int, folder: Path, network: Model | None
 ) -> dict[str, Any]:
-    """One pass over `count` copies of the source, records written as `perception run --no-video` does."""
+    """Run the pipeline once over `count` copies of the source, with the outputs of `perception run --no-video`."""
     from perception.runtime.pipeline import Pipeline
     from perception.sinks.jsonl import JsonLinesSink
     from perception.source_options import SourceOptions
@@ -121,7 +122,7 @@ def measure(
             laps.append((time.perf_counter(), time.process_time()))
     frames = sum(pipeline.stats.frames.values())
     if not frames:
-        raise UserError(f"{location}: no frame could be read", "a video or folder with pictures")
+        raise UserError(f"{location}: no readable frame", "a video or a folder of images")
     if options.model:
         alone.append(raw_fps(pipeline))
     return {
@@ -144,17 +145,17 @@ def measure(
 
 
 LAP = 25
-"""Frames after which the clocks are read: medians of laps are not spoilt by the start and by what else runs."""
+"""Frames per lap. The median over laps excludes start-up and other load."""
 
 
 def lap_ms(laps: list[tuple[float, float]], clock: int) -> float | None:
-    """Median time of a frame over all laps; None for runs that are too short."""
+    """Return the median time per frame over all laps, ms; None for a run of less than two laps."""
     steps = sorted(after[clock] - before[clock] for before, after in pairwise(laps))
     return statistics.median(steps) / LAP * 1e3 if steps else None
 
 
 def summed_up(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The round with the median rate, with the medians of what all rounds say about speed."""
+    """Return the report of the round with the median frame rate, with medians over all rounds for its speeds."""
     report = dict(sorted(rounds, key=lambda r: r["fps"])[len(rounds) // 2])
     for name in ("wall_ms_per_frame", "cpu_ms_per_frame", "fps", "beside_network_ms", "raw_network_fps"):
         values = [r[name] for r in rounds if r[name] is not None]
@@ -164,13 +165,16 @@ def summed_up(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def beside_network_ms(pipeline: Pipeline) -> float:
-    """Sum of the stages' medians, without the network. Stages overlap, and their clocks run while others compute."""
+    """Return the sum of the stages' medians without the network, ms.
+
+    Stages overlap, so their times include waiting for others.
+    """
     clock = pipeline.stats.clock
     return sum(clock[stage].percentile(50) for stage in clock.stages() if stage != "network")
 
 
 def raw_fps(pipeline: Pipeline, seconds: float = 2.0) -> float:
-    """The network alone, in the same process, on the same threads: batches of the size the pipeline uses."""
+    """Return the frame rate of the network alone, with the process, threads and batch size of the pipeline."""
     import numpy as np
 
     size = pipeline.detector.batch
@@ -184,7 +188,7 @@ def raw_fps(pipeline: Pipeline, seconds: float = 2.0) -> float:
 
 
 def rss_mb() -> float | None:
-    """Memory of this process that is in RAM, where the system tells."""
+    """Return the resident memory of this process, MB, where the system reports it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -192,31 +196,31 @@ def rss_mb() -> float | None:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-# ---------------------------------------------------------------- what is played
+# ---------------------------------------------------------------- sources
 
 
 def make_clip(path: Path, frames: int) -> Path:
-    """1242×375 at 10 Hz as H.264: a moving texture with a sensor's grain, more bits a pixel than dashcams give."""
+    """Write an H.264 clip of 1242×375 at 10 Hz: a moving texture with sensor noise, at more bits than a dashcam's."""
     import cv2
     import numpy as np
 
     from perception.sinks.video import H264Writer
 
-    print(f"making a clip of {frames} frames …", file=sys.stderr)
+    print(f"generating a clip of {frames} frames …", file=sys.stderr)
     writer = H264Writer(path, 10.0, crf=23, preset="medium")
     noise = np.random.default_rng(0)
     coarse = noise.integers(0, 255, (48, 320, 3)).astype(np.uint8)
     texture = cv2.resize(coarse, (2484, 375), interpolation=cv2.INTER_CUBIC)
     texture = cv2.add(texture, cv2.resize(noise.integers(0, 24, (188, 1242, 3)).astype(np.uint8), (2484, 375)))
     for i in range(frames):
-        grain = noise.integers(0, 6, (375, 1242, 3)).astype(np.uint8)  # a sensor is never still
+        grain = noise.integers(0, 6, (375, 1242, 3)).astype(np.uint8)  # sensor noise
         writer.write(cv2.add(np.roll(texture, -6 * i, axis=1)[:, :1242], grain), i * 10**8)
     writer.close()
     return path
 
 
 def replay(options: BenchPipelineOptions, source: Source) -> tuple[Any, ModelSpec]:
-    """A backend that finds `objects` cars, people and cyclists on smooth paths, and a road."""
+    """Return a backend that outputs `objects` cars, people and cyclists on smooth paths, and a road."""
     import numpy as np
 
     from perception.backends.replay import ReplayBackend
@@ -233,7 +237,7 @@ def replay(options: BenchPipelineOptions, source: Source) -> tuple[Any, ModelSpe
 
 
 def moving_objects(step: int, count: int, size_hw: tuple[int, int]) -> Detections:
-    """`count` boxes that drift across the picture and grow, with a pixel of noise."""
+    """Return `count` boxes that move across the frame and grow, with one pixel of noise."""
     import numpy as np
 
     from perception.types import Detections
@@ -251,7 +255,7 @@ def moving_objects(step: int, count: int, size_hw: tuple[int, int]) -> Detection
 
 
 def kitti_camera(source: Source) -> Any:
-    """KITTI's focal length, scaled to the width of the source."""
+    """Return a camera with KITTI's focal length, scaled to the width of the source."""
     import numpy as np
 
     from perception.cameras.pinhole import PinholeCamera
@@ -263,7 +267,7 @@ def kitti_camera(source: Source) -> Any:
 
 
 def describe_clip(location: str) -> str:
-    """Codec, size and bits of a video file: they decide what decoding costs."""
+    """Return codec, size and bit rate of a video file, on which the decoding time depends."""
     path = Path(location)
     if not path.is_file():
         return location
@@ -271,27 +275,29 @@ def describe_clip(location: str) -> str:
 
     with av.open(location) as container:
         stream = container.streams.video[0]
-        sizes = [packet.size for packet in container.demux(stream) if packet.size]  # fragments don't tell how many
+        sizes = [
+            packet.size for packet in container.demux(stream) if packet.size
+        ]  # fragmented files have no frame count
         size, count = sum(sizes), max(1, len(sizes))
         width, height = stream.codec_context.width, stream.codec_context.height
         bits = 8 * size / count / (width * height)
         return (
             f"{path.name}: {stream.codec_context.name} {width}x{height}, {count} frames, "
-            f"{size / count / 1e3:.1f} kB a frame ({bits:.2f} bit a pixel)"
+            f"{size / count / 1e3:.1f} kB/frame ({bits:.2f} bit/pixel)"
         )
 
 
 def as_table(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """Return the report as a table."""
     lines = [f"{'stage':<12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'mean ms':>9}"]
     for stage, held in report["stages_ms"].items():
         values = (held["p50_ms"], held["p95_ms"], held["p99_ms"], held["mean_ms"])
         lines.append(f"{stage:<12}" + "".join(f"{v:>9.3f}" for v in values))
-    lines.append(f"{'all but the network':<20}{report['beside_network_ms']:.2f} ms a frame, sum of the medians")
+    lines.append(f"{'without the network':<20}{report['beside_network_ms']:.2f} ms/frame, sum of the medians")
     lines.append(
-        f"{report['frames']} frames from {report['sources']} source(s): {report['fps']:.1f} a second; "
-        f"median of {LAP} frames: wall {report['wall_ms_per_frame'] or 0:.2f} ms, "
-        f"processor {report['cpu_ms_per_frame'] or 0:.2f} ms a frame, all threads"
+        f"{report['frames']} frames from {report['sources']} source(s): {report['fps']:.1f} frames/s; "
+        f"median over {LAP} frames: wall time {report['wall_ms_per_frame'] or 0:.2f} ms/frame, "
+        f"CPU time {report['cpu_ms_per_frame'] or 0:.2f} ms/frame over all threads"
     )
     if report["raw_network_fps"]:
         lines.append(against_the_network(report))
@@ -299,7 +305,7 @@ def as_table(report: dict[str, Any]) -> str:
         age = report["age_ms"]
         lines.append(
             f"age p50 {age['p50_ms']:.0f}, p95 {age['p95_ms']:.0f}, p99 {age['p99_ms']:.0f}, "
-            f"most {age['max_ms']:.0f} ms; {report['dropped']} frames dropped"
+            f"max {age['max_ms']:.0f} ms; {report['dropped']} frames dropped"
         )
     memory = [f"{value:.0f}" for value in report["rss_mb_after_each_round"] if value]
     lines.append(f"memory {', '.join(memory)} MB; load average {report['load_average'] or 0:.1f}")
@@ -307,15 +313,16 @@ def as_table(report: dict[str, Any]) -> str:
 
 
 def against_the_network(report: dict[str, Any]) -> str:
+    """Return a line that compares the pipeline with the network alone."""
     alone, fps = report["raw_network_fps"], report["fps"]
     return (
-        f"network alone {alone:.1f} a second (batch {report['batch']}): "
-        f"the pipeline reaches {fps / alone:.0%} of it, {1e3 / fps - 1e3 / alone:+.2f} ms a frame"
+        f"network alone: {alone:.1f} frames/s (batch {report['batch']}); "
+        f"pipeline: {fps / alone:.0%} of that, {1e3 / fps - 1e3 / alone:+.2f} ms/frame"
     )
 
 
 def as_scaling(reports: list[dict[str, Any]]) -> str:
-    """One line for each number of sources."""
+    """Return a table with one line per number of sources."""
     lines = [f"{'sources':>8}{'frames/s':>10}{'each':>8}{'network alone':>15}{'share':>8}{'ms beside':>11}{'MB':>7}"]
     for report in reports:
         alone, fps, count = report["raw_network_fps"], report["fps"], report["sources"]

@@ -1,9 +1,9 @@
-"""`perception bench MODEL…`: latency and throughput of models, measured fairly on a machine that is never quiet.
+"""`perception bench MODEL…`: latency and throughput of models, comparable on a machine with other load.
 
-All cases take turns, run by run, in an order that is shuffled anew each round, so that what else happens on the
-machine meets all of them alike. Warm-up is discarded. Beside the time on the clock stands the processor time, which
-other processes do not lengthen much, and the share of the floor: what the model's own operations would take at the
-rate that this machine reaches in a large matrix product, through the same runtime.
+The cases take turns, one run each, in an order that is shuffled every round, so that other load affects all of them
+alike. Warm-up runs are discarded. Besides wall time, the table shows CPU time, which other load changes little, and
+the share of a roofline bound: the time of the model's operations at the rate that this machine reaches in a large
+matrix product with the same runtime.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 import tyro
 
-from export.flops import Cost, cost, single
+from export.flops import ModelCost, model_cost, single
 from export.graph import load_onnx, read_spec
 from perception import __version__
 from perception.backends import Backend, load_model
@@ -41,85 +41,84 @@ EVERYDAY = ("models", "device", "batch", "threads", "rounds", "json", "out", "pl
 
 @dataclass(frozen=True)
 class BenchOptions(CommandOptions):
-    """Measure latency and throughput of one or more model files, taking turns."""
+    """Measure latency and throughput of one or more model files in alternating runs."""
 
     models: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL …")] = ()
-    """Files that `perception export` wrote."""
+    """Model files of `perception export`."""
     device: tuple[Device, ...] = ("cpu",)
-    """Where they run; several are compared. An engine runs where it was built for."""
+    """Devices to compare. An engine runs on the GPU that it was built for."""
     cuda_graph: bool = False
-    """On a GPU: replay a captured graph instead of launching kernel by kernel."""
+    """Replay a captured CUDA graph instead of launching each kernel (GPU only)."""
     batch: tuple[int, ...] = (1,)
-    """Images in one run; several are compared. A file of a fixed batch takes its own."""
+    """Batch sizes to compare. A file with a fixed batch uses its own."""
     threads: int = 0
-    """CPU threads for one operator, 0 for one a core."""
+    """CPU threads per operator; 0: one per core."""
     rounds: int = 50
     """Measured runs of each case."""
     warmup: int = 5
-    """Runs of each case before, discarded."""
+    """Discarded warm-up runs of each case."""
     floor: bool = True
-    """Also measure what the machine reaches at most."""
+    """Measure the peak performance of the machine."""
     profile: bool = False
-    """Also say where the time goes, by operator (ONNX Runtime)."""
+    """Print the time by operator (ONNX Runtime)."""
     json: bool = False
-    """Print everything as JSON."""
+    """Print the results as JSON."""
     out: Path | None = None
-    """Also write the JSON to this file."""
+    """JSON file for the results."""
     plot: Path | None = None
-    """Also draw the latencies into this PNG (needs the extra 'report')."""
+    """PNG file for a plot of the latencies (needs the extra 'report')."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the figures were measured on."""
+    """Machine of a measurement."""
 
     processor: str
     cores: int
     load: float
-    """Average number of running processes in the last minute, ours included: above the cores, times are too long."""
+    """Load average of the last minute. Above the number of cores, wall times are too long."""
     versions: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What the machine reaches, through ONNX Runtime with the same device and threads."""
+    """Peak performance of the machine in ONNX Runtime, with the same device and threads."""
 
     gemm_gflops: float
-    """In a product of square fp32 matrices, on the clock."""
+    """GFLOP/s of a product of square fp32 matrices, by wall time."""
     gemm_gflops_core: float
-    """The same for each second of processor time: one core's rate, whatever else the machine does."""
+    """GFLOP/s of one core, by CPU time, which other load changes little."""
     memory_gbs: float
-    """Reading and writing an array that no cache holds."""
+    """GB/s of reading and writing an array larger than all caches."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One case."""
+    """Result of one case: a model with a device and a batch size."""
 
     model: str
     precision: str
     size_hw: tuple[int, int]
     device: str
     provider: str
-    """What really ran it."""
+    """Execution provider that ran the model."""
     batch: int
     p50_ms: float
     p90_ms: float
     p99_ms: float
     images_per_s: float
-    """From the median."""
+    """Throughput at the median latency."""
     cpu_ms: float
-    """Processor time of one run, all threads together, least of all runs; with a GPU, that of the host."""
+    """CPU time of one run over all threads, minimum of all runs; with a GPU, that of the host."""
     memory_mb: float
-    """By which the process grew when it was loaded and first run."""
+    """Memory growth of the process by loading the model and its first run."""
     file_mb: float
     gflops: float
-    """Operations of one run."""
+    """Operations of one run, GFLOP."""
     floor_ms: float
-    """What these take at the machine's rate, or their bytes at its bandwidth, whichever is longer."""
+    """Roofline bound: time of the operations at peak rate, or of the bytes at peak bandwidth, the longer one."""
     floor_share: float
-    """Floor over what was measured: 1 would be a perfect run. On a CPU both in processor time, which a busy machine
-    changes little; else both on the clock."""
+    """Roofline bound over measured time; 1 is ideal. By CPU time on a CPU, else by wall time."""
 
 
 @dataclass
@@ -129,20 +128,20 @@ class _Case:
     backend: Backend
     spec: ModelSpec
     images: np.ndarray
-    cost: Cost | None
+    cost: ModelCost | None
     memory_mb: float
     times_ms: list[float]
     cpu_ms: list[float]
 
     def run(self) -> None:
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        self.backend.run({"images": self.images})  # returns when the outputs lie in host memory: synchronised
+        self.backend.run({"images": self.images})  # synchronous: returns when the outputs are in host memory
         self.times_ms.append(1e3 * (time.perf_counter() - begin))
         self.cpu_ms.append(1e3 * (time.process_time() - begin_cpu))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the options, measure, print."""
+    """Run `perception bench MODEL…`."""
     options = parse_options(BenchOptions, list(argv), "perception bench", everyday=EVERYDAY)
     if not options.models:
         raise UserError("no model given", "one or more model files", "perception bench MODEL.onnx")
@@ -163,24 +162,24 @@ def main(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """All of it."""
+    """Results of all cases."""
 
     machine: Machine
     floors: dict[str, Floor]
-    """By device."""
+    """Peak performance by device."""
     measurements: list[Measurement]
     profiles: dict[str, list[dict[str, Any]]]
     """Model → operators with milliseconds and share, longest first."""
 
 
 def bench(options: BenchOptions) -> BenchResult:
-    """Load every case, let them take turns, and relate them to the machine.
+    """Measure every case in alternating runs, and compare it with the peak performance of the machine.
 
     Raises:
-        UserError: a model or a device that cannot be used.
+        UserError: a model or a device cannot be used.
     """
     if options.cuda_graph and set(options.device) == {"cpu"} and all(m.suffix != ".engine" for m in options.models):
-        raise UserError("--cuda-graph on the CPU", "a GPU", "--device cuda, or leave it out")
+        raise UserError("--cuda-graph on the CPU", "a GPU", "--device cuda, or omit it")
     cases = [
         _load(model, device, batch, options)
         for model in map(shipped_or, options.models)
@@ -211,7 +210,7 @@ def bench(options: BenchOptions) -> BenchResult:
 
 
 def _batches(model: Path, wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """What was asked for, or the one batch that the file was made for."""
+    """Return the requested batch sizes, or the fixed batch size of the file."""
     if model.suffix != ".onnx" or not model.is_file():
         return wanted
     loaded = load_onnx(model)
@@ -225,7 +224,7 @@ def _load(model: Path, device: Device, batch: int, options: BenchOptions) -> _Ca
     backend, spec = load_model(model, device, options.threads, options.cuda_graph and device != "cpu")
     images = np.random.default_rng(0).integers(0, 256, (batch, *spec.size_hw, 3), np.uint8)
     backend.run({"images": images})
-    counted = cost(onnx.load(str(model)), batch) if model.suffix == ".onnx" else None
+    counted = model_cost(onnx.load(str(model)), batch) if model.suffix == ".onnx" else None
     return _Case(model, device, backend, spec, images, counted, max(0.0, _resident_mb() - before), [], [])
 
 
@@ -255,25 +254,25 @@ def _measured(case: _Case, floor: Floor | None) -> Measurement:
     )
 
 
-def floor_of(counted: Cost, floor: Floor) -> float:
-    """Milliseconds that a run takes at the machine's own fp32 rate and bandwidth (roofline, Williams et al. 2009)."""
+def floor_of(counted: ModelCost, floor: Floor) -> float:
+    """Return the roofline bound of a run, ms, from the machine's fp32 rate and bandwidth (Williams et al. 2009)."""
     return max(counted.conv_flops / floor.gemm_gflops, counted.bytes_once / floor.memory_gbs) / 1e6
 
 
 def measure_floor(device: Device, threads: int, repeats: int = 12) -> Floor:
-    """The best of several large matrix products, and of several passes over a large array."""
+    """Measure peak performance: the best of several large matrix products and of passes over a large array."""
     square = (GEMM_SIDE, GEMM_SIDE)
     gemm, gemm_cpu = _fastest_s(single("MatMul", [square, square]), square, device, threads, repeats)
     copy, _ = _fastest_s(single("Add", [(COPY_FLOATS,), (1,)]), (COPY_FLOATS,), device, threads, max(3, repeats // 3))
     flops = 2 * GEMM_SIDE**3
-    # Add reads and writes each float, and the maximum behind it reads it once more
+    # Add reads and writes each float, and the maximum after it reads it once more
     return Floor(flops / gemm / 1e9, flops / gemm_cpu / 1e9, 3 * 4 * COPY_FLOATS / copy / 1e9)
 
 
 def _fastest_s(
     model: onnx.ModelProto, shape: tuple[int, ...], device: Device, threads: int, repeats: int
 ) -> tuple[float, float]:
-    """Least seconds on the clock, least processor seconds."""
+    """Return the minimum wall time and the minimum CPU time of a run, seconds."""
     from perception.backends.onnxruntime import OnnxRuntimeBackend
 
     with tempfile.TemporaryDirectory() as folder:
@@ -291,10 +290,10 @@ def _fastest_s(
 
 
 def profile(model: Path, threads: int, rounds: int = 10) -> list[dict[str, Any]]:
-    """Operators by time on the CPU, from ONNX Runtime's own profiler: the median of each node over the rounds.
+    """Profile a model on the CPU with ONNX Runtime, with the median of each node over the rounds.
 
     Returns:
-        Operator type, number of nodes, milliseconds and share of all, longest first.
+        For each operator type the number of nodes, milliseconds and share of the total, longest first.
     """
     import onnxruntime as ort
 
@@ -326,7 +325,7 @@ def profile(model: Path, threads: int, rounds: int = 10) -> list[dict[str, Any]]
 
 
 def machine() -> Machine:
-    """Processor, cores, load, versions."""
+    """Return processor, cores, load and versions of this machine."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -343,13 +342,13 @@ def machine() -> Machine:
 
 
 def _resident_mb() -> float:
-    """Memory of this process, where the system tells."""
+    """Return the resident memory of this process, MB, where the system reports it."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if statm.exists() else 0.0
 
 
 def to_json(result: BenchResult) -> dict[str, Any]:
-    """Everything as JSON values; what is unknown is null."""
+    """Return the results as JSON values; unknown values are null."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
@@ -362,7 +361,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
 
 
 def text(result: BenchResult) -> str:
-    """Tables for people."""
+    """Return the results as tables."""
     info = result.machine
     lines = [
         f"{info.processor}, {info.cores} cores, load {info.load}, ONNX Runtime {info.versions['onnxruntime']}",
@@ -390,7 +389,7 @@ def text(result: BenchResult) -> str:
 
 
 def slower_than_fp32(measurements: Sequence[Measurement]) -> list[str]:
-    """What lower precision brings here, in words: it must earn its place."""
+    """Return a line per reduced-precision model that compares its speed with fp32."""
     lines = []
     for m in measurements:
         like = replace(m, model="", precision="fp32")
@@ -416,7 +415,7 @@ def _require_matplotlib() -> None:
 
 
 def plot(measurements: Sequence[Measurement], path: Path) -> None:
-    """Medians as bars, to p90 as whiskers, the floor as a mark."""
+    """Plot the latencies: medians as bars, p90 as whiskers, the roofline bound as a mark."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -436,7 +435,7 @@ def plot(measurements: Sequence[Measurement], path: Path) -> None:
             f"{m.p50_ms:.1f}", (m.p90_ms, place), (6, 0), textcoords="offset points", va="center", fontsize=8
         )
     axes.set_yticks(places, names, fontsize=8)
-    axes.set_xlabel("milliseconds a run: median, whisker to p90; red: floor of the machine")
+    axes.set_xlabel("latency, ms: median, whisker to p90; red: roofline bound")
     axes.set_xlim(0, 1.1 * max(m.p90_ms for m in measurements))  # room for the last number
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From a checkpoint file to a model file: the description travels along."""
+"""Export a checkpoint file as a model file with its metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from export.fp16 import to_half
+from export.fp16 import to_fp16
 from export.frames import Frames
 from export.graph import load_onnx, read_spec
 from export.int8 import QuantizeConfig, QuantizeReport, quantize
@@ -29,14 +29,19 @@ def export_checkpoint(
     one_to_one: bool | None = None,
     confirm_thresholds: tuple[float, ...] = (),
 ) -> Path:
-    """Export the averaged weights of a checkpoint; thresholds chosen on the held-out frames go with them.
+    """Export the averaged weights of a checkpoint, with the thresholds measured on its validation frames.
 
     Args:
-        one_to_one: which head's boxes leave the graph, see `OnnxConfig`.
-        confirm_thresholds: see `ModelSpec`; empty takes what the run measured on its held-out frames, where it did.
+        checkpoint: file of `perception train`.
+        out: file to write; None: `<preset>-<height>x<width>.onnx` beside the checkpoint.
+        size_hw: height and width of the input.
+        batch: fixed batch size; None: dynamic.
+        licence: licence of the weights.
+        one_to_one: head whose boxes the graph outputs, see `OnnxConfig`.
+        confirm_thresholds: see `ModelSpec`; empty: the thresholds that the run measured, if any.
 
     Returns:
-        The file written, `<preset>-<height>x<width>.onnx` beside the checkpoint unless `out` names another.
+        The path of the file.
     """
     check_size(size_hw)
     network, state = load_network(checkpoint)
@@ -86,24 +91,24 @@ def export_precision(
     one_to_one: bool | None = None,
     confirm_thresholds: tuple[float, ...] = (),
 ) -> tuple[Path, QuantizeReport | None]:
-    """Export at any precision.
+    """Export a checkpoint at any precision.
 
     Args:
-        checkpoint: as for `export_checkpoint`, or an fp32 ONNX file that it wrote: size, batch and licence stay.
-        out, size_hw, batch, licence: as for `export_checkpoint`.
+        checkpoint: see `export_checkpoint`; or an fp32 ONNX file, whose size, batch and licence are kept.
+        out, size_hw, batch, licence: see `export_checkpoint`.
         precision: fp32, fp16 or int8.
-        calibration: int8: frames that give the ranges.
+        calibration: int8: calibration frames.
         judged: int8: other frames, on which the loss is measured.
         config: int8: method and budget.
-        say: told what is going on.
-        one_to_one, confirm_thresholds: as for `export_checkpoint`.
+        say: receives progress messages.
+        one_to_one, confirm_thresholds: see `export_checkpoint`.
 
     Returns:
-        The file, named `<preset>-<height>x<width>-<precision>.onnx` for fp16 and int8, and int8's report. An ONNX
-        file that stays fp32 is returned as it is.
+        The path of the file and the report of int8. The default name for fp16 and int8 is
+        `<preset>-<height>x<width>-<precision>.onnx`. An ONNX file that stays fp32 is returned unchanged.
 
     Raises:
-        UserError: an ONNX file that is not fp32, a size that cannot be, an int8 that costs too much.
+        UserError: the ONNX file is not fp32, the size is not supported, or int8 exceeds its budget.
     """
     is_onnx = checkpoint.suffix == ".onnx"
     if precision == "fp32":
@@ -125,7 +130,7 @@ def export_precision(
             f"{checkpoint}: already {found}", "a checkpoint or an fp32 file", "export that with fp32 first"
         )
     if precision == "fp16":
-        model = to_half(model)
+        model = to_fp16(model)
     else:
         model, report = quantize(model, calibration or (), list(judged or ()), config, say)
     spec = read_spec(model, checkpoint)

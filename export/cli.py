@@ -1,4 +1,4 @@
-"""`perception export`: checkpoint → model file, compared with the checkpoint. `perception export verify A B`."""
+"""`perception export` writes a model file and verifies it. `perception export verify A B` compares two models."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ EVERYDAY = (
 
 @dataclass(frozen=True)
 class Int8Options(QuantizeConfig):
-    """Only with --precision int8."""
+    """Options of --precision int8."""
 
     calibration: Path | None = None
-    """Images that give the ranges. Default: training frames of --data, or of the synthetic street."""
+    """Folder of calibration images. Default: training frames of --data, or of the synthetic street."""
     calibration_frames: int = 12
-    """Number of calibration images, for each kind of label in the folder."""
+    """Number of calibration images, per kind of label in the folder."""
 
 
 @dataclass(frozen=True)
 class ExportOptions(CommandOptions):
-    """Export a checkpoint as one self-contained model file, and compare the two.
+    """Export a checkpoint as one self-contained model file, and verify the file against the checkpoint.
 
     perception export verify A B compares any two models.
     """
@@ -49,11 +49,11 @@ class ExportOptions(CommandOptions):
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """best.pt of a run directory, or an fp32 ONNX file to convert to another precision or format."""
     out: Path | None = None
-    """File to write (a folder for triton). Default: beside the checkpoint."""
+    """Output file (a folder for triton). Default: beside the checkpoint."""
     size_hw: str = ""
-    """Input height x width, multiples of 32. Default: 384x1248, or the ONNX file's own."""
+    """Input height x width, multiples of 32. Default: 384x1248, or the size of the ONNX file."""
     batch: str = "dynamic"
-    """"dynamic", or a fixed number of images."""
+    """Batch size: "dynamic", or a fixed number of images."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     """Precision between the first and the last convolutions."""
     format: Literal["onnx", "triton", "engine"] = "onnx"
@@ -62,45 +62,45 @@ class ExportOptions(CommandOptions):
     """Licence of the weights, written into the file."""
     confirm_thresholds: tuple[float, ...] = ()
     """Confirmation threshold of each class, written into the file. Lower values raise recall and false positives.
-    Default: what the run measured on its held-out frames, or the tracker's own."""
+    Default: the thresholds that the run measured on its validation set, else the tracker's defaults."""
     head: Literal["auto", "one-to-one", "one-to-many"] = "auto"
-    """Head whose boxes leave the graph. The one-to-one head needs no suppression; auto: if it was trained."""
+    """Head whose boxes the model outputs. The one-to-one head needs no NMS. auto: one-to-one if it was trained."""
     verify: bool = True
-    """Run frames through both files; exit with 1 if they differ too much."""
+    """Compare the outputs of both files; exit with 1 if they differ by more than the tolerance."""
     data: Path | None = None
     """Verification frames: a KITTI folder or any folder of images. Default: the synthetic street."""
     frames: int = 0
-    """Verification frames for each kind of label; 0: 6, or 100 for int8, training frames included."""
+    """Verification frames per kind of label; 0: 6, or 100 including training frames for int8."""
     int8: Annotated[Int8Options, GROUP] = field(default_factory=Int8Options)
     engine: Annotated[EngineConfig, GROUP] = field(default_factory=EngineConfig)
 
 
 @dataclass(frozen=True)
 class VerifyOptions(CommandOptions):
-    """Run the same frames through two models and compare: exit code 0 if they agree, 1 if not."""
+    """Compare the outputs of two models on the same frames. Exits with 0 if they agree, else with 1."""
 
     a: Annotated[Path, tyro.conf.Positional]
     """Reference: a checkpoint (.pt), an ONNX file or an engine."""
     b: Annotated[Path, tyro.conf.Positional]
     """Model to compare with it: a checkpoint, an ONNX file or an engine."""
     data: Path | None = None
-    """A KITTI folder or any folder of images. Default: the synthetic street."""
+    """KITTI folder or any folder of images. Default: the synthetic street."""
     frames: int = 12
-    """Number of frames, for each kind of label in the folder."""
+    """Number of frames, per kind of label in the folder."""
     split: Literal["held-out", "all"] = "held-out"
-    """Frames that training did not see, or all frames."""
+    """Held-out frames only, or all frames."""
     precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
-    """Whose tolerance applies; auto: the coarser of the two models'."""
+    """Precision whose tolerance applies; auto: the lower precision of the two models."""
     size_hw: str = ""
-    """Input height x width of a checkpoint. Default: the other model's."""
+    """Input height x width of a checkpoint. Default: the size of the other model."""
     device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
-    """Where model files run."""
+    """Device of model files."""
     json: bool = False
     """Print the report as JSON."""
 
 
 def main(argv: list[str]) -> int:
-    """Export, compare with the checkpoint, and print the next command."""
+    """Export, verify against the checkpoint, and print the next command."""
     if argv and argv[0] == "verify":
         return verify(list(argv[1:]))
     options = parse_options(ExportOptions, list(argv), "perception export", everyday=EVERYDAY)
@@ -126,7 +126,7 @@ def main(argv: list[str]) -> int:
 
 
 def _write_record(made: Path, options: ExportOptions) -> None:
-    """Write how the file was made beside it; beside the repository for Triton, which reads its folder."""
+    """Write a provenance record beside the file, or beside the repository for Triton, which scans its folder."""
     read = tuple(path for path in (options.checkpoint, options.data, options.int8.calibration) if path is not None)
     text = json.dumps(record("perception export", options, read, file=made.name), indent=1, default=str)
     folder = made.parent.parent if options.format == "triton" else made.parent
@@ -134,7 +134,7 @@ def _write_record(made: Path, options: ExportOptions) -> None:
 
 
 def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Frames, QuantizeReport | None]:
-    """The ONNX file, the frames to verify it with, and for int8 what was quantised."""
+    """Write the ONNX file; return its path, the verification frames and the report of int8."""
     from export.checkpoint import export_precision
     from export.frames import holdout_for, open_frames
 
@@ -172,7 +172,7 @@ def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Fra
 
 
 def _verified(made: Path, options: ExportOptions, size_hw: tuple[int, int], frames: Frames) -> bool:
-    """Print the comparison of the file with its checkpoint; whether it is within the tolerance."""
+    """Print the comparison of the file with its checkpoint; return whether it is within the tolerance."""
     from export.parity import open_candidate
 
     b = open_candidate(made)
@@ -182,7 +182,7 @@ def _verified(made: Path, options: ExportOptions, size_hw: tuple[int, int], fram
 
 
 def _check_out(options: ExportOptions) -> None:
-    """A file is read by its suffix, so it must have the one of what is in it."""
+    """Raise where the suffix of --out does not match the format: the runtime selects the backend by the suffix."""
     suffix = {"onnx": ".onnx", "engine": ".engine", "triton": None}[options.format]
     if suffix and options.out and options.out.suffix != suffix:
         other = {".onnx": "onnx", ".engine": "engine"}.get(options.out.suffix)
@@ -194,7 +194,7 @@ def _check_out(options: ExportOptions) -> None:
 
 
 def _size_of(options: ExportOptions) -> tuple[int, int]:
-    """Input size: as asked for, or the ONNX file's own, which cannot be changed any more."""
+    """Return the requested input size, or that of an ONNX file, which is fixed."""
     if options.checkpoint.suffix != ".onnx":
         return parse_size(options.size_hw or "384x1248")
     from export.graph import load_onnx, read_spec
@@ -204,28 +204,28 @@ def _size_of(options: ExportOptions) -> tuple[int, int]:
     first = model.graph.input[0].type.tensor_type.shape.dim[0]
     if options.precision == "fp32" and options.format == "onnx":
         raise UserError(
-            f"{options.checkpoint}: an ONNX file already",
+            f"{options.checkpoint}: already an ONNX file",
             "a checkpoint, or another precision or format",
             "--precision fp16, or --format engine",
         )
     if options.confirm_thresholds:
         raise UserError(
-            f"{options.checkpoint}: an ONNX file keeps its confirmation thresholds",
+            f"{options.checkpoint}: the confirmation thresholds of an ONNX file are fixed",
             "a checkpoint",
-            "no --confirm-thresholds here",
+            "omit --confirm-thresholds",
         )
     size_differs = options.size_hw and parse_size(options.size_hw) != size_hw
     if size_differs or (options.batch != "dynamic" and _batch(options.batch) != first.dim_value):
         raise UserError(
-            f"{options.checkpoint}: made for {size_hw[0]}x{size_hw[1]}, batch {first.dim_value or 'dynamic'}",
-            "the same, for they are part of the graph",
+            f"{options.checkpoint}: exported for {size_hw[0]}x{size_hw[1]}, batch {first.dim_value or 'dynamic'}",
+            "the same size and batch, which are part of the graph",
             "export the checkpoint with --size-hw and --batch",
         )
     return size_hw
 
 
 def _report_confirm_thresholds(path: Path) -> None:
-    """What the run chose for a user who did not choose."""
+    """Print the confirmation thresholds in the file that the run measured."""
     from export.graph import load_onnx, read_spec
 
     if scores := read_spec(load_onnx(path), path).confirm_thresholds:
@@ -234,8 +234,11 @@ def _report_confirm_thresholds(path: Path) -> None:
 
 
 def _finish(path: Path, options: ExportOptions) -> Path:
-    """The ONNX file in the format that was asked for, beside the checkpoint where no place is named."""
-    beside = options.checkpoint.parent / path.name  # a shipped file lies elsewhere
+    """Convert the ONNX file to the requested format; return the path of the result.
+
+    The default place is beside the checkpoint.
+    """
+    beside = options.checkpoint.parent / path.name  # a shipped file is in the package instead
     if options.format == "triton":
         from export.triton import write_repository
 
@@ -258,7 +261,7 @@ def _next_command(made: Path, options: ExportOptions) -> str:
 
 
 def _int8_speed(path: Path, options: ExportOptions, size_hw: tuple[int, int]) -> str:
-    """Whether int8 is faster on this machine, measured: it must earn its place."""
+    """Measure fp32 and int8 on this machine, and return which one is faster."""
     from export.benchmark import BenchOptions, bench, slower_than_fp32
     from export.checkpoint import export_checkpoint
 
@@ -277,13 +280,13 @@ def _say(text: str) -> None:
 
 
 def verify(argv: list[str]) -> int:
-    """Compare two models over the same frames."""
+    """Compare two models on the same frames."""
     options = parse_options(VerifyOptions, argv, "perception export verify")
     from export.frames import holdout_for, open_frames
     from export.parity import open_candidate
 
     size_hw = parse_size(options.size_hw) if options.size_hw else None
-    # a checkpoint takes the size of the model file beside it
+    # a checkpoint takes the input size of the model file that it is compared with
     b = open_candidate(options.b, size_hw, options.device) if options.b.suffix != ".pt" else None
     a = open_candidate(options.a, size_hw or (b.spec.size_hw if b else None), options.device)
     b = b or open_candidate(options.b, size_hw or a.spec.size_hw, options.device)
@@ -297,12 +300,16 @@ def verify(argv: list[str]) -> int:
 def _compare(a: Candidate, b: Candidate, frames: Frames, precision: str = "auto") -> ParityReport:
     from export.parity import compare
 
-    print(f"comparing over {len(frames)} frames ({frames.source}) …", file=sys.stderr)
+    print(f"comparing on {len(frames)} frames ({frames.source}) …", file=sys.stderr)
     return compare(a, b, frames, precision, frames.source)
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`384x1248` → (384, 1248)."""
+    """Parse a size: `384x1248` → (384, 1248).
+
+    Raises:
+        UserError: the text has another form.
+    """
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise UserError(f"--size-hw {text}", "HEIGHTxWIDTH in pixels", "--size-hw 384x1248")

@@ -1,4 +1,4 @@
-"""How a model becomes int8, and what a TensorRT engine is built for. Light: `perception export --help` reads it."""
+"""Options of int8 quantisation and of TensorRT engines. Without heavy imports, for `perception export --help`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Method = Literal["minmax", "entropy", "percentile"]
 
 @dataclass(frozen=True)
 class QuantizeConfig:
-    """Only with --precision int8."""
+    """Options of --precision int8."""
 
     method: Method = "percentile"
-    """Range of a tensor from what calibration saw: all values (minmax), the range that loses least information
-    (entropy), or all but the outermost values (percentile)."""
+    """Calibration method. minmax: the range of all values. entropy: the range with the least loss of information.
+    percentile: the range without the outermost values."""
     percentile: float = 99.99
-    """Share of values inside the range, per cent."""
+    """Values inside the range, per cent."""
     symmetric: bool = False
-    """Ranges symmetric about zero, which TensorRT needs. Unsigned ranges with an offset are better on a CPU."""
+    """Use ranges symmetric about zero, which TensorRT requires. Asymmetric ranges are more accurate on a CPU."""
     budget: float = 0.5
-    """Points of mean AP or road MaxF that may be lost. Costly blocks stay in fp32 until the loss is within it."""
+    """Largest loss of mean AP or road MaxF, points. Sensitive blocks stay in fp32 until the loss is within it."""
     sweep_frames: int = 4
-    """Frames on which each block is tried alone."""
+    """Frames on which the sensitivity of each block is measured."""
 
     def __post_init__(self) -> None:
         if not 50 <= self.percentile <= 100:
@@ -38,18 +38,18 @@ class QuantizeConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Only with --format engine."""
+    """Options of --format engine."""
 
     batch_profile: tuple[int, int, int] = (1, 1, 4)
-    """Smallest, best and largest batch. A file with a fixed batch keeps its own."""
+    """Smallest, optimal and largest batch. Ignored for an ONNX file with a fixed batch."""
     hardware: Hardware = "same-gpu"
-    """GPUs that may run it: this one, the same compute capability, or all from Ampere on (slower)."""
+    """GPUs that can run the engine: this model, the same compute capability, or all from Ampere on (slower)."""
     version_compatible: bool = False
-    """Let later TensorRT versions of the same major number run it (slower)."""
+    """Allow later TensorRT versions of the same major version to run the engine (slower)."""
     workspace_gb: float = 2.0
-    """GPU memory for trying tactics while building, GB."""
+    """GPU memory for tactic selection during the build, GB."""
     tf32: bool = False
-    """Round the factors of fp32 products to ten bits: faster, and no longer the same numbers."""
+    """Allow TF32 (10-bit mantissa) in fp32 products. Faster, but the outputs no longer match the checkpoint."""
 
     def __post_init__(self) -> None:
         least, best, most = self.batch_profile

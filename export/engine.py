@@ -1,7 +1,7 @@
-"""ONNX file → TensorRT engine (10 and 11), built where it will run. Precision is what the ONNX file says.
+"""Build a TensorRT 10 or 11 engine from an ONNX file, on the machine that will run it.
 
-TensorRT 11 knows only strongly typed networks; TensorRT 10 is asked for one. So there are no precision flags and no
-calibrators here: fp16 is casts in the graph, int8 is Q/DQ in the graph.
+The precision is that of the ONNX file. TensorRT 11 supports only strongly typed networks, and TensorRT 10 is set to
+use them. Precision flags and calibrators are therefore not needed: fp16 is casts in the graph, int8 is Q/DQ.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def build_engine(
     say: Say = lambda text: None,
     modules: tuple[Any, Any] | None = None,
 ) -> Path:
-    """Build an engine beside its ONNX file, or find that the one there still fits.
+    """Build an engine beside its ONNX file, unless a current one exists.
 
     Args:
-        onnx_path: as `perception export` wrote it, of any precision.
-        engine_path: `<onnx>.engine` by default; the sidecar and the timing cache lie beside it.
+        onnx_path: file of `perception export`, of any precision.
+        engine_path: default `<onnx>.engine`; the sidecar and the timing cache are in the same folder.
         config: profile and compatibility.
-        say: told what happens, step by step.
+        say: receives progress messages.
         modules: `tensorrt` and `cuda.bindings.runtime`, for tests.
 
     Raises:
-        UserError: no GPU, no TensorRT, an ONNX file that TensorRT cannot take, or a build that failed.
+        UserError: no GPU or TensorRT is found, TensorRT cannot read the ONNX file, or the build failed.
     """
     config = config or EngineConfig()
     engine_path = engine_path or onnx_path.with_suffix(".engine")
@@ -69,10 +69,10 @@ def build_engine(
     if engine_path.exists() and sidecar_path(engine_path).exists():
         reason = _stale(engine_path, key)
         if not reason:
-            say(f"{engine_path} fits: built from the same file for this machine")
+            say(f"{engine_path} is up to date: built from the same file for this machine")
             return engine_path
-        say(f"{engine_path}: building again, {reason}")
-    say(f"building for {key.host.gpu_name} with TensorRT {key.host.tensorrt_version}: this takes minutes")
+        say(f"{engine_path}: rebuilding, {reason}")
+    say(f"building for {key.host.gpu_name} with TensorRT {key.host.tensorrt_version}, which takes minutes")
     begin = time.monotonic()
     plan = _build(trt, onnx_path, first.name, (*spec.size_hw, 3), key, config, engine_path, say)
     write_atomically(engine_path, plan, do="--out FILE")
@@ -90,7 +90,7 @@ def _stale(engine_path: Path, key: EngineKey) -> str:
     try:
         sidecar = read_sidecar(engine_path)
         if sidecar.engine_sha256 != file_sha256(engine_path):
-            return "engine and sidecar are not of one build"
+            return "engine and sidecar are from different builds"
         return why_rebuild(sidecar.key, key)
     except UserError as error:
         return error.found
@@ -108,7 +108,7 @@ def _build(
 ) -> bytes:
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    # needed by TensorRT 10, accepted and ignored by 11
+    # required by TensorRT 10, ignored by 11
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx_path.read_bytes()):
@@ -116,14 +116,14 @@ def _build(
         raise UserError(f"{onnx_path}: TensorRT cannot read it ({reasons[:400]})", "an ONNX file of this project")
     options = builder.create_builder_config()
     options.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(config.workspace_gb * 2**30))
-    if not config.tf32:  # on by default, and costs the agreement with the checkpoint
+    if not config.tf32:  # TensorRT's default, with which the outputs differ from the checkpoint
         options.clear_flag(trt.BuilderFlag.TF32)
     if config.version_compatible:
         options.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if level := _HARDWARE.get(config.hardware):
-        if not hasattr(trt.HardwareCompatibilityLevel, level):  # the first releases of TensorRT 10 know fewer
+        if not hasattr(trt.HardwareCompatibilityLevel, level):  # early releases of TensorRT 10 have fewer levels
             raise UserError(
-                f"--hardware {config.hardware}: TensorRT {trt.__version__} does not know it",
+                f"--hardware {config.hardware} is not supported by TensorRT {trt.__version__}",
                 "a later TensorRT 10 or 11",
                 "--hardware ampere-plus, or pip install -U tensorrt",
             )
@@ -133,7 +133,7 @@ def _build(
     options.add_optimization_profile(profile)
     cache_path = _cache_path(engine_path, key)
     cache = options.create_timing_cache(cache_path.read_bytes() if cache_path.exists() else b"")
-    # a cache that is broken or of another machine is refused by TensorRT itself; then the build starts from nothing
+    # TensorRT rejects a damaged cache or one of another machine; the build then starts without it
     if cache is None or not options.set_timing_cache(cache, False):
         cache = options.create_timing_cache(b"")
         options.set_timing_cache(cache, False)
@@ -150,13 +150,13 @@ def _build(
 
 
 def _cache_path(engine_path: Path, key: EngineKey) -> Path:
-    """One timing cache for each GPU and TensorRT version, shared by all engines of a folder."""
+    """Return the path of the timing cache, one per GPU and TensorRT version, shared by all engines of a folder."""
     gpu = "".join(c if c.isalnum() else "-" for c in key.host.gpu_name.lower())
     return engine_path.parent / f"tensorrt-{key.host.tensorrt_version}-{gpu}.timing"
 
 
 def _monitor(trt: Any, say: Say) -> Any:
-    """Tells how far the build is; TensorRT calls it from several threads."""
+    """Return a progress monitor that reports the build. TensorRT calls it from several threads."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:

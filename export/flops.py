@@ -1,4 +1,4 @@
-"""What a model costs by its own graph: floating-point operations and bytes, operator by operator."""
+"""Count the floating-point operations and bytes of an ONNX graph, by operator."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ _SIZES = {
     TensorProto.INT64: 8, TensorProto.BOOL: 1, TensorProto.BFLOAT16: 2, TensorProto.DOUBLE: 8,
 }  # fmt: skip
 _FREE = {"Constant", "Shape", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
-"""Operators that move nothing: they rename a buffer."""
+"""Operators without cost: they only rename a buffer."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one run with a given batch."""
+class ModelCost:
+    """Operations and bytes of one run with a given batch."""
 
     flops: int
-    """Two for each multiply-add of convolutions and matrix products, one for each element of the rest."""
+    """Operations: two per multiply-add of convolutions and matrix products, one per output element of the others."""
     conv_flops: int
-    """Convolutions and matrix products alone."""
+    """Operations of convolutions and matrix products."""
     bytes_moved: int
-    """Every input and output of every operator once: what passes if no operator is fused with the next."""
+    """Bytes of all inputs and outputs of all operators: the memory traffic without fusion."""
     bytes_once: int
-    """Weights, the model's inputs and outputs: what passes at least."""
+    """Bytes of weights, model inputs and model outputs: the least memory traffic."""
     weights: int
-    """Numbers stored in the graph: parameters, and the points of the grid."""
+    """Number of stored values: parameters and the points of the grid."""
     by_operator: dict[str, int]
     """Operations by operator type, largest first."""
 
 
-def cost(model: onnx.ModelProto, batch: int = 1) -> Cost:
-    """Count a model whose shapes follow from its batch.
+def model_cost(model: onnx.ModelProto, batch: int = 1) -> ModelCost:
+    """Count the operations and bytes of a model.
+
+    Args:
+        model: ONNX model whose shapes depend only on its batch.
+        batch: number of images.
 
     Raises:
-        ValueError: a convolution whose shape cannot be inferred.
+        ValueError: the shape of a convolution cannot be inferred.
     """
     model = with_batch(model, batch)
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
@@ -65,7 +69,7 @@ def cost(model: onnx.ModelProto, batch: int = 1) -> Cost:
         flops[node.op_type] += _flops(node, shapes)
         moved += sum(map(size, (*node.input, *node.output)))
     ends = sum(size(value.name) for value in (*graph.input, *graph.output))
-    return Cost(
+    return ModelCost(
         flops=sum(flops.values()),
         conv_flops=sum(flops[name] for name in ("Conv", "MatMul", "Gemm")),
         bytes_moved=moved,

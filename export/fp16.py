@@ -1,7 +1,7 @@
-"""fp16 by rule: what lies between the first and the last convolutions is half precision, the rest stays fp32.
+"""Convert a model to fp16: nodes between the first and the last convolutions compute in fp16, the others in fp32.
 
-Types are in the graph (strong typing), so every runtime computes the same: TensorRT 11 knows no other way. Inputs and
-outputs keep their types.
+The types are part of the graph (strong typing, as TensorRT 11 requires), so every runtime uses the same precision.
+Inputs and outputs keep their types.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from export.graph import between_convolutions, element_types, read_spec, weights
 
 LARGEST = float(np.finfo(np.float16).max)
 _FLOAT_ONLY = {"Resize": (1, 2)}
-"""Inputs that the operator defines as fp32 whatever its data: Resize's region and scales."""
+"""Inputs that are fp32 for any data type: Resize's region and scales."""
 
 
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose convolutions, and all that lies between them, compute in fp16.
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose convolutions, and the nodes between them, compute in fp16.
 
-    A node with a weight beyond fp16's range stays fp32.
+    A node with a weight outside fp16's range stays in fp32.
     """
     half = onnx.ModelProto.FromString(model.SerializeToString())
     graph, types, values = half.graph, element_types(model), weights(model.graph)
@@ -43,7 +43,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     cast_to: dict[tuple[str, int], str] = {}
 
     def cast(name: str, to: int) -> str:
-        """The tensor in the other type; the Cast is added where it is first needed."""
+        """Return the tensor's name in the other type; its Cast node is added at the first call."""
         if (name, to) not in cast_to:
             cast_to[name, to] = f"{name}_{'half' if to == TensorProto.FLOAT16 else 'float'}"
             nodes.append(helper.make_node("Cast", [name], [cast_to[name, to]], cast_to[name, to], to=to))
@@ -81,7 +81,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _take_activations(graph: onnx.GraphProto, chosen: list[bool]) -> None:
-    """A ReLU right behind a half convolution joins it: runtimes compute the two as one."""
+    """Add each ReLU that follows an fp16 convolution, because runtimes fuse the two."""
     made = {name for node, is_half in zip(graph.node, chosen, strict=True) if is_half for name in node.output}
     for i, node in enumerate(graph.node):
         if node.op_type == "Relu" and node.input[0] in made:

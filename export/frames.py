@@ -1,4 +1,4 @@
-"""Frames to compare, calibrate and measure with: KITTI folders, any images, or the synthetic street."""
+"""Frames for verification, calibration and benchmarks: KITTI folders, any images, or the synthetic street."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from training.checkpoint import holdout_of, holdout_options_of, load_checkpoint
 
 _NEIGHBOURS = {CLASS_NAMES.index("Car"): "Van", CLASS_NAMES.index("Pedestrian"): "Person_sitting"}
 STREET_SEED = 1_000_003
-"""First seed of the synthetic frames, far from those that a training run draws."""
+"""First seed of the synthetic frames, far from the seeds of a training run."""
 
 
 @dataclass(frozen=True, eq=False)
 class TestFrame:
-    """One image, with truth where there is some."""
+    """One image, with ground truth where it exists."""
 
     __test__ = False  # pytest: not a test
 
@@ -38,13 +38,13 @@ class TestFrame:
     image_bgr: U8
     """(H, W, 3) uint8."""
     objects: ObjectRows | None = None
-    """Label rows, DontCare included; None where objects are not labelled."""
+    """Label rows, including DontCare; None where objects are not labelled."""
     road: U8 | None = None
-    """(H, W) 1 road, 0 not road, 255 not judged; None where road is not labelled."""
+    """(H, W) 1 road, 0 other, 255 ignored; None where road is not labelled."""
 
 
 class Frames(Protocol):
-    """Frames that are read when they are asked for, as often as they are asked for."""
+    """Frames that are read on each iteration. They can be iterated several times."""
 
     @property
     def source(self) -> str: ...
@@ -53,11 +53,11 @@ class Frames(Protocol):
 
 
 Split = Literal["held-out", "seen", "all"]
-"""Frames that training did not see, those that it saw, or both."""
+"""Frames that are held out from training, frames of the training set, or both."""
 
 
 class StreetFrames:
-    """Independent scenes of the synthetic street, drawn once."""
+    """Independent scenes of the synthetic street, rendered once."""
 
     source = "synthetic street"
 
@@ -92,11 +92,11 @@ class ImageFrames:
 
 KittiSet = KittiObject | KittiRoad | KittiTracking
 KITTI = ("kitti/object", "kitti/tracking", "kitti/road")
-"""The data sets whose frames are taken."""
+"""Data sets whose frames are used."""
 
 
 class KittiFrames:
-    """Some frames of KITTI's object, road and tracking sets, by (set, index)."""
+    """Selected frames of KITTI's object, road and tracking sets, by (set, index)."""
 
     def __init__(self, chosen: Sequence[tuple[KittiSet, int]], source: str) -> None:
         self.chosen, self.source = list(chosen), source
@@ -108,7 +108,7 @@ class KittiFrames:
         for dataset, i in self.chosen:
             sample, objects = dataset[i], None
             if isinstance(dataset, KittiObject):
-                # the evaluator wants occlusion and truncation as written
+                # the evaluator needs occlusion and truncation as labelled
                 objects = read_objects(dataset.folder / "label_2" / f"{dataset.names[i]}.txt", scores=False)
             elif isinstance(dataset, KittiTracking):
                 objects = label_rows(sample)
@@ -117,7 +117,7 @@ class KittiFrames:
 
 
 def label_rows(sample: Sample) -> ObjectRows | None:
-    """A sample's boxes as KITTI label rows, regions to ignore as DontCare or the class's neighbour."""
+    """Convert a sample's boxes to KITTI label rows, and its ignore regions to DontCare or neighbouring classes."""
     if sample.boxes_xyxy is None or sample.class_ids is None:
         return None
     names, boxes = [CLASS_NAMES[i] for i in sample.class_ids], [sample.boxes_xyxy]
@@ -138,21 +138,21 @@ def open_frames(
     data_option: str = "--data",
     count_option: str = "--frames",
 ) -> Frames:
-    """Frames of a folder, evenly spread over it.
+    """Open frames of a folder, evenly spread over it.
 
     Args:
-        data: a folder that holds `kitti/object`, `kitti/tracking` or `kitti/road`, one of these themselves, or any
-            folder of images (else its first folder with images); None draws the synthetic street.
-        count: how many frames, of each kind of label where the folder has several.
-        split: `held-out` takes frames that training does not see; `seen` takes the others, which calibration may
-            use; `all` takes both. A set of which nothing is held out gives its second half for the first.
-        without: frames that are not taken again.
+        data: folder that holds `kitti/object`, `kitti/tracking` or `kitti/road`, or one of these folders, or any
+            folder of images (else its first subfolder with images); None: the synthetic street.
+        count: number of frames, per kind of label where the folder has several.
+        split: `held-out` selects held-out frames, `seen` selects training frames, `all` selects both. Where a set has
+            no held-out frames, its second half counts as held out.
+        without: frames that are excluded.
         street_hw: size of the synthetic frames.
-        holdout: what the run held out (`holdout_for`); None derives it from the data, as training does.
-        data_option, count_option: options that the user typed for `data` and `count`, for messages.
+        holdout: frames that the run held out (`holdout_for`); None: derived from the data, as in training.
+        data_option, count_option: names of the options for `data` and `count`, for messages.
 
     Raises:
-        UserError: no such folder, or nothing in it.
+        UserError: the folder is missing or has no images.
     """
     if count < 1:
         raise UserError(f"{count_option} {count}", "at least one frame", f"{count_option} 12")
@@ -161,7 +161,7 @@ def open_frames(
     if not data.is_dir():
         found = "a file" if data.exists() else "no such folder"
         raise UserError(
-            f"{data_option} {data}: {found}", "a folder of images or a KITTI data set", f"leave out {data_option}"
+            f"{data_option} {data}: {found}", "a folder of images or a KITTI data set", f"omit {data_option}"
         )
     taken = {(item[0].root, item[1]) for item in without.chosen} if isinstance(without, KittiFrames) else set()
     chosen: list[tuple[KittiSet, int]] = []
@@ -173,7 +173,9 @@ def open_frames(
         held = named or _second_half(len(source))
         free = [i for i in range(len(source)) if _belongs(i in held, split) and (source.root, i) not in taken]
         chosen += [(source, free[i]) for i in _spread(len(free), count)]
-        rules.append(f"{name}: {holdout.sets[name].rule if named else 'nothing, so its second half is set apart'}")
+        rules.append(
+            f"{name}: {holdout.sets[name].rule if named else 'its second half, because nothing is held out'}"
+        )
     if chosen:
         return KittiFrames(chosen, str(data) if split == "all" else f"{data}; held out of {', '.join(rules)}")
     images = list_images(data) or [
@@ -183,26 +185,33 @@ def open_frames(
         raise UserError(
             f"{data_option} {data}: no images",
             "PNG or JPEG files, or KITTI's training/image_2",
-            f"leave out {data_option}",
+            f"omit {data_option}",
         )
+    return _image_frames(images, count, split, without, str(data))
+
+
+def _image_frames(
+    images: Sequence[Path], count: int, split: Split, without: Frames | None, source: str
+) -> ImageFrames:
+    """Select images of a split, evenly spread over the folder."""
     held, known = _second_half(len(images)), set(without.paths) if isinstance(without, ImageFrames) else set()
-    # one image alone is everything
-    fits = [p for i, p in enumerate(images) if _belongs(i in held, split) and p not in known] or images
-    return ImageFrames([fits[i] for i in _spread(len(fits), count)], str(data))
+    # a single image belongs to every split
+    chosen = [p for i, p in enumerate(images) if _belongs(i in held, split) and p not in known] or images
+    return ImageFrames([chosen[i] for i in _spread(len(chosen), count)], source)
 
 
 def holdout_for(data: Path | None, *models: Path) -> Holdout:
-    """Frames of a folder that none of some models was trained on.
+    """Return the frames of a folder that none of the models was trained on.
 
-    A checkpoint that stores the names of its held-out frames is taken at its word. For an older checkpoint or a model
-    file they are derived from the data, as training would; the rule says so.
+    A checkpoint stores the names of its held-out frames. For a model file, or a checkpoint without names, they are
+    derived from the data as in training, and the rule says so.
 
     Args:
-        data: the folder; None: the synthetic street.
+        data: folder; None: the synthetic street.
         models: checkpoints and model files.
 
     Raises:
-        UserError: an unreadable checkpoint, or a split that cuts through a drive.
+        UserError: a checkpoint cannot be read, or the split divides a drive.
     """
     if data is None or not data.is_dir():
         return Holdout()
@@ -222,15 +231,15 @@ def _belongs(held_out: bool, split: Split) -> bool:
 
 
 def _second_half(total: int) -> set[int]:
-    """What is set apart where nothing is held out: neighbours in a folder are near copies."""
+    """Return the indices of the second half. Neighbouring frames are near copies, so a random half would leak."""
     return set(range(total // 2, total))
 
 
 def _spread(total: int, count: int) -> list[int]:
-    """`count` indices from the first to the last, evenly."""
+    """Return `count` evenly spaced indices, including the first and the last."""
     return sorted({int(i) for i in np.linspace(0, max(0, total - 1), min(count, total)).round()})
 
 
 def road_judged(road: U8) -> np.ndarray:
-    """(H, W) bool: where the truth counts."""
+    """Return where the ground truth counts (H, W) bool."""
     return road != ROAD_IGNORE

@@ -1,4 +1,4 @@
-"""Small surgery on ONNX graphs that fp16 and int8 share."""
+"""Operations on ONNX graphs that fp16 and int8 share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from perception.model import METADATA_KEY, ModelSpec, shipped_or
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """Read a model file, or the shipped one by its bare name.
+    """Read a model file. A bare name reads a shipped model.
 
     Raises:
-        UserError: missing, or no ONNX file.
+        UserError: the file is missing or not an ONNX file.
     """
     if pointer := lfs_pointer(path):
         raise pointer
@@ -32,30 +32,29 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 
 
 def read_spec(model: onnx.ModelProto, path: Path | str = "the model") -> ModelSpec:
-    """Read a model's description of itself.
+    """Read the model's `ModelSpec` from its metadata.
 
     Args:
-        model: as `load_onnx` returns it.
-        path: where it comes from, for messages.
+        model: model that `load_onnx` returned.
+        path: file of the model, for messages.
 
     Raises:
-        UserError: not exported by this project.
+        UserError: the model was not exported by this project.
     """
     return ModelSpec.from_metadata({p.key: p.value for p in model.metadata_props}, path)
 
 
 def write_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Replace the model's description of itself."""
+    """Replace the `ModelSpec` in the model's metadata."""
     others = {p.key: p.value for p in model.metadata_props if p.key != METADATA_KEY}
     onnx.helper.set_model_props(model, {**others, METADATA_KEY: spec.to_json()})
 
 
 def between_convolutions(graph: onnx.GraphProto) -> list[bool]:
-    """For each node, whether it is a convolution or lies on a way from one to another.
+    """Return for each node whether it is a convolution or lies on a path between two convolutions.
 
-    Before the first convolution stands the normalisation of pixels, after the last ones the decode (softmax over
-    bins, sigmoid, top-k, suppression): both are delicate, and both are cheap. So what lies between may take a lower
-    precision, and nothing else may.
+    Only these nodes may use a lower precision. The others, which normalise pixels and decode boxes (softmax over
+    bins, sigmoid, top-k, NMS), are sensitive to rounding and cheap.
     """
     nodes = list(graph.node)  # an ONNX graph is sorted: producers come first
     after: set[str] = set()
@@ -75,19 +74,19 @@ def between_convolutions(graph: onnx.GraphProto) -> list[bool]:
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Tensor → ONNX element type, as far as inference finds it."""
+    """Return the ONNX element type of each tensor, where shape inference finds it."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def weights(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """Initialiser → values."""
+    """Return the values of each initialiser."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:
-    """Drop nodes and initialisers that no output needs."""
+    """Remove nodes and initialisers that no output needs."""
     needed = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):

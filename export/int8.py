@@ -1,9 +1,11 @@
-"""int8 by static Q/DQ: ranges from calibration frames, weights per channel, costly blocks left in fp32.
+"""int8 by static Q/DQ: ranges from calibration frames, per-channel weights, sensitive blocks in fp32.
 
-Only what lies between convolutions is quantised (see `export.graph`), and of that not the squeeze-and-excite gates:
-they work on one value a channel, where int8 saves nothing. If the loss is beyond the budget, every block is tried
-alone in int8, and the costliest go back to fp32, as few as do. Blocks are ranked by what they do to scores, boxes and
-road on a few frames, which is a smooth measure; AP on few frames is not, so the budget is judged on many.
+Only nodes between convolutions are quantised (see `export.graph`). The squeeze-and-excitation gates stay in fp32,
+because they have one value per channel, where int8 saves nothing. If the loss exceeds the budget, each block is
+quantised alone to rank the blocks by sensitivity, and the fewest most sensitive ones return to fp32.
+
+The ranking uses the differences of scores, boxes and road on a few frames, which vary smoothly. AP does not, so the
+budget is checked on many frames.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,16 +32,16 @@ from perception.errors import UserError
 from perception.types import U8, Detections, RoadMask
 
 OPERATORS = ("Conv", "Add", "Mul", "Resize")
-"""What has an int8 kernel worth having in ONNX Runtime and TensorRT."""
+"""Operators with an efficient int8 kernel in ONNX Runtime and TensorRT."""
 OVERLAP_LIMIT = 0.1
-"""Mean lack of IoU that counts as much as the tolerance's mean difference of scores or road."""
+"""Mean 1 − IoU that weighs as much as the tolerance's mean difference of scores or road."""
 ABSORBED = "Relu"
-"""Unsigned ranges that begin at zero do its work, so it goes from the graph; `in_float` brings it back."""
+"""Operator that quantisation replaces by an unsigned range from zero; `in_float` restores it."""
 
 
 @dataclass
 class QuantizeReport:
-    """What was done, and why."""
+    """Result of a quantisation."""
 
     method: str
     calibration_frames: int
@@ -47,42 +49,42 @@ class QuantizeReport:
     """Convolutions in int8."""
     convolutions: int = 0
     blocks_in_fp32: list[tuple[str, float]] = field(default_factory=list)
-    """Blocks that were left, with the `harm` that each did alone; worst first."""
+    """Blocks in fp32 with their sensitivity (`harm`), most sensitive first."""
     tried: list[tuple[str, float]] = field(default_factory=list)
-    """Every block that was tried alone, worst first; empty where everything could be quantised."""
+    """All blocks with their sensitivity, most sensitive first; empty where all blocks are quantised."""
     by_rule: list[str] = field(default_factory=list)
     """Convolutions that are never quantised."""
     before: ParityReport | None = None
-    """Everything quantised, against fp32."""
+    """Comparison with fp32 with all blocks quantised."""
     after: ParityReport | None = None
 
     def text(self) -> str:
-        """For people."""
+        """Return the report as text."""
         lines = [
             f"int8: {self.quantised} of {self.convolutions} convolutions, {self.method} ranges from"
             f" {self.calibration_frames} frames; {len(self.by_rule)} left in fp32 by rule (gates on pooled values)"
         ]
         for name, harm in self.blocks_in_fp32:
-            lines.append(f"  left in fp32: {name} (alone in int8 it does {100 * harm:.1f} % of the harm allowed)")
-        for what, report in (("everything in int8", self.before), ("with these in fp32", self.after)):
+            lines.append(f"  left in fp32: {name} (quantised alone: {100 * harm:.1f} % of the tolerance)")
+        for what, report in (("all blocks in int8", self.before), ("with these in fp32", self.after)):
             if report and self.blocks_in_fp32:
                 lines.append(f"  {what}: {_worst_text(report, TOLERANCES['int8'])}")
         return "\n".join(lines)
 
 
 def worst(report: ParityReport, tolerance: Tolerance) -> float:
-    """Largest share of any allowance that is used; above 1 is too much.
+    """Return the largest used fraction of a limit; above 1 the tolerance is exceeded.
 
-    Losses count with their standard errors, so that no variant is chosen because chance was kind to it: the closer
-    one is to fp32, the smaller both become.
+    Standard errors are added to losses, so that no variant passes by chance.
     """
     return max((check.used for check in checks(report, tolerance, cautious=True)), default=0.0)
 
 
 def harm(report: ParityReport) -> float:
-    """How far a variant is from fp32: mean differences of scores, boxes and road as shares of their limits, averaged.
+    """Return the distance of a variant from fp32: the mean of its differences relative to their limits.
 
-    Smooth where AP jumps: two variants can be told apart on a handful of frames.
+    The differences are those of scores, boxes and road. Unlike AP, they vary smoothly, so a few frames suffice to
+    rank variants.
     """
     tolerance = TOLERANCES["int8"]
     shares = (
@@ -105,20 +107,20 @@ def quantize(
     config: QuantizeConfig | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[onnx.ModelProto, QuantizeReport]:
-    """An int8 version of an exported fp32 model.
+    """Quantise an exported fp32 model to int8.
 
     Args:
-        model: as `export_onnx` returns it.
-        calibration: frames whose activations give the ranges.
+        model: model that `export_onnx` returned.
+        calibration: frames whose activations define the ranges.
         judged: other frames, on which the loss is measured.
-        config: method, budget.
-        progress: told what is going on.
+        config: method and budget.
+        progress: receives progress messages.
 
     Returns:
-        The int8 model, whose description says so, and the report.
+        The int8 model and the report.
 
     Raises:
-        UserError: no calibration frames, or the budget cannot be kept.
+        UserError: there are no calibration frames, or the budget cannot be met.
     """
     config = config or QuantizeConfig()
     spec = read_spec(model)
@@ -131,51 +133,82 @@ def quantize(
     if not images:
         raise UserError("no calibration frames", "some images of the road", "--calibration FOLDER")
     progress(f"calibrating on {len(images)} frames ({config.method}) …")
-    rule = _gates(model.graph)
-    chosen = [
-        node.name
-        for node, between in zip(model.graph.node, between_convolutions(model.graph), strict=True)
-        if between and node.op_type in (*OPERATORS, ABSORBED) and node.name not in rule
-    ]
+    chosen = _quantisable(model.graph)
     full = _quantize_static(model, images, chosen, config)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     report = QuantizeReport(config.method, len(images), convolutions=len(convolutions))
-    report.by_rule = [name for name in convolutions if name in rule]
+    report.by_rule = [name for name in convolutions if name in _gates(model.graph)]
 
     with tempfile.TemporaryDirectory() as folder:
-
-        def candidate(variant: onnx.ModelProto, name: str, precision: str) -> Candidate:
-            path = Path(folder) / "variant.onnx"
-            write_spec(variant, replace(spec, precision=precision))
-            write_model(variant, path)
-            return replace(open_candidate(path), name=name)
-
-        reference = _remembering(candidate(_copy(model), "fp32", "fp32"))
-
-        def loss(in_fp32: set[str], frames: list[TestFrame]) -> ParityReport:
-            variant = in_float(full, model, {name for name in chosen if block_of(name) in in_fp32})
-            return compare(reference, candidate(variant, "int8", "int8"), frames, "int8")
-
+        loss = _loss_of_variants(model, full, chosen, Path(folder) / "variant.onnx")
         report.before = report.after = loss(set(), judged)
-        progress(f"everything in int8: {_worst_text(report.before, tolerance)}")
-        left: list[tuple[str, float]] = []
+        progress(f"all blocks in int8: {_worst_text(report.before, tolerance)}")
         if worst(report.before, tolerance) > 1:
-            blocks = sorted({block_of(name) for name in chosen})
             few = judged[:: max(1, len(judged) // config.sweep_frames)][: config.sweep_frames]
-            alone = []
-            for i, block in enumerate(blocks):
-                alone.append((block, harm(loss(set(blocks) - {block}, few))))
-                progress(f"block {i + 1} of {len(blocks)}: {block}, {100 * alone[-1][1]:.1f} % of the harm allowed")
-            alone.sort(key=lambda item: -item[1])
-            report.tried = alone
-            left, report.after = _fewest(alone, lambda names: loss(names, judged), tolerance, progress)
-        report.blocks_in_fp32 = left
-    names_left = {name for name in chosen if block_of(name) in {block for block, _ in left}}
+            report.tried = _by_sensitivity(
+                {block_of(name) for name in chosen}, lambda names: loss(names, few), progress
+            )
+            report.blocks_in_fp32, report.after = _fewest(
+                report.tried, lambda names: loss(names, judged), tolerance, progress
+            )
+    blocks_left = {block for block, _ in report.blocks_in_fp32}
+    names_left = {name for name in chosen if block_of(name) in blocks_left}
     result = in_float(full, model, names_left)
     report.quantised = sum(name in set(chosen) - names_left for name in convolutions)
     write_spec(result, replace(spec, precision="int8"))
     onnx.checker.check_model(result, full_check=True)
     return result, report
+
+
+def _quantisable(graph: onnx.GraphProto) -> list[str]:
+    """Return the names of the nodes that can be quantised: between convolutions and not in a gate."""
+    gates = _gates(graph)
+    return [
+        node.name
+        for node, between in zip(graph.node, between_convolutions(graph), strict=True)
+        if between and node.op_type in (*OPERATORS, ABSORBED) and node.name not in gates
+    ]
+
+
+def _loss_of_variants(
+    model: onnx.ModelProto, full: onnx.ModelProto, chosen: Sequence[str], path: Path
+) -> Callable[[set[str], list[TestFrame]], ParityReport]:
+    """Return a function that compares a variant with the fp32 model.
+
+    Args:
+        model: fp32 model.
+        full: the model with all of `chosen` in int8.
+        chosen: names of the quantised nodes.
+        path: file for variants, overwritten by each one.
+
+    Returns:
+        A function of the blocks in fp32 and the frames.
+    """
+    spec = read_spec(model)
+
+    def candidate(variant: onnx.ModelProto, precision: str) -> Candidate:
+        write_spec(variant, replace(spec, precision=precision))
+        write_model(variant, path)
+        return replace(open_candidate(path), name=precision)
+
+    reference = _remembering(candidate(_copy(model), "fp32"))
+
+    def loss(in_fp32: set[str], frames: list[TestFrame]) -> ParityReport:
+        variant = in_float(full, model, {name for name in chosen if block_of(name) in in_fp32})
+        return compare(reference, candidate(variant, "int8"), frames, "int8")
+
+    return loss
+
+
+def _by_sensitivity(
+    blocks: set[str], loss: Callable[[set[str]], ParityReport], progress: Callable[[str], None]
+) -> list[tuple[str, float]]:
+    """Return all blocks with their `harm` when quantised alone, most sensitive first."""
+    alone = []
+    for i, block in enumerate(sorted(blocks)):
+        alone.append((block, harm(loss(blocks - {block}))))
+        progress(f"block {i + 1} of {len(blocks)}: {block}, {100 * alone[-1][1]:.1f} % of the tolerance")
+    return sorted(alone, key=lambda item: -item[1])
 
 
 def _fewest(
@@ -184,7 +217,7 @@ def _fewest(
     tolerance: Tolerance,
     progress: Callable[[str], None],
 ) -> tuple[list[tuple[str, float]], ParityReport]:
-    """The shortest head of `alone` that, left in fp32, keeps the rest within the tolerance; by bisection."""
+    """Return the shortest prefix of `alone` that must stay in fp32 to meet the tolerance, by bisection."""
 
     reports: dict[int, ParityReport] = {}
 
@@ -193,15 +226,15 @@ def _fewest(
         progress(f"{count} of {len(alone)} blocks in fp32: {_worst_text(reports[count], tolerance)}")
         return worst(reports[count], tolerance) > 1
 
-    low, high = 0, 1  # `low` is known to fail
+    low, high = 0, 1  # invariant: `low` fails
     while high < len(alone) and fails(high):
         low, high = high, min(2 * high, len(alone))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fails(middle) else (low, middle)
-    if high >= len(alone):  # nothing would be left in int8
+    if high >= len(alone):  # no block would be in int8
         raise UserError(
-            "int8 costs more than the budget whatever is left in fp32",
+            "int8 exceeds the budget with any blocks in fp32",
             f"a loss of at most {tolerance.points:g} points",
             "--precision fp16, or --budget with more points",
         )
@@ -209,19 +242,22 @@ def _fewest(
 
 
 def block_of(node_name: str) -> str:
-    """`/backbone/stages.1/stages.1.0/block/…/Conv` → `backbone/stages.1.0`; a head shared by levels is one block."""
+    """Return the block of a node: `/backbone/stages.1/stages.1.0/block/…/Conv` → `backbone/stages.1.0`.
+
+    A head that is shared by all levels is one block.
+    """
     parts = [part for part in node_name.strip("/").split("/") if part]
     name, _, number = parts[0].rpartition("_")
     first = name if number.isdecimal() else parts[0]
     inner = [part for part in parts[1:-1] if "." in part]
     if first == "backbone" and len(inner) > 1:
         return f"{first}/{inner[1]}"
-    shared = not inner or inner[0].startswith(f"{first}.")  # a part of a head that runs once on each level
+    shared = not inner or inner[0].startswith(f"{first}.")  # part of a head that runs on each level
     return first if shared else f"{first}/{inner[0]}"
 
 
 def _gates(graph: onnx.GraphProto) -> set[str]:
-    """Names of nodes that work on pooled values: from a GlobalAveragePool on, until the gate meets the map."""
+    """Return the nodes of squeeze-and-excitation gates: from a GlobalAveragePool to the product with the map."""
     pooled: set[str] = set()
     names = set()
     for node in graph.node:
@@ -234,7 +270,7 @@ def _gates(graph: onnx.GraphProto) -> set[str]:
 
 
 class _Reader:
-    """What ONNX Runtime's calibration asks for images."""
+    """Data reader for ONNX Runtime's calibration."""
 
     def __init__(self, name: str, images: list[U8]) -> None:
         self.name, self.images = name, images
@@ -265,16 +301,16 @@ def _quantize_static(
     extra: dict[str, Any] = {
         "ActivationSymmetric": config.symmetric,
         "WeightSymmetric": True,
-        "CalibStridedMinMax": 1,  # one frame at a time: all activations of all frames at once fill the memory
+        "CalibStridedMinMax": 1,  # one frame at a time, because the activations of all frames exceed the memory
         "CalibPercentile": config.percentile,
-        "QuantizeBias": not config.symmetric,  # TensorRT takes biases in float
+        "QuantizeBias": not config.symmetric,  # TensorRT requires float biases
     }
-    if config.symmetric:  # TensorRT fuses a convolution with its ReLU only if no Q/DQ stands between them
+    if config.symmetric:  # TensorRT fuses a convolution with its ReLU only without a Q/DQ pair between them
         extra["OpTypesToExcludeOutputQuantization"] = [*OPERATORS, ABSORBED]
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        # its progress goes to stdout, where results belong
+        # ONNX Runtime prints its progress to stdout, which is for results
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             out = Path(folder) / "int8.onnx"
             quantize_static(
@@ -296,12 +332,12 @@ def _quantize_static(
 
 
 def in_float(full: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
-    """A copy of the quantised model in which the named nodes read and write fp32 again.
+    """Return a copy of a quantised model in which the named nodes compute in fp32.
 
     Args:
-        full: the model with Q/DQ everywhere.
+        full: model with Q/DQ at all quantised nodes.
         original: the fp32 model that it was made from.
-        names: nodes to free.
+        names: nodes to return to fp32.
     """
     model = _copy(full)
     graph = model.graph
@@ -312,7 +348,7 @@ def in_float(full: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) 
     inputs = {node.name: list(node.input) for node in original.graph.node}
 
     def before_quantising(name: str) -> str:
-        """The fp32 tensor behind a Q/DQ pair; empty where `name` does not come from one."""
+        """Return the fp32 input of the Q/DQ pair that outputs `name`; empty where there is none."""
         dequantizer = made_by.get(name)
         if dequantizer is None or dequantizer.op_type != "DequantizeLinear":
             return ""
@@ -332,12 +368,12 @@ def in_float(full: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) 
                 free.add(node.name)
         for k, name in enumerate(node.input):
             maker = made_by.get(sources[k])
-            # between two nodes that both compute in fp32 a Q/DQ pair only adds noise; behind one in int8 it stays,
-            # for it may do the work of a ReLU
+            # between two fp32 nodes a Q/DQ pair only adds noise; after an int8 node it stays, because it may replace
+            # a ReLU
             if sources[k] and node.name in free and (maker is None or maker.name in free):
                 node.input[k] = sources[k]
             elif not sources[k] and node.name in names and _is_dequantizer(made_by.get(name)):
-                wanted = inputs[node.name][k]  # a weight or a bias: the numbers as they were
+                wanted = inputs[node.name][k]  # a weight or a bias: restore the fp32 values
                 node.input[k] = f"{wanted}_fp32"  # the plain name may be the output of its DequantizeLinear
                 if node.input[k] not in present:
                     restored = graph.initializer.add()
@@ -353,7 +389,7 @@ def _is_dequantizer(node: onnx.NodeProto | None) -> bool:
 
 
 def _bring_back_absorbed(graph: onnx.GraphProto, original: onnx.GraphProto, names: set[str]) -> None:
-    """Put the ReLU behind each named node that quantising had let do the ReLU's work."""
+    """Restore the ReLU after each named node whose quantised range had replaced it."""
     outputs = {node.name: node.output[0] for node in original.node}
     present = {node.name for node in graph.node}
     absorbed = {
@@ -372,7 +408,7 @@ def _bring_back_absorbed(graph: onnx.GraphProto, original: onnx.GraphProto, name
 
 
 def _remembering(candidate: Candidate) -> Candidate:
-    """The same, but each image is run once: a sweep asks for the same reference again and again."""
+    """Return a candidate that caches its outputs, because a sweep needs the same reference many times."""
     known: dict[bytes, tuple[Detections, RoadMask | None]] = {}
 
     def detect(image_bgr: U8) -> tuple[Detections, RoadMask | None]:

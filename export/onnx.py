@@ -1,4 +1,4 @@
-"""A checkpoint → one self-contained ONNX file that obeys the contract of the runtime."""
+"""Export a network as one self-contained ONNX file that follows the runtime's contract."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from perception.model import METADATA_KEY, ModelSpec
 from training.models.network import OUTPUTS, Network
 
 OPSET = 18
-"""Old enough for TensorRT 10 and OpenVINO, new enough for everything in the graph."""
+"""Opset that TensorRT 10 and OpenVINO support and that has all operators of the graph."""
 INPUT = "images"
 
 __all__ = ["INPUT", "OPSET", "OUTPUTS", "OnnxConfig", "example_images", "export_onnx", "simplify", "write_model"]
@@ -28,31 +28,31 @@ __all__ = ["INPUT", "OPSET", "OUTPUTS", "OnnxConfig", "example_images", "export_
 
 @dataclass(frozen=True)
 class OnnxConfig:
-    """What the file is made for."""
+    """Input and outputs of the file."""
 
     size_hw: tuple[int, int] = (384, 1248)
     """Height and width of the input, multiples of 32."""
     batch: int | None = None
-    """Fixed number of images, None for any."""
+    """Fixed batch size; None: dynamic."""
     one_to_one: bool | None = None
-    """Which head's boxes leave the graph: the one-to-one head, which needs no suppression, or the main head. None:
-    the one-to-one head where it was trained."""
+    """Head whose boxes the graph outputs: the one-to-one head, which needs no NMS, or the one-to-many head. None: the
+    one-to-one head where it was trained."""
 
 
 def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfig) -> onnx.ModelProto:
-    """Export, simplify, describe, check and write a network.
+    """Export a network: trace, simplify, add metadata, check, and write the file.
 
     Args:
-        network: weights to export.
-        spec: what the file will say about itself.
-        path: written whole or not at all.
-        config: size and batch.
+        network: network to export.
+        spec: metadata of the file.
+        path: file, written atomically.
+        config: size, batch and head.
 
     Returns:
         The model as written.
 
     Raises:
-        UserError: a size the network cannot take, a head that it lacks, or a file that cannot be written.
+        UserError: the network does not support the size or lacks the head, or the file cannot be written.
     """
     network.config.check_size(config.size_hw)
     for head in network.deployed_heads(config.one_to_one):
@@ -68,7 +68,7 @@ def export_onnx(network: Network, spec: ModelSpec, path: Path, config: OnnxConfi
 
 def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
     stripped = StrippedNetwork(network, config.size_hw, config.one_to_one).eval()
-    # two images: a batch of one would let the exporter bake the one in
+    # two images, because the exporter would treat a batch of one as a constant
     example = torch.zeros((config.batch or 2, *config.size_hw, 3), dtype=torch.uint8)
     outputs = network.output_names
     dynamic = None if config.batch else {name: {0: "N"} for name in (INPUT, *outputs)}
@@ -81,19 +81,19 @@ def _trace(network: Network, config: OnnxConfig) -> onnx.ModelProto:
             input_names=[INPUT],
             output_names=list(outputs),
             opset_version=OPSET,
-            dynamo=False,  # traces the batch through top-k and gather; the other exporter specialises it
+            dynamo=False,  # keeps the batch dynamic through top-k and gather; the dynamo exporter specialises it
             dynamic_axes=dynamic,
         )
         shapes = [output.shape[1:] for output in stripped(example)]
     model = onnx.load_from_string(buffer.getvalue())
-    for value, shape in zip(model.graph.output, shapes, strict=True):  # the exporter loses count after a gather
+    for value, shape in zip(model.graph.output, shapes, strict=True):  # the exporter loses shapes after a gather
         for dimension, side in zip(list(value.type.tensor_type.shape.dim)[1:], shape, strict=True):
             dimension.dim_value = side
     return model
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and remove what does nothing."""
+    """Fold constants and remove redundant nodes."""
     import onnxslim
 
     with _quiet():
@@ -104,7 +104,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_batch(model: onnx.ModelProto, batch: int | None) -> None:
-    """Call the batch dimension N in every input and output, or give its number."""
+    """Set the batch dimension of every input and output to N, or to a fixed number."""
     for value in (*model.graph.input, *model.graph.output):
         dimension = value.type.tensor_type.shape.dim[0]
         if batch is None:
@@ -114,17 +114,17 @@ def _name_batch(model: onnx.ModelProto, batch: int | None) -> None:
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model file, whole or not at all.
+    """Write a model file atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     write_atomically(path, model.SerializeToString(), do="--out FILE.onnx")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters report their own internals at length; what concerns a user is checked by us."""
+    """Silence the exporter, whose messages concern its internals. `export_onnx` checks the result."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -136,5 +136,5 @@ def _quiet() -> Iterator[None]:
 
 
 def example_images(size_hw: tuple[int, int], batch: int, seed: int = 0) -> np.ndarray:
-    """Random images (batch, H, W, 3) uint8, for checks that need no data."""
+    """Return random images (batch, H, W, 3) uint8."""
     return np.random.default_rng(seed).integers(0, 256, (batch, *size_hw, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Whether two models output the same for the same frames: differences, scores of both, and a verdict.
+"""Compare the outputs of two models on the same frames: differences, scores of both, and a verdict.
 
 Both sides run through `Detector`, from an image to boxes in its pixels. A checkpoint runs as training evaluates it,
 a model file as the runtime runs it.
@@ -28,37 +28,37 @@ from perception.model import ModelSpec
 from perception.types import U8, Detections, RoadMask
 
 PAIR_IOU = 0.5
-"""Boxes of one class that overlap by more are the same object, and their differences are measured."""
+"""IoU above which two boxes of a class are a pair, whose difference is measured."""
 SAME_IOU = 0.99
 ENOUGH_TRUTH = 40
-"""Ground truths from which an average precision is judged: its recall has 40 steps, with fewer one flip is points."""
+"""Ground truths that a class needs for the verdict. AP has 40 recall steps; with fewer, one box costs points."""
 DRAWS = 200
-"""Draws of the bootstrap that estimates how far a loss may be chance."""
+"""Bootstrap samples for the standard error of a loss."""
 NEIGHBOURS = 10
-"""Consecutive frames of one recording that are drawn together: they look alike."""
+"""Consecutive frames of a recording that form one bootstrap block, because they are correlated."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What may differ before the verdict is no. None is not judged, only reported."""
+    """Limits of the verdict. A value of None is reported and not limited."""
 
     box_px: float | None
-    """Largest difference of a box side, frame pixels. Where it is judged, partners are boxes with IoU > 0.99."""
+    """Largest difference of a box side, frame pixels. Where it is limited, pairs need IoU > 0.99."""
     score: float | None
     """Largest difference of a score."""
     road_levels: float | None
     """Largest difference of the road confidence, of 255; one level is rounding."""
     mean_score: float
-    """Mean difference of the scores of partners."""
+    """Mean difference of the scores of pairs."""
     mean_road_levels: float
     """Mean difference of the road confidence, of 255."""
     shift_px: float
-    """Mean signed difference of box centres, frame pixels, beyond twice its standard error. A shifted letterbox shows
-    here when noise has averaged out."""
+    """Mean signed difference of box centres, frame pixels, less twice its standard error. Detects a shifted
+    letterbox, because noise averages out."""
     alone: float
-    """Most boxes without a partner, per cent."""
+    """Largest share of unpaired boxes, per cent."""
     points: float
-    """Most that the mean AP (moderate) or the road's MaxF may lose, percentage points."""
+    """Largest loss of mean AP (moderate) or road MaxF, percentage points."""
 
 
 TOLERANCES = {
@@ -75,12 +75,12 @@ class Candidate:
     name: str
     spec: ModelSpec
     detect: Callable[[U8], tuple[Detections, RoadMask | None]]
-    """As `Detector`: an image (H, W, 3) to detections of all scores and road, in its pixels."""
+    """Returns the detections of all scores and the road of an image (H, W, 3), in its pixels, as `Detector` does."""
 
 
 @dataclass
 class Difference:
-    """Largest and mean of absolute differences, fed piece by piece."""
+    """Running maximum and mean of absolute differences."""
 
     largest: float = 0.0
     total: float = 0.0
@@ -99,11 +99,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Loss:
-    """What B scores less than A, percentage points."""
+    """Score of A less that of B, percentage points."""
 
     points: float
     error: float
-    """Its standard error over the choice of frames, by a paired bootstrap: chance alone moves it by so much."""
+    """Standard error over the choice of frames, by a paired bootstrap."""
 
     def __str__(self) -> str:
         return f"{self.points:+.2f} ± {self.error:.2f} points"
@@ -111,44 +111,44 @@ class Loss:
 
 @dataclass
 class ParityReport:
-    """What a comparison found."""
+    """Result of a comparison."""
 
     a: str
     b: str
     source: str
     precision: str
-    """Whose tolerance applies."""
+    """Precision whose tolerance applies."""
     frames: int = 0
     boxes: int = 0
-    """Boxes of both sides above the lowest score that counts."""
+    """Boxes of both models above the score limit."""
     matched: int = 0
-    """Of those, boxes with a partner of the same class."""
+    """Boxes with a pair of the same class."""
     same: int = 0
-    """Of those, with IoU > 0.99."""
+    """Boxes with a pair of IoU > 0.99."""
     box_px: Difference = field(default_factory=Difference)
     overlap: Difference = field(default_factory=Difference)
-    """What partners lack of IoU 1."""
+    """1 − IoU of pairs."""
     score: Difference = field(default_factory=Difference)
     road_levels: Difference = field(default_factory=Difference)
     shift_px: tuple[float, float] = (0.0, 0.0)
-    """Mean signed difference of box centres, b less a, (x, y)."""
+    """Mean signed difference of box centres, B less A, (x, y)."""
     shift_error_px: tuple[float, float] = (0.0, 0.0)
-    """Standard error of it: what chance alone would move it by."""
+    """Standard error of `shift_px`."""
     ap: dict[str, tuple[float, float, int]] = field(default_factory=dict)
-    """AP R40 moderate of a and b in per cent, and the number of ground truths, by class."""
+    """AP R40 moderate of A and B, per cent, and the number of ground truths, by class."""
     ap_loss: Loss | None = None
-    """Mean over the classes with enough ground truths; None where none has."""
+    """Loss of mean AP over the classes with enough ground truths; None without one."""
     road_max_f: tuple[float, float] | None = None
     road_loss: Loss | None = None
     failures: list[str] = field(default_factory=list)
-    """Why the verdict is no; empty for yes."""
+    """Exceeded limits; empty where the models agree."""
 
     @property
     def passed(self) -> bool:
         return not self.failures
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return the report as JSON values."""
         values = asdict(self)
         for name in ("box_px", "overlap", "score", "road_levels"):
             difference: Difference = getattr(self, name)
@@ -156,12 +156,12 @@ class ParityReport:
         return {"passed": self.passed, **values}
 
     def text(self) -> str:
-        """A table and the verdict, for people."""
+        """Return the report as a table with the verdict."""
         share = 100 * self.same / self.boxes if self.boxes else 100.0
         lines = [
             f"A  {self.a}",
             f"B  {self.b}",
-            f"{self.frames} frames ({self.source}), judged as {self.precision}",
+            f"{self.frames} frames ({self.source}), tolerance of {self.precision}",
             f"{'':16}{'largest':>12}{'mean':>12}",
             f"{'boxes, px':16}{self.box_px.largest:12.2e}{self.box_px.mean:12.2e}",
             f"{'scores':16}{self.score.largest:12.2e}{self.score.mean:12.2e}",
@@ -172,7 +172,7 @@ class ParityReport:
         if self.ap or self.road_max_f:
             lines.append(f"{'':24}{'A':>8}{'B':>8}{'loss':>8}")
         for name, (a, b, n_gt) in self.ap.items():
-            few = "  (few: not judged alone)" if n_gt < ENOUGH_TRUTH else ""
+            few = "  (too few for the verdict)" if n_gt < ENOUGH_TRUTH else ""
             lines.append(f"{name + ' AP moderate':24}{a:8.2f}{b:8.2f}{a - b:8.2f}  {n_gt} objects{few}")
         if self.road_max_f:
             a, b = self.road_max_f
@@ -181,7 +181,9 @@ class ParityReport:
             if loss is None:
                 continue
             allowed = TOLERANCES[self.precision].points
-            unsure = f"; {allowed:g} is within chance, use more frames" if 2 * loss.error > allowed else ""
+            unsure = (
+                f"; too uncertain for a limit of {allowed:g}, use more frames" if 2 * loss.error > allowed else ""
+            )
             lines.append(f"loss of {what}: {loss} (standard error over the frames{unsure})")
         lines.append("verdict: the same" if self.passed else "verdict: NOT the same")
         return "\n".join([*lines, *(f"  {reason}" for reason in self.failures)])
@@ -194,19 +196,19 @@ def open_candidate(
     threads: int = 0,
     one_to_one: bool | None = None,
 ) -> Candidate:
-    """A checkpoint (`.pt`, run by torch) or a model file as one side of a comparison.
+    """Open a checkpoint (`.pt`, run by torch) or a model file as one side of a comparison.
 
     Args:
-        path: `.pt`, `.onnx` or `.engine`.
-        size_hw: input of a checkpoint; a model file knows its own.
-        device: where a model file runs.
-        threads: CPU threads, 0 for one a core.
-        one_to_one: whose boxes of a checkpoint with two heads; None: the one-to-one head's.
+        path: `.pt`, `.onnx` or `.engine` file.
+        size_hw: input size of a checkpoint; a model file has its own.
+        device: device of a model file.
+        threads: CPU threads; 0: one per core.
+        one_to_one: head of a checkpoint with two heads; None: the one-to-one head.
     """
     if path.suffix == ".pt":
         return _checkpoint(path, size_hw or ModelSpec(("Car",), (384, 1248)).size_hw, one_to_one)
     if path.suffix == ".engine":
-        device = "tensorrt"  # it knows no other
+        device = "tensorrt"  # the only device of an engine
     model = load_model(path, device, threads)
     return Candidate(f"{path} ({model.spec.precision}, {device})", model.spec, Detector(model))
 
@@ -223,17 +225,17 @@ def _checkpoint(path: Path, size_hw: tuple[int, int], one_to_one: bool | None) -
 def compare(
     a: Candidate, b: Candidate, frames: Iterable[TestFrame], precision: str = "auto", source: str = ""
 ) -> ParityReport:
-    """Run both sides over the frames and judge.
+    """Run both models on the frames, and compare their outputs.
 
     Args:
-        a: the reference.
-        b: what is to be trusted.
-        frames: any number, with or without truth.
-        precision: fp32, fp16 or int8: whose tolerance applies; auto takes the coarser of the two models.
+        a: reference model.
+        b: model under test.
+        frames: any number of frames, with or without ground truth.
+        precision: precision whose tolerance applies: fp32, fp16, int8, or auto for the lower of the two models.
         source: name of the frames, for the report.
 
     Raises:
-        UserError: no frames, or models of different classes.
+        UserError: there are no frames, or the models have different classes.
     """
     if a.spec.class_names != b.spec.class_names:
         raise UserError(
@@ -256,7 +258,7 @@ def compare(
             _compare_road(report, found_a[1], found_b[1])
         scores.add(frame, found_a, found_b)
     if not report.frames:
-        raise UserError("no frames to compare with", "a folder with images", "leave out --data")
+        raise UserError("no frames to compare", "a folder with images", "omit --data")
     offsets = np.concatenate(shifts)
     if len(offsets):
         report.shift_px = (float(offsets[:, 0].mean()), float(offsets[:, 1].mean()))
@@ -268,8 +270,8 @@ def compare(
 
 
 def _compare_boxes(report: ParityReport, a: Detections, b: Detections, minimum: float) -> np.ndarray:
-    """Count and measure the pairs of one frame; returns their centres' signed differences (P, 2)."""
-    # a score that sits on the threshold may fall on either side: what counts on one side may be faint on the other
+    """Count and measure the pairs of one frame; return the signed differences of their centres (P, 2)."""
+    # a score near the limit may be above it in one model and below it in the other, so pairs count with either
     pair_a, pair_b, overlap = _pairs(a, b)
     counts_a, counts_b = _counting(a, minimum), _counting(b, minimum)
     report.boxes += int(counts_a.sum() + counts_b.sum())
@@ -286,14 +288,14 @@ def _compare_boxes(report: ParityReport, a: Detections, b: Detections, minimum: 
 
 
 def _counting(found: Detections, minimum: float) -> np.ndarray:
-    """(N,) bool: boxes that must have a partner. A network that is sure of nothing is judged by its ten best."""
+    """Return which boxes need a pair (N,) bool: those above the limit, or the best ten where none is."""
     counts = found.scores >= minimum
     counts[:10] |= not counts.any()
     return counts
 
 
 def _pairs(a: Detections, b: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One-to-one partners of the same class with the largest summed overlap: indices (P,), (P,) and IoU (P,)."""
+    """Pair boxes of the same class one to one with the largest summed IoU: indices (P,), (P,) and IoU (P,)."""
     overlap = iou(a.boxes_xyxy, b.boxes_xyxy) * (a.class_ids[:, None] == b.class_ids[None, :])
     overlap = np.where(overlap > PAIR_IOU, overlap, 0.0)
     rows, columns = linear_sum_assignment(overlap, maximize=True)
@@ -308,12 +310,12 @@ def _compare_road(report: ParityReport, a: RoadMask, b: RoadMask) -> None:
 
 
 class _Scores:
-    """KITTI's numbers of both sides, over the frames that have truth."""
+    """KITTI's scores of both models, over the frames with ground truth."""
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
         self.class_names = class_names
         self.objects = (ObjectEvaluator(), ObjectEvaluator())
-        # in the image: many road frames have no calibration
+        # in the image, because many road frames have no calibration
         self.roads = (RoadEvaluator("perspective"), RoadEvaluator("perspective"))
         self.object_frames = self.road_frames = 0
 
@@ -330,7 +332,7 @@ class _Scores:
         self.road_frames += frame.road is not None and sides[0][1] is not None
 
     def fill(self, report: ParityReport) -> None:
-        """Write AP by class with ground truths, MaxF, and what was lost; nothing where there is no truth."""
+        """Write AP by class, MaxF and the losses to the report, where there is ground truth."""
         if self.object_frames:
             a, b = (evaluator.evaluate() for evaluator in self.objects)
             for name in OBJECT_CLASSES_SCORED:
@@ -353,7 +355,7 @@ class _Scores:
 
 
 def _ap_of(evaluation: ObjectEvaluation, names: Sequence[str]) -> Score:
-    """Frame weights (R, F) → mean AP of some classes (R, 1)."""
+    """Return a function from frame weights (R, F) to the mean AP of some classes (R, 1)."""
     curves = [evaluation.curves.get((name, LEVELS[1])) for name in names]
 
     def score(weights: np.ndarray) -> np.ndarray:
@@ -364,19 +366,22 @@ def _ap_of(evaluation: ObjectEvaluation, names: Sequence[str]) -> Score:
 
 
 def _max_f_of(images: Sequence[RoadImage]) -> Score:
-    """Frame weights (R, F) → MaxF in per cent (R, 1)."""
+    """Return a function from frame weights (R, F) to MaxF in per cent (R, 1)."""
     return lambda weights: np.array([[100 * pr_curve(images, "", w).max_f] for w in weights])
 
 
 def _error(a: Score, b: Score, units: np.ndarray) -> float:
-    """Standard error of the difference of two scores over the choice of frames."""
+    """Return the standard error of the difference of two scores over the choice of frames."""
     draws_a, draws_b = paired_draws(a, b, units, DRAWS)
     difference = draws_a - draws_b
     return float(difference[np.isfinite(difference)].std())
 
 
 def alike(frame_names: Sequence[str]) -> np.ndarray:
-    """(F,) the unit that each frame is drawn with: `0005/000012` with `0005/000010` to `…19`, plain names alone."""
+    """Return the bootstrap block of each frame (F,).
+
+    `0005/000012` is in a block with `0005/000010` to `0005/000019`; a name without a folder is a block of its own.
+    """
     units: dict[tuple[str, int], int] = {}
     found = []
     for i, name in enumerate(frame_names):
@@ -388,7 +393,7 @@ def alike(frame_names: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Check:
-    """One quantity that the verdict looks at."""
+    """One quantity of the verdict and its limit."""
 
     what: str
     found: float
@@ -397,7 +402,7 @@ class Check:
 
     @property
     def used(self) -> float:
-        """Share of what is allowed; above 1 the check fails, as it does for NaN."""
+        """Return the fraction of the limit that is used. Above 1, and for NaN, the check fails."""
         share = self.found / self.allowed
         return share if share == share else float("inf")
 
@@ -406,7 +411,7 @@ class Check:
 
 
 def checks(report: ParityReport, tolerance: Tolerance, cautious: bool = False) -> list[Check]:
-    """Every quantity of a report that the tolerance limits; cautiously, losses count with their standard errors."""
+    """Return every limited quantity of a report. If `cautious`, standard errors are added to the losses."""
     strict = tolerance.box_px is not None
     alone = 1.0 - (report.same if strict else report.matched) / report.boxes if report.boxes else 0.0
     found = [
@@ -416,23 +421,23 @@ def checks(report: ParityReport, tolerance: Tolerance, cautious: bool = False) -
         Check("scores, mean difference", report.score.mean, tolerance.mean_score),
         Check("road, mean difference", report.road_levels.mean, tolerance.mean_road_levels, " of 255"),
         Check("boxes, mean shift", _sure_shift(report), tolerance.shift_px, " px"),
-        Check(
-            f"boxes without a partner at IoU > {SAME_IOU if strict else PAIR_IOU}", 100 * alone, tolerance.alone, " %"
-        ),
+        Check(f"unpaired boxes at IoU > {SAME_IOU if strict else PAIR_IOU}", 100 * alone, tolerance.alone, " %"),
     ]
     for what, loss in (("AP moderate, mean loss", report.ap_loss), ("road MaxF, loss", report.road_loss)):
         if loss:
             points = loss.points + (loss.error if cautious else 0.0)
-            found.append(Check(what + (" and its error" if cautious else ""), points, tolerance.points, " points"))
+            found.append(
+                Check(what + (" plus standard error" if cautious else ""), points, tolerance.points, " points")
+            )
     return [check for check in found if check.allowed]
 
 
 def _sure_shift(report: ParityReport) -> float:
-    """The mean shift less twice its standard error, in the worse direction: what chance does not explain."""
+    """Return the mean shift less twice its standard error, for the worse of x and y."""
     pairs = zip(report.shift_px, report.shift_error_px, strict=True)
     return max(max(0.0, abs(shift) - 2 * error) for shift, error in pairs)
 
 
 def judge(report: ParityReport, tolerance: Tolerance) -> list[str]:
-    """Why the two are not the same; empty where they are."""
+    """Return the exceeded limits; empty where the models agree."""
     return [str(check) for check in checks(report, tolerance) if not check.used <= 1]

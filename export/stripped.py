@@ -1,11 +1,12 @@
-"""The network without what its outputs do not need: what is written to the file.
+"""The network as it is exported, without the parts that its outputs do not need.
 
-`training.models.network.DeployedNetwork` is the reference that the export is compared with. Here
+The export is verified against `training.models.network.DeployedNetwork`. The differences:
 
-- scale and colour order of the pixels are folded into the first convolution. Its padding stays zero, which means
-  the mean colour on both sides, so borders are exact. The mean cannot go into the bias: padding would change;
-- each head computes its outputs by `Head.deploy`, and loses what serves training alone by `Head.strip`;
-- means over a whole map are taken in two steps: one long sum in fp32 loses digits where an image is mostly padding.
+- The scale and colour order of the pixels are folded into the first convolution. The mean is subtracted outside,
+  because in the bias it would change the zero padding, which stands for the mean colour.
+- Each head computes its outputs by `Head.deploy`, and `Head.strip` removes its parts for training.
+- The mean over a whole map is computed in two steps, because a long fp32 sum loses digits where an image is mostly
+  padding.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from training.models.network import Network
 
 
 class StrippedNetwork(nn.Module):
-    """Same inputs and outputs as `DeployedNetwork`, from a copy of the network's weights.
+    """A network with the inputs and outputs of `DeployedNetwork`, from a copy of the network's weights.
 
     Args:
-        network: in evaluation mode; left as it is.
+        network: network in evaluation mode; not changed.
         size_hw: height and width of the input.
-        one_to_one: which heads' outputs leave the graph, see `Network.deployed_heads`.
+        one_to_one: heads whose outputs the graph returns, see `Network.deployed_heads`.
 
     Raises:
-        UserError: a size that the strides do not divide, or that a head cannot serve.
+        UserError: the strides do not divide the size, or a head does not support it.
     """
 
     def __init__(self, network: Network, size_hw: tuple[int, int], one_to_one: bool | None = None) -> None:
@@ -44,9 +45,9 @@ class StrippedNetwork(nn.Module):
         self.register_buffer("mean", self.network.mean.clone(), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, H, W, 3) uint8 BGR → the outputs of `Network.output_names`, in that order."""
+        """Return the outputs of `Network.output_names`, in that order, for images (B, H, W, 3) uint8 BGR."""
         network = self.network
-        # cast first: TensorRT takes bytes into a cast alone (NVIDIA/TensorRT#3985), and here it is no slower
+        # cast first, because TensorRT accepts uint8 only in a cast (NVIDIA/TensorRT#3985)
         x = images.float().permute(0, 3, 1, 2) - self.mean
         c2, c3, c4, c5 = network.backbone(x)
         features = Features(c2, network.neck([c3, c4, c5]))
@@ -57,9 +58,9 @@ class StrippedNetwork(nn.Module):
 
 
 def fold_pixels(network: Network) -> None:
-    """Move 1/std and the step from BGR to RGB into the first convolution, in place.
+    """Fold 1/std and the conversion from BGR to RGB into the first convolution, in place.
 
-    The network then takes (pixel − mean) in BGR order; `mean` stays in BGR order.
+    The input of the network is then (pixel − mean) in BGR order.
     """
     first = next(module for module in network.backbone.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():
@@ -67,10 +68,10 @@ def fold_pixels(network: Network) -> None:
 
 
 class TwoStepMean(nn.Module):
-    """Mean over height and width, (B, C, H, W) → (B, C, 1, 1): over blocks first, where they divide the map.
+    """Mean over height and width, (B, C, H, W) → (B, C, 1, 1), over blocks first where they divide the map.
 
-    Measured on a KITTI frame in a 1152×640 input, half of it padding: ONNX Runtime's mean of 46,080 nearly equal
-    numbers moved boxes by 0.07 px.
+    In a 1152×640 input that is half padding, a single mean of 46,080 nearly equal numbers in ONNX Runtime moves boxes
+    by 0.07 px.
     """
 
     BLOCK = 8

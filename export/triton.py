@@ -1,6 +1,6 @@
-"""A model repository for NVIDIA's Triton Inference Server: one folder, `config.pbtxt` beside `1/model.onnx`.
+"""Write a model repository for NVIDIA's Triton Inference Server: a folder with `config.pbtxt` and `1/model.onnx`.
 
-Layout and field names: Triton's documentation, "Model Repository" and "Model Configuration".
+Source of the layout and field names: Triton's documentation, "Model Repository" and "Model Configuration".
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ VERSION = "1"
 
 
 def write_repository(onnx_path: Path, folder: Path, name: str = "", largest_batch: int = 8) -> Path:
-    """Put a model file into a repository.
+    """Add a model file to a repository.
 
     Args:
-        onnx_path: as `perception export` wrote it.
-        folder: the repository, given to `tritonserver --model-repository`; made if need be.
-        name: of the model in it; the file's own description names it by default.
-        largest_batch: requests that Triton may join where the file takes any batch.
+        onnx_path: file of `perception export`.
+        folder: repository for `tritonserver --model-repository`; created when missing.
+        name: name of the model in the repository (default: the name in the file's metadata).
+        largest_batch: `max_batch_size` of a model with a dynamic batch.
 
     Returns:
         The model's folder.
@@ -41,13 +41,13 @@ def write_repository(onnx_path: Path, folder: Path, name: str = "", largest_batc
     target = folder / name
     write_atomically(target / VERSION / "model.onnx", onnx_path.read_bytes(), do="--out FOLDER")
     write_atomically(target / "config.pbtxt", config_text(model, name, largest_batch), do="--out FOLDER")
-    # what the runtime knows from the ONNX metadata, for clients that see only the server
+    # the metadata of the ONNX file, for clients that can only reach the server
     write_atomically(target / "perception.json", spec.to_json(), do="--out FOLDER")
     return target
 
 
 def config_text(model: onnx.ModelProto, name: str, largest_batch: int) -> str:
-    """The `config.pbtxt` of a model; a fixed batch is part of the dimensions, any batch is Triton's to choose."""
+    """Return the `config.pbtxt` of a model. A fixed batch is part of the dimensions; Triton chooses a dynamic one."""
     first = model.graph.input[0].type.tensor_type.shape.dim[0]
     dynamic = not first.dim_value
     lines = [

@@ -1,4 +1,4 @@
-"""A torch network as the runtime's `Backend`, so that training and parity checks detect as the product does."""
+"""A torch network as the runtime's `Backend`, so that training and parity checks use the runtime's detector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.models.network import DeployedNetwork, Network
 
 
 class TorchBackend:
-    """The network with decode, exactly as it is exported. Its weights are shared, and put in evaluation mode."""
+    """The network with decode, as it is exported. It shares the network's weights, in evaluation mode."""
 
     max_batch: int | None = None
 
@@ -26,10 +26,10 @@ class TorchBackend:
         one_to_one: bool | None = None,
     ) -> None:
         """Args:
-        network: what to run.
-        spec: its description; the input size is taken from there.
-        device: where to run it.
-        one_to_one: which head's boxes are returned, see `Network.deployed_heads`.
+        network: network to run.
+        spec: its metadata, with the input size.
+        device: device of the network.
+        one_to_one: head whose boxes are returned, see `Network.deployed_heads`.
         """
         self._device = torch.device(device)
         self._network = DeployedNetwork(network, spec.size_hw, one_to_one).to(self._device).eval()
@@ -37,14 +37,14 @@ class TorchBackend:
         self.metadata: Mapping[str, str] = {METADATA_KEY: spec.to_json()}
         height, width = spec.size_hw
         self.inputs: Mapping[str, tuple[Any, ...]] = {"images": ("N", height, width, 3)}
-        with torch.inference_mode():  # heads know the shapes of their outputs, and nobody else does
+        with torch.inference_mode():  # only the heads know the shapes of their outputs
             outputs = self._network(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=self._device))
         self.outputs: Mapping[str, tuple[Any, ...]] = {
             name: ("N", *value.shape[1:]) for name, value in zip(network.output_names, outputs, strict=True)
         }
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One batch: named input arrays → named output arrays."""
+        """Run one batch: named input arrays → named output arrays."""
         with torch.inference_mode():
             outputs = self._network(torch.from_numpy(inputs["images"]).to(self._device))
         return {name: value.cpu().numpy() for name, value in zip(self.outputs, outputs, strict=True)}
@@ -57,14 +57,14 @@ def torch_model(
     one_to_one: bool | None = None,
     name: str = "",
 ) -> Model:
-    """Wrap a torch network for `Detector`, which then takes it for a model file.
+    """Wrap a torch network as a model for `Detector`.
 
     Args:
-        network: its weights are shared.
+        network: network, whose weights are shared.
         size_hw: height and width of its input, pixels.
-        device: where to run it.
-        one_to_one: which head's boxes are returned, see `Network.deployed_heads`.
-        name: for people.
+        device: device of the network.
+        one_to_one: head whose boxes are returned, see `Network.deployed_heads`.
+        name: display name.
     """
     spec = ModelSpec(network.config.class_names, size_hw, name=name)
     return Model(TorchBackend(network, spec, device, one_to_one), spec)

@@ -1,11 +1,11 @@
-"""Copies of samples on disk, decoded and no wider than training needs: decoding a PNG costs more than a crop.
+"""Disk cache of decoded samples, no wider than training needs.
 
-A copy is one file of raw bytes: a line of JSON that says what follows, then the arrays. Raw bytes read many times
-faster than PNG or JPEG (docs/guides/train.md), and are the very pixels that the first reading gave, so a run with a
-cold cache equals one with a warm cache.
+Decoding a PNG costs more than cropping it. A cached copy is one file: a line of JSON that describes the arrays, then
+their raw bytes. Raw bytes read much faster than PNG or JPEG (docs/guides/train.md). They hold the same pixels as the
+source, so a run with a cold cache equals one with a warm cache.
 
-The name of a copy is a hash of path, time and size of every file behind the sample, and of the width. So a changed
-picture or label makes a new copy, and the folder may be deleted at any time. Files are written whole or not at all.
+A copy's name is a hash of the path, time and size of every file of the sample, and of the width. A changed image or
+label therefore gets a new copy, and the folder may be deleted at any time. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ log = logging.getLogger("training.cache")
 
 MAGIC = b"perception sample 1\n"
 KEEP_AS_IS = 1.1
-"""A frame up to so much wider than asked for is not reduced: interpolating twice would cost more than it saves."""
+"""A frame wider than requested by up to this factor keeps its size: a second interpolation would cost more."""
 FREE_BYTES = 2_000_000_000
-"""Of the disk that the cache leaves alone."""
+"""Disk space that the cache leaves free."""
 LOOK_EVERY = 64
-"""Copies that a process writes before it measures the folder again."""
+"""Copies that a process writes between two measurements of the folder."""
 _ARRAYS = (
     "image_bgr",
     "boxes_xyxy",
@@ -53,13 +53,13 @@ _ARRAYS = (
 
 
 class CachedSource:
-    """A source whose samples come from copies in a folder; the first reading of each writes its copy.
+    """A source that reads samples from cached copies. The first read of a sample writes its copy.
 
     Args:
-        source: what to read.
-        folder: where copies lie; made when missing.
-        width: wider frames are reduced to it.
-        limit_bytes: beyond it no more copies are written, and the rest is read from the source each time.
+        source: source to cache.
+        folder: cache folder; created when missing.
+        width: wider frames are resized to this width, pixels.
+        limit_bytes: size of the folder from which no more copies are written. Other samples are read from the source.
     """
 
     def __init__(self, source: SampleSource, folder: Path, width: int, limit_bytes: int) -> None:
@@ -89,9 +89,9 @@ class CachedSource:
         return sample
 
     def path(self, i: int) -> Path:
-        """Where the copy of sample `i` lies."""
-        variant = getattr(self.source, "variant", "")  # what else than its files a sample depends on
-        # a clip is one file with many samples, so the name counts
+        """Return the path of the copy of sample `i`."""
+        variant = getattr(self.source, "variant", "")  # what a sample depends on besides its files
+        # a clip is one file with many samples, so the sample's name is part of the key
         digest = hashlib.sha256(MAGIC + f"{self.width}{variant}\0{self.names[i]}".encode())
         for file in self.source.files(i):
             try:
@@ -109,7 +109,7 @@ class CachedSource:
                 return
             self._written += 1
             write_atomically(path, lambda file: file.writelines(pack(sample)))
-        except UserError as error:  # a cache that cannot be written is slow, not wrong
+        except UserError as error:  # without a cache the run is slower and its result the same
             self._stop(error.found)
         except OSError as error:
             self._stop(str(error))
@@ -125,12 +125,12 @@ class CachedSource:
     def _stop(self, why: str) -> None:
         self._full = True
         log.warning(
-            "%s: no more copies are written: %s; what is missing is read from the data each time", self.folder, why
+            "%s: no more copies are written: %s; other samples are read from the data set each time", self.folder, why
         )
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all copies, and of leftovers of a kill, under a folder."""
+    """Return the size of all files in a cache folder, partial files of killed processes included."""
     total = 0
     for part in folder.glob("??"):
         with os.scandir(part) as entries:
@@ -139,7 +139,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def reduce(sample: Sample, width: int) -> Sample:
-    """A sample no wider than `width`: picture without aliasing, masks by nearest label, boxes and camera along."""
+    """Return a sample no wider than `width`: image antialiased, masks nearest-neighbour, boxes and camera scaled."""
     height, full = sample.image_bgr.shape[:2]
     if full <= width * KEEP_AS_IS:
         return sample
@@ -166,7 +166,7 @@ def reduce(sample: Sample, width: int) -> Sample:
 
 
 def pack(sample: Sample) -> list[bytes]:
-    """A sample as the bytes of its copy."""
+    """Return the bytes of a sample's copy."""
     arrays = {
         name: np.ascontiguousarray(getattr(sample, name)) for name in _ARRAYS if getattr(sample, name) is not None
     }
@@ -182,7 +182,7 @@ def pack(sample: Sample) -> list[bytes]:
 
 
 def read_copy(path: Path) -> Sample | None:
-    """The sample of a copy; None where there is none, or not a whole one."""
+    """Read the sample of a copy; None where the file is missing or incomplete."""
     try:
         data = np.fromfile(path, np.uint8)
     except OSError:

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in one file."""
+"""Checkpoint files: the complete state of a run, so that a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -23,31 +23,44 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint; a kill or a power cut at any moment leaves the old file or the new one.
+    """Write a checkpoint atomically: after a crash the file is either the old one or the new one.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
-    for leftover in path.parent.glob(f".{path.name}.*.part"):  # of a run that was killed while it wrote
+    for leftover in path.parent.glob(f".{path.name}.*.part"):  # a killed run leaves its partial file
         leftover.unlink(missing_ok=True)
-    content = io.BytesIO()  # torch.save into a file on a full disk raises an error that does not say so
+    content = io.BytesIO()  # on a full disk, torch.save into a file raises an error that does not mention the disk
     torch.save({"format": FORMAT, **state}, content)
     do = f"free some space, then perception train --resume {path.parent}; the previous checkpoint is untouched"
     write_atomically(path, content.getbuffer(), sync=True, do=do)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, or the shipped one by its bare name, without running anything in it.
+    """Read a checkpoint without executing its content. A bare name reads a shipped checkpoint.
+
+    Names that have changed since the file was written are returned as the current ones.
 
     Raises:
-        UserError: missing, damaged, or not one of ours.
+        UserError: the file is missing, damaged, or not a checkpoint of this project.
     """
-    expected, do = "a checkpoint that `perception train` wrote", "best.pt or last.pt of a run folder"
+    expected, do = "a checkpoint that `perception train` wrote", "best.pt or last.pt of a run directory"
     state = read_tensor_file(shipped_or(path), expected, do)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path}: is not a checkpoint of this project", f"format {FORMAT}", "best.pt of a run folder")
-    weights = {key: _weights_with_current_names(state[key]) for key in ("network", "ema") if key in state}
-    return {**state, **weights}
+        raise UserError(
+            f"{path}: is not a checkpoint of this project", f"format {FORMAT}", "best.pt of a run directory"
+        )
+    current = {
+        part: renamed(state[part], names, by_prefix)
+        for part, names, by_prefix in (
+            ("network", RENAMED_WEIGHTS, True),
+            ("ema", RENAMED_WEIGHTS, True),
+            ("scores", RENAMED_SCORES, True),
+            ("progress", RENAMED_PROGRESS, False),
+        )
+        if part in state
+    }
+    return {**state, **current}
 
 
 def _first_line(error: Exception) -> str:
@@ -55,17 +68,17 @@ def _first_line(error: Exception) -> str:
 
 
 def model_config_to_json(config: ModelConfig) -> str:
-    """The network's shape as text, without where its first weights came from."""
+    """Return the network's architecture as JSON, without the source of its initial weights."""
     return json.dumps(dataclasses.asdict(dataclasses.replace(config, pretrained=False, backbone_weights=None)))
 
 
 def model_config_from_json(text: str) -> ModelConfig:
-    """The network's shape from text; options that it does not name keep their defaults."""
+    """Return the network's architecture from JSON. Missing options keep their defaults."""
     return _from_json(ModelConfig(), with_current_names({"model": json.loads(text)})["model"])
 
 
 def _from_json(default: Any, values: dict[str, Any]) -> Any:
-    """A dataclass with fields replaced by JSON values: lists are tuples, objects are dataclasses in turn."""
+    """Return a dataclass with fields replaced by JSON values: lists become tuples, objects become dataclasses."""
     changes = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -79,37 +92,50 @@ RENAMED_OPTIONS = {
     "assign_iou_power": "beta",
     "top_k": "max_detections",
 }
-"""Fields of `DetectionConfig`: former name → name."""
+"""Fields of `DetectionConfig`: stored name → current name."""
 RENAMED_WEIGHTS = {"single.": "one_to_one."}
-"""Modules of the network: former prefix → prefix."""
+"""Modules of the network: stored prefix → current prefix."""
+RENAMED_SCORES = {"even_score_": "confirm_threshold_", "many_even_score_": "many_confirm_threshold_"}
+"""Confirmation thresholds among the scores: stored prefix → current prefix."""
+RENAMED_PROGRESS = {"scorings_since": "evaluations_since_best"}
+"""Fields of `Progress`: stored name → current name."""
 
 
 def with_current_names(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored run's config with the names that its options have now."""
+    """Return a stored run's config with the current names of its options."""
     model = config.get("model", {})
     if not isinstance(model, dict) or not isinstance(model.get("detection"), dict):
         return config
-    detection = {RENAMED_OPTIONS.get(name, name): value for name, value in model["detection"].items()}
-    return {**config, "model": {**model, "detection": detection}}
+    return {**config, "model": {**model, "detection": renamed(model["detection"], RENAMED_OPTIONS)}}
 
 
-def _weights_with_current_names(weights: Any) -> Any:
-    if not isinstance(weights, dict):
-        return weights
-    renamed = {}
-    for name, value in weights.items():
-        for former, now in RENAMED_WEIGHTS.items():
-            if isinstance(name, str) and name.startswith(former):
-                name = now + name.removeprefix(former)
-        renamed[name] = value
-    return renamed
+def renamed(values: Any, names: dict[str, str], by_prefix: bool = False) -> Any:
+    """Return a dictionary with keys renamed; anything else is returned unchanged.
+
+    Args:
+        values: dictionary read from a file.
+        names: stored name → current name.
+        by_prefix: the names are prefixes of keys.
+    """
+    if not isinstance(values, dict):
+        return values
+
+    def current(key: Any) -> Any:
+        if not by_prefix:
+            return names.get(key, key)
+        for stored, now in names.items():
+            if isinstance(key, str) and key.startswith(stored):
+                return now + key.removeprefix(stored)
+        return key
+
+    return {current(key): value for key, value in values.items()}
 
 
 def backbone_of(path: Path) -> str | None:
-    """Name of the backbone whose weights a checkpoint holds; None where it does not say.
+    """Return the name of a checkpoint's backbone, or None where the checkpoint does not record it.
 
     Raises:
-        UserError: what `load_checkpoint` raises.
+        UserError: see `load_checkpoint`.
     """
     try:
         return json.loads(load_checkpoint(path)["model_config"])["backbone"]
@@ -118,30 +144,30 @@ def backbone_of(path: Path) -> str | None:
 
 
 def load_network(path: Path) -> tuple[Network, dict[str, Any]]:
-    """The averaged weights of a checkpoint in a network ready for evaluation, and the checkpoint.
+    """Return the network of a checkpoint with its averaged weights, in evaluation mode, and the checkpoint.
 
     Raises:
-        UserError: what `load_checkpoint` raises, and a checkpoint of another network or of later code.
+        UserError: see `load_checkpoint`; or the checkpoint belongs to another network or to newer code.
     """
     state = load_checkpoint(path)
     try:
         config = model_config_from_json(state["model_config"])
-        # a checkpoint from elsewhere must not name a download or another file to read
+        # an untrusted checkpoint must not trigger a download or read another file
         network = Network(dataclasses.replace(config, pretrained=False, backbone_weights=None))
         network.load_state_dict(state["ema"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(
-            f"{path}: does not hold this project's network ({_first_line(error)})",
-            "best.pt or last.pt of `perception train`, and code no older than what wrote it",
+            f"{path}: does not hold a network of this project ({_first_line(error)})",
+            "best.pt or last.pt of `perception train`, written by this version or an older one",
         ) from None
     return network.eval(), state
 
 
 def holdout_of(state: dict[str, Any]) -> Holdout | None:
-    """Frames that the run of a checkpoint did not train on; None where the checkpoint does not name them.
+    """Return the frames that a checkpoint's run held out, or None where the checkpoint does not record them.
 
     Raises:
-        UserError: names that cannot be read.
+        UserError: the record cannot be read.
     """
     if "holdout" not in state:
         return None
@@ -154,18 +180,18 @@ def holdout_of(state: dict[str, Any]) -> Holdout | None:
 
 
 def holdout_since(own: Holdout, weights: Path | None) -> Holdout:
-    """Frames that a run and those whose weights it starts from did not train on.
+    """Return the frames that were held out by a run and by every run whose weights it starts from.
 
     Args:
-        own: what the run itself holds out.
-        weights: checkpoint that the run starts from or goes on with, if any. One that names no frames is passed over.
+        own: frames that the run itself holds out.
+        weights: checkpoint that the run starts from or resumes, if any. One without a record changes nothing.
     """
     before = holdout_of(load_checkpoint(weights)) if weights is not None else None
     return common([own, before]) if before is not None else own
 
 
 def holdout_options_of(state: dict[str, Any]) -> HoldoutOptions:
-    """Which part of its data the run of a checkpoint held out; the defaults where it does not say."""
+    """Return the hold-out options of a checkpoint's run, or the defaults where the checkpoint has none."""
     try:
         data = json.loads(state["description"])["config"]["data"]
         if isinstance(data["fold"], str):
@@ -176,5 +202,5 @@ def holdout_options_of(state: dict[str, Any]) -> HoldoutOptions:
 
 
 def resolved_config(config: TrainConfig) -> dict[str, Any]:
-    """Every field of a config as JSON values."""
+    """Return every field of a config as JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -1,4 +1,4 @@
-"""`perception train`: labelled street images → a checkpoint.
+"""`perception train`: train a network on labelled street images.
 
 Several processes: `torchrun --nproc-per-node 2 -m perception.cli.main train …`.
 """
@@ -28,7 +28,7 @@ EVERYDAY = (
     "evaluate-every", "device", "threads", "data.workers", "data.synthetic-share", "data.real",
     "model.pretrained",
 )  # fmt: skip
-"""What `perception train --help` shows."""
+"""Options that `perception train --help` shows."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def main(argv: list[str]) -> int:
     config, run = options.training, options.out
     _check(options)
     try:
-        with nullcontext() if launched() else _sigterm_is_ctrl_c():  # torchrun's is final, and may find us in C++
+        with (
+            nullcontext() if launched() else _sigterm_is_ctrl_c()
+        ):  # torchrun's SIGTERM is final and may arrive in C++ code
             if options.folds:
                 done = cross_validate(config, run, options.folds, options.init)
             else:
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> int:
 
 
 def _begin(given: dict[str, Any]) -> TrainOptions:
-    """The defaults: those of a preset, or what a resumed run began with."""
+    """Return the defaults: those of the preset, or the options of a resumed run."""
     if given["resume"] is not None:
         return _began(Path(given["resume"]))
     preset = given["preset"] or "nano"
@@ -83,7 +85,7 @@ def _begin(given: dict[str, Any]) -> TrainOptions:
 
 
 def _check(options: TrainOptions) -> None:
-    """Refuse what cannot be meant, before a folder is made."""
+    """Raise `UserError` for invalid options, before a folder is created."""
     if options.folds == 1 or options.folds < 0:
         raise UserError(f"--folds {options.folds}", "at least 2, or 0 for one run", "--folds 5")
     if options.folds and options.training.data.fold:
@@ -92,7 +94,7 @@ def _check(options: TrainOptions) -> None:
         _check_resumed(options.resume, options)
     elif (options.out / "config.json").exists():
         raise UserError(
-            f"{options.out}: holds a run already",
+            f"{options.out}: already holds a run",
             "an empty folder",
             f"perception train --resume {options.out}, or --out ANOTHER",
         )
@@ -107,13 +109,13 @@ def _check(options: TrainOptions) -> None:
 
 @contextmanager
 def _sigterm_is_ctrl_c() -> Iterator[None]:
-    """End a run in order on a scheduler's SIGTERM too, and print the command that continues it."""
-    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+    """Handle a scheduler's SIGTERM as Ctrl-C: end the run cleanly and print the command that resumes it."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
         yield
         return
 
     def interrupt(number: int, frame: object) -> None:
-        # sent to the whole group, it ends the loader processes too, which torch's handler would call a crash
+        # a signal to the process group also ends the loader processes, which torch's handler would report as a crash
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt
@@ -126,7 +128,7 @@ def _sigterm_is_ctrl_c() -> Iterator[None]:
 
 
 def _began(run: Path) -> TrainOptions:
-    """The options that a run directory was started with."""
+    """Return the options that a run was started with."""
     config, init, folds = stored_run(run)
     return TrainOptions(out=run, resume=run, init=init, folds=folds, training=config)
 
@@ -142,17 +144,17 @@ MACHINE = (
     "checkpoint_every",
     "skip_nonfinite",
 )
-"""Fields that a resumed run may change: they describe the machine, not what is learnt."""
+"""Fields that a resumed run may change, because they describe the machine."""
 
 
 def _check_resumed(run: Path, now: TrainOptions) -> None:
-    """Raise where a run is to continue with other options than it began with."""
+    """Raise `UserError` where a run is resumed with other options."""
     began = _began(run)
     changed = differences(replace(began, config=now.config), now)
     if other := [name for name in changed if name not in MACHINE]:
         raise UserError(
             f"--resume {run} with another {', '.join(other)}",
-            f"what it began with; only {', '.join(MACHINE)} may change",
+            f"the options of its start; only {', '.join(MACHINE)} may change",
             f"perception train --init {run / 'last.pt'} --out ANOTHER, with the new options",
         )
 
@@ -164,7 +166,7 @@ def stored_run(run: Path) -> tuple[Any, Path | None, int]:
         preset = PRESETS[stored["config"]["preset"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
-            f"{run}: holds no config.json that can be read", "a run folder of `perception train`", "--resume RUN"
+            f"{run}: holds no config.json that can be read", "a run directory of `perception train`", "--resume RUN"
         ) from None
     config = overlay(preset(), with_current_names(_of_today(stored["config"])), str(run / "config.json"))
     init, folds = stored.get("init"), stored.get("folds", 0)

@@ -1,4 +1,4 @@
-"""What a training run is made of. Presets are functions that return a config."""
+"""Configuration of a training run. A preset is a function that returns a config."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ class AugmentConfig:
     """Random changes to a training image."""
 
     native_width: int = 1150
-    """Width of a whole frame at scale 1, pixels; about KITTI's own."""
+    """Width of a whole frame at scale 1, pixels; close to KITTI's 1242."""
     scale_min: float = 0.55
     """Smallest random scale."""
     scale_max: float = 1.4
     """Largest random scale."""
     centre_on_object: float = 0.6
-    """Share of crops placed around a labelled object."""
+    """Fraction of crops placed around a labelled object."""
     balance_classes: bool = True
     """Choose that object's class first, so that rare classes appear as often as common ones."""
     flip: float = 0.5
-    """Share mirrored left to right."""
+    """Fraction of images mirrored left to right."""
     colour: float = 0.8
-    """Share with changed brightness, contrast, gamma and saturation."""
+    """Fraction of images with changed brightness, contrast, gamma and saturation."""
     exposure: float = 0.5
-    """Share with a new exposure and white balance: dark images up to daylight, pale ones down to clear air."""
+    """Fraction of images with changed exposure and white balance. Brightens dark images and darkens pale ones."""
     blur: float = 0.15
-    """Share blurred."""
+    """Fraction of images blurred."""
     noise: float = 0.2
-    """Share with added noise."""
+    """Fraction of images with added noise."""
     haze: float = 0.1
-    """Share faded towards grey, as by fog or spray."""
+    """Fraction of images blended with grey, which simulates fog and spray."""
     rain: float = 0.05
-    """Share with streaks of rain."""
+    """Fraction of images with rain streaks."""
     night: float = 0.05
-    """Share darkened."""
+    """Fraction of images darkened."""
     rotation: float = 0.2
-    """Share rotated."""
+    """Fraction of images rotated."""
     rotation_max_deg: float = 4.0
-    """Largest rotation either way, degrees."""
+    """Largest rotation in either direction, degrees."""
     copy_paste: float = 0.4
-    """Share of images with a known horizon that receive one to three objects of other frames."""
+    """Fraction of images with a known horizon that get one to three objects pasted from other frames."""
     mosaic: float = 0.15
-    """Share of real images that are made of four."""
+    """Fraction of real images that are mosaics of four frames."""
     off_for_last: float = 0.1
-    """Share of the run, at its end, with geometry, mirror and half the colour and exposure changes only."""
+    """Last fraction of the run, trained with crop, mirror and half the colour and exposure changes only."""
 
     def __post_init__(self) -> None:
         light = ("colour", "exposure", "blur", "noise", "haze", "rain", "night")
@@ -73,45 +73,45 @@ class DataConfig:
     """Training and validation sets."""
 
     root: Path = Path("../shared/data")
-    """Folder of data sets as `perception data check` lists them, or KITTI's own object folder."""
+    """Dataset root: a folder of data sets as `perception data check` lists them, or KITTI's object folder."""
     crop_hw: tuple[int, int] = (256, 512)
-    """Size of a training crop, pixels. Crops are near native scale, so that far objects keep their pixels."""
+    """Height and width of a training crop, pixels. Crops are near native scale, so that far objects keep detail."""
     validation_hw: tuple[int, int] = (384, 1248)
-    """Network input size for validation frames, pixels."""
+    """Height and width of the network input for validation frames, pixels."""
     synthetic_share: float = 0.25
-    """Share of images from the synthetic street; 0: real images only."""
+    """Fraction of images rendered by the synthetic street; 0: real images only."""
     streets: int = 0
-    """Number of different streets, 1.5 MB of memory each; 0: a new one for each image, which costs more CPU time."""
+    """Number of distinct synthetic streets, 1.5 MB of memory each; 0: a new one per image, which takes more CPU."""
     road_share: float = 0.0
-    """Share of KITTI road frames among the real images; 0: by the sizes of the data sets."""
+    """Fraction of KITTI road frames among the real images; 0: in proportion to the sizes of the data sets."""
     weights: tuple[str, ...] = ()
-    """Other weights of data sets among the real images, as citypersons_sample=0.2; 0 leaves a set out."""
+    """Sampling weights of data sets among the real images, for example citypersons_sample=0.2; 0 excludes a set."""
     mask_boxes: bool = True
-    """Train also on boxes derived from CamVid's and IDD-Lite's masks."""
+    """Add boxes derived from CamVid's and IDD-Lite's masks."""
     hand_labels: bool = True
-    """Train also on this project's hand-drawn labels. Disable for published object scores: these frames may share
-    drives with the validation split."""
+    """Add this project's hand-drawn labels. Disable for published object scores: these frames may share drives with
+    the validation split."""
     teacher_labels: Path | None = None
-    """Folder or zip of labels by pretrained detectors, with a folder for each data set. Sure boxes become soft
-    targets, doubtful ones ignore regions. Data sets without boxes of their own are used only with it."""
+    """Folder or zip of labels by pretrained detectors, with a subfolder for each data set. Confident boxes become
+    soft targets, uncertain ones ignore regions. Required for data sets without boxes of their own."""
     unlabelled: Path | None = None
-    """Folder of frames without labels, which --teacher labels. Rows that are in `teacher_labels` under the folder's
-    name are used as they are."""
+    """Folder of frames without labels; --teacher labels them. Labels already in `teacher_labels`, under the folder's
+    name, are kept."""
     unlabelled_share: float = 0.2
-    """Share of these frames among the real images."""
+    """Fraction of these frames among the real images."""
     self_labels: Path | None = None
-    """Folder of `python -m tools.recipes.self_labels`: detections in CamVid that its masks confirm."""
+    """Output folder of `python -m tools.recipes.self_labels`: detections in CamVid that its masks confirm."""
     real: bool = True
-    """Train on real images; without them on the synthetic street alone."""
+    """Train on real images; otherwise on the synthetic street alone."""
     fold: str = ""
-    """Hold out one part of a cross-validation, as 0/5 (the first of five), of drives and road frames alike. Default:
-    `ImageSets/` or every fifth drive, and every fifth road frame."""
+    """Hold out one fold of a cross-validation, for example 0/5 (the first of five), for drives and road frames alike.
+    Default: `ImageSets/` or every fifth drive, and every fifth road frame."""
     workers: int = 1
-    """Loader processes of each training process."""
+    """Data loader processes per training process."""
     cache: Path | None = None
-    """Folder for decoded copies of the images, safe to delete. For data that does not fit in memory."""
+    """Folder for decoded copies of the images, safe to delete. Use it for data that does not fit in memory."""
     cache_gb: float = 20.0
-    """Largest size of that folder, GB; KITTI's training half needs 6."""
+    """Size limit of the cache folder, GB; the KITTI training split needs 6."""
 
     def __post_init__(self) -> None:
         for size_hw in (self.crop_hw, self.validation_hw):
@@ -124,15 +124,15 @@ class DataConfig:
 
     @property
     def holdout(self) -> HoldoutOptions:
-        """Which part of the data is held out."""
+        """Return which part of the data is held out."""
         return read_fold(self.fold)
 
 
 def read_fold(text: str) -> HoldoutOptions:
-    """Read `I/N`, part I (from 0) of N; empty is no cross-validation.
+    """Parse a fold `I/N`, part I (from 0) of N. An empty text means no cross-validation.
 
     Raises:
-        UserError: not that.
+        UserError: the text has another form.
     """
     if not text:
         return HoldoutOptions()
@@ -140,22 +140,24 @@ def read_fold(text: str) -> HoldoutOptions:
     if not (
         slash and part.isdecimal() and parts.isdecimal() and 2 <= int(parts) <= 10_000 and int(part) < int(parts)
     ):
-        raise UserError(f"--data.fold {text}", "a part from 0 and how many there are, at least 2", "--data.fold 0/5")
+        raise UserError(
+            f"--data.fold {text}", "INDEX/COUNT with an index from 0 and at least 2 folds", "--data.fold 0/5"
+        )
     return HoldoutOptions(int(part), int(parts))
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Length of the run and size of its steps."""
+    """Length of the run, batch size and seed."""
 
     steps: int = 6000
     """Optimiser steps."""
     batch: int = 16
     """Global batch size (images per optimiser step over all processes)."""
     accumulate: int = 1
-    """Parts in which each process takes its images, to save memory. Losses and batch norm are those of a part."""
+    """Gradient accumulation: parts per step and process, to save memory. Losses and batch norm apply to each part."""
     warmup_steps: int = 200
-    """Steps over which the learning rate rises."""
+    """Steps of the learning rate's linear warm-up."""
     seed: int = 1
     """Random seed for weights, sampling and augmentation."""
 
@@ -168,22 +170,22 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW, and the average of the weights."""
+    """AdamW and the moving average of the weights."""
 
     learning_rate: float = 2e-3
-    """Highest learning rate, after warm-up; cosine decay to a hundredth of it."""
+    """Peak learning rate, reached after warm-up and followed by cosine decay to a hundredth of it."""
     backbone_learning_rate: float = 1.0
-    """Factor on the learning rate of the backbone. Below 1 for a pretrained one, which needs small steps."""
+    """Learning rate factor of the backbone. Use less than 1 to fine-tune a pretrained backbone."""
     frozen_stages: int = 0
-    """Stages of the backbone, from the finest of four (strides 4, 8, 16, 32), that keep their weights."""
+    """Backbone stages that are not trained, counted from the finest of four (strides 4, 8, 16, 32)."""
     frozen_norm: bool = False
-    """Keep the batch norm statistics of the backbone, for a pretrained one and small batches."""
+    """Freeze the backbone's batch norm statistics. Useful for pretrained backbones and small batches."""
     weight_decay: float = 0.03
-    """Of convolution weights; biases and batch norm have none."""
+    """Weight decay of convolution weights; biases and batch norm have none."""
     clip_norm: float = 10.0
-    """Largest gradient norm."""
+    """Gradient norm above which gradients are clipped."""
     ema_decay: float = 0.999
-    """Decay of the averaged weights, which are validated and exported."""
+    """Decay of the exponential moving average of the weights, which is validated and exported."""
     skip_nonfinite: int = 0
     """Batches with a non-finite loss that a run may skip before it stops."""
 
@@ -194,17 +196,18 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class HardwareConfig:
-    """Where the network runs."""
+    """Device, threads and precision of the network."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the network; auto: CUDA where it works."""
+    """Device of the network; auto: CUDA if available."""
     threads: int = 0
-    """CPU threads of the network; 0: torch's choice."""
+    """CPU threads of the network; 0: torch's default."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """fp16 (CUDA only) scales gradients. auto: fp32 on a CPU; on CUDA bf16 where the GPU has it, else fp16."""
+    """Precision of the convolutions. fp16 needs CUDA and scales the loss. auto: fp32 on a CPU; on CUDA bf16 where the
+    GPU supports it, else fp16."""
     compile: bool = False
-    """Compile the network with torch: 1.4 times faster on one CPU, not on another. Takes a minute or two at the start
-    and needs a C++ compiler."""
+    """Compile the network with torch.compile. Speeds up some CPUs, takes one to two minutes at the start, and needs a
+    C++ compiler."""
 
     def __post_init__(self) -> None:
         check_ranges(self, threads=(0, MANY))
@@ -212,12 +215,12 @@ class HardwareConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run evaluates, saves and ends early."""
+    """Intervals of evaluations and checkpoints, and early stopping."""
 
     evaluate_every: int = 1000
-    """Steps between evaluations of the validation frames."""
+    """Steps between evaluations on the validation set."""
     patience: int = 0
-    """Evaluations without a new best after which the run ends; 0: never."""
+    """Early stopping: evaluations without a new best score after which the run ends; 0: never."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
 
@@ -227,10 +230,10 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run."""
+    """Configuration of a training run."""
 
     preset: str = "nano"
-    """Defaults of all other options: nano, small, medium or large."""
+    """Preset that sets the defaults of all other options: nano, small, medium or large."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -244,7 +247,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         height, width = (side // SIZE_MULTIPLE for side in self.data.crop_hw)
         if self.schedule.batch // self.schedule.accumulate * height * width < 2:
-            raise UserError("one image of 32x32 at a time", "more for batch norm to count", "--batch 2")
+            raise UserError("a batch of one 32x32 image", "at least two feature cells for batch norm", "--batch 2")
         if self.teachers.teacher and self.data.unlabelled is None:
             raise UserError("--teacher without frames to label", "a folder of frames", "--data.unlabelled FOLDER")
         names = self.model.class_names
@@ -252,32 +255,32 @@ class TrainConfig:
             raise FieldError(
                 self.model,
                 "class_names",
-                f"some of the classes that the data sets label, each once: {' '.join(CLASS_NAMES)}",
+                f"distinct classes of the data sets: {' '.join(CLASS_NAMES)}",
             )
         self.model.check_size(self.data.validation_hw)
 
 
 def nano() -> TrainConfig:
-    """About 2 GFLOPs at 1248×384: real time on two CPU cores."""
+    """Return the config of a network of about 2 GFLOPs at 1248×384: real time on two CPU cores."""
     return TrainConfig(preset="nano", model=_model("mobilenet_v3_small", 80))
 
 
 def small() -> TrainConfig:
-    """About 6.6 GFLOPs."""
+    """Return the config of a network of about 6.6 GFLOPs."""
     return TrainConfig(
         preset="small", model=_model("mobilenet_v2", 96), optimiser=OptimiserConfig(learning_rate=1.5e-3)
     )
 
 
 def medium() -> TrainConfig:
-    """About 19 GFLOPs."""
+    """Return the config of a network of about 19 GFLOPs."""
     return TrainConfig(
         preset="medium", model=_model("regnet_y_800mf", 128), optimiser=OptimiserConfig(learning_rate=1e-3)
     )
 
 
 def large() -> TrainConfig:
-    """About 90 GFLOPs."""
+    """Return the config of a network of about 90 GFLOPs."""
     return TrainConfig(
         preset="large", model=_model("convnext_tiny", 192), optimiser=OptimiserConfig(learning_rate=5e-4)
     )

@@ -1,7 +1,7 @@
-"""How the images of a run become batches.
+"""Training images and their batches.
 
-Image number n of a run is a function of the seed and n alone, so a resumed run sees what an unbroken one sees, and
-several processes see together what one sees.
+Image number n of a run depends on the seed and on n alone. A resumed run therefore sees the same images as an
+uninterrupted one, and several processes together see the same images as one process.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from training.sets import Subset, TrainingSets
 log = logging.getLogger("training.data")
 
 CACHE_BYTES = 1_500_000_000
-"""Decoded images that a loader process keeps where there is no cache on disk."""
+"""Memory for decoded images in each loader process, where there is no disk cache."""
 NEIGHBOURS = 20
-"""Frames after a broken one that are tried in its place."""
+"""Frames after an unreadable one that are tried in its place."""
 
 
 class ImageStream(Dataset):
-    """Image number n of a run, for any n."""
+    """Map-style dataset that returns image number n of a run, for any n."""
 
     def __init__(self, sets: TrainingSets | None, config: TrainConfig) -> None:
         self.sets, self.config = sets, config
@@ -75,7 +75,7 @@ class ImageStream(Dataset):
         return sample
 
     def _street(self, seed: int) -> Sample:
-        """A street, kept where few are asked for: drawing one takes many times as long as cutting a crop from it."""
+        """Return a synthetic street; it is kept where `streets` limits their number, because rendering is slow."""
         if seed not in self._streets:
             street = _synthetic(seed)
             if not self.config.data.streets:
@@ -84,7 +84,7 @@ class ImageStream(Dataset):
         return self._streets[seed]
 
     def _bank(self) -> CutoutBank | None:
-        """Objects to paste, collected when the first image wants one; the same for every process of a run."""
+        """Return the objects to paste, the same for every process. They are collected at the first call."""
         if self.sets is None:
             return None
         if self._cutouts is None:
@@ -95,10 +95,10 @@ class ImageStream(Dataset):
         return self._cutouts
 
     def _read(self, subset: Subset, place: int) -> Sample:
-        """The sample at a place of a subset, or the next whole one where it is broken.
+        """Return the sample at a place of a subset, or the next readable one.
 
         Raises:
-            UserError: many broken ones in a row.
+            UserError: `NEIGHBOURS` samples in a row are unreadable.
         """
         problem: UserError | None = None
         for step in range(min(NEIGHBOURS, len(subset.indices))):
@@ -111,7 +111,9 @@ class ImageStream(Dataset):
                 problem = error
                 self._broken[key] = error.found
                 self._news.append(error.found)
-        raise problem or UserError(f"{subset.name}: {NEIGHBOURS} broken samples in a row", "whole images and labels")
+        raise problem or UserError(
+            f"{subset.name}: {NEIGHBOURS} unreadable samples in a row", "complete images and labels"
+        )
 
     def _remember(self, key: tuple[str, int], sample: Sample) -> Sample:
         if self.config.data.cache is None and self._cached_bytes < CACHE_BYTES:
@@ -120,7 +122,7 @@ class ImageStream(Dataset):
         return sample
 
     def collate(self, examples: list[TrainingImage]) -> Batch:
-        """Images that were just taken from this stream → batch, with their names and the news of broken files."""
+        """Collate images that this stream has just returned, with their names and the unreadable samples."""
         batch = replace(collate(examples), names=tuple(self._names), broken=tuple(self._news))
         self._names.clear()
         self._news.clear()
@@ -135,7 +137,7 @@ def _synthetic(seed: int) -> Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from."""
+    """Images and targets of one step."""
 
     images: Tensor
     """(B, h, w, 3) uint8 BGR."""
@@ -144,24 +146,25 @@ class Batch:
     """(B, 3, h/4, w/4) uint8."""
 
     names: tuple[str, ...] = ()
-    """Samples that the images were made of; a mosaic has four."""
+    """Samples that the images were made from; a mosaic has four."""
     broken: tuple[str, ...] = ()
-    """What was found at samples that could not be read and were passed over, each told once a loader process."""
+    """Errors of unreadable samples that were skipped. A loader process reports each once."""
 
     def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
         return self.map(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Called by the loader, so that the copy to a GPU does not hold up the network."""
+        """Return the batch in pinned memory. The loader calls this, so that copies to a GPU are asynchronous."""
         return self.map(Tensor.pin_memory)
 
     def parts(self, count: int) -> list[Batch]:
-        """The batch cut into equal parts."""
+        """Return the batch divided into equal parts."""
         size = len(self.images) // count
         return [self.map(lambda t, k=k: t[k * size : (k + 1) * size]) for k in range(count)]  # type: ignore[misc]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with a function applied to every tensor."""
+        """Return the batch with a function applied to every tensor."""
         targets = {f.name: function(getattr(self.targets, f.name)) for f in fields(self.targets)}
         return replace(
             self,
@@ -172,7 +175,7 @@ class Batch:
 
 
 def collate(examples: list[TrainingImage]) -> Batch:
-    """Images → batch; objects and ignore regions padded with class -1 and -2."""
+    """Stack images into a batch. Objects are padded with class -1, ignore regions with class -2."""
 
     def pad(arrays: list[np.ndarray], fill: float) -> Tensor:
         longest = max(len(a) for a in arrays)
@@ -197,10 +200,15 @@ def collate(examples: list[TrainingImage]) -> Batch:
 
 
 def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> Iterator[Batch]:
-    """This process's part of the batches of the steps from `first_step` to the end.
+    """Iterate over this process's part of the batches, from `first_step` to the end of the run.
+
+    Args:
+        sets: training sets; None for the synthetic street alone.
+        config: config of the run.
+        first_step: step of the first batch.
 
     Raises:
-        UserError: no whole sample can be found, or a loader process died.
+        UserError: too many samples in a row are unreadable, or a loader process died.
     """
     share = config.schedule.batch // world()
     first = rank() * share
@@ -222,7 +230,7 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
     )
     try:
         yield from loader
-    except UserError as error:  # from another process it comes with a traceback in its text
+    except UserError as error:  # the text of one from a loader process includes a traceback
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
@@ -235,7 +243,7 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
 
 
 def step_numbers(step: int, config: TrainConfig, first: int, share: int) -> range:
-    """Numbers of a step's images that one process makes: which one makes them changes nothing about them."""
+    """Return the numbers of the images that one process makes for a step."""
     return range(step * config.schedule.batch + first, step * config.schedule.batch + first + share)
 
 

@@ -1,9 +1,8 @@
-"""Learn from a larger network of this project: localization distillation (LD, Zheng et al., CVPR 2022).
+"""Distillation from a larger network of this project: localization distillation (LD, Zheng et al., CVPR 2022).
 
-Both networks see the same images. Where the teacher finds something, the student learns its distribution over the
-distance to each side of the box, softened by a temperature; everywhere it learns the teacher's class probabilities.
-The paper chooses places by label assignment. Here the teacher's own score weighs them, so that frames without labels
-teach as well.
+Both networks run on the same images. The student is trained on the teacher's class probabilities at all points, and
+on its softened distributions over box sides where the teacher detects an object. The paper selects points by label
+assignment. Here the teacher's score weights them, so that frames without labels can be used.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class DistillConfig:
     box_weight: float = 0.25
     """Weight of the box loss, as in the paper."""
     temperature: float = 10.0
-    """Softens both distributions over a side's distance, as in the paper."""
+    """Temperature of both distributions over a box side, as in the paper."""
     least_score: float = 0.05
-    """Teacher score from which a place teaches boxes."""
+    """Teacher score from which a point is used in the box loss."""
 
     def __post_init__(self) -> None:
         check_ranges(self, class_weight=(0, math.inf), box_weight=(0, math.inf), temperature=(0.1, 1000))
@@ -44,15 +43,15 @@ class DistillConfig:
 
 
 class Distiller:
-    """Adds the losses of a teacher network to a step.
+    """Adds the distillation losses of a teacher network to a step.
 
     Args:
         config: weights of the losses.
-        teacher: the larger network; its weights stay as they are.
-        student: the network that learns.
+        teacher: larger network; not trained.
+        student: network that is trained.
 
     Raises:
-        UserError: a teacher of other classes or bins, or one of the two without a detection head.
+        UserError: the networks differ in classes or bins, or one has no detection head.
     """
 
     def __init__(self, config: DistillConfig, teacher: Network, student: Network) -> None:
@@ -63,7 +62,7 @@ class Distiller:
             ("bins", theirs.detection.bins, ours.detection.bins),
         ):
             if a != b:
-                raise UserError(f"{config.network}: {name} {a}", f"{b}, as in the network that learns")
+                raise UserError(f"{config.network}: {name} {a}", f"{b}, as in the student")
         if "detection" not in theirs.heads or "detection" not in ours.heads:
             raise UserError(
                 f"distillation from heads {' '.join(theirs.heads)} into heads {' '.join(ours.heads)}",
@@ -87,8 +86,8 @@ def distillation_losses(student: RawDetections, teacher: RawDetections, config: 
     """Return `distill_class` and `distill_box`, weighted; both are 0 where the student equals the teacher.
 
     Args:
-        student: raw outputs of the network that learns.
-        teacher: raw outputs for the same images, without gradient.
+        student: raw outputs of the student.
+        teacher: raw outputs of the teacher for the same images, without gradient.
         config: weights and temperature.
     """
     wanted = teacher.class_logits.sigmoid()  # (B, A, C)

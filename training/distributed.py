@@ -1,9 +1,9 @@
-"""Several processes that train one network: who we are, sums over all of us, batch statistics over all of us.
+"""Training with several processes: ranks, sums over all processes, and batch norm over all processes.
 
-`torchrun` starts the processes and says in the environment who is who; without it there is one, and everything here
-does nothing. Each process takes its part of every batch. A loss adds its sums over all processes before it divides
-(`sum_over_ranks`), so every process holds the loss of the whole batch, whatever falls to whom, and the gradient
-that DistributedDataParallel averages is that of one process with the whole batch.
+`torchrun` starts the processes and sets their ranks in the environment. With one process, these functions do nothing.
+Each process takes a part of every batch. A loss sums over all processes before it divides (`sum_over_ranks`), so
+every process has the loss of the whole batch. The gradient that DistributedDataParallel averages therefore equals
+that of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Number of this process; 0 is the one that writes."""
+    """Return the rank of this process. Rank 0 writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes train together."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def launched() -> bool:
-    """True under `torchrun`, whose environment is its interface."""
+    """Return whether `torchrun` started this process, as its environment variables show."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def launched_rank() -> int:
-    """Number of this process before it has joined the others, and after it has left them."""
+    """Return the rank of this process from the environment, also outside the process group."""
     return int(os.environ["RANK"]) if launched() else 0
 
 
 def local_rank() -> int:
-    """Number of this process on its machine, which is the number of its GPU."""
+    """Return the rank of this process on its machine, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if launched() else 0
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes for the length of a block; nothing happens where there are none.
+    """Join the process group for the length of a block. Does nothing with one process.
 
-    A block that fails leaves without a word to the others: they may wait for us, and `torchrun` ends them.
+    A block that fails does not notify the other processes, which may wait for it; `torchrun` ends them.
 
     Raises:
-        UserError: another process has gone.
+        UserError: another process has ended.
     """
     if not launched() or dist.is_initialized():
         yield
@@ -76,15 +76,15 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, with its gradient; the tensor itself where there is one process.
+    """Return the sum of a tensor over all processes, with its gradient. With one process, return the tensor.
 
-    Every process must call it the same number of times in the same order.
+    Every process must make the same calls in the same order.
     """
     return all_reduce(value) if world() > 1 else value
 
 
 def total(count: int, device: torch.device) -> int:
-    """The sum of a count over all processes. Every process must call it the same number of times."""
+    """Return the sum of a count over all processes. Every process must make the same calls."""
     if world() == 1:
         return count
     value = torch.tensor(count, device=device)
@@ -93,7 +93,7 @@ def total(count: int, device: torch.device) -> int:
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """What all processes hold, in order of rank, on every process. Lengths may differ."""
+    """Return the items of all processes, in the order of ranks, on every process. Lengths may differ."""
     if world() == 1:
         return list(items)
     parts: list[Any] = [None] * world()
@@ -102,7 +102,7 @@ def gather(items: Sequence[T]) -> list[T]:
 
 
 def from_first(value: T) -> T:
-    """What rank 0 holds, on every process."""
+    """Return the value of rank 0 on every process."""
     if world() == 1:
         return value
     box: list[Any] = [value]
@@ -111,14 +111,14 @@ def from_first(value: T) -> T:
 
 
 class BatchNormOverRanks(nn.BatchNorm2d):
-    """Batch norm whose batch is that of all processes. PyTorch's own SyncBatchNorm has no CPU version."""
+    """Batch norm over the batch of all processes, also on CPUs, which PyTorch's SyncBatchNorm does not support."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) → the same, normalised by mean and variance over all processes."""
+        """Return the input (B, C, H, W), normalised by mean and variance over all processes."""
         if not self.training or world() == 1:
             return super().forward(input)
         x = input.float()
-        count = x.numel() / x.shape[1] * world()  # every process has as many pictures
+        count = x.numel() / x.shape[1] * world()  # every process has the same number of images
         mean = sum_over_ranks(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]
         variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
@@ -133,7 +133,7 @@ class BatchNormOverRanks(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Let every batch norm of a network count the batch of all processes. Names and shapes of weights stay."""
+    """Make every batch norm of a network use the batch of all processes. Names and shapes of weights are kept."""
     if world() == 1:
         return
     for parent in list(network.modules()):

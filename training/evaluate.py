@@ -1,7 +1,7 @@
-"""Score a network on held-out frames with the official metrics, through the exported graph's own code.
+"""Evaluate a network on the validation frames with the official metrics, through the code of the exported graph.
 
-Of several processes each predicts every n-th frame; what they found is gathered in the order of the frames, so the
-scores are those of one process, whatever the number of frames.
+With n processes, each one predicts every n-th frame. The predictions are gathered in the order of the frames, so the
+scores equal those of one process.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from training.backend import torch_model
 from training.config import TrainConfig
 from training.distributed import gather, rank, world
 from training.models.network import Network
-from training.operating_point import ONE_TO_MANY, even_score_key, even_scores, match_sample
+from training.operating_point import ONE_TO_MANY, confirm_threshold_key, confirm_thresholds, match_sample
 from training.sets import Subset, TrainingSets
 from training.show import draw
 
 SHOWN = 4
-"""Frames of each task that are shown with truth and prediction."""
+"""Frames of each task that TensorBoard shows with ground truth and predictions."""
 Detect = Callable[[np.ndarray], tuple[Detections, RoadMask | None]]
-"""As `Detector`: an image (H, W, 3) to detections and road in its pixels."""
+"""Returns the detections and road of an image (H, W, 3) in its pixels, as `Detector` does."""
 Show = Callable[[str, np.ndarray], None]
 
 
@@ -46,18 +46,25 @@ def evaluate(
     device: torch.device,
     show: Show | None = None,
 ) -> dict[str, float]:
-    """Official numbers on the held-out frames.
+    """Evaluate a network on the validation frames.
 
     Args:
-        show: takes the name of a frame and its image with truth and prediction, for a few of them.
+        network: network to evaluate.
+        sets: training and validation sets of the run.
+        config: config of the run.
+        device: device of the network.
+        show: takes a frame's name and the frame with ground truth and predictions, for a few frames.
 
     Returns:
-        On every process: AP R40 of each class and level in per cent, the score threshold at the best F1 for cars,
-        for each class the score from which a tracker should believe it (`even_scores`), road MaxF, AP and threshold
-        (perspective), and `score`, the mean of car AP moderate (of the first class, in a network without cars) and
-        MaxF, which picks the best checkpoint. With a
-        one-to-one head all this is that head's; the usual head's few under `ONE_TO_MANY`. Empty where nothing is held
-        out.
+        Scores by name, the same on every process; empty without validation frames.
+
+        - AP R40 of each class and level, per cent; for cars also precision, recall, F1 and threshold at the best F1.
+        - The confirmation threshold of each class (`confirm_thresholds`).
+        - Road MaxF, AP and threshold, in the image.
+        - `score`, which selects the best checkpoint: the mean of MaxF and moderate AP for cars, or for the first
+          class of a network without cars.
+
+        With a one-to-one head, these are its scores. Those of the one-to-many head have the prefix `ONE_TO_MANY`.
     """
     if sets is None or (sets.objects is None and sets.road is None):
         return {}
@@ -66,12 +73,12 @@ def evaluate(
     parts = []
     if sets.objects is not None:
         scores |= object_scores(detect, sets.objects, config.model.class_names, config.data.workers, show)
-        judged_by = "Car" if "Car" in config.model.class_names else config.model.class_names[0]
-        parts.append(scores[f"{judged_by.lower()}_moderate"])
+        main_class = "Car" if "Car" in config.model.class_names else config.model.class_names[0]
+        parts.append(scores[f"{main_class.lower()}_moderate"])
         if any(head.replaces for head in network.heads.values()):
             one_to_many = Detector(torch_model(network, config.data.validation_hw, device, one_to_one=False))
             other = object_scores(one_to_many, sets.objects, config.model.class_names, config.data.workers)
-            reported = ("moderate", "threshold", "car_f1", "even_score")
+            reported = ("moderate", "threshold", "car_f1", "confirm_threshold")
             scores |= {
                 ONE_TO_MANY + name: value for name, value in other.items() if any(word in name for word in reported)
             }
@@ -84,7 +91,7 @@ def evaluate(
 def object_scores(
     detect: Detect, subset: Subset, class_names: tuple[str, ...], readers: int = 0, show: Show | None = None
 ) -> dict[str, float]:
-    """AP R40 by class and level, 0 for a class that was never found; operating points where enough was found."""
+    """Return AP R40 by class and level, 0 for a class without detections, and thresholds where they are known."""
     found: list[tuple[int, ObjectRows, list[Matches]]] = []
     truth_ids = [CLASS_NAMES.index(name) for name in class_names]
     for k, sample in my_samples(subset, readers):
@@ -107,8 +114,8 @@ def object_scores(
         for level in LEVELS
     }
     by_class = zip(*(matches for _, _, matches in everything), strict=True)
-    even = even_scores([pool(frames) for frames in by_class])
-    scores |= {even_score_key(name): score for name, score in zip(class_names, even, strict=False)}
+    thresholds = confirm_thresholds([pool(frames) for frames in by_class])
+    scores |= {confirm_threshold_key(name): score for name, score in zip(class_names, thresholds, strict=False)}
     car = evaluation.scores.get(("Car", "moderate"))
     if car is not None and len(car.thresholds):
         f1 = 2 * car.tp / np.maximum(2 * car.tp + car.fp + car.fn, 1)
@@ -121,13 +128,13 @@ def object_scores(
 
 
 def check_held_out(sets: TrainingSets, readers: int = 0) -> None:
-    """Read this process's held-out frames once: a broken one is reported now, not at the first evaluation.
+    """Read this process's validation frames once, to report an unreadable one before training starts.
 
     Raises:
-        UserError: an image or a label that cannot be read.
+        UserError: an image or a label cannot be read.
     """
     subsets = [subset for subset in (sets.objects, sets.road) if subset is not None]
-    progress = Progress("held-out frames read", sum(len(range(rank(), len(s.indices), world())) for s in subsets))
+    progress = Progress("validation frames read", sum(len(range(rank(), len(s.indices), world())) for s in subsets))
     frames = (frame for subset in subsets for frame in my_samples(subset, readers))
     for done, _ in enumerate(frames, 1):
         progress.update(done)
@@ -135,7 +142,12 @@ def check_held_out(sets: TrainingSets, readers: int = 0) -> None:
 
 
 def my_samples(subset: Subset, readers: int) -> Iterator[tuple[int, Sample]]:
-    """This process's frames with their places in the subset, read ahead by so many threads."""
+    """Iterate over this process's frames and their places in the subset.
+
+    Args:
+        subset: frames of all processes.
+        readers: threads that read ahead; 0 reads in this thread.
+    """
     mine = range(rank(), len(subset.indices), world())
 
     def read(k: int) -> Sample:
@@ -161,14 +173,14 @@ def _label_path(subset: Subset, k: int) -> Path:
 
 
 def result_rows(detections: Detections, class_names: tuple[str, ...]) -> ObjectRows:
-    """Detections as KITTI result rows."""
+    """Convert detections to KITTI result rows."""
     return ObjectRows.from_boxes(
         [class_names[i] for i in detections.class_ids], detections.boxes_xyxy, detections.scores
     )
 
 
 def road_scores(detect: Detect, subset: Subset, readers: int = 0, show: Show | None = None) -> dict[str, float]:
-    """MaxF and AP over all held-out road frames, in the image (many of them have no calibration)."""
+    """Return MaxF and AP over all validation road frames, in the image because many have no calibration."""
     images: list[RoadImage] = []
     for k, sample in my_samples(subset, readers):
         _, road = detect(sample.image_bgr)

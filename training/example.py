@@ -1,4 +1,4 @@
-"""One training image at the network's size, with all that it teaches."""
+"""A training image at the network's input size, with its targets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from perception.types import CLASS_NAMES, F32, I64, U8
 
 SMALLEST_HEIGHT = 7.0
-"""Network pixels; a lower box is neither taught nor punished."""
+"""Height below which a box becomes an ignore region, network pixels."""
 SMALLEST_VISIBLE = 0.3
-"""Share of a box left by a cut, or by what was pasted over it, under which it is neither taught nor punished."""
+"""Visible fraction of a box, after crops and pasted objects, below which it becomes an ignore region."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingImage:
-    """What one image brings into a batch."""
+    """One image of a batch, with its targets."""
 
     image_bgr: U8
     """(h, w, 3) uint8, network size."""
@@ -30,19 +30,19 @@ class TrainingImage:
     ignore_class_ids: I64
     """(M,) class, or -1 for all."""
     labelled: tuple[bool, ...]
-    """For each class: does this image's set label it."""
+    """For each class, whether the image's data set labels it."""
     masks: U8
-    """(3, h/4, w/4) road, vehicle, person: 1 yes, 0 no, 255 not judged."""
+    """(3, h/4, w/4) road, vehicle, person: 1 yes, 0 no, 255 ignored."""
     depths: F32
     """(G,) metres ahead over the focal length in network pixels, NaN where unknown."""
     confidences: F32
-    """(G,) 0..1, how sure each label is: the highest class target that it gives."""
+    """(G,) confidence of each label, 0..1: the upper bound of its class target."""
 
 
 def of_classes(example: TrainingImage, class_names: Sequence[str]) -> TrainingImage:
-    """The image as a network with these classes learns it: the data sets number theirs by `CLASS_NAMES`.
+    """Return the image with class ids of a network, from the data sets' numbering by `CLASS_NAMES`.
 
-    Objects of other classes are background. -1, an ignore region of all classes, stays.
+    Objects of other classes become background. Ignore regions of all classes (-1) are kept.
     """
     if tuple(class_names) == CLASS_NAMES:
         return example

@@ -1,4 +1,4 @@
-"""Cross-validation: one run for each part that is held out, and the mean of what they scored."""
+"""Cross-validation: one run for each fold, and the mean of their scores."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ from training.sets import find_sets
 
 
 def cross_validate(config: TrainConfig, run: Path, folds: int, init: Path | None = None) -> Path:
-    """Train and score each fold in `run/fold-i`; a second call goes on where the first ended.
+    """Train and evaluate each fold in `run/fold-i`. A second call resumes.
 
     Object frames are divided by drive, road frames within each category into runs of numbers (`find_sets`).
 
+    Args:
+        config: config of every fold, except for `data.fold`.
+        run: run directory.
+        folds: number of folds.
+        init: checkpoint that every fold starts from.
+
     Returns:
-        `run/results.json`: for each metric the mean over folds, its standard deviation, and the folds' own values.
+        `run/results.json`: for each metric the mean over the folds, its standard deviation, and the folds' values.
 
     Raises:
-        UserError: what `train` raises, and nothing to divide.
+        UserError: see `train`; or there is nothing to divide.
     """
     if not config.data.real:
-        raise UserError("cross-validation of the synthetic street alone", "real data to hold out", "--data.real")
+        raise UserError("cross-validation on the synthetic street alone", "real data to hold out", "--data.real")
     configs = [replace(config, data=replace(config.data, fold=f"{i}/{folds}")) for i in range(folds)]
-    for part in configs:  # a mistake in the last fold shows before the first is trained
+    for part in configs:  # check every fold before the first one trains
         sets = find_sets(part.data)
         if sets.objects is None and sets.road is None:
             raise UserError(f"{config.data.root}: nothing to hold out", "KITTI object or road frames with labels")
@@ -50,7 +56,7 @@ def cross_validate(config: TrainConfig, run: Path, folds: int, init: Path | None
 
 
 def pooled(run: Path, folds: int) -> dict[str, Any]:
-    """Results of the folds that have ended, together."""
+    """Return the combined results of the finished folds."""
     done: dict[str, dict[str, Any]] = {}
     for i in range(folds):
         path = run / f"fold-{i}" / "results.json"

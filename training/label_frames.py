@@ -1,8 +1,9 @@
-"""Teachers label a folder of frames: fused detections as KITTI result rows, one file an image.
+"""Label a folder of frames with teachers: fused detections as KITTI result rows, one file per image.
 
-Each teacher sees a frame as it is and mirrored. Boxes of one class that overlap are one object; its box is their mean
-by score and its score their sum over the number of looks that know the class, so that what one teacher sees once in
-four looks scores low (weighted boxes fusion, Solovyev et al. 2021).
+Each teacher runs on the frame and on its mirror image. Overlapping boxes of a class are fused into one object
+(weighted boxes fusion, Solovyev et al. 2021). The fused box is the mean of the boxes, weighted by score. The fused
+score is the sum of the scores divided by the number of runs that detect the class, so an object found in one of four
+runs scores low.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from training.teachers import load_teacher
 
 
 class Look(Protocol):
-    """What labelling needs of a teacher."""
+    """A teacher, as labelling uses it."""
 
     class_ids: tuple[int, ...]
 
@@ -36,20 +37,20 @@ class Look(Protocol):
 
 
 SAME = 0.55
-"""IoU from which boxes of a class are one object, as in the paper."""
+"""IoU from which boxes of a class are fused, as in the paper."""
 LOWEST_SCORE = 0.05
-"""Lower detections are no look at anything."""
+"""Lowest score of detections that are fused."""
 KEPT = 0.15
 """Fused score from which a row is written."""
 
 
 def with_teachers(config: TrainConfig, run: Path) -> DataConfig:
-    """Let a run's teachers label its frames, and return where its data are then.
+    """Label a run's frames with its teachers, and return the data config with the labels.
 
     The process of rank 0 labels; the others wait for it.
 
     Raises:
-        UserError: what `load_teacher` and `label_frames` raise, or labels in an archive.
+        UserError: see `load_teacher` and `label_frames`; or the labels are in an archive.
     """
     data = config.data
     if not config.teachers.teacher or data.unlabelled is None:
@@ -70,12 +71,12 @@ def with_teachers(config: TrainConfig, run: Path) -> DataConfig:
 
 
 def label_frames(images: Path, teachers: Sequence[Look], out: Path) -> int:
-    """Write rows for every image of a folder that has none yet, and return the number of images.
+    """Write rows for every image of a folder that has none, and return the number of images.
 
-    A run that was stopped continues: files that are there are kept.
+    Existing files are kept, so an interrupted run continues.
 
     Raises:
-        UserError: no images, an unreadable one, or a folder that cannot be written.
+        UserError: there are no images, one is unreadable, or the folder is not writable.
     """
     stems = image_stems(images)
     if not stems:
@@ -97,7 +98,7 @@ def label_frames(images: Path, teachers: Sequence[Look], out: Path) -> int:
 
 
 def look(image_bgr: U8, teachers: Sequence[Look]) -> Detections:
-    """Return what all teachers find in an image and its mirror, fused."""
+    """Return the fused detections of all teachers in an image and its mirror image."""
     width = image_bgr.shape[1]
     looks: list[Detections] = []
     for teacher in teachers:
@@ -111,14 +112,14 @@ def look(image_bgr: U8, teachers: Sequence[Look]) -> Detections:
 
 
 def fuse(looks: Sequence[Detections], counts: dict[int, int]) -> Detections:
-    """Fuse the detections of several looks at one image.
+    """Fuse the detections of several runs on one image.
 
     Args:
-        looks: detections of each look.
-        counts: class → number of looks that know it.
+        looks: detections of each run.
+        counts: number of runs that detect each class.
 
     Returns:
-        One detection an object, by falling score.
+        One detection per object, by descending score.
     """
     boxes = np.concatenate([d.boxes_xyxy for d in looks])
     scores = np.concatenate([d.scores for d in looks])
@@ -131,7 +132,7 @@ def fuse(looks: Sequence[Detections], counts: dict[int, int]) -> Detections:
         if not free[i]:
             continue
         group = np.flatnonzero(free & (overlap[i] >= SAME) & (classes == classes[i]))
-        # a look counts an object once, with its best box
+        # each run contributes its best box to an object
         best = group[np.argsort(-scores[group], kind="stable")]
         best = best[np.unique(source[best], return_index=True)[1]]
         free[group] = False

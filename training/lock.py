@@ -1,4 +1,4 @@
-"""One process at a time in a run folder: two would write the same files at once."""
+"""Lock of a run directory, so that only one process writes to it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from perception.errors import UserError
 
 @contextmanager
 def alone_in(run: Path, made: bool = False) -> Iterator[None]:
-    """Hold `run/lock` for the length of a block. The system lets go of it whatever ends this process.
+    """Hold `run/lock` for the length of a block. The operating system releases it when this process ends.
 
-    A run that never began leaves nothing: neither the lock nor, where it was `made` for this run, the folder.
+    It is a POSIX record lock, which loader processes do not inherit. Where the file system or the platform has no
+    locks, nothing is locked.
 
-    A POSIX record lock: loader processes do not inherit it, so one that outlives us holds nothing up. Where the file
-    system or the platform has no locks, nothing is held.
+    Args:
+        run: run directory.
+        made: whether the directory was created for this run. It is then removed if the run writes nothing.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     try:
         import fcntl
@@ -38,7 +40,7 @@ def alone_in(run: Path, made: bool = False) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # what goes wrong in the block is what is told
+            with suppress(OSError):  # keep the block's own error
                 if [path.name for path in run.iterdir()] == ["lock"]:
                     (run / "lock").unlink()
                     if made:

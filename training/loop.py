@@ -1,4 +1,4 @@
-"""The training loop: read it in one sitting."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -55,19 +55,20 @@ from training.sets import TrainingSets, find_sets
 Make = Callable[[ModelConfig], Network]
 """Builds a network, as `Network` does."""
 Score = Callable[..., dict[str, float]]
-"""Scores one, as `evaluate` does."""
+"""Evaluates a network, as `evaluate` does."""
 BAD_GRADIENTS = 20
-"""Steps in a row with a gradient that is no number, after which a run is given up."""
+"""Consecutive steps with a non-finite gradient after which a run ends with an error."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """All that changes from step to step."""
+    """State that a step changes."""
 
     network: Network
     model: nn.Module
-    """The network itself, or what spreads it over several processes."""
+    """The network, or its DistributedDataParallel wrapper."""
     average: Network
+    """Exponential moving average of the weights."""
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     distiller: Distiller | None = None
@@ -81,21 +82,21 @@ def train(
     make: Make = Network,
     score: Score | None = None,
 ) -> Path:
-    """Train a network and leave everything about it in a run folder.
+    """Train a network and write its results to a run directory.
 
     Args:
-        config: the run; a resumed run takes the one of its first start.
-        run: folder for config, metrics, curves, results and checkpoints.
-        resume: go on from `run/last.pt`, or from the start where the run was ended before its first checkpoint.
-        init: start from another run's averaged weights where names and shapes agree.
-        make: another network, for comparison (`tools/baselines/yolo.py`).
-        score: how it is scored; None: `evaluate`.
+        config: config of the run; for a resumed run, the config that it started with.
+        run: directory for config, metrics, curves, results and checkpoints.
+        resume: continue from `run/last.pt`, or from the start where there is no checkpoint yet.
+        init: checkpoint whose averaged weights initialise the network where names and shapes agree.
+        make: builds the network; `tools/baselines/yolo.py` passes another one for comparison.
+        score: evaluates the network (default: `evaluate`).
 
     Returns:
-        The best checkpoint.
+        The path of the best checkpoint.
 
     Raises:
-        UserError: nothing to train on, a damaged checkpoint, a full disk, a loss that is no number.
+        UserError: there is nothing to train on, a checkpoint is damaged, the disk is full, or a loss is not finite.
     """
     device = choose_device(config.hardware.device)
     try:
@@ -107,36 +108,36 @@ def train(
                 return _train(config, run, resume, init, device, make, score or evaluate)
     except (RuntimeError, MemoryError) as error:
         text = str(error) or "no memory"
-        # on a CPU torch raises a plain RuntimeError with that text
+        # on a CPU, torch reports an allocation failure as a plain RuntimeError with this text
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in text:
             raise
         raise UserError(
-            f"the memory of {device} is too small ({text.splitlines()[0]})",
-            "room for the images of a step",
+            f"out of memory on {device} ({text.splitlines()[0]})",
+            "memory for the images of a step",
             "--accumulate 4, a smaller --batch or --data.crop-hw; checkpoints already written are untouched",
         ) from None
 
 
 @contextmanager
 def writes_to(run: Path) -> Iterator[None]:
-    """A block whose failures to write in a run folder are sentences."""
+    """Turn a block's failures to write to a run directory into `UserError`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             do = f"free some, then perception train --resume {run}"
-            raise UserError(f"{run}: {error.strerror}", "room for the run folder", do) from None
+            raise UserError(f"{run}: {error.strerror}", "disk space for the run directory", do) from None
         if error.errno is None:
             raise
         raise UserError(
             f"{error.filename or run}: {error.strerror}",
-            "a run folder that can be written, and data that can be read",
-            "--out FOLDER for another run folder",
+            "a writable run directory and readable data",
+            "--out FOLDER for another run directory",
         ) from None
 
 
 def _check_parts(config: TrainConfig) -> None:
-    """Raise where a batch cannot be divided evenly."""
+    """Raise `UserError` where a batch cannot be divided evenly."""
     batch, parts = config.schedule.batch, config.schedule.accumulate
     if batch % (world() * parts):
         raise UserError(
@@ -160,11 +161,14 @@ def _train(
     description = describe(config, sets, init)
     if sets is not None and config.data.cache is not None:
         sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
-    goes_on = from_first(resume and (run / "last.pt").exists())  # then a node without the folder can't start anew
+    # rank 0 decides, so that a node without the run directory cannot start from scratch
+    goes_on = from_first(resume and (run / "last.pt").exists())
     learner = _learner(config, device, init, make, goes_on)
     progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt") if goes_on else Progress()
-    ended = progress.step >= config.schedule.steps or 0 < config.checkpoints.patience <= progress.scorings_since
-    if ended and has_ended(run):  # nothing is left to do: commit and data of its record stay those it was made with
+    ended = (
+        progress.step >= config.schedule.steps or 0 < config.checkpoints.patience <= progress.evaluations_since_best
+    )
+    if ended and has_ended(run):  # keep the results with the commit and data of the finished run
         load_checkpoint(run / "best.pt")
         return run / "best.pt"
     holdout = holdout_since(sets.holdout if sets else Holdout(), run / "last.pt" if goes_on else init)
@@ -173,7 +177,7 @@ def _train(
             warn_of_trained_validation(sets, holdout)
             print(sets, file=sys.stderr, flush=True)
         check_held_out(sets, config.data.workers)
-        total(0, device)  # no process begins where another has found a broken frame
+        total(0, device)  # a barrier: no process starts where another has found an unreadable frame
     if rank() == 0:
         warn_of_other_data(run, description)
         write_json(run / "config.json", description)
@@ -191,7 +195,7 @@ def _train(
 
 @dataclass
 class _Loop:
-    """A run while it trains. Only the first process has a log, and only it writes files."""
+    """State and steps of a run. Only the process of rank 0 has a log and writes files."""
 
     config: TrainConfig
     run: Path
@@ -205,23 +209,23 @@ class _Loop:
     progress: Progress
     ended: bool
     bad_gradients: int = 0
-    """Steps in a row whose gradient was not finite."""
+    """Consecutive steps whose gradient was not finite."""
 
     def count_broken(self, batch: Batch) -> None:
-        """Name samples that could not be read, and count those of all processes."""
+        """Report unreadable samples, and count those of all processes."""
         for what in batch.broken:
             print(f"skipped: {what}", file=sys.stderr)
         self.progress = replace(self.progress, broken=self.progress.broken + total(len(batch.broken), self.device))
 
     def step(self, batch: Batch) -> None:
-        """Take one optimiser step, move the averaged weights, write the log.
+        """Take one optimiser step, update the averaged weights and write the log.
 
         Raises:
-            UserError: a loss that is not finite, more often than `skip_nonfinite`; too many such gradients in a row.
+            UserError: more than `skip_nonfinite` losses, or `BAD_GRADIENTS` gradients in a row, were not finite.
         """
         config, learner, step = self.config, self.learner, self.progress.step
         waited = self.log.batch_arrived() if self.log else 0.0
-        torch.manual_seed(_mix(config.schedule.seed, step, rank()))  # dropout: a function of seed and step alone
+        torch.manual_seed(_mix(config.schedule.seed, step, rank()))  # so that dropout depends on seed and step alone
         rate = learning_rate(step, config)
         for group in learner.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
@@ -232,12 +236,12 @@ class _Loop:
         if not all(math.isfinite(value) for value in losses.values()):
             self.progress = replace(self.progress, skipped=self.progress.skipped + 1)
             _check_skips(self.progress, config, losses, batch, self.run)
-            with torch.no_grad():  # batch norm has seen it
+            with torch.no_grad():  # undo the batch's effect on the batch norm statistics
                 for buffer, before in zip(learner.network.buffers(), buffers, strict=True):
                     buffer.copy_(before)
         self.bad_gradients = 0 if math.isfinite(norm) else self.bad_gradients + 1
         if self.bad_gradients > BAD_GRADIENTS:
-            raise _not_a_number(f"{self.bad_gradients} gradients in a row are", step + 1, config, batch, self.run)
+            raise _not_finite(f"{self.bad_gradients} gradients in a row are", step + 1, config, batch, self.run)
         update_average(learner.average, learner.network, config.optimiser.ema_decay, step)
         self.progress = replace(self.progress, step=step + 1)
         if self.log:
@@ -245,31 +249,35 @@ class _Loop:
         self.ended = self.progress.step == config.schedule.steps
 
     def evaluate_if_due(self) -> dict[str, float]:
-        """Score the averaged weights where it is time, keep the best; no scores elsewhere."""
+        """Evaluate the averaged weights where an evaluation is due, and save the best checkpoint.
+
+        Returns:
+            The scores; empty where no evaluation is due.
+        """
         config, log, step = self.config, self.log, self.progress.step
         if not self.ended and step % config.checkpoints.evaluate_every:
             return {}
         show = log.image_writer(step) if log else None
         scores = self.score(self.learner.average, self.sets, config, self.device, show)
-        self.progress = _judge(self.progress, scores)
-        self.ended = self.ended or 0 < config.checkpoints.patience <= self.progress.scorings_since
+        self.progress = _with_best(self.progress, scores)
+        self.ended = self.ended or 0 < config.checkpoints.patience <= self.progress.evaluations_since_best
         if log:
             log.scores(step, scores)
             if self.progress.best_step == step:
                 self._save("best.pt", scores)
-                # it has ended when its last checkpoint is written, too
+                # the run has ended only once its last checkpoint is written
                 self._write_results(scores, ended=False)
         return scores
 
     def save_if_due(self, scores: dict[str, float]) -> None:
-        """Write the checkpoint to resume from where it is time."""
+        """Write the checkpoint to resume from, where one is due."""
         if self.log and (self.ended or self.progress.step % self.config.checkpoints.checkpoint_every == 0):
             self._save("last.pt", scores)
         if self.log:
-            self.log.go_on()
+            self.log.restart_clock()
 
     def finish(self) -> Path:
-        """Write the results and curves; return the best checkpoint."""
+        """Write the results and curves, and return the path of the best checkpoint."""
         best = self.run / "best.pt"
         if self.log:
             self.log.close()
@@ -289,19 +297,22 @@ class _Loop:
 def _learner(
     config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network, goes_on: bool = False
 ) -> Learner:
-    """A network with first weights, unless it `goes_on`: then they are read later and needn't be there any more."""
-    # may raise, so before any download
+    """Build the network, its average and its optimiser.
+
+    Initial weights are not read where the run `goes_on`: `_restore` loads them, and their file may be gone.
+    """
+    # may raise, so it comes before any download
     scaled = choose_precision(config.hardware.precision, device) is torch.float16
     if goes_on:
         init = None
     same_backbone = init is not None and backbone_of(init) == config.model.backbone
     if same_backbone and config.model.backbone_weights is not None:
         raise UserError(
-            f"--init {init} and --model.backbone-weights, both with weights for {config.model.backbone}",
-            "one of the two",
-            "leave one out",
+            f"--init {init} and --model.backbone-weights both set the weights of {config.model.backbone}",
+            "one of the two options",
+            "omit one",
         )
-    if goes_on or same_backbone:  # every weight of the backbone is read from a checkpoint
+    if goes_on or same_backbone:  # a checkpoint holds every weight of the backbone
         config = replace(config, model=replace(config.model, pretrained=False, backbone_weights=None))
     network = _network(config, make).to(device, memory_format=torch.channels_last)
     if rank() == 0 and network.backbone.loaded:
@@ -336,11 +347,11 @@ def _check_compiler() -> None:
 
 
 def _network(config: TrainConfig, make: Make) -> Network:
-    """The network; of several processes the first one downloads pretrained weights, the others find them there."""
+    """Build the network. Only rank 0 downloads pretrained weights; the other processes find them in torch's cache."""
     if world() == 1 or not config.model.pretrained:
         return make(config.model)
     first = make(config.model) if rank() == 0 else None
-    from_first(None)  # wait for it
+    from_first(None)  # wait for rank 0
     return first or make(config.model)
 
 
@@ -352,11 +363,19 @@ def train_step(
     scaler: torch.amp.GradScaler | None = None,
     distiller: Distiller | None = None,
 ) -> tuple[dict[str, float], float]:
-    """Take one optimiser step. A gradient that is not finite changes no weight.
+    """Take one optimiser step. A non-finite gradient changes no weight.
+
+    Args:
+        model: the network, or its DistributedDataParallel wrapper.
+        batch: this process's part of the batch, on the network's device.
+        optimiser: optimiser of the network's parameters.
+        config: config of the run.
+        scaler: gradient scaler for fp16; None for other precisions.
+        distiller: adds the losses of a teacher network.
 
     Returns:
-        Losses by name, of the batch of all processes, and the norm of the gradient before clipping: that of all but
-        the detached heads, or theirs where it is not finite.
+        Losses by name over the batch of all processes, and the gradient norm before clipping. The norm excludes
+        detached heads, unless theirs is not finite.
     """
     network: Any = model.module if isinstance(model, DistributedDataParallel) else model
     model.train()
@@ -369,7 +388,7 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     for part in parts:
         alone = isinstance(model, DistributedDataParallel) and part is not parts[-1]
-        # around the forward pass too, which decides whether the backward pass talks to other processes
+        # no_sync must include the forward pass, which decides whether the backward pass communicates
         with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with torch.autocast(batch.images.device.type, precision, enabled=precision is not torch.float32):
                 raw = model(part.images)
@@ -382,22 +401,21 @@ def train_step(
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(parts)
     scaler.unscale_(optimiser)
-    # a head that shapes no feature is clipped by itself: while it is new, its long gradient would leave the rest
-    # next to nothing
+    # detached heads are clipped separately: the large gradient of an untrained one would scale all others down
     detached = [p for head in network.heads.values() if head.detached for p in head.parameters()]
     others = {id(p) for p in detached}
     norm = nn.utils.clip_grad_norm_(
         [p for p in network.parameters() if id(p) not in others], config.optimiser.clip_norm
     )
     norm_detached = nn.utils.clip_grad_norm_(detached, config.optimiser.clip_norm)
-    if torch.isfinite(norm + norm_detached) or scaler.is_enabled():  # the scaler checks by itself, and adapts
+    if torch.isfinite(norm + norm_detached) or scaler.is_enabled():  # an enabled scaler checks gradients itself
         scaler.step(optimiser)
     scaler.update()
     return sums, float(norm if torch.isfinite(norm_detached) else norm_detached)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then cosine decay to a hundredth."""
+    """Return the learning rate of a step: linear warm-up, then cosine decay to a hundredth."""
     if step < config.schedule.warmup_steps:
         return config.optimiser.learning_rate * (step + 1) / config.schedule.warmup_steps
     done = (step - config.schedule.warmup_steps) / max(1, config.schedule.steps - config.schedule.warmup_steps)
@@ -406,7 +424,10 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 @torch.no_grad()
 def update_average(average: Network, network: Network, decay: float, step: int) -> None:
-    """Exponential average of weights; young averages forget faster, so that they follow the first steps."""
+    """Update the exponential moving average of the weights, in place.
+
+    The decay is lower in the first steps, so that the average follows them.
+    """
     decay = min(decay, (1 + step) / (10 + step))
     for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if mean.dtype.is_floating_point:
@@ -416,15 +437,17 @@ def update_average(average: Network, network: Network, decay: float, step: int) 
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" takes CUDA where torch sees it. Under `torchrun` each process takes the GPU of its number there.
+    """Return the device of the network. "auto" is CUDA where torch finds it, else the CPU.
+
+    Under `torchrun` each process takes the GPU of its local rank.
 
     Raises:
-        UserError: CUDA was asked for and is not there, it cannot compute, or there are more processes than GPUs.
+        UserError: CUDA is requested and missing, the GPU cannot compute, or there are more processes than GPUs.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device", "a working NVIDIA driver", "perception doctor")
+        raise UserError("--device cuda: torch finds no CUDA device", "a working NVIDIA driver", "perception doctor")
     if local_rank() >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise UserError(
@@ -435,22 +458,22 @@ def choose_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
         torch.zeros(1, device=device).add_(1)
         torch.cuda.synchronize(device)
-    except RuntimeError as error:  # no kernels for a GPU of its age, or others have it for themselves
+    except RuntimeError as error:  # no kernels for this GPU's generation, or another process uses it exclusively
         raise UserError(
-            f"{device} is there and cannot be used ({(str(error).splitlines() or ['no reason given'])[0]})",
-            "a GPU that this torch has kernels for, with memory to spare",
+            f"{device} cannot be used ({(str(error).splitlines() or ['no reason given'])[0]})",
+            "a GPU that this torch has kernels for, with free memory",
             "nvidia-smi, a torch for this GPU, or --device cpu",
         ) from None
     return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """What convolutions compute in.
+    """Return the data type of convolutions.
 
-    bf16 was measured slower than fp32 in the backward pass of depthwise convolutions on a CPU, so "auto" leaves it.
+    "auto" is fp32 on a CPU, because the backward pass of depthwise convolutions is slower there in bf16.
 
     Raises:
-        UserError: fp16 on a CPU.
+        UserError: fp16 is requested on a CPU.
     """
     if name == "auto" and device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -461,7 +484,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 def _seed(config: TrainConfig) -> None:
     random.seed(config.schedule.seed)
-    np.random.seed(config.schedule.seed)  # noqa: NPY002 - torchvision and libraries below us still draw from it
+    np.random.seed(config.schedule.seed)  # noqa: NPY002 - torchvision and other libraries still draw from it
     torch.manual_seed(config.schedule.seed)
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
@@ -472,10 +495,10 @@ def _mix(*numbers: int) -> int:
 
 
 def _parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
-    """Return groups with and without weight decay, those of the backbone with its factor on the learning rate.
+    """Return parameter groups with and without weight decay, and with the backbone's learning rate factor.
 
-    Weight decay is for what multiplies, not for biases, norms, scales of channels (ConvNeXt's are (C, 1, 1)) and the
-    weights of tasks.
+    Weight decay applies to convolution and matrix weights. Biases, norms, channel scales (ConvNeXt's are (C, 1, 1))
+    and task weights have none.
     """
     slow = config.optimiser.backbone_learning_rate
     backbone = {id(p) for p in network.backbone.parameters()} if slow != 1 else set()
@@ -495,7 +518,7 @@ def _parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, A
 
 
 def _start_from(network: Network, path: Path) -> None:
-    """Take over every weight whose name and shape agree; say how many did."""
+    """Copy every weight whose name and shape agree, and print how many did."""
     theirs, ours = load_checkpoint(path).get("ema"), network.state_dict()
     theirs = theirs if isinstance(theirs, dict) else {}
     fitting = {
@@ -504,7 +527,7 @@ def _start_from(network: Network, path: Path) -> None:
         if name in ours and isinstance(value, torch.Tensor) and ours[name].shape == value.shape
     }
     if not fitting:
-        raise UserError(f"{path}: no weight fits this network", "a checkpoint of the same backbone", "--preset")
+        raise UserError(f"{path}: no weight matches this network", "a checkpoint of the same backbone", "--preset")
     network.load_state_dict(fitting, strict=False)
     if rank() == 0:
         print(f"init: {len(fitting)} of {len(ours)} tensors from {path}", file=sys.stderr)
@@ -521,33 +544,33 @@ def _restore(learner: Learner, state: dict[str, Any], path: Path) -> Progress:
         return Progress(**known)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path}: does not fit this run ({str(error).splitlines()[0]})",
-            "the checkpoint that this run wrote, and the code that began it",
+            f"{path}: does not match this run ({str(error).splitlines()[0]})",
+            "the checkpoint that this run wrote, and the code version that started it",
             f"a new run: perception train --init {path} --out ANOTHER",
         ) from None
 
 
-def _judge(progress: Progress, scores: dict[str, float]) -> Progress:
-    """The best so far; among equals the latest."""
+def _with_best(progress: Progress, scores: dict[str, float]) -> Progress:
+    """Return the progress with the best score updated. A score equal to the best replaces it."""
     score = scores.get("score", 0.0)
     if score >= progress.best:
-        return replace(progress, best=score, best_step=progress.step, scorings_since=0)
-    return replace(progress, scorings_since=progress.scorings_since + 1)
+        return replace(progress, best=score, best_step=progress.step, evaluations_since_best=0)
+    return replace(progress, evaluations_since_best=progress.evaluations_since_best + 1)
 
 
 def _check_skips(progress: Progress, config: TrainConfig, losses: dict[str, float], batch: Batch, run: Path) -> None:
     if progress.skipped > config.optimiser.skip_nonfinite:
-        raise _not_a_number(f"a loss is ({losses})", progress.step + 1, config, batch, run)
+        raise _not_finite(f"a loss is ({losses})", progress.step + 1, config, batch, run)
     if rank() == 0:
         print(f"step {progress.step + 1}: skipped, {losses}, {', '.join(batch.names)}", file=sys.stderr)
 
 
-def _not_a_number(what: str, step: int, config: TrainConfig, batch: Batch, run: Path) -> UserError:
+def _not_finite(what: str, step: int, config: TrainConfig, batch: Batch, run: Path) -> UserError:
     images = ", ".join(batch.names[:8]) + (f" and {len(batch.names) - 8} more" if len(batch.names) > 8 else "")
     last = run / "last.pt"
     start = f"--init {last} --out ANOTHER " if last.exists() else ""
     return UserError(
-        f"step {step}: {what} not a number; images: {images}",
+        f"step {step}: {what} not finite; images: {images}",
         "finite losses; checkpoints already written are untouched",
         f"{start}--learning-rate {config.optimiser.learning_rate / 2:g}, or --skip-nonfinite 10 for a few bad images",
     )

@@ -1,4 +1,4 @@
-"""Numbers of a config that cannot be meant are named before anything starts."""
+"""Check that numbers of a config are within their ranges."""
 
 from __future__ import annotations
 

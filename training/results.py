@@ -1,4 +1,4 @@
-"""What a run folder says about its run: `config.json` before it starts, `results.json` as it goes."""
+"""Records of a run: `config.json`, written at the start, and `results.json`, updated at every evaluation."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from perception.types import CLASS_NAMES
 from training.checkpoint import resolved_config
 from training.config import TrainConfig
 from training.distributed import world
-from training.operating_point import ONE_TO_MANY, even_score_key
+from training.operating_point import ONE_TO_MANY, confirm_threshold_key
 from training.sets import TrainingSets
 
 _OF_BOXES = {
     "score_threshold": "car_score",
-    **{even_score_key(name): f"{name.lower()}_even" for name in CLASS_NAMES},
+    **{confirm_threshold_key(name): f"{name.lower()}_confirm" for name in CLASS_NAMES},
 }
 THRESHOLDS = {
     "road_threshold": "road",
     **_OF_BOXES,
-    **{ONE_TO_MANY + name: ONE_TO_MANY + told for name, told in _OF_BOXES.items()},
+    **{ONE_TO_MANY + name: ONE_TO_MANY + key for name, key in _OF_BOXES.items()},
 }
-"""Scores that are operating points and not merits: their names in `results.json`."""
+"""Scores that are thresholds rather than metrics, with their keys in `results.json`."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come."""
+    """Progress of a run."""
 
     step: int = 0
     best: float = -math.inf
-    """Best score on the held-out frames."""
+    """Best validation score."""
     best_step: int = 0
-    scorings_since: int = 0
-    """Scorings since that one."""
+    evaluations_since_best: int = 0
+    """Evaluations since the best one."""
     seconds: float = 0.0
-    """Spent in steps, over all starts of the run; scoring not counted."""
+    """Training time over all starts of the run, without evaluation."""
     waited: float = 0.0
-    """Of them, seconds that the network waited for images."""
+    """Part of `seconds` in which the network waited for images."""
     skipped: int = 0
     """Batches skipped because their loss was not finite."""
     broken: int = 0
-    """Samples that loader processes could not read and skipped; each counts once a loader process and start."""
+    """Unreadable samples that were skipped. Each counts once per loader process and start."""
 
 
 def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None = None) -> dict[str, Any]:
-    """Config, commit and data of a run, for its folder and its checkpoints."""
+    """Return the config, commit and data of a run, for its run directory and its checkpoints."""
     resolved = resolved_config(config)
     return {
         "config": resolved,
@@ -63,7 +63,7 @@ def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None =
         "init": str(init) if init is not None else None,
         "commit": commit(),
         "data_hash": sets.data_hash() if sets else "synthetic",
-        "pictures": {subset.name: len(subset.indices) for subset in sets.train} if sets else {},
+        "images": {subset.name: len(subset.indices) for subset in sets.train} if sets else {},
         "held_out": {
             task: len(subset.indices)
             for task, subset in (("objects", sets.objects), ("road", sets.road))
@@ -76,25 +76,25 @@ def describe(config: TrainConfig, sets: TrainingSets | None, init: Path | None =
 
 
 def warn_of_other_data(run: Path, description: dict[str, Any]) -> None:
-    """Say so where a run goes on with other data than it began with."""
+    """Warn when a run is resumed with other data than it started with."""
     try:
         before = json.loads((run / "config.json").read_text())["data_hash"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if before != description["data_hash"]:
         print(
-            f"warning: the data has changed since this run began (hash {before}, now {description['data_hash']}):"
-            " it will not end as one that was never interrupted",
+            f"warning: the data has changed since this run started (hash {before}, now {description['data_hash']});"
+            " its result will differ from that of an uninterrupted run",
             file=sys.stderr,
         )
 
 
 def warn_of_trained_validation(sets: TrainingSets, holdout: Holdout) -> None:
-    """Warn where the weights that a run starts from were trained on some of its validation frames.
+    """Warn when the initial weights of a run were trained on some of its validation frames.
 
     Args:
-        sets: of the run.
-        holdout: frames that neither the run nor those weights were trained on (`holdout_since`).
+        sets: training and validation sets of the run.
+        holdout: frames that neither the run nor its initial weights were trained on (`holdout_since`).
     """
     for subset in (sets.objects, sets.road):
         if subset is None:
@@ -102,8 +102,8 @@ def warn_of_trained_validation(sets: TrainingSets, holdout: Holdout) -> None:
         held = holdout.sets[subset.name].names
         if seen := sum(subset.source.names[i] not in held for i in subset.indices):
             print(
-                f"warning: the weights this run starts from were trained on {seen} of its {len(subset.indices)} "
-                f"validation frames of {subset.name}: its scores will flatter it",
+                f"warning: the initial weights were trained on {seen} of the {len(subset.indices)} "
+                f"validation frames of {subset.name}: the scores will be too high",
                 file=sys.stderr,
             )
 
@@ -111,7 +111,7 @@ def warn_of_trained_validation(sets: TrainingSets, holdout: Holdout) -> None:
 def summary(
     description: dict[str, Any], progress: Progress, scores: dict[str, float], config: TrainConfig, ended: bool
 ) -> dict[str, Any]:
-    """A run in one dictionary; `scores` are those of the best checkpoint."""
+    """Return the content of `results.json`; `scores` are those of the best checkpoint."""
     seen = progress.step * config.schedule.batch
     return {
         "preset": config.preset,
@@ -124,7 +124,7 @@ def summary(
         "metrics": {name: round(value, 3) for name, value in scores.items() if name not in THRESHOLDS},
         "thresholds": {task: scores[name] for name, task in THRESHOLDS.items() if name in scores},
         "seconds": round(progress.seconds, 1),
-        "pictures_per_s": round(seen / progress.seconds, 2) if progress.seconds else None,
+        "images_per_s": round(seen / progress.seconds, 2) if progress.seconds else None,
         "waiting_share": round(progress.waited / progress.seconds, 3) if progress.seconds else None,
         "skipped_batches": progress.skipped,
         "broken_samples": progress.broken,
@@ -134,7 +134,7 @@ def summary(
 
 
 def has_ended(run: Path) -> bool:
-    """Whether the record of a run says that it was trained to its end."""
+    """Return whether a run was trained to its end, by its `results.json`."""
     try:
         return json.loads((run / "results.json").read_text())["ended"] is True
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -142,5 +142,5 @@ def has_ended(run: Path) -> bool:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     write_atomically(path, json.dumps(value, indent=1) + "\n")

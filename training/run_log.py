@@ -1,4 +1,4 @@
-"""A run's log: progress for the eye, `metrics.jsonl` and TensorBoard for later."""
+"""The log of a run: progress on stderr, records in `metrics.jsonl` and in TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,41 +19,55 @@ from training.config import TrainConfig
 from training.results import Progress
 
 EVERY = 50
-"""Steps whose mean makes one record."""
+"""Steps that one record averages."""
 
 ShowImage = Callable[[str, np.ndarray], None]
-"""Takes the name of a frame and the frame with truth and prediction drawn in, (H, W, 3) BGR."""
+"""Takes a frame's name and the frame with ground truth and predictions drawn in, (H, W, 3) BGR."""
 
 
 class RunLog:
-    """Written by the first process alone.
+    """Writes the log of a run. Only the process of rank 0 has one.
 
     Args:
-        run: the run folder.
-        config: of the run.
-        first_step: where this start goes on; later records of an earlier start are taken back.
+        run: run directory.
+        config: config of the run.
+        first_step: step from which the run starts or resumes. Records of later steps are deleted.
     """
 
     def __init__(self, run: Path, config: TrainConfig, first_step: int) -> None:
         self.config, self.first_step = config, first_step
-        _take_back(run / "metrics.jsonl", first_step)
+        _delete_after(run / "metrics.jsonl", first_step)
         self.file = open(run / "metrics.jsonl", "a")  # noqa: SIM115 - open for the length of the run
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)  # it purges from there on
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)  # inclusive
         self.mark = time.monotonic()
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self.done = 0
         self.seconds = self.waited = 0.0
-        self.scoring = 0.0
+        self.evaluation_s = 0.0
 
     def batch_arrived(self) -> float:
-        """Seconds that the network waited for a batch that is just there."""
+        """Return the seconds that the network has waited for the batch that just arrived."""
         return time.monotonic() - self.mark
 
-    def step(self, progress: Progress, losses: dict[str, float], norm: float, rate: float, waited: float) -> Progress:
-        """Note one step; write the mean of every fifty. Returns the progress with the time it took."""
+    def step(
+        self, progress: Progress, losses: dict[str, float], norm: float, learning_rate: float, waited: float
+    ) -> Progress:
+        """Add one step to the log, and write a record every `EVERY` steps.
+
+        Args:
+            progress: progress after the step.
+            losses: losses of the step by name.
+            norm: gradient norm of the step.
+            learning_rate: learning rate of the step.
+            waited: seconds that the network waited for the batch.
+
+        Returns:
+            The progress with the step's duration added.
+        """
         for name, value in {**losses, "gradient": norm}.items():
-            if math.isfinite(value):  # fp16's scale is found by overflows: one would be the mean, and no JSON
+            # fp16 loss scaling overflows by design; one infinity would spoil the mean, and JSON has none
+            if math.isfinite(value):
                 self.sums[name] = self.sums.get(name, 0.0) + value
                 self.counts[name] = self.counts.get(name, 0) + 1
         self.done += 1
@@ -63,16 +77,16 @@ class RunLog:
         self.waited += waited
         progress = replace(progress, seconds=progress.seconds + spent, waited=progress.waited + waited)
         if progress.step % EVERY == 0 or progress.step == self.config.schedule.steps:
-            self._record(progress, rate)
+            self._record(progress, learning_rate)
         return progress
 
-    def _record(self, progress: Progress, rate: float) -> None:
+    def _record(self, progress: Progress, learning_rate: float) -> None:
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
         record: dict[str, Any] = {
             "step": progress.step,
             **{name: round(value, 4) for name, value in means.items()},
-            "rate": rate,
-            "pictures_per_s": round(self.done * self.config.schedule.batch / self.seconds, 2),
+            "learning_rate": learning_rate,
+            "images_per_s": round(self.done * self.config.schedule.batch / self.seconds, 2),
             "waiting_share": round(self.waited / self.seconds, 3),
         }
         if progress.broken or progress.skipped:
@@ -81,13 +95,11 @@ class RunLog:
         for name, value in record.items():
             self.board.add_scalar(f"train/{name}", value, progress.step)
         steps_left = self.config.schedule.steps - progress.step
-        # scoring takes its time too, once every so many steps
-        left = self.seconds / self.done * steps_left + self.scoring * (
-            steps_left // self.config.checkpoints.evaluate_every
-        )
+        evaluations_left = steps_left // self.config.checkpoints.evaluate_every
+        left = self.seconds / self.done * steps_left + self.evaluation_s * evaluations_left
         text = " ".join(f"{name} {value:.3f}" for name, value in means.items())
         print(
-            f"step {progress.step}/{self.config.schedule.steps}  {text}  {record['pictures_per_s']} pictures/s  "
+            f"step {progress.step}/{self.config.schedule.steps}  {text}  {record['images_per_s']} images/s  "
             f"waiting {record['waiting_share']:.0%}  left {_duration(left)}",
             file=sys.stderr,
             flush=True,
@@ -95,22 +107,22 @@ class RunLog:
         self.sums, self.counts = {}, {}
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
-        """Note the scores on the held-out frames."""
+        """Write the scores of an evaluation."""
         self._write({"step": step, **{name: round(value, 3) for name, value in scores.items()}})
         for name, value in scores.items():
-            self.board.add_scalar(f"held_out/{name}", value, step)
+            self.board.add_scalar(f"validation/{name}", value, step)
         text = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
-        text = text or "there are none, so nothing is scored, and best.pt is the newest"
-        print(f"step {step}: held-out frames: {text}", file=sys.stderr, flush=True)
+        text = text or "no validation frames; best.pt is the newest checkpoint"
+        print(f"step {step}: validation: {text}", file=sys.stderr, flush=True)
         now = time.monotonic()
-        self.scoring, self.mark = now - self.mark, now
+        self.evaluation_s, self.mark = now - self.mark, now
 
-    def go_on(self) -> None:
-        """What was done since the last step, as writing a checkpoint, is no waiting."""
+    def restart_clock(self) -> None:
+        """Exclude the time since the last step, such as writing a checkpoint, from the waiting time."""
         self.mark = time.monotonic()
 
     def image_writer(self, step: int) -> ShowImage:
-        """A function that puts images of this step on the board."""
+        """Return a function that adds images of this step to TensorBoard."""
 
         def show(name: str, image_bgr: np.ndarray) -> None:
             self.board.add_image(name, np.ascontiguousarray(image_bgr[..., ::-1]), step, dataformats="HWC")
@@ -122,7 +134,7 @@ class RunLog:
         self.file.flush()
 
     def close(self) -> None:
-        """Flush everything."""
+        """Close the files of the log."""
         self.file.close()
         self.board.close()
 
@@ -132,8 +144,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _take_back(path: Path, step: int) -> None:
-    """Drop the records after a step, and a last line that a kill cut short."""
+def _delete_after(path: Path, step: int) -> None:
+    """Delete the records after a step, and an incomplete last line of a killed run."""
     if not path.exists():
         return
     kept = []

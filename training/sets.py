@@ -1,4 +1,4 @@
-"""The training and validation sets of a run. Neighbouring frames of a drive are never on both sides."""
+"""The training and validation sets of a run, divided by drive."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ UNLABELLED = "unlabelled"
 
 @dataclass(frozen=True)
 class Subset:
-    """Some samples of a data set, by index."""
+    """Samples of a data set, by index."""
 
     name: str
     source: SampleSource
     indices: tuple[int, ...]
     weight: float
-    """Share of the training images relative to the other sets."""
+    """Sampling weight relative to the other sets."""
 
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """The data sets below a data root, divided."""
+    """The data sets of a dataset root, divided into training and validation sets."""
 
     train: tuple[Subset, ...]
     objects: Subset | None
@@ -42,7 +42,7 @@ class TrainingSets:
     """Every frame that the run does not train on."""
 
     def data_hash(self) -> str:
-        """Hash of the training and validation sets: names and sizes of all files, and the text of every label."""
+        """Return a hash of the training and validation sets: names and sizes of files, and the text of labels."""
         digest = hashlib.sha256()
         for subset in self._all():
             digest.update(subset.name.encode())
@@ -59,12 +59,12 @@ class TrainingSets:
         return digest.hexdigest()[:16]
 
     def cached(self, folder: Path, width: int, limit_bytes: int) -> TrainingSets:
-        """The same sets, training from copies in a folder. Validation frames are always read at full size."""
+        """Return the sets with a disk cache for training. Validation frames are always read at full size."""
         train = (replace(s, source=CachedSource(s.source, folder, width, limit_bytes)) for s in self.train)
         return replace(self, train=tuple(train))
 
     def __str__(self) -> str:
-        """The line of a run's start: training sets, validation sets, and how the hold-out was derived."""
+        """Return a line with the training sets, the validation sets and the rules of the hold-out."""
         train = ", ".join(f"{subset.name} {len(subset.indices)}" for subset in self.train)
         validation = ", ".join(
             f"{subset.name} {len(subset.indices)} ({self.holdout.sets[subset.name].rule})"
@@ -79,14 +79,14 @@ class TrainingSets:
 
 
 def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
-    """Open the data sets below a data root and divide them by drive.
+    """Open the data sets of a dataset root and divide them by drive.
 
     Args:
-        data: the root, and what to use and to hold out of it.
-        stored: the hold-out of a checkpoint, to validate on what that run did not train on.
+        data: root, selection of data, and hold-out options.
+        stored: hold-out of a checkpoint, to validate on frames that its run did not train on.
 
     Raises:
-        UserError: nothing to train on, or a split that cuts through a drive.
+        UserError: there is nothing to train on, or the split divides a drive.
     """
     labels = ExtraLabels(**{f.name: getattr(data, f.name) for f in fields(ExtraLabels)})
     divided, holdout = divide(open_sets(data.root, labels), data.holdout, stored)
@@ -114,13 +114,13 @@ def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
 
 
 def _unlabelled(data: DataConfig) -> Subset:
-    """The user's own frames with teachers' rows."""
+    """Return the frames of `data.unlabelled` with the labels of the teachers."""
     assert data.unlabelled is not None
     name = data.unlabelled.resolve().name
     source = open_images(data.unlabelled, data.teacher_labels, name)
     if source is None:
         raise UserError(
-            f"{data.unlabelled}: no teacher has labelled these frames",
+            f"{data.unlabelled}: no teacher labels for these frames",
             f"rows in {data.teacher_labels or 'TEACHER_LABELS'}/{name}",
             "--teacher MODEL",
         )
@@ -131,7 +131,7 @@ def _with_weights(train: Sequence[Subset], weights: Sequence[str]) -> list[Subse
     """Return the sets with other weights, given as NAME=WEIGHT.
 
     Raises:
-        UserError: not that, or a set that is not there.
+        UserError: a weight has another form, or its set is missing.
     """
     changed: dict[str, float] = {}
     names = [subset.name for subset in train]
@@ -148,7 +148,7 @@ def _with_weights(train: Sequence[Subset], weights: Sequence[str]) -> list[Subse
 
 
 def _with_share(train: Sequence[Subset], name: str, share: float) -> list[Subset]:
-    """Return the sets with one set's weight changed so that it makes that share of all; 0 leaves the weights."""
+    """Return the sets with one weight changed so that the set has that share of all; 0 changes nothing."""
     rest = sum(subset.weight for subset in train if subset.name != name)
     if not share or not rest:
         return list(train)

@@ -1,4 +1,4 @@
-"""Held-out frames with truth and prediction drawn in, for the eye on TensorBoard."""
+"""Draw ground truth and predictions into validation frames, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from perception.types import U8, Detections, RoadMask
 TRUTH_BGR = (80, 220, 80)
 IGNORED_BGR = (150, 150, 150)
 FOUND_BGR = ((60, 160, 255), (255, 120, 200), (255, 220, 60))
-"""By class."""
+"""Colour of the detections of each class."""
 SHOWN_FROM = 0.25
-"""Score."""
+"""Lowest score of drawn detections."""
 LARGEST_WIDTH = 1242
 
 
 def draw(sample: Sample, detections: Detections | None, road: RoadMask | None, class_names: tuple[str, ...]) -> U8:
-    """A copy of the frame: truth green, ignore regions grey, found objects by class with their scores, road tinted.
+    """Return a copy of the frame with ground truth in green, ignore regions in grey, detections, and tinted road.
 
-    Where the frame's road is labelled: found rightly green, missed red, found wrongly blue.
+    Where road is labelled, true positives are green, false negatives red, false positives blue.
     """
     image = sample.image_bgr.copy()
     if road is not None:

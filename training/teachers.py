@@ -1,13 +1,13 @@
-"""Pretrained detectors as teachers: any of the layouts below in, detections of this project's classes out.
+"""Pretrained detectors as teachers, which output detections of this project's classes.
 
-Layouts are recognised by the model's own inputs and outputs, never by its file name:
+The layout of a model is recognised by its inputs and outputs:
 
-- a file that `perception export` wrote;
+- a file of `perception export`;
 - ATSS of the Open Model Zoo: `boxes` (N, 5) in input pixels with score, `labels` (N,);
 - SSD of the Open Model Zoo: (1, 1, N, 7) rows `image, label, score, x1, y1, x2, y2`, relative;
 - YOLOX: (1, A, 85), decoded over strides 8, 16, 32, with COCO's 80 classes.
 
-OpenVINO reads IR and ONNX alike, so it runs all but the first.
+OpenVINO reads IR and ONNX, so it runs all layouts but the first.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from perception.types import CLASS_NAMES, U8, Detections, RoadMask
 
 SIZE_MULTIPLE = 32
 ATSS_CLASSES: Mapping[int, tuple[int, ...]] = {1: (PEDESTRIAN,), 3: (CAR, PEDESTRIAN, CYCLIST)}
-"""Number of class outputs → our classes in their order: vehicle, person, bike with rider."""
+"""Classes by the number of class outputs: vehicle, person, bike with rider."""
 SSD_CLASSES = {1: CAR, 2: PEDESTRIAN}
 COCO_CLASSES = {0: PEDESTRIAN, 2: CAR, 5: CAR, 7: CAR}
-"""person, car, bus, truck. Bicycles are not cyclists: whether somebody rides them is not known."""
+"""person, car, bus, truck. Bicycles are excluded, because COCO does not label their riders."""
 LOWEST_SCORE = 0.05
 NMS_IOU = 0.6
 
@@ -45,24 +45,24 @@ class TeacherConfig:
 
     teacher: tuple[Path, ...] = ()
     """Detectors (.onnx or OpenVINO .xml) that label the frames of `data.unlabelled` at the start. Their labels are
-    kept in `data.teacher_labels`, else in the run directory."""
+    written to `data.teacher_labels`, else to the run directory."""
     teacher_hw: tuple[int, int] = (384, 1248)
-    """Network input size of foreign teachers, pixels."""
+    """Height and width of the network input of third-party teachers, pixels."""
 
 
 class Teacher:
-    """A detector to learn from."""
+    """A detector whose detections label frames."""
 
     def __init__(self, model: Model, class_ids: tuple[int, ...]) -> None:
         self._detector = Detector(model)
         self._ids = np.array([CLASS_NAMES.index(name) for name in model.spec.class_names], np.int64)
         self.class_ids = class_ids
-        """Classes that it knows; for the others its silence means nothing."""
+        """Classes that it detects. It gives no evidence about the others."""
         self.road: RoadMask | None = None
-        """Of the last image; None for a teacher without a road head."""
+        """Road of the last image; None for a teacher without a road head."""
 
     def __call__(self, image_bgr: U8) -> Detections:
-        """Detections in pixels of the image (H, W, 3) uint8, all scores included."""
+        """Return the detections of all scores, in pixels of the image (H, W, 3) uint8."""
         found, self.road = self._detector(image_bgr)
         return Detections(found.boxes_xyxy, found.scores, self._ids[found.class_ids])
 
@@ -72,11 +72,11 @@ def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1) -> Teac
 
     Args:
         path: `.onnx` or OpenVINO's `.xml`.
-        size_hw: size at which it sees an image; a model with a fixed size keeps its own.
+        size_hw: network input size; a model with a fixed size keeps its own.
         threads: CPU threads.
 
     Raises:
-        UserError: no such file, or a layout that is not known.
+        UserError: the file is missing, or its layout is unknown.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such model", "an .onnx or OpenVINO .xml file", "--teacher FILE")
@@ -87,7 +87,7 @@ def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1) -> Teac
 
 
 def _own(path: Path, threads: int) -> Teacher | None:
-    """Open an export of this project; None for a foreign file."""
+    """Open an export of this project; None for another file."""
     backend = OnnxRuntimeBackend(path, "cpu", threads)
     if METADATA_KEY not in backend.metadata:
         return None
@@ -98,7 +98,7 @@ def _own(path: Path, threads: int) -> Teacher | None:
 
 
 class _OpenVino:
-    """One of the foreign layouts at a fixed size, as a `Backend` that returns what our own exports return."""
+    """A third-party model of fixed size, as a `Backend` with the outputs of this project's exports."""
 
     provider = "OpenVINO CPU"
     max_batch: int | None = 1
@@ -131,7 +131,7 @@ class _OpenVino:
         self._model = core.compile_model(model, "CPU", settings)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One image: named input arrays → named output arrays."""
+        """Run one image: named input arrays → named output arrays."""
         values = self._model(np.ascontiguousarray(inputs["images"].transpose(0, 3, 1, 2), np.float32))
         boxes, scores, class_ids = self._read(values, self._size_hw)
         order = np.argsort(-scores, kind="stable")
@@ -148,10 +148,10 @@ Read = Callable[[Any, tuple[int, int]], Found]
 
 
 def _layout(model: Any, path: Path) -> tuple[tuple[int, ...], Read]:
-    """Classes and reader of a model, known by its outputs.
+    """Return the classes and the reader of a model, from its outputs.
 
     Raises:
-        UserError: none of the layouts.
+        UserError: the model has none of the layouts.
     """
     names = {name for output in model.outputs for name in output.names}
     shapes = [tuple(str(side) for side in output.partial_shape) for output in model.outputs]
@@ -184,7 +184,7 @@ def _read_ssd(values: Any, size_hw: tuple[int, int]) -> Found:
 
 
 def _read_yolox(values: Any, size_hw: tuple[int, int]) -> Found:
-    """Decode and suppress (YOLOX, Ge et al. 2021): objectness times class, best of our classes at a point."""
+    """Decode YOLOX (Ge et al. 2021): objectness times class score, the best class at each point, NMS."""
     raw = values[0][0]  # (A, 85)
     points, strides = [], []
     for stride in (8, 16, 32):
@@ -200,7 +200,7 @@ def _read_yolox(values: Any, size_hw: tuple[int, int]) -> Found:
     scores = scores.max(1)
     chosen = np.flatnonzero(scores > LOWEST_SCORE)
     boxes, scores, class_ids = boxes[chosen], scores[chosen], class_ids[chosen]
-    apart = boxes + (class_ids * 2 * max(size_hw))[:, None]  # boxes of different classes never meet
+    apart = boxes + (class_ids * 2 * max(size_hw))[:, None]  # so that boxes of different classes do not overlap
     xywh = np.concatenate([apart[:, :2], apart[:, 2:] - apart[:, :2]], 1)
     kept = np.array(cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), LOWEST_SCORE, NMS_IOU), np.int64).reshape(-1)
     return boxes[kept], scores[kept], class_ids[kept]

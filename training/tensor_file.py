@@ -1,4 +1,4 @@
-"""Read files of tensors without running anything that is in them."""
+"""Read files of tensors without executing their content."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from perception.errors import UserError, lfs_pointer
 
 
 def read_tensor_file(path: Path, expected: str, do: str) -> Any:
-    """Return the content of a file that `torch.save` wrote: tensors, numbers, text and containers of them.
+    """Return the content of a file of `torch.save`: tensors, numbers, text and containers of them.
 
     Args:
-        path: the file.
-        expected: what it should hold, for the error.
-        do: what to type instead, for the error.
+        path: file to read.
+        expected: expected content, for the error.
+        do: suggestion, for the error.
 
     Raises:
-        UserError: missing, damaged, a Git LFS pointer, or holds anything that would have to be run.
+        UserError: the file is missing, damaged or a Git LFS pointer, or holds objects that need code to load.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file", expected, do)
@@ -28,6 +28,6 @@ def read_tensor_file(path: Path, expected: str, do: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch's own text is a page about its options, and tells how to run what is in the file
+        # torch's text is long, and explains how to load the file unsafely
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"{path}: cannot be read ({reason})", expected, do) from None

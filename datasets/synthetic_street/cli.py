@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreetOptions(CommandOptions):
-    """Make a drive through the synthetic street: pictures, labels, calibration and road masks in KITTI's formats."""
+    """Render a synthetic drive: images, labels, calibration and road masks in KITTI's formats."""
 
     out: Path = Path("street")
     """Folder for the data set."""
@@ -34,7 +34,7 @@ class StreetOptions(CommandOptions):
     sequence: str = "0000"
     """Name of the sequence in the tracking layout."""
     image: Literal["png", "jpg"] = "png"
-    """File format of the pictures."""
+    """File format of the images."""
     size: tuple[int, int] = (375, 1242)
     """Height and width, pixels."""
     weather: Literal["any", "sun", "overcast", "rain", "fog", "dusk"] = "any"

@@ -99,9 +99,11 @@ class SyntheticStreet:
         if self._levels is None:
             self._levels = strip(self.street)
         view, s = self._view(i)
-        picture = render(self.street, self._actors(i, s), view, s, self.light, self._levels, (self.config.seed, 6, i))
-        rows = rows_of(picture.placed, picture.visible, view, i)
-        return StreetFrame(picture.image_bgr, rows, picture.road, self.timestamp_ns(i), i)
+        rendered = render(
+            self.street, self._actors(i, s), view, s, self.light, self._levels, (self.config.seed, 6, i)
+        )
+        rows = rows_of(rendered.placed, rendered.visible, view, i)
+        return StreetFrame(rendered.image_bgr, rows, rendered.road, self.timestamp_ns(i), i)
 
     def __getitem__(self, i: int) -> Sample:
         frame = self.frame(i)

@@ -22,7 +22,7 @@ from perception.types import F64, U8
 
 ImageKind = Literal["png", "jpg"]
 Progress = Callable[[int, int, U8], None]
-"""Called after each frame with its number, their count and the picture."""
+"""Called after each frame with its number, their count and the image."""
 
 # the other cameras sit beside ours as KITTI's do (translations of P0, P1 and P3 relative to camera 0, in pixels)
 _BASELINES = {"P0": (0.0, 0.0, 0.0), "P1": (-387.5744, 0.0, 0.0), "P3": (-339.5242, 2.199936, 0.002729905)}
@@ -46,12 +46,12 @@ def calibration(camera: PinholeCamera, size_hw: tuple[int, int]) -> dict[str, F6
     return matrices
 
 
-def road_picture(road: U8) -> U8:
+def road_image(road: U8) -> U8:
     """Road mask → BGR in the official colours: magenta road, red valid and not road, black not judged."""
-    picture = np.zeros((*road.shape, 3), np.uint8)
-    picture[road != ROAD_IGNORE, 2] = 255
-    picture[road == 1, 0] = 255
-    return picture
+    image = np.zeros((*road.shape, 3), np.uint8)
+    image[road != ROAD_IGNORE, 2] = 255
+    image[road == 1, 0] = 255
+    return image
 
 
 def tracking_levels(rows: TrackingRows) -> TrackingRows:
@@ -65,7 +65,7 @@ def _write_image(path: Path, image: U8) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
     ok, data = cv2.imencode(path.suffix, image, options)
     if not ok:
-        raise UserError(f"{path}: the picture could not be encoded")
+        raise UserError(f"{path}: the image cannot be encoded")
     write_atomically(path, data.tobytes())
 
 
@@ -106,7 +106,7 @@ def write_kitti_tracking(
         frame = drive.frame(i)
         parts.append(frame.rows)
         _write_image(base / f"image_02/{sequence}/{i:06d}.{image_kind}", frame.image_bgr)
-        _write_image(base / f"gt_road/{sequence}/{i:06d}.png", road_picture(frame.road))
+        _write_image(base / f"gt_road/{sequence}/{i:06d}.png", road_image(frame.road))
         if progress:
             progress(i + 1, len(drive), frame.image_bgr)
     rows = concatenate(parts)
@@ -135,7 +135,7 @@ def write_kitti_object(
         frame = drive.frame(i)
         parts.append(frame.rows)
         _write_image(base / f"image_2/{i:06d}.{image_kind}", frame.image_bgr)
-        _write_image(base / f"gt_image_2/um_road_{i:06d}.png", road_picture(frame.road))
+        _write_image(base / f"gt_image_2/um_road_{i:06d}.png", road_image(frame.road))
         write_atomically(base / f"calib/{i:06d}.txt", text)
         write_atomically(base / f"label_2/{i:06d}.txt", format_objects(frame.rows.objects))
         if progress:

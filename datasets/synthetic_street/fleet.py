@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,11 +99,8 @@ def prepare(brush: Brush, vehicles: list[tuple[Vehicle, Placed]]) -> list[Prepar
     near = np.minimum.reduceat(camera[:, 2], first_vertex[:-1]) <= NEAR_M
     pixels = np.stack(brush.view.project(camera[:, 0], camera[:, 1], np.maximum(camera[:, 2], NEAR_M)), 1)
 
-    # the camera in each body's axes says which faces look at it
     X, Z, yaw, heights = (np.array([getattr(p, k) for p in places]) for k in ("X", "Z", "yaw", "height_px"))
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    own = np.stack([-X * cos + Z * sin, np.full(len(X), brush.view.camera.height_m), -X * sin - Z * cos], 1)
-    eye = own[of] - faces.centres
+    eye = _camera_in_body(X, Z, yaw, brush.view.camera.height_m)[of] - faces.centres
     facing = np.einsum("ij,ij->i", faces.normals, eye)
     candidates = np.flatnonzero((facing > 0) & (faces.detail <= heights[of]))
     corners = pixels[quads[candidates]]  # (C, 4, 2)
@@ -119,16 +117,9 @@ def prepare(brush: Brush, vehicles: list[tuple[Vehicle, Placed]]) -> list[Prepar
     colour_rows = colours.tolist()
 
     points = fixed(pixels)
-    outlines = list(points[quads[visible]])
-    rings = np.concatenate([shape.rings for shape in shapes])[visible]
-    first_ring = np.cumsum([0] + [len(shape.gons) for shape in shapes])
-    gons = np.concatenate([shape.gons + start for shape, start in zip(shapes, first_vertex[:-1], strict=True)])
-    round_faces = np.flatnonzero(rings >= 0)
-    circles = points[gons[rings[round_faces] + first_ring[of[visible[round_faces]]]]]
-    for at, circle in zip(round_faces.tolist(), circles, strict=True):
-        outlines[at] = circle
+    outlines = _outlines(points, quads, shapes, visible, of, first_vertex)
     bounds = np.searchsorted(of[visible], np.arange(len(looks) + 1))
-    # mean colour of each vehicle's faces, for what lies under small ones
+    # mean colour of each vehicle's faces, as the ground of small vehicles
     sums = np.concatenate([np.zeros((1, 3)), np.cumsum(colours, 0)])
     means = ((sums[bounds[1:]] - sums[bounds[:-1]]) / np.maximum(np.diff(bounds), 1)[:, None]).tolist()
     first_face = np.cumsum([0, *counts])
@@ -145,6 +136,27 @@ def prepare(brush: Brush, vehicles: list[tuple[Vehicle, Placed]]) -> list[Prepar
         smooth = bool(heights[i] > SMOOTH_FROM_PX)
         prepared.append(Prepared(outlines[part], colour_rows[part], hulls, ground, smooth))
     return prepared
+
+
+def _camera_in_body(X: F64, Z: F64, yaw: F64, height_m: float) -> F64:
+    """Return the camera's position (N, 3) in the axes of each body, which decides the faces that it sees."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.stack([-X * cos + Z * sin, np.full(len(X), height_m), -X * sin - Z * cos], 1)
+
+
+def _outlines(
+    points: Any, quads: I64, shapes: list[VehicleShape], visible: I64, of: I64, first_vertex: I64
+) -> list[Any]:
+    """Return the outline of each visible face: four corners, or the points of its ring where it is round."""
+    outlines = list(points[quads[visible]])
+    rings = np.concatenate([shape.rings for shape in shapes])[visible]
+    first_ring = np.cumsum([0] + [len(shape.gons) for shape in shapes])
+    gons = np.concatenate([shape.gons + start for shape, start in zip(shapes, first_vertex[:-1], strict=True)])
+    round_faces = np.flatnonzero(rings >= 0)
+    circles = points[gons[rings[round_faces] + first_ring[of[visible[round_faces]]]]]
+    for at, circle in zip(round_faces.tolist(), circles, strict=True):
+        outlines[at] = circle
+    return outlines
 
 
 def _cut_near(brush: Brush, shape: VehicleShape, numbers: I64, body: F64, colours: list[list[float]]) -> Prepared:

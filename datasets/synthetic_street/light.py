@@ -105,17 +105,7 @@ def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: 
     sun = direct * warm
     lit = sky + sun * np.sin(elevation)
     shade = float(np.clip((sky / lit).mean() * 0.9, 0.12, 1.0))
-    style = pick(rng, (0.5, 0.35, 0.15)) if kind == "sun" else 3
-    if style == 0:  # blown out, as into the sun
-        top, low, cover = np.array([255.0, 252, 235]), np.array([262.0, 262, 258]), rng.uniform(0, 0.6)
-    elif style == 1:
-        top, low, cover = np.array([250.0, 215, 150]), np.array([258.0, 250, 215]), rng.uniform(0, 0.35)
-    elif style == 2:
-        top, low, cover = np.array([225.0, 165, 95]), np.array([250.0, 225, 175]), rng.uniform(0.2, 1.0)
-    else:
-        top, low, cover = haze * rng.uniform(0.85, 1.05), haze * 1.06, rng.uniform(0, 0.5)
-        if kind == "dusk":
-            top = np.array([150.0, 115, 100]) * rng.uniform(0.6, 1.2)
+    top, low, cover = _sky_colours(rng, kind, haze)
     direction = np.array(
         [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
     )
@@ -140,6 +130,21 @@ def make_light(rng: np.random.Generator, weather: Weather | None, camera_noise: 
         jpeg=int(rng.integers(70, 96)) if camera_noise > 0 and rng.random() < 0.3 else 0,
         bloom=float(rng.uniform(0, 0.35) * min(camera_noise, 1.0)),
     )
+
+
+def _sky_colours(rng: np.random.Generator, kind: Weather, haze: F64) -> tuple[F64, F64, float]:
+    """Draw the colours of the sky at the top and at the horizon, BGR, and the cloud cover."""
+    style = pick(rng, (0.5, 0.35, 0.15)) if kind == "sun" else 3
+    if style == 0:  # overexposed, as towards the sun
+        return np.array([255.0, 252, 235]), np.array([262.0, 262, 258]), rng.uniform(0, 0.6)
+    if style == 1:
+        return np.array([250.0, 215, 150]), np.array([258.0, 250, 215]), rng.uniform(0, 0.35)
+    if style == 2:
+        return np.array([225.0, 165, 95]), np.array([250.0, 225, 175]), rng.uniform(0.2, 1.0)
+    top, low, cover = haze * rng.uniform(0.85, 1.05), haze * 1.06, rng.uniform(0, 0.5)
+    if kind == "dusk":
+        top = np.array([150.0, 115, 100]) * rng.uniform(0.6, 1.2)
+    return top, low, cover
 
 
 def photograph(scene_bgr: U8, light: Light, rng: np.random.Generator) -> U8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from perception.types import F64, U8
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Rendering:
     """What `render` returns."""
 
     image_bgr: U8
@@ -84,7 +85,7 @@ def render(
     light: Light,
     levels: tuple[U8, ...],
     frame_seed: tuple[int, ...],
-) -> Picture:
+) -> Rendering:
     """Draw a street as the camera at road distance `s` sees it.
 
     Args:
@@ -106,17 +107,9 @@ def render(
     walls = Walls(street, view, s, light)
     walls.draw(image, ids)
 
-    # everything that stands, far ones first
-    stand: list[tuple[float, int, object]] = [(p.Z, i + 1, p) for i, p in enumerate(placed)]
-    for _, block in street.blocks(s - 10, s + 130):
-        for sprite in block.sprites:
-            X, Z = view.point_to_camera(sprite[0], sprite[1])
-            if 2.5 < Z < 170 and abs(X) < Z + sprite[2]:
-                stand.append((Z, -1, (sprite, X)))
-        for prop in block.props:
-            X, Z = view.point_to_camera(prop[1], prop[2])
-            if 1.5 < Z < 70 and abs(X) < Z * 0.9 + 3:
-                stand.append((Z, -2, (prop, X)))
+    # everything upright, from far to near
+    stand: list[tuple[float, int, Any]] = [(p.Z, i + 1, p) for i, p in enumerate(placed)]
+    stand += _furniture(street, view, s)
     brush = Brush(image, ids, view, light)
     seen = [p for p in placed if not _behind_walls(walls, p, view)]
     vehicles = [(look, p) for p in seen if isinstance(look := looks(p.actor.kind, p.actor.look), Vehicle)]
@@ -124,20 +117,35 @@ def render(
     full = np.zeros(len(placed))
     for Z, number, thing in sorted(stand, key=lambda t: -t[0]):
         if number == -1:
-            sprite, X = thing  # type: ignore[misc]
+            sprite, X = thing
             if not _hidden(walls, view, X, Z):
                 draw_sprite(image, ids, view, light, sprite, X, Z)
         elif number == -2:
-            prop, X = thing  # type: ignore[misc]
+            prop, X = thing
             if not _hidden(walls, view, X, Z):
                 draw_prop(brush, prop[0], X, Z, prop[3] - view.heading, prop[4])
         else:
-            full[number - 1] = _draw_actor(brush, walls, thing, number, prepared.get(id(thing)))  # type: ignore[arg-type]
+            full[number - 1] = _draw_actor(brush, walls, thing, number, prepared.get(id(thing)))
     counts = cv2.calcHist([ids], [0], None, [256], [0, 256]).ravel()[1 : len(placed) + 1]
     visible = np.divide(counts, full, out=np.zeros(len(placed)), where=full > 0)
     road = ground.road_mask(ids)
-    picture = photograph(image, light, np.random.default_rng(stable_seed(*frame_seed)))
-    return Picture(picture, road, placed, visible)
+    photo = photograph(image, light, np.random.default_rng(stable_seed(*frame_seed)))
+    return Rendering(photo, road, placed, visible)
+
+
+def _furniture(street: Street, view: View, s: float) -> list[tuple[float, int, Any]]:
+    """Return depth, kind and thing of the sprites (-1) and props (-2) near the camera."""
+    found: list[tuple[float, int, Any]] = []
+    for _, block in street.blocks(s - 10, s + 130):
+        for sprite in block.sprites:
+            X, Z = view.point_to_camera(sprite[0], sprite[1])
+            if 2.5 < Z < 170 and abs(X) < Z + sprite[2]:
+                found.append((Z, -1, (sprite, X)))
+        for prop in block.props:
+            X, Z = view.point_to_camera(prop[1], prop[2])
+            if 1.5 < Z < 70 and abs(X) < Z * 0.9 + 3:
+                found.append((Z, -2, (prop, X)))
+    return found
 
 
 def _hidden(walls: Walls, view: View, X: float, Z: float) -> bool:

@@ -1,6 +1,8 @@
-"""Single, independent street scenes for training: a new street, light and crowd for every seed."""
+"""Independent street scenes for training: each seed gives another street, light and crowd."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,15 +16,37 @@ from datasets.synthetic_street.render import render
 from datasets.synthetic_street.scene import VEHICLE_KINDS, Actor, Street
 from datasets.synthetic_street.truth import rows_of, sample_of
 
+Add = Callable[..., None]
+"""Adds an actor of a kind at a place (along and across the road) with a heading and a state."""
+
 
 def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -> list[Actor]:
-    """Vehicles in their lanes with believable gaps, cyclists at the edge, people on the pavements and crossings."""
-    section = street.section
+    """Draw vehicles in lanes with plausible gaps, cyclists at the edge, and people on pavements and crossings."""
     actors: list[Actor] = []
 
     def add(kind: str, at: float, d: float, turn: float, **state: object) -> None:
         actors.append(street.actor(kind, len(actors) + 1, int(rng.integers(1 << 30)), at, d, turn, **state))
 
+    _vehicles_in_lanes(rng, street, s, ego_d, add)
+    crowd = (0.0, 0.6, 1.5, 3.0)[pick(rng, (0.25, 0.4, 0.25, 0.1))] * street.people_factor
+    _people_beside(rng, street, s, crowd, add)
+    _people_on_crossings(rng, street, s, crowd, add)
+    section = street.section
+    streets = [st for _, b in street.blocks(s, s + 60) for st in b.streets if s + 9 < st[0] < s + 55]
+    for at, _, sign in streets:  # vehicles that turn or cross
+        if rng.random() < 0.45:
+            add(
+                "car",
+                at + rng.uniform(-2, 2),
+                sign * rng.uniform(0, section.side(sign).road + 3),
+                sign_of(rng) * rng.uniform(0.5, 1.6),
+                moving=True,
+            )
+    return actors
+
+
+def _vehicles_in_lanes(rng: np.random.Generator, street: Street, s: float, ego_d: float, add: Add) -> None:
+    section = street.section
     for direction in (1, -1):
         for lane in range(section.lanes):
             centre = section.lane_centre(lane, direction)
@@ -40,7 +64,10 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
                     moving=True,
                 )
                 at += 6.5 + 2 * long + rng.exponential(dense)
-    crowd = (0.0, 0.6, 1.5, 3.0)[pick(rng, (0.25, 0.4, 0.25, 0.1))] * street.people_factor
+
+
+def _people_beside(rng: np.random.Generator, street: Street, s: float, crowd: float, add: Add) -> None:
+    section = street.section
     busy = {"city": 1.3, "suburb": 0.8, "country": 0.25, "arterial": 0.5}[section.setting]
     for sign in (-1, 1):
         side = section.side(sign)
@@ -64,6 +91,10 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
             d = sign * (side.road - rng.uniform(0.2, 0.9) if rng.random() < 0.6 else rng.uniform(inner, outer))
             turn = (0.0 if (sign > 0) == (rng.random() < 0.9) else np.pi) + rng.normal(0, 0.06)
             add("cyclist", at, d, turn, phase=float(rng.uniform(0, 6.28)), moving=True)
+
+
+def _people_on_crossings(rng: np.random.Generator, street: Street, s: float, crowd: float, add: Add) -> None:
+    section = street.section
     places = [c for _, b in street.blocks(s, s + 70) for c in b.crossings if s + 5 < c < s + 60]
     if rng.random() < 0.25 * min(1.0, crowd):
         places.append(s + rng.uniform(8, 40))
@@ -78,21 +109,10 @@ def _traffic(rng: np.random.Generator, street: Street, s: float, ego_d: float) -
                 phase=float(rng.uniform(0, 6.28)),
                 moving=True,
             )
-    streets = [st for _, b in street.blocks(s, s + 60) for st in b.streets if s + 9 < st[0] < s + 55]
-    for at, _, sign in streets:  # somebody turns or crosses
-        if rng.random() < 0.45:
-            add(
-                "car",
-                at + rng.uniform(-2, 2),
-                sign * rng.uniform(0, section.side(sign).road + 3),
-                sign_of(rng) * rng.uniform(0.5, 1.6),
-                moving=True,
-            )
-    return actors
 
 
 def _apart(actors: list[Actor], parked: list[Actor]) -> list[Actor]:
-    """Actors without those that would stand inside one another; earlier ones win."""
+    """Return the actors without those that overlap an earlier one."""
     kept: list[Actor] = []
     vehicles: list[tuple[float, float, float]] = []
     for actor in parked + actors:
@@ -118,10 +138,10 @@ def _apart(actors: list[Actor], parked: list[Actor]) -> list[Actor]:
 
 
 def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW) -> Sample:
-    """An independent random scene: another street, light, weather, crowd and camera for every seed.
+    """Return a random scene. Each seed gives another street, light, weather, crowd and camera.
 
     Args:
-        seed: any integer; the same one gives the same sample.
+        seed: any integer; equal seeds give equal samples.
         size_hw: height and width, pixels.
     """
     rng = np.random.default_rng(stable_seed(seed, 90, seed >> 31))
@@ -144,6 +164,6 @@ def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW) -> Sample
     parked = [a for _, b in street.blocks(s - 12, s + 92) for a in b.parked]
     actors = _apart(_traffic(rng, street, s, d), parked)
     actors = [a for a in actors if (a.x - view.x) ** 2 + (a.y - view.y) ** 2 > 3.4**2]
-    picture = render(street, actors, view, s, light, strip(street), (seed, 5))
-    rows = rows_of(picture.placed, picture.visible, view, 0)
-    return sample_of(rows, picture.image_bgr, picture.road, view.camera, f"street_{seed}", f"street_{seed}")
+    rendered = render(street, actors, view, s, light, strip(street), (seed, 5))
+    rows = rows_of(rendered.placed, rendered.visible, view, 0)
+    return sample_of(rows, rendered.image_bgr, rendered.road, view.camera, f"street_{seed}", f"street_{seed}")

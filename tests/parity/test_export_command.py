@@ -40,7 +40,7 @@ def test_fp16_into_a_triton_repository(
 ) -> None:
     call = [str(checkpoint), "--size-hw", "96x160", "--data", str(pictures), "--frames", "2", "--precision", "fp16"]
     assert main([*call, "--format", "triton", "--out", str(tmp_path / "models")]) == 0
-    assert "judged as fp16" in capsys.readouterr().out
+    assert "tolerance of fp16" in capsys.readouterr().out
     model = tmp_path / "models/nano-96x160/1/model.onnx"
     assert load_model(model, "cpu", 1).spec.precision == "fp16"
     assert (tmp_path / "models/nano-96x160/config.pbtxt").is_file()
@@ -58,10 +58,13 @@ def test_an_onnx_file_becomes_another_precision(
     assert (tmp_path / "models/nano-96x160/1/model.onnx").read_bytes() == fp32_file.read_bytes()
     for wrong, word in (
         ([str(tmp_path / "half.onnx"), "--precision", "int8"], "already fp16"),
-        ([str(fp32_file)], "an ONNX file already"),
-        ([*call, "--precision", "fp16", "--size-hw", "64x64"], "made for 96x160, batch dynamic"),
-        ([*call, "--precision", "fp16", "--batch", "2"], "made for 96x160"),
-        ([*call, "--precision", "fp16", "--confirm-thresholds", "0.3"], "keeps its confirmation thresholds"),
+        ([str(fp32_file)], "already an ONNX file"),
+        ([*call, "--precision", "fp16", "--size-hw", "64x64"], "exported for 96x160, batch dynamic"),
+        ([*call, "--precision", "fp16", "--batch", "2"], "exported for 96x160"),
+        (
+            [*call, "--precision", "fp16", "--confirm-thresholds", "0.3"],
+            "confirmation thresholds of an ONNX file are fixed",
+        ),
     ):
         with pytest.raises(UserError, match=word):
             main([*wrong, "--no-verify"])
@@ -100,15 +103,18 @@ def test_confirm_thresholds_that_the_run_measured_reach_the_file_too(
     from training.checkpoint import load_checkpoint, save_checkpoint
 
     state = load_checkpoint(checkpoint)
-    state["scores"] = {"even_score_car": 0.35, "even_score_pedestrian": 0.2, "even_score_cyclist": 0.2}
+    state["scores"] = {
+        "confirm_threshold_car": 0.35,
+        "confirm_threshold_pedestrian": 0.2,
+        "confirm_threshold_cyclist": 0.2,
+    }
     measured, out = tmp_path / "best.pt", tmp_path / "m.onnx"
     save_checkpoint(measured, state)
     call = [str(measured), "--size-hw", "64x96", "--out", str(out), "--no-verify"]
     assert main(call) == 0 and load_model(out, "cpu", 1).spec.confirm_thresholds == (0.35, 0.2, 0.2)
     assert "confirmation thresholds 0.35 0.2 0.2, measured by the run" in capsys.readouterr().out
-    assert main([*call, "--confirm-thresholds", "0.3"]) == 0 and load_model(
-        out, "cpu", 1
-    ).spec.confirm_thresholds == (0.3,)
+    assert main([*call, "--confirm-thresholds", "0.3", "0.2", "0.1"]) == 0
+    assert load_model(out, "cpu", 1).spec.confirm_thresholds == (0.3, 0.2, 0.1)
     assert "measured" not in capsys.readouterr().out
 
 

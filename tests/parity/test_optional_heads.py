@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from export.fp16 import to_half  # noqa: E402
+from export.fp16 import to_fp16  # noqa: E402
 from export.onnx import OnnxConfig, example_images, export_onnx  # noqa: E402
 from perception.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from perception.cameras.letterbox import letterbox  # noqa: E402
@@ -69,7 +69,7 @@ def test_the_one_to_one_head_is_taken_where_there_is_one(network: Network, tmp_p
 
 
 def test_half_precision_keeps_the_types_of_optional_outputs(network: Network, tmp_path: Path) -> None:
-    model = to_half(export_onnx(network, SPEC, tmp_path / "n.onnx", OnnxConfig(SIZE)))
+    model = to_fp16(export_onnx(network, SPEC, tmp_path / "n.onnx", OnnxConfig(SIZE)))
     onnx.save(model, str(tmp_path / "half.onnx"))
     images = example_images(SIZE, 1, 7)
     half, full = (OnnxRuntimeBackend(tmp_path / n, "cpu", 1).run({"images": images}) for n in ("half.onnx", "n.onnx"))

@@ -147,7 +147,7 @@ def test_quantise_says_what_it_left_and_why(
     everything = replace(TOLERANCES["int8"], mean_score=1.0, alone=101.0, shift_px=1e3, mean_road_levels=1e-9)
     monkeypatch.setattr("export.int8.block_of", part)
     monkeypatch.setitem(TOLERANCES, "int8", everything)
-    with pytest.raises(UserError, match="whatever is left in fp32"):
+    with pytest.raises(UserError, match="with any blocks in fp32"):
         quantize(model, frames[:2], frames[2:3], QuantizeConfig("minmax"))
     # between what the rest costs and what both cost
     said: list[str] = []
@@ -162,7 +162,7 @@ def test_quantise_says_what_it_left_and_why(
     assert report.after is not None and report.after.road_levels.mean < loose.before.road_levels.mean
     assert report.quantised < loose.quantised and read_spec(result).precision == "int8"
     assert dict(report.tried)["road head"] > 0 and report.tried[0][0] == report.blocks_in_fp32[0][0]
-    assert "left in fp32" in report.text() and "everything in int8" in report.text()
+    assert "left in fp32" in report.text() and "all blocks in int8" in report.text()
     assert any("block 2 of 2" in line for line in said) and any("1 of 2 blocks in fp32" in line for line in said)
 
 
@@ -240,7 +240,7 @@ def test_bisection_gives_up_in_a_sentence() -> None:
         report.score.add(np.array([1.0]))
         return report
 
-    with pytest.raises(UserError, match="whatever is left in fp32"):
+    with pytest.raises(UserError, match="with any blocks in fp32"):
         _fewest([("x", 2.0), ("y", 1.0)], loss, TOLERANCES["int8"], lambda text: None)
 
 

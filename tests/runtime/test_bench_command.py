@@ -16,7 +16,7 @@ def test_the_stages_of_a_short_clip(capsys: pytest.CaptureFixture[str], video_fi
     assert "sink:jsonl" in report["stages_ms"]
     assert front_door(words) == 0
     shown = capsys.readouterr().out
-    assert "all but the network" in shown
+    assert "without the network" in shown
     assert "drive.mp4: h264 320x96, 20 frames" in shown
 
 

@@ -52,7 +52,7 @@ def test_an_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(UserError, match="resnet") as error:
         Backbone("resnet19")
     assert "resnet" in error.value.do
-    with pytest.raises(UserError, match="no layout"):
+    with pytest.raises(UserError, match="unsupported layout"):
         Backbone("vit_b_16")
     with pytest.raises(UserError, match="'squeezenet1_1' has no maps at stride 8"):
         Backbone("squeezenet1_1")
@@ -151,7 +151,7 @@ def test_a_run_starts_from_the_file_and_its_checkpoint_needs_it_no_more(
     state = loop._state(learner, config, {}, loop.Progress(), {}, Holdout())
     assert model_config_from_json(state["model_config"]) == replace(model, backbone_weights=None)
     save_checkpoint(tmp_path / "last.pt", state)
-    with pytest.raises(UserError, match="both with weights for mobilenet_v2"):
+    with pytest.raises(UserError, match="both set the weights of mobilenet_v2"):
         loop._learner(config, torch.device("cpu"), tmp_path / "last.pt")
     weights.unlink()
     loop._learner(config, torch.device("cpu"), None, goes_on=True)

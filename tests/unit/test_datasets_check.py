@@ -346,7 +346,7 @@ def test_the_command_draws_and_ends_with_0(tmp_path, capsys):
     root = everything(tmp_path / "data")
     assert perception(["data", "check", str(root), "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
-    assert "0 errors, 0 warnings; drawn in" in output
+    assert "0 errors, 0 warnings; plot:" in output
     assert "boxes: Car 2, Cyclist 2" in output
     picture = cv2.imread(str(tmp_path / "out" / "label_statistics.png"))
     assert picture is not None and picture.shape == (800, 1600, 3)
@@ -369,7 +369,7 @@ def test_the_command_ends_with_1_when_something_matters(tmp_path, capsys):
     assert "error: image without label (4)" in output and "training/image_2/000000" in output
     assert perception(["data", "check", str(root), "--no-draw", "--json"]) == 1
     table = json.loads(capsys.readouterr().out)
-    assert table["errors"] == 8 and table["picture"] is None
+    assert table["errors"] == 8 and table["plot"] is None
     assert table["sets"][0]["layout"] == "kitti-object"
     assert {f["kind"] for f in table["sets"][0]["findings"]} == {
         "image without label",

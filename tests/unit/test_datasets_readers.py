@@ -138,7 +138,7 @@ def test_a_split_with_frames_that_are_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("", "holds no names"), ("000001\n000002\n000001\n", "000001 stands there twice")]
+    ("content", "said"), [("", "is empty"), ("000001\n000002\n000001\n", "000001 appears twice")]
 )
 def test_a_bad_split_file(tmp_path, content, said):
     make.write(tmp_path / "ImageSets" / "train.txt", content)

@@ -45,7 +45,7 @@ def test_a_loss_grows_with_what_is_missed_and_its_error_shrinks_with_frames() ->
     # of 40 frames 10 ± 2.7 are drawn that miss one of 80 cars: ± 3.4 points; of four times as many half of it
     assert few.ap_loss.error == pytest.approx(3.4, rel=0.35)
     assert many.ap_loss.error == pytest.approx(few.ap_loss.error / 2, rel=0.35)
-    assert "is within chance" in few.text()
+    assert "too uncertain for a limit" in few.text()
 
 
 def test_two_that_say_the_same_lose_nothing_for_sure() -> None:

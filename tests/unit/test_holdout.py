@@ -58,7 +58,7 @@ def test_export_verifies_on_no_frame_that_was_trained_on(by_drives: Path) -> Non
 def test_a_set_of_which_nothing_is_held_out_says_so(by_drives: Path) -> None:
     (by_drives / "kitti/object/drives.json").unlink()
     frames = open_frames(by_drives, 100)
-    assert "kitti/object: nothing, so its second half is set apart" in frames.source
+    assert "kitti/object: its second half, because nothing is held out" in frames.source
     assert len(frames) == FRAMES // 2 + 3
 
 
@@ -106,7 +106,7 @@ def test_weights_that_saw_the_validation_frames_are_warned_of(
     assert "warning: the weights" not in capsys.readouterr().err
     both = train(second, tmp_path / "second", monkeypatch, init=best)
     told = capsys.readouterr().err
-    assert "were trained on 10 of its 10 validation frames of kitti/object" in told
+    assert "were trained on 10 of the 10 validation frames of kitti/object" in told
     after = holdout_of(load_checkpoint(both))
     assert after is not None and not after.sets["kitti/object"].names, "neither run left any frame alone"
 

@@ -266,9 +266,9 @@ def test_a_file_that_is_no_model_is_named(
 @pytest.mark.parametrize(
     ("words", "found", "do"),
     [
-        ("--calibration EMPTY", "--calibration EMPTY: no images", "leave out --calibration"),
-        ("--calibration gone", "--calibration gone: no such folder", "leave out --calibration"),
-        ("--data EMPTY", "--data EMPTY: no images", "leave out --data"),
+        ("--calibration EMPTY", "--calibration EMPTY: no images", "omit --calibration"),
+        ("--calibration gone", "--calibration gone: no such folder", "omit --calibration"),
+        ("--data EMPTY", "--data EMPTY: no images", "omit --data"),
         ("--calibration-frames 0", "--calibration-frames 0", "--calibration-frames 12"),
         ("--frames -1", "--frames -1", "--frames 12"),
     ],

@@ -70,11 +70,11 @@ def test_the_cost_tool_agrees() -> None:
     pytest.importorskip("onnx")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from export.flops import cost
+    from export.flops import model_cost
     from export.onnx import OnnxConfig, _trace
 
     network = Network(TINY).eval()
-    counted = cost(_trace(network, OnnxConfig((64, 96)))).conv_flops
+    counted = model_cost(_trace(network, OnnxConfig((64, 96)))).conv_flops
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
     points = 96 + 24 + 6

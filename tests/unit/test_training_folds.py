@@ -35,7 +35,7 @@ def test_drives_go_whole_into_parts_of_about_one_size(tmp_path: Path) -> None:
     assert drive_folds(tmp_path, names, drives, 2) == [["a", "d"], ["b", "c", "e"]]
     with pytest.raises(UserError, match="5 drives"):
         drive_folds(tmp_path, names, drives, 6)
-    with pytest.raises(UserError, match="drive of 1 frames is not known, the first is 000007"):
+    with pytest.raises(UserError, match="drive of 1 frames is unknown, the first is 000007"):
         drive_folds(tmp_path, names, {n: d for n, d in drives.items() if n != "000007"}, 2)
 
 
@@ -108,5 +108,5 @@ def test_nothing_to_hold_out_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="synthetic street alone"):
         cross_validate(tiny(), tmp_path / "run", 2)
     root = kitti(tmp_path / "data")
-    with pytest.raises(UserError, match="drive of 12 frames is not known"):
+    with pytest.raises(UserError, match="drive of 12 frames is unknown"):
         cross_validate(tiny(root), tmp_path / "run", 2)

@@ -59,9 +59,9 @@ def test_a_run_leaves_config_metrics_curves_and_checkpoints(unbroken: Path) -> N
 def test_a_run_without_held_out_frames_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = RunLog(tmp_path, tiny(), 0)
     log.scores(4, {})
-    assert "held-out frames: there are none" in capsys.readouterr().err
+    assert "validation: no validation frames" in capsys.readouterr().err
     log.scores(4, {"score": 1.0})
-    assert "held-out frames: score 1.00" in capsys.readouterr().err
+    assert "validation: score 1.00" in capsys.readouterr().err
 
 
 def test_killed_and_resumed_equals_unbroken_to_the_bit(
@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_is_a_sentence(tmp_path: Path, content: bytes) -> N
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "train_step", lambda *_: ({"class": float("nan")}, 1.0))
-    with pytest.raises(UserError, match="not a number"):
+    with pytest.raises(UserError, match="not finite"):
         loop.train(tiny(), tmp_path)
 
 

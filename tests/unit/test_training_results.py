@@ -55,11 +55,11 @@ def test_results_tell_config_data_time_and_metrics(tmp_path: Path) -> None:
     assert results["config_hash"] == described["config_hash"] and len(results["config_hash"]) == 16
     assert results["commit"] == described["commit"]
     assert results["data_hash"] == described["data_hash"] != "synthetic"
-    assert described["pictures"] == {"kitti/object": 7, "kitti/road": 12}
+    assert described["images"] == {"kitti/object": 7, "kitti/road": 12}
     assert described["held_out"] == {"objects": 5, "road": 3}
     assert {"car_moderate", "cyclist_hard", "road_max_f"} <= results["metrics"].keys()
     assert results["thresholds"]["road"] == int(results["thresholds"]["road"])
-    assert results["seconds"] > 0 and results["pictures_per_s"] > 0 and 0 <= results["waiting_share"] <= 1
+    assert results["seconds"] > 0 and results["images_per_s"] > 0 and 0 <= results["waiting_share"] <= 1
     assert results["processes"] == 1 and results["broken_samples"] == 0
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_goes_on_with_other_data_says_so(tmp_path: Path, capsys: pyte
     assert "the data has changed" not in capsys.readouterr().err
     (root / "kitti/object/training/label_2/000000.txt").write_text("")
     loop.train(tiny(root), tmp_path / "run", resume=True)
-    assert "the data has changed since this run began" in capsys.readouterr().err
+    assert "the data has changed since this run started" in capsys.readouterr().err
 
 
 def test_the_board_shows_frames_with_truth_and_prediction(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_board_shows_frames_with_truth_and_prediction(tmp_path: Path) -> Non
     )
     image = board.Images(shown[0])[0]
     assert (image.width, image.height) == (208, 64)
-    assert {"train/class", "held_out/car_moderate", "held_out/road_max_f"} <= set(board.Tags()["scalars"])
+    assert {"train/class", "validation/car_moderate", "validation/road_max_f"} <= set(board.Tags()["scalars"])
 
 
 def test_the_board_of_a_resumed_run_shows_every_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_the_board_of_a_resumed_run_shows_every_record_once(tmp_path: Path, monk
     loop.train(config, tmp_path / "run", resume=True)
     board = EventAccumulator(str(tmp_path / "run/tensorboard"))
     board.Reload()
-    assert [(event.step, event.value) for event in board.Scalars("held_out/score")] == [
+    assert [(event.step, event.value) for event in board.Scalars("validation/score")] == [
         (1, 10.0),
         (2, 20.0),
         (3, 30.0),

@@ -29,13 +29,13 @@ def test_unknown_drives_are_told(root: Path, caplog: pytest.LogCaptureFixture) -
     (root / "kitti/object/drives.json").unlink()
     with caplog.at_level(logging.WARNING, "datasets"):
         find_sets(DataConfig(root=root))
-    assert "drives of the held-out object frames are not known" in caplog.text
+    assert "drives of the held-out object frames are unknown" in caplog.text
 
 
 def test_a_frame_on_both_sides_of_the_split_is_a_sentence(root: Path) -> None:
     make.write(root / "kitti/object/ImageSets/train.txt", "000000 000001 000002")
     (root / "kitti/object/drives.json").unlink()
-    with pytest.raises(UserError, match=r"frame 000002 stands in train and in val \(1 do\)"):
+    with pytest.raises(UserError, match=r"frame 000002 is in train and in val \(1 frames are\)"):
         find_sets(DataConfig(root=root))
 
 
@@ -44,7 +44,7 @@ def test_a_split_of_other_names_is_told(root: Path, caplog: pytest.LogCaptureFix
     make.write(root / f"kitti/object/ImageSets/{split}.txt", "2 3")
     with caplog.at_level(logging.WARNING, "datasets"):
         find_sets(DataConfig(root=root))
-    assert f"{split}.txt: none of its 2 frames has an image and a label" in caplog.text and so in caplog.text
+    assert f"{split}.txt: 2 of its 2 frames have no image with a label" in caplog.text and so in caplog.text
 
 
 def test_the_road_zip_is_found_as_it_unpacks(tmp_path: Path) -> None:

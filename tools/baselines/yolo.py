@@ -1,15 +1,15 @@
-"""A YOLO-nano-class network against ours: the same pictures, trainer and scoring, both from scratch.
+"""Compare a YOLO-nano-class network with ours: the same images, training and evaluation, both from scratch.
 
     python -m tools.baselines.yolo --root ../shared/data --out runs/yolo --steps 2000 --seed 1         # the YOLO
     python -m tools.baselines.yolo --root ../shared/data --out runs/yolo --steps 2000 --seed 1 --ours  # our `nano`
     python -m tools.recipes.ablation --table --out runs/yolo  # side by side
 
-Picture number n of a run depends on seed and n alone, so both networks see the very same crops of the same streams in
-the same order. Those without boxes teach the YOLO nothing; our network learns road and masks from them, which is part
-of what it is. Optimiser, schedule, averaged weights, augmentation, suppression and the official scoring are the same
-code. What is scored is the last step, not the best, so nothing is chosen on the held-out frames.
+Image number n of a run depends on the seed and on n alone, so both networks see the same images in the same order.
+Images without boxes train only our network's road and mask heads. Optimiser, schedule, averaged weights, NMS,
+augmentation and evaluation are the same code. The last step is evaluated, so nothing is
+selected on the validation set.
 
-The same command goes on where it was stopped.
+The same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Train and score one network with one seed, or go on with it."""
+    """Train and evaluate one network with one seed, or resume it."""
 
     root: Path = Path("../shared/data")
-    """The data, laid out as `perception train` expects it."""
+    """Dataset root, as in `perception train`."""
     out: Path = Path("runs/yolo")
-    """Folder of all runs; each gets a folder of its own in it."""
+    """Folder of the run directories."""
     ours: bool = False
-    """Train our own `nano` preset instead of the other network."""
+    """Train our `nano` preset instead of the YOLO network."""
     steps: int = 2000
     batch: int = 8
     seed: int = 1
@@ -48,7 +48,7 @@ class Options:
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     synthetic_share: float = 0.25
-    """Share of pictures from the synthetic street."""
+    """Fraction of images rendered by the synthetic street."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """As in `perception train`."""
     checkpoint_every: int = 100

@@ -1,10 +1,10 @@
-"""Pictures a second: of the loader from full-size PNGs and from cached copies, and of training by preset.
+"""Measure images/s of the data loader, from full-size PNGs and from the disk cache, and of training by preset.
 
     python -m tools.benchmarks.loader --data FOLDER             # KITTI's object frames under FOLDER
     python -m tools.benchmarks.loader --data FOLDER --presets   # a training step of each preset too
 
-JPEG copies of KITTI's frames are first written as PNG, which is how KITTI gives them, in a temporary folder. Both
-loaders are timed in turns in one process and one thread, by processor time, which a busy machine disturbs little.
+JPEG copies of KITTI's frames are converted to PNG, KITTI's own format, in a temporary folder. The loaders take turns
+in one process and one thread. CPU time is measured, which other load changes little.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from training.sets import Subset, TrainingSets
 
 
 def main() -> int:
-    """Print a table; `--json` for machines."""
+    """Print a table, or JSON with `--json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with kitti/object")
     parser.add_argument("--frames", type=int, default=48, help="frames to read")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each loader; the median counts")
-    parser.add_argument("--presets", action="store_true", help="time training steps of each preset too")
-    parser.add_argument("--batch", type=int, default=4, help="pictures of such a step")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each loader, of which the median is shown")
+    parser.add_argument("--presets", action="store_true", help="also time training steps of each preset")
+    parser.add_argument("--batch", type=int, default=4, help="images per training step")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -60,19 +60,19 @@ def main() -> int:
 
 
 def png_copies(data: Path, folder: Path, count: int) -> KittiObject:
-    """KITTI's object frames with their labels, as full-size PNGs."""
+    """Write KITTI's object frames as full-size PNGs with their labels, and open them."""
     source = KittiObject(next(p for p in (data / "kitti/object", data / "object", data) if (p / "training").is_dir()))
     (folder / "training/image_2").mkdir(parents=True)
     (folder / "training/label_2").mkdir()
     for i in range(min(count, len(source))):
-        picture, label = source.files(i)[:2]
-        cv2.imwrite(str(folder / f"training/image_2/{i:06d}.png"), read_image(picture))
+        image, label = source.files(i)[:2]
+        cv2.imwrite(str(folder / f"training/image_2/{i:06d}.png"), read_image(image))
         (folder / f"training/label_2/{i:06d}.txt").write_text(label.read_text())
     return KittiObject(folder)
 
 
 def loader_rates(data: Path, folder: Path, frames: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds a picture and the ratio, for reading alone and for all that the loader does."""
+    """Return ms per image and the ratio, for reading alone and for the whole loader."""
     config = nano()
     # the loader's own memory is switched off: full KITTI doesn't fit it, and each epoch reads every file again
     config = replace(config, data=replace(config.data, synthetic_share=0.0, cache=folder / "cache"))
@@ -80,7 +80,7 @@ def loader_rates(data: Path, folder: Path, frames: int, rounds: int) -> dict[str
     cached = CachedSource(plain, folder / "cache", config.augment.native_width, 10**12)
     everything = tuple(range(len(plain)))
     for i in everything:
-        cached[i]  # the first epoch writes the copies
+        cached[i]  # fill the cache
     rows: dict[str, dict[str, float]] = {}
     jobs: dict[str, Callable[[KittiObject | CachedSource], Callable[[int], object]]] = {
         "reading and decoding": lambda source: source.__getitem__,
@@ -108,7 +108,7 @@ def loader_rates(data: Path, folder: Path, frames: int, rounds: int) -> dict[str
 
 
 def light(config: TrainConfig) -> TrainConfig:
-    """The config without what costs much more than reading: what the last part of each run does."""
+    """Return the config of the last part of each run, without the expensive augmentation."""
     from training.augment.pipeline import without_strong
 
     return replace(config, augment=without_strong(config.augment))
@@ -117,15 +117,15 @@ def light(config: TrainConfig) -> TrainConfig:
 def stream(
     source: KittiObject | CachedSource, config: TrainConfig, indices: tuple[int, ...]
 ) -> Callable[[int], object]:
-    """Picture number n of a run on these frames alone."""
+    """Return a function that makes image number n of a run on these frames."""
     sets = TrainingSets((Subset("kitti/object", source, indices, 1.0),), None, None)
-    pictures = ImageStream(sets, config)
-    pictures[0]  # cut-outs for copy-paste are collected once a run
-    return pictures.__getitem__
+    images = ImageStream(sets, config)
+    images[0]  # collects the cut-outs for copy-paste, which a run does once
+    return images.__getitem__
 
 
 def training_rate(config: TrainConfig, batch: int, steps: int = 3) -> dict[str, float]:
-    """Pictures a second of optimiser steps on ready pictures, without the loader."""
+    """Return images/s of optimiser steps without the loader."""
     device = choose_device("auto")
     config = replace(
         config,
@@ -145,7 +145,7 @@ def training_rate(config: TrainConfig, batch: int, steps: int = 3) -> dict[str, 
             torch.cuda.synchronize()
         seconds.append(clock() - started)
     parameters = sum(p.numel() for p in network.parameters())
-    return {"pictures_per_s": batch / float(np.median(seconds)), "parameters_M": parameters / 1e6}
+    return {"images_per_s": batch / float(np.median(seconds)), "parameters_M": parameters / 1e6}
 
 
 if __name__ == "__main__":

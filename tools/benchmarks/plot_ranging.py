@@ -1,4 +1,4 @@
-"""How steady metres and seconds are: a few cars of KITTI over time, beside their labels.
+"""Plot distance, closing speed and time to collision of a few KITTI cars over time, with their labels.
 
 `python -m tools.benchmarks.plot_ranging` draws docs/images/ranging.png (needs the extra `report`).
 """
@@ -34,9 +34,9 @@ class Options(CommandOptions):
     data: Path = Path("../shared/data")
     """Folder with kitti/tracking and kitti/tracking_detections.zip."""
     boxes: str = "detections"
-    """Which boxes go in: truth or detections."""
+    """Input boxes: truth or detections."""
     out: Path = Path("docs/images/ranging.png")
-    """Picture to write."""
+    """Output image."""
 
 
 def follow(sequence: Sequence3D, boxes: str, track_id: int) -> F64:
@@ -76,7 +76,7 @@ def draw(axes: Any, title: str, sequence: Sequence3D, series: F64) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Draw and say where."""
+    """Write the plot."""
     options = parse_options(Options, argv, "python -m tools.benchmarks.plot_ranging")
     import matplotlib
 

@@ -1,10 +1,10 @@
-"""A made-up data set with KITTI's names, sizes, labels and split, to try a recipe on before KITTI is downloaded.
+"""Write a dummy data set with KITTI's names, sizes, labels and split, to test a recipe without KITTI.
 
     python -m tools.benchmarks.synthetic_kitti --labels ../shared/data/kitti/label_2_all.zip --out FOLDER
 
-7,481 object frames and 289 road frames as PNGs of 1242×375. A few different pictures are hard links under all
-names, so the set takes megabytes and decodes like KITTI. The object labels and the split are the official ones, from
-the zip; nothing can be learnt from it, as pictures and labels have nothing to do with each other.
+7,481 object frames and 289 road frames as PNGs of 1242×375. All names are hard links to a few images, so the set has
+a few megabytes and decodes like KITTI. Object labels and split are the official ones, from the zip. The images are
+unrelated to the labels, so a network cannot learn from them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SIZE_HW = (375, 1242)
 ROAD_FRAMES = {"um": 95, "umm": 96, "uu": 98}
 """Of the road benchmark's training part."""
 DIFFERENT = 8
-"""Pictures that are really drawn."""
+"""Number of different images."""
 WANTED = re.compile(r"(training/label_2/\d{6}|ImageSets/\w+)\.txt")
 """Of the zip; no other name is written."""
 
 
 def main() -> int:
-    """Write the set and say what was written."""
+    """Write the data set and print its size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="zip with training/label_2 and ImageSets")
     parser.add_argument("--out", type=Path, required=True, help="empty or new folder")
@@ -43,7 +43,7 @@ def main() -> int:
     if not any(name.startswith("training/label_2/") for name in texts):
         parser.error(f"{options.labels}: holds no training/label_2/000000.txt; expected KITTI's labels as a zip")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        parser.error(f"{options.out}: is there already; expected an empty or new folder")
+        parser.error(f"{options.out}: already exists; expected an empty or new folder")
     try:
         make(options.out, texts, ROAD_FRAMES)
     except OSError as error:
@@ -59,10 +59,10 @@ def make(
     """Write kitti/object and kitti/road under a folder.
 
     Args:
-        out: the folder.
-        texts: `training/label_2/NAME.txt` and `ImageSets/SPLIT.txt` with what they hold.
+        out: output directory.
+        texts: content of `training/label_2/NAME.txt` and `ImageSets/SPLIT.txt`.
         road_frames: frames of each road category.
-        size_hw: of the pictures.
+        size_hw: height and width of the images.
     """
     drawn = [_write(out / f"pictures/{i}.png", _picture(i, size_hw)) for i in range(DIFFERENT)]
     objects, road = out / "kitti/object", out / "kitti/road"
@@ -83,7 +83,7 @@ def make(
 
 
 def _picture(seed: int, size_hw: tuple[int, int]) -> np.ndarray:
-    """Shapes of many sizes and a little noise: about as hard to pack as a street."""
+    """Draw shapes of many sizes and some noise, which compress about like a street."""
     rng = np.random.default_rng(seed)
     image = np.zeros((*size_hw, 3), np.float32)
     for cells in (4, 16, 64, 256):

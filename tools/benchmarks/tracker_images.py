@@ -1,4 +1,4 @@
-"""What our own network finds in those KITTI sequences that have pictures, for measuring trackers on it."""
+"""Detections of this project's network in the KITTI sequences with images, for tracker benchmarks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Recorded = dict[str, tuple[TrackingRows, list[tuple[int, Detections]]]]
 
 
 def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
-    """Labels and detections, frames without a picture missing; and the file's confirmation thresholds.
+    """Return labels and detections of the frames with an image, and the model's confirmation thresholds.
 
     Args:
-        kitti: the folder with `FOLDERS`.
-        model: ONNX file; by default the shipped one.
+        kitti: folder that holds `FOLDERS`.
+        model: ONNX file (default: the shipped model).
     """
     network = load_model(model or default_model(None), "cpu", 1)
     detect = Detector(network, network.spec.track_threshold)

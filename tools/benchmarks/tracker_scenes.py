@@ -33,7 +33,7 @@ LABELS = {
 
 
 def drives(seeds: tuple[int, ...], frames: int) -> list[TrackingRows]:
-    """Truth of synthetic drives at `TRUTH_FPS`, without pictures."""
+    """Return the ground truth of synthetic drives at `TRUTH_FPS`, without images."""
     return [drive_truth(StreetConfig(seed=seed, frames=frames, fps=TRUTH_FPS, people=1.5)) for seed in seeds]
 
 
@@ -48,20 +48,21 @@ def detect(
     drop: float = 0.0,
     clutter: float = 0.2,
 ) -> tuple[TrackingRows, list[tuple[int, Detections]], int, float]:
-    """What a detector might see of a drive.
+    """Simulate a detector on a drive.
 
     Args:
-        truth: at `TRUTH_FPS`.
-        seed: of all that is random.
-        miss: chance that a visible object is not detected; twice that for a largely hidden one.
-        noise: standard deviation of each box coordinate in widths and heights, half of it lasting for a second.
-        blackout_s: an object that was largely hidden stays undetected for so long.
-        fps: of the camera; a divisor of `TRUTH_FPS`.
-        drop: chance that a frame is lost; its number is missing then.
-        clutter: false detections a frame, of low score.
+        truth: ground truth at `TRUTH_FPS`.
+        seed: random seed.
+        miss: probability that a visible object is missed; 0.3 plus twice that for a largely occluded one.
+        noise: standard deviation of each box coordinate relative to the box size; half its variance is correlated
+            over a second.
+        blackout_s: time for which an object stays undetected after it was largely occluded, seconds.
+        fps: frame rate of the camera, a divisor of `TRUTH_FPS`.
+        drop: probability that a frame is dropped.
+        clutter: mean number of false detections per frame, of low score.
 
     Returns:
-        Labels, frames, number of frames and frames a second, renumbered to the camera's rate.
+        Labels, frames, number of frames and frame rate, renumbered to the camera's frame rate.
     """
     rng = np.random.default_rng(seed)
     every = round(TRUTH_FPS / fps)
@@ -78,14 +79,7 @@ def detect(
         rows = np.flatnonzero((truth.frame_ids == i * every) & (class_ids >= 0) & seen_again)
         hidden = truth.objects.occlusion[rows] >= 2
         found = rows[rng.random(len(rows)) >= np.where(hidden, min(1, 2 * miss + 0.3), miss)]
-        boxes = truth.objects.boxes_xyxy[found]
-        size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-        for track_id in truth.track_ids[found].tolist():
-            old = lasting.get(track_id, rng.normal(0, 1, 4))
-            keep = np.exp(-1 / fps)
-            lasting[track_id] = keep * old + np.sqrt(1 - keep**2) * rng.normal(0, 1, 4)
-        slow = np.array([lasting[t] for t in truth.track_ids[found].tolist()]).reshape(-1, 4)
-        boxes = boxes + noise * size * np.sqrt(0.5) * (slow + rng.normal(0, 1, slow.shape))
+        boxes = _with_noise(truth[found], noise, np.exp(-1 / fps), lasting, rng)
         scores = np.clip(rng.normal(0.9, 0.08, len(found)) - 0.3 * (truth.objects.occlusion[found] >= 1), 0.2, 1)
         false = rng.poisson(clutter)
         corner = rng.uniform([0, 150], [1200, 220], (false, 2))
@@ -100,14 +94,35 @@ def detect(
     return labels, frames, n_frames, fps
 
 
+def _with_noise(
+    truth: TrackingRows, noise: float, keep: float, lasting: dict[int, np.ndarray], rng: np.random.Generator
+) -> np.ndarray:
+    """Return the boxes (N, 4) with noise, of which half the variance is correlated over time.
+
+    Args:
+        truth: rows of one frame.
+        noise: standard deviation relative to the box size.
+        keep: correlation of the lasting part from frame to frame.
+        lasting: lasting part (4,) by track id, updated.
+        rng: random generator.
+    """
+    boxes, track_ids = truth.objects.boxes_xyxy, truth.track_ids.tolist()
+    size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    for track_id in track_ids:
+        old = lasting.get(track_id, rng.normal(0, 1, 4))
+        lasting[track_id] = keep * old + np.sqrt(1 - keep**2) * rng.normal(0, 1, 4)
+    slow = np.array([lasting[t] for t in track_ids]).reshape(-1, 4)
+    return boxes + noise * size * np.sqrt(0.5) * (slow + rng.normal(0, 1, slow.shape))
+
+
 def _whole_truncation(rows: TrackingRows) -> ObjectRows:
-    """KITTI's tracking labels count 0, 1, 2 where objects are cut by the border."""
+    """Convert truncation to the levels 0, 1, 2 of KITTI's tracking labels."""
     cut = rows.objects.truncation
     return replace(rows.objects, truncation=np.where(cut > 0.5, 2.0, np.where(cut > 0.02, 1.0, np.minimum(cut, 0))))
 
 
 def _after_hiding(truth: TrackingRows, blackout_s: float) -> np.ndarray:
-    """(N,) False for rows of objects that were largely hidden less than `blackout_s` ago."""
+    """Return False for rows of objects that were largely occluded less than `blackout_s` ago (N,)."""
     seen = np.ones(len(truth), bool)
     if blackout_s <= 0:
         return seen
@@ -120,7 +135,7 @@ def _after_hiding(truth: TrackingRows, blackout_s: float) -> np.ndarray:
 
 
 def crowd(count: int, frames: int, seed: int = 0) -> list[Detections]:
-    """So many boxes that drift through the picture, of two classes; now and then one is missed."""
+    """Return `count` boxes of two classes that move across the frame, with occasional misses."""
     rng = np.random.default_rng(seed)
     centre, velocity = rng.uniform([0, 150], [1242, 250], (count, 2)), rng.normal(0, 4, (count, 2))
     height = rng.uniform(20, 80, count)
@@ -141,7 +156,7 @@ def crowd(count: int, frames: int, seed: int = 0) -> list[Detections]:
 
 
 def scored(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Detections], Detections]:
-    """Detections whose scores are changed."""
+    """Return a function that changes the scores of detections."""
     return lambda found: replace(found, scores=change(found.scores).astype(np.float32))
 
 
@@ -156,11 +171,11 @@ HABITS: dict[str, Callable[[Detections], Detections]] = {
     "cube root of s": scored(np.cbrt),
     "100 s": scored(lambda s: 100 * s),
 }
-"""What other detectors might say of the same boxes."""
+"""Score distributions of other detectors, for the same boxes."""
 
 
 def draw_curves(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """One panel a difficulty."""
+    """Plot one panel per difficulty."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,13 +1,13 @@
-"""The figures of docs/explanation/tracker.md: our trackers against roboflow's, on KITTI and on synthetic streets.
+"""Measure the results of docs/explanation/tracker.md: our trackers and roboflow's, on KITTI and synthetic streets.
 
     python -m tools.benchmarks.trackers --kitti KITTI --detections RRC --out DIR
 
-KITTI's folder holds `tracking/training/label_02`; the detections lie in folders `Car` and `Pedestrian`. Tables go to
-stdout as markdown, curves to DIR. For the comparison, `pip install trackers==2.6.1` (Apache-2.0) beside this project,
-best in an environment of its own; without it, ours are measured alone.
+KITTI's folder holds `tracking/training/label_02`; the detections are in folders `Car` and `Pedestrian`. Tables are
+printed as Markdown, and curves are written to DIR. The comparison needs `pip install trackers==2.6.1` (Apache-2.0),
+best in a separate environment; without it, only our trackers are measured.
 
-Settings were chosen on KITTI's even-numbered sequences only; odd ones are reported apart. Times are of the thread's
-own clock, trackers in turns on the same sequence, so that what else the machine does falls on all of them alike.
+Parameters were chosen on KITTI's even-numbered sequences; odd ones are reported separately. Times are CPU times of
+the thread, and the trackers take turns on each sequence, so that other load affects all of them alike.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Options:
     """What to measure."""
 
     kitti: Path
-    """KITTI's folder, with tracking/training/label_02 and the sequence map."""
+    """KITTI folder with tracking/training/label_02 and the sequence map."""
     detections: Path
-    """Folder of detections in rows frame,x1,y1,x2,y2,score, by class."""
+    """Folder of detections by class, in rows frame,x1,y1,x2,y2,score."""
     out: Path
-    """Folder for curves."""
+    """Output directory for curves."""
     parts: tuple[Part, ...] = get_args(Part)
-    """Which tables."""
+    """Tables to measure."""
     model: Path | None = None
-    """Network for the part `own`; by default the shipped one."""
+    """Model file for the part `own` (default: the shipped model)."""
     recorded: Path | None = None
     """trackers.json with recorded scores of other trackers, for the part `scores`."""
 
@@ -124,7 +124,7 @@ def has_roboflow() -> bool:
 
 
 def contestants() -> dict[str, Callable[[], Runner]]:
-    """Trackers by name. Those of roboflow with their defaults, and with thresholds tuned for each class."""
+    """Return the trackers by name. Those of roboflow have default parameters, or thresholds tuned for each class."""
     made: dict[str, Callable[[], Runner]] = {
         f"ours: {name}": partial(Ours, name) for name in ("drivetrack", "bytetrack", "sort")
     }
@@ -151,7 +151,7 @@ def contestants() -> dict[str, Callable[[], Runner]]:
 
 
 def follow(runner: Runner, sequence: Recording) -> tuple[Found, list[float]]:
-    """All that a tracker says about a sequence, and the seconds that each frame took."""
+    """Run a tracker on a sequence; return its tracks and the seconds of each frame."""
     found: Found = []
     seconds = []
     for frame_id, detections in sequence.frames:
@@ -164,7 +164,7 @@ def follow(runner: Runner, sequence: Recording) -> tuple[Found, list[float]]:
 
 
 def judge(sequence: Recording, found: Found) -> dict[str, TrackingSequence]:
-    """Scores of one sequence by class; frames that were dropped are not judged."""
+    """Evaluate one sequence by class, without dropped frames."""
     rows = TrackingRows(
         np.array([f[0] for f in found], np.int64),
         np.array([f[1] for f in found], np.int64),
@@ -176,18 +176,18 @@ def judge(sequence: Recording, found: Found) -> dict[str, TrackingSequence]:
 
 
 def measure(make: Callable[[], Runner], sequences: Sequence[Recording]) -> list[dict[str, TrackingSequence]]:
-    """Scores of each sequence, a fresh tracker for each."""
+    """Evaluate each sequence with a new tracker."""
     return [judge(sequence, follow(make(), sequence)[0]) for sequence in sequences]
 
 
 def figures(scores: Iterable[dict[str, TrackingSequence]], class_name: str) -> list[float]:
-    """`MEASURES` over some sequences, in per cent; IDSW as a count."""
+    """Return `MEASURES` over some sequences in per cent, IDSW as a count."""
     values = combine([s[class_name] for s in scores]).values
     return [values[name] if name == "IDSW" else 100 * values[name] for name in MEASURES]
 
 
 def row(name: str, *groups: Sequence[float]) -> str:
-    """One line of a table."""
+    """Return one line of a table."""
     cells = [f"{v:.0f}" if i == 5 else f"{v:.1f}" for group in groups for i, v in enumerate(group)]
     return f"| {name} | " + " | ".join(cells) + " |"
 
@@ -210,7 +210,7 @@ def kitti(options: Options) -> list[Recording]:
 
 
 def table_of_scores(sequences: list[Recording], recorded: Path | None) -> None:
-    """Trackers × measures × classes × even, odd and all sequences; what was recorded only for all."""
+    """Print scores of all trackers by class, for even, odd and all sequences; recorded scores for all only."""
     even = [int(s.name) % 2 == 0 for s in sequences]
     results = {name: measure(make, sequences) for name, make in contestants().items()}
     for class_name in CLASSES:
@@ -227,7 +227,7 @@ def table_of_scores(sequences: list[Recording], recorded: Path | None) -> None:
 
 
 def best_recorded(path: Path, class_name: str) -> dict[str, list[float]]:
-    """Of the authors' own trackers, each in its setting of highest HOTA for a class."""
+    """Return the recorded scores of other trackers, each with its parameters of highest HOTA for a class."""
     names = {"orig_sort": "authors' SORT", "orig_byte": "authors' ByteTrack", "orig_ocsort": "authors' OC-SORT"}
     best: dict[str, list[float]] = {}
     for run in json.loads(path.read_text())["runs"].values():
@@ -258,7 +258,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
 
 
 def table_of_ablations(sequences: list[Recording]) -> None:
-    """What each ingredient of DriveTrack brings: leave one out."""
+    """Print an ablation of DriveTrack, with one component left out at a time."""
     even = [int(s.name) % 2 == 0 for s in sequences]
     head = " | ".join(f"{c} {p} {m}" for c in CLASSES for p in ("even", "odd") for m in ("HOTA", "IDSW"))
     print(f"\n| left out | {head} |\n|---|{'---|' * 8}")
@@ -277,7 +277,7 @@ SPEED_SEQUENCES, SPEED_FRAMES, SPEED_RUNS = ("0000", "0007", "0011", "0016", "00
 
 
 def table_of_speed(sequences: list[Recording]) -> None:
-    """Milliseconds a frame, on KITTI and in crowds of a given size; contestants take turns."""
+    """Print ms per frame on KITTI and in crowds of a given size, measured in turns."""
     makers = {name: make for name, make in contestants().items() if "tuned" not in name}
     kitti = [replace(s, frames=s.frames[:SPEED_FRAMES]) for s in sequences if s.name in SPEED_SEQUENCES]
     crowds = [
@@ -298,7 +298,7 @@ def table_of_speed(sequences: list[Recording]) -> None:
 
 
 def time_in_turns(makers: dict[str, Callable[[], Runner]], scenes: list[Recording]) -> dict[str, np.ndarray]:
-    """Milliseconds of every frame by tracker, the quickest of `SPEED_RUNS`, which the machine disturbs least."""
+    """Return ms per frame by tracker, the minimum of `SPEED_RUNS`."""
     best = {name: [np.full(len(s.frames), np.inf) for s in scenes] for name in makers}
     for _ in range(SPEED_RUNS):
         for i, scene in enumerate(scenes):
@@ -308,7 +308,7 @@ def time_in_turns(makers: dict[str, Callable[[], Runner]], scenes: list[Recordin
 
 
 def table_of_perfect_boxes(sequences: list[Recording]) -> None:
-    """The labels themselves as detections: what association alone is worth."""
+    """Print scores with the labels as detections, which measure association alone."""
     perfect = []
     for s in sequences:
         frames = []
@@ -327,7 +327,7 @@ def table_of_perfect_boxes(sequences: list[Recording]) -> None:
 
 
 def table_of_own_network(options: Options) -> None:
-    """Detections of our own network, in the sequences that have pictures; DriveTrack believes what its file says."""
+    """Compare trackers on the detections of our network, with the confirmation thresholds of the model file."""
     sequences = []
     recorded, confirm_thresholds = tracker_pictures.find(options.kitti, options.model)
     for name, (gt, frames) in recorded.items():
@@ -335,9 +335,9 @@ def table_of_own_network(options: Options) -> None:
         sequences.append(Recording(name, gt, frames, n_frames))
     made = contestants()
     if confirm_thresholds:
-        told = ", ".join(f"{score:.2f}" for score in confirm_thresholds)
+        values = ", ".join(f"{score:.2f}" for score in confirm_thresholds)
         by_file = {
-            f"ours: drivetrack, the file's confirmation thresholds ({told})": partial(
+            f"ours: drivetrack, the file's confirmation thresholds ({values})": partial(
                 Ours, "drivetrack", confirm_thresholds=confirm_thresholds
             )
         }
@@ -355,7 +355,7 @@ def table_of_own_network(options: Options) -> None:
 
 
 def table_of_habits(sequences: list[Recording]) -> None:
-    """The same boxes from detectors that score otherwise."""
+    """Print scores with the same boxes and other score distributions."""
     chosen = {
         name: make
         for name, make in contestants().items()
@@ -373,7 +373,7 @@ def table_of_habits(sequences: list[Recording]) -> None:
 
 
 def curves_of_streets(out: Path) -> None:
-    """Synthetic streets of rising difficulty: HOTA of Car and Pedestrian together, one figure a difficulty."""
+    """Plot mean HOTA of Car and Pedestrian on synthetic streets of rising difficulty, one plot per difficulty."""
     drives = tracker_scenes.drives(seeds=(11, 12, 13), frames=450)
     chosen = [
         n for n in contestants() if n in ("ours: drivetrack", "ours: bytetrack", "ours: sort", "roboflow ByteTrack")
@@ -400,7 +400,7 @@ def curves_of_streets(out: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Measure what is asked for."""
+    """Measure the selected parts."""
     import tyro
 
     options = tyro.cli(Options, args=argv, prog="python -m tools.benchmarks.trackers")

@@ -31,7 +31,7 @@ from perception.errors import UserError
 from perception.evaluation.detection import average_precision, best_f1, pool
 from perception.files import write_atomically
 from perception.types import CLASS_NAMES, Detections
-from training.operating_point import even_score_key, match_sample
+from training.operating_point import confirm_threshold_key, match_sample
 
 if TYPE_CHECKING:
     from training.models.network import Network
@@ -293,8 +293,8 @@ def measures(
         near = (plainly_seen(plain[i]) for i in sets.objects.indices)
         shown = [(sample, detect(sample.image_bgr)[0]) for sample in near]
         for class_id, name in enumerate(CLASS_NAMES):
-            if even_score_key(name) in found:
-                seen, right = found_from(found[even_score_key(name)], shown, class_id)
+            if confirm_threshold_key(name) in found:
+                seen, right = found_from(found[confirm_threshold_key(name)], shown, class_id)
                 found |= {f"{name.lower()}_plain": seen, f"{name.lower()}_plain_found": right}
     if road and sets.road is not None:
         found |= road_scores(detect, sets.road)

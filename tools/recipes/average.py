@@ -30,13 +30,13 @@ class Options:
     out: Path
     """File to write."""
     root: Path = Path("../shared/data")
-    """The data, laid out as `perception train` expects it."""
+    """Dataset root, as in `perception train`."""
     size_hw: tuple[int, int] = (384, 1248)
     """Input size of the evaluation."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the mean."""
+    """Write the mean of the checkpoints."""
     options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.average", description=__doc__)
     try:
         average(options.checkpoints, options.out, options.root, options.size_hw)
@@ -53,22 +53,22 @@ def average(
     size_hw: tuple[int, int] = (384, 1248),
     sets: TrainingSets | None = None,
 ) -> dict[str, float]:
-    """Write the mean of some checkpoints' averaged weights as a checkpoint, evaluated on the validation set.
+    """Write the mean of the averaged weights of several checkpoints, evaluated on the validation set.
 
-    The mean holds out what all of the checkpoints held out.
+    The held-out frames of the mean are those that all checkpoints held out.
 
     Args:
-        checkpoints: of networks of one shape; the last one's description is kept.
+        checkpoints: checkpoints of one architecture; the description of the last one is kept.
         out: file to write.
-        root: the data whose validation frames give scores and operating points.
+        root: dataset root of the validation frames.
         size_hw: input size of the evaluation.
-        sets: the data sets below `root`, where they are open already.
+        sets: data sets in `root`, if they are already open.
 
     Returns:
-        Scores, as `training.evaluate.evaluate`.
+        Scores of `training.evaluate.evaluate`.
 
     Raises:
-        UserError: no checkpoints, unreadable ones, or networks of different shapes.
+        UserError: there are no checkpoints, one is unreadable, or their architectures differ.
     """
     import torch
 
@@ -107,8 +107,8 @@ def average(
 def release(checkpoint: Path, out: Path) -> None:
     """Write the part of a checkpoint that `--init` and `perception export` need, at half its size.
 
-    Averaged weights, network shape, scores, hold-out and description are kept. Of paths in the description only the
-    last part is kept.
+    It keeps averaged weights, architecture, scores, hold-out and description. Paths in the description are reduced to
+    their last part.
     """
     from training.checkpoint import load_checkpoint, save_checkpoint
 

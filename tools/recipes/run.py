@@ -1,9 +1,9 @@
-"""Runs a recipe: training stages, means of weights and other commands, one after the other.
+"""Run a recipe: a sequence of training stages, weight averages and other commands.
 
     python -m tools.recipes.run tools/recipes/nano.toml --root ../shared/data --out runs/nano
 
-The same command resumes a recipe that was interrupted. A recipe is a TOML file with a list of `[[stage]]`, each with
-a `name` and one of four kinds:
+The same command resumes an interrupted recipe. A recipe is a TOML file with a list of `[[stage]]`, each with a `name`
+and one of four kinds:
 
     train = "OPTIONS"    `perception train` with these options, `steps`, `batch` and the weights of the stage `init`
     mean = ["A", "B"]    mean weights of earlier stages; `size_hw` is the input size of its evaluation
@@ -42,20 +42,20 @@ class Options:
     recipe: Annotated[Path, tyro.conf.Positional]
     """TOML file of the stages."""
     root: Path = Path("../shared/data")
-    """The data, laid out as `perception train` expects it."""
+    """Dataset root, as in `perception train`."""
     out: Path = Path("runs/recipe")
-    """Folder of the stages and their results."""
+    """Output directory of the stages."""
     shorter: int = 1
-    """Divide the steps of every stage by this, to try the chain."""
+    """Divisor of the steps of every stage, for a test run."""
     compile: bool = False
-    """As in `perception train`: worth it on a CPU."""
+    """Compile the network, see `perception train`."""
     workers: int = 1
-    """Loader processes."""
+    """Data loader processes."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage, as the file has it."""
+    """One stage of a recipe."""
 
     name: str
     train: str | None = None
@@ -71,7 +71,7 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """One of `KINDS`."""
+        """Return the kind of the stage, one of `KINDS`."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     def names(self) -> set[str]:
@@ -80,14 +80,14 @@ class Stage:
         return {*re.findall(r"{(.*?)}", text), *(self.mean or ()), *filter(None, (self.init, self.release))}
 
     def result(self, out: Path) -> Path:
-        """Return the file or folder that the stage makes."""
+        """Return the file or folder that the stage writes."""
         inside = {"train": ("last.pt",), "mean": ("mean.pt",)}
         return out.joinpath(self.name, *inside.get(self.kind, ()))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The stages of a file, in order."""
+    """A recipe, with its stages in order."""
 
     stages: tuple[Stage, ...]
     groups: Mapping[str, str]
@@ -99,10 +99,10 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe and check that every stage is whole and every name is known where it is used.
+    """Read a recipe, and check that every stage is complete and uses known names.
 
     Raises:
-        UserError: unreadable, or a mistake in a stage.
+        UserError: the file is unreadable, or a stage is invalid.
     """
     table = read_toml(path, "a TOML file with [[stage]] tables", "tools/recipes/nano.toml")
     common, groups = table.get("common", {}), table.get("options", {})
@@ -136,11 +136,11 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     "size_hw": lambda v: isinstance(v, list) and len(v) == 2 and all(type(side) is int for side in v),
     "may_fail": lambda v: isinstance(v, bool),
 }
-"""Keys of a stage, and whether a value of the file may be theirs."""
+"""Keys of a stage, with a check of their values."""
 
 
 def _stage(values: dict[str, Any], where: str) -> Stage:
-    """A stage of checked keys and values."""
+    """Return a stage from checked keys and values."""
     if unknown := sorted(set(values) - set(KEYS)):
         raise UserError(f"{where}: unknown key '{unknown[0]}'", ", ".join(KEYS))
     if wrong := [key for key, value in values.items() if not KEYS[key](value)]:
@@ -155,7 +155,7 @@ def _stage(values: dict[str, Any], where: str) -> Stage:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing of a recipe. Returns 1 where a stage that may fail did."""
+    """Run the missing stages of a recipe. Return 1 where a stage with `may_fail` failed."""
     options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.run", description=__doc__)
     try:
         if options.shorter < 1:
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except subprocess.CalledProcessError as error:  # the command has printed the reason
+    except subprocess.CalledProcessError as error:  # the command has printed its error
         return error.returncode
     except KeyboardInterrupt:
         print("the same command resumes the recipe", file=sys.stderr)
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_stage(recipe: Recipe, stage: Stage, options: Options, title: str) -> int:
-    """Exit code of one stage; 0 where it is done already."""
+    """Run one stage and return its exit code; 0 where it is already done."""
     results = {one.name: one.result(options.out) for one in recipe.stages}
     names = {**recipe.groups, **results, "root": options.root, "out": options.out}
     if stage.kind == "train":
@@ -198,7 +198,7 @@ def _run_stage(recipe: Recipe, stage: Stage, options: Options, title: str) -> in
 
 
 def _is_newer(result: Path, parts: Sequence[Path]) -> bool:
-    """Whether a file is there and younger than all that it is made of."""
+    """Return whether a file exists and is newer than all of its parts."""
     return result.exists() and all(
         part.exists() and part.stat().st_mtime_ns <= result.stat().st_mtime_ns for part in parts
     )
@@ -213,7 +213,7 @@ def _train(recipe: Recipe, stage: Stage, options: Options, title: str, names: Ma
         return 0
     print(title, file=sys.stderr, flush=True)
     command = ["perception.cli.main", "train"]
-    if (folder / "config.json").exists():  # one that was killed before its first checkpoint begins again
+    if (folder / "config.json").exists():  # a run without a checkpoint starts again
         return _python([*command, "--resume", str(folder)])
     steps = max(1, stage.steps // options.shorter)
     return _python(
@@ -229,7 +229,7 @@ def _train(recipe: Recipe, stage: Stage, options: Options, title: str, names: Ma
 
 
 def _words(text: str, names: Mapping[str, object]) -> list[str]:
-    """Words of a command line; a group of options becomes several words, a path stays one."""
+    """Split a command line into words. A group of options becomes several words, a path one."""
     words: list[str] = []
     for word in shlex.split(text):
         whole = re.fullmatch(r"{(.*?)}", word)
@@ -243,7 +243,11 @@ def _words(text: str, names: Mapping[str, object]) -> list[str]:
 
 
 def _python(words: Sequence[str], may_fail: bool = False) -> int:
-    """Exit code of a Python module; any but 0, and 1 where it may fail, ends the recipe."""
+    """Run a Python module and return its exit code.
+
+    Raises:
+        CalledProcessError: the code is not 0, or not 0 or 1 with `may_fail`.
+    """
     code = subprocess.run([sys.executable, "-m", *words], check=False).returncode
     if code > int(may_fail) or code < 0:
         raise subprocess.CalledProcessError(code, words[0])

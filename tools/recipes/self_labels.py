@@ -1,11 +1,11 @@
-"""Boxes that a trained network finds in CamVid's images and that CamVid's masks confirm, for the next training.
+"""Label CamVid's images with detections of a trained network that CamVid's masks confirm.
 
     python -m tools.recipes.self_labels --checkpoint runs/nano/g/last.pt --out runs/nano/self
 
-Each image is looked at five times: whole, mirrored, and in three bands of half its width, so at twice the size
-(Radosavovic et al. 2018). What is found there at least twice, with a high score once, and is filled by its class in
-the mask, becomes a row of `OUT/NAME.txt`; `perception train --data.self-labels OUT` learns from it. A row of parked
-cars is one piece in a mask; here its cars are told apart.
+The network runs on five views of each image: whole, mirrored, and three bands of half the width at twice the size
+(Radosavovic et al. 2018). An object that is detected in two views, once with a high score, and whose box its class
+fills in the mask, becomes a row of `OUT/NAME.txt`. `perception train --data.self-labels OUT` trains on these rows. A
+mask merges a row of parked cars; the detections separate them.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from perception.formats.kitti import ObjectRows, format_objects
 from perception.types import CLASS_NAMES, F32, I64, U8, Detections
 
 LOWEST_SCORE = 0.08
-"""Lower detections do not count as seeing a thing again."""
+"""Lowest score of a detection that counts as a view of an object."""
 SAME = 0.5
-"""Overlap from which detections of a class in two views are one object."""
+"""IoU from which detections of a class in two views are one object."""
 DOUBLED = 0.6
-"""Overlap from which the weaker of two objects of different classes is dropped."""
+"""IoU from which the weaker of two objects of different classes is dropped."""
 EDGE = 5
-"""Pixels: a detection that ends so near to where a band was cut may be half of something."""
+"""Distance from the cut of a band, pixels, within which a detection may be a part of an object."""
 VIEWS = 2
-"""An object is seen in so many views at least."""
+"""Smallest number of views of an object."""
 MASK_LIKE = 0.4
-"""Overlap with a box that the masks give by themselves, from which nothing is added."""
+"""IoU with a box derived from the masks from which no box is added."""
 NUMBERS = {CAR: (8,), PEDESTRIAN: (9,), CYCLIST: (9, 10)}
-"""Class → its numbers in CamVid's masks; a rider is often marked as a person."""
+"""Numbers of each class in CamVid's masks, where riders are often labelled as persons."""
 FILLED = {CAR: 0.6} | {shape.class_id: shape.filled for shape in SHAPES.values()}
-"""Least share of a box that is its class in the mask."""
+"""Smallest share of a box that its class fills in the mask."""
 
 Detect = Callable[[U8], Detections]
 
@@ -51,15 +51,15 @@ class Options:
     """Label CamVid's training images with a network and its masks."""
 
     checkpoint: Path
-    """A `.pt` file of a run folder."""
+    """Checkpoint (.pt) of a run directory."""
     root: Path = Path("../shared/data")
     """Folder with `camvid/`."""
     out: Path = Path("runs/self_labels")
-    """Folder of the rows."""
+    """Output directory of the rows."""
     least_score: float = 0.3
-    """Score that an object has in its best view at least."""
+    """Smallest score of an object in its best view."""
     size_hw: tuple[int, int] = (384, 1248)
-    """Input of the network; best what it was last trained at."""
+    """Network input size; use that of the training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Seen:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the rows; counts as JSON to stdout."""
+    """Write the rows, and print counts as JSON."""
     import tyro
 
     options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.self_labels", description=__doc__)
@@ -106,10 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_labels(options: Options) -> dict[str, int]:
-    """Write a file for every image; how many of each class there are.
+    """Write a file for every image, and return the number of objects by class.
 
     Raises:
-        UserError: no CamVid under the root, an unreadable checkpoint, or one of other classes.
+        UserError: the root has no CamVid, or the checkpoint is unreadable or has other classes.
     """
 
     from perception.files import write_atomically
@@ -145,10 +145,10 @@ def write_labels(options: Options) -> dict[str, int]:
 
 
 def look(detect: Detect, image_bgr: U8, shape_hw: tuple[int, int]) -> Seen:
-    """What a detector finds in the views of an image, together.
+    """Return the objects that a detector finds in the views of an image.
 
     Args:
-        detect: (H, W, 3) uint8 → detections.
+        detect: returns the detections of an image (H, W, 3) uint8.
         image_bgr: (H, W, 3) uint8.
         shape_hw: shape of the detector's input.
     """
@@ -176,7 +176,7 @@ def look(detect: Detect, image_bgr: U8, shape_hw: tuple[int, int]) -> Seen:
 
 
 def merged(boxes_xyxy: F32, scores: F32, class_ids: I64, from_view: I64) -> Seen:
-    """Detections (N) of several views, grouped around the best ones; each group's box is their mean by score."""
+    """Merge the detections (N) of several views around the best ones; a box is the mean of its group by score."""
     overlap = iou(boxes_xyxy, boxes_xyxy)
     left = np.ones(len(scores), bool)
     rows = []
@@ -196,12 +196,12 @@ def merged(boxes_xyxy: F32, scores: F32, class_ids: I64, from_view: I64) -> Seen
 
 
 def confirmed(seen: Seen, numbers: U8, least_score: float) -> Seen:
-    """Those seen well enough whose class fills their box in the mask.
+    """Return the objects with enough views and score whose class fills their box in the mask.
 
     Args:
         seen: objects in the image.
         numbers: (H, W) class number of each pixel.
-        least_score: of the best view.
+        least_score: smallest score of the best view.
     """
     keep = (seen.scores >= least_score) & (seen.views >= VIEWS)
     for k in np.flatnonzero(keep):

@@ -1,13 +1,12 @@
-"""Copy-paste of rare classes: people and cyclists cut from one frame stand in another, where a person could stand.
+"""Copy-paste augmentation of rare classes: people and cyclists of one frame are pasted into another.
 
-Sources: Dwibedi et al. 2017 (cut, paste and learn: soft edges matter more than a fitting scene); Ghiasi et al. 2021.
-An object's outline is its mask where there is one. Elsewhere it comes from GrabCut (Rother et al. 2004) inside the
-box, which starts from what those with masks look like on average, or is that average where GrabCut fails.
+Sources: Dwibedi et al. 2017, who find that soft edges matter more than a matching scene; Ghiasi et al. 2021. The
+outline of an object is its mask where there is one. Otherwise GrabCut (Rother et al. 2004) finds it inside the box,
+starting from the average mask of the class; where GrabCut fails, the average mask is used. Labelled people are few,
+so their clothes and light are changed at random.
 
-People are few, so they are pasted in other clothes and another light than they were cut from.
-
-The place follows from a flat road: an object H metres tall whose foot is at row y, under a camera 1.65 m up, is
-(y − horizon) · H / 1.65 pixels tall. So the size that is drawn says where the foot stands.
+The position follows from a flat road: under a camera at 1.65 m, an object of H metres whose foot is at row y is
+(y − horizon) · H / 1.65 pixels tall. A random size therefore determines the row of the foot.
 """
 
 from __future__ import annotations
@@ -29,53 +28,53 @@ from training.augment.weather import expose
 from training.example import SMALLEST_VISIBLE
 
 HEIGHT_M = np.array([1.6, 2.0, 1.9])
-"""Height of each class that its pixels imply on a flat road: medians over 16,789 whole, unhidden objects of KITTI's
-tracking labels. More than people are tall, because kerbs and slopes lift their feet."""
+"""Height of each class that its pixels imply on a flat road: medians over 16,789 complete, visible objects of KITTI's
+tracking labels. They exceed the true heights, because kerbs and slopes raise the feet."""
 HEIGHT_SPREAD = (0.85, 1.25)
-"""Of the same, as factors; 10th to 90th percentile there: 0.82 to 1.42 (cars), 0.86 to 1.34 (pedestrians)."""
+"""Range of factors on it. 10th to 90th percentile in KITTI: 0.82 to 1.42 (cars), 0.86 to 1.34 (pedestrians)."""
 CAMERA_HEIGHT_M = 1.65
-"""Where no camera is given."""
+"""Camera height of frames without a camera."""
 WANTED = (100, 500, 200)
-"""Cut-outs kept of each class."""
+"""Number of cut-outs of each class."""
 FRAMES_READ = 2400
-"""At most so many frames are looked through for them."""
+"""Largest number of frames that are searched for cut-outs."""
 SMALLEST_SOURCE = 36.0
 SMALLEST_MASKED = 24.0
 """Frame pixels; lower objects are not cut out, those with a mask from the second on."""
 CLASS_SHARES = np.array([0.15, 0.5, 0.35])
-"""How often each class is pasted."""
+"""Probability of each class among pasted objects."""
 ASIDE_M = (7.0, 9.0, 7.0)
-"""How far from straight ahead each class may stand, metres."""
+"""Largest lateral offset of each class from straight ahead, metres."""
 ASPECT = ((0.6, 3.5), (0.15, 0.7), (0.2, 1.6))
-"""Width over height that a whole object of each class can have."""
+"""Range of width over height of a complete object of each class."""
 MOST_OF_A_DRIVE = 60
-"""Cut-outs of one class from one recording: in a video they are all the same person."""
+"""Largest number of cut-outs of a class from one recording, where they may all show the same person."""
 LEAST_CONTRAST = 28.0
-"""Standard deviation of grey inside a box; what fog or night has all but hidden is not cut out."""
+"""Smallest standard deviation of grey in a box, which excludes objects in fog or darkness."""
 _MARGIN = 0.25
 _OUTLINE_HEIGHT = 72
-"""Pixels at which outlines are searched."""
+"""Height of a cut-out in the search for its outline, pixels."""
 _SOLID = (0.25, 0.93)
-"""Share of its box that a believable outline fills."""
+"""Plausible range of an outline's share of its box."""
 _LIKE_OTHERS = 0.68
-"""Least overlap (Dice) of a believable outline with the average one."""
+"""Smallest Dice overlap of a plausible outline with the average one."""
 _ENOUGH_MASKS = 12
-"""Objects with a mask from which an average is taken."""
+"""Smallest number of masks for an average."""
 _AVERAGE_HW = (64, 32)
 ANOTHER_LIGHT = 0.7
-"""Share of pasted objects that are exposed anew."""
+"""Fraction of pasted objects with another exposure."""
 OTHER_CLOTHES = 0.6
-"""Share of pasted people's garments that have another colour."""
+"""Fraction of pasted people's garments with another colour."""
 BARE_LEGS = 0.25
-"""Share of pedestrians whose legs are made bare: nearly all images of people were taken in the cold."""
+"""Fraction of pedestrians with bare legs, because nearly all images of people were taken in cold weather."""
 GARMENTS = ((), ((0.17, 0.5), (0.5, 0.92)), ((0.15, 0.5),))
-"""From where to where down its box each class wears one."""
+"""Vertical range of each garment in the box, as a fraction of its height, by class."""
 LEGS = (0.7, 0.93)
-"""The same of a pedestrian's legs below shorts or a skirt."""
+"""Vertical range of a pedestrian's bare legs."""
 LARGER_THAN_CUT = 2.0
-"""Factor up to which a cut-out is enlarged: near people are as rare as people are."""
+"""Largest scale factor of a cut-out, because near people are rare."""
 OTHER_BUILD = (0.9, 1.12)
-"""Factors on the width of pasted people."""
+"""Range of factors on the width of pasted people."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +89,10 @@ class Cutout:
     """(h, w) 1 on the object, where its set has masks."""
 
     def alpha(self, average: F32 | None = None) -> F32:
-        """(h, w) opacity 0..1 with soft edges: the mask, GrabCut's outline, the average where that is not believable.
+        """Return the opacity (h, w) 0..1 with soft edges: the mask, a plausible GrabCut outline, or the average.
 
         Args:
-            average: opacity of its class in a box of `_AVERAGE_HW`; None for an ellipse.
+            average: average opacity of the class in a box of `_AVERAGE_HW`; None: an ellipse.
         """
         if self.mask is not None:
             return cv2.GaussianBlur(self.mask.astype(np.float32), (0, 0), 0.7)
@@ -112,7 +111,7 @@ class Cutout:
         return np.asarray(cv2.resize(cv2.GaussianBlur(alpha, (0, 0), 0.7), (width, height)), np.float32)
 
     def mask_in_box(self) -> F32:
-        """`_AVERAGE_HW`, what the mask looks like in the box."""
+        """Return the mask in the box, resized to `_AVERAGE_HW`."""
         assert self.mask is not None
         x0, y0, x1, y1 = (round(float(v)) for v in self.box_xyxy)
         part = self.mask[y0:y1, x0:x1].astype(np.float32)
@@ -120,29 +119,29 @@ class Cutout:
 
 
 def _outline(image: U8, box: tuple[int, int, int, int], expected: F32) -> U8:
-    """GrabCut in an image (h, w, 3): all outside the box is background, what is expected for certain the object."""
+    """Run GrabCut on an image (h, w, 3), with background outside the box and the core of `expected` as foreground."""
     mask = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     x0, y0, x1, y1 = box
     mask[y0:y1, x0:x1] = cv2.GC_PR_BGD
     mask[expected > 0.5] = cv2.GC_PR_FGD
     mask[expected > 0.9] = cv2.GC_FGD
-    cv2.setRNGSeed(0)  # its clusters start at random, from a generator of the whole thread
+    cv2.setRNGSeed(0)  # GrabCut initialises its clusters from a generator that the thread shares
     try:
         cv2.grabCut(image, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
-    except cv2.error:  # no background around it, or one colour alone
+    except cv2.error:  # no background around the object, or a single colour
         mask[:] = cv2.GC_BGD
     return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
 
 
 def _ellipse() -> F32:
-    """`_AVERAGE_HW` opacity that falls from the middle of a box to its sides."""
+    """Return an elliptic opacity of size `_AVERAGE_HW` that falls from the centre of a box to its sides."""
     y, x = ((np.arange(side) + 0.5) / side * 2 - 1 for side in _AVERAGE_HW)
     radius = np.hypot(x[None] / 0.85, y[:, None] / 0.98)  # 1 on the ellipse
     return np.clip(1 - 0.5 * radius**3, 0, 1).astype(np.float32)
 
 
 def _largest_part(shape: U8) -> U8:
-    """A mask (h, w) without all but its largest connected part."""
+    """Return the largest connected component of a mask (h, w)."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(shape)
     if count < 2:
         return shape
@@ -150,10 +149,10 @@ def _largest_part(shape: U8) -> U8:
 
 
 class CutoutBank:
-    """Objects to paste, by class. Outlines are found when they are first needed.
+    """Objects to paste, by class. Outlines are computed at first use.
 
     Args:
-        frames: samples to look through, in an order that the seed decides; read only until enough is found.
+        frames: samples to search, in an order that the seed determines. They are read until enough objects are found.
     """
 
     def __init__(self, frames: Iterator[Sample]) -> None:
@@ -171,7 +170,7 @@ class CutoutBank:
                     taken[key] += 1
 
     def choose(self, rng: np.random.Generator, allowed: Sequence[bool]) -> tuple[Cutout, F32] | None:
-        """A cut-out of a class that is allowed, rare ones most often, with its opacity; None where there is none."""
+        """Draw a cut-out of an allowed class with its opacity; None where there is none."""
         shares = CLASS_SHARES * [bool(a) and bool(c) for a, c in zip(allowed, self.cutouts, strict=True)]
         if not shares.any():
             return None
@@ -182,7 +181,7 @@ class CutoutBank:
         return cutout, self._alphas[id(cutout)]
 
     def _average(self, class_id: int) -> F32 | None:
-        """What the masks of a class look like on average; None where too few have one."""
+        """Return the average mask of a class; None where too few objects have a mask."""
         if class_id not in self._averages:
             masks = [cutout.mask_in_box() for cutout in self.cutouts[class_id] if cutout.mask is not None]
             enough = len(masks) >= _ENOUGH_MASKS
@@ -193,11 +192,11 @@ class CutoutBank:
 def frames_in_turn(
     sizes: Sequence[int], read: Callable[[int, int], Sample], seed: int, limit: int = FRAMES_READ
 ) -> Iterator[Sample]:
-    """Frames of several sets, one of each in turn, shuffled by the seed.
+    """Iterate over the frames of several sets, one of each in turn, shuffled by the seed.
 
     Args:
         sizes: number of frames of each set.
-        read: (set, frame) → sample.
+        read: returns the sample of a set and a frame.
     """
     rng = np.random.default_rng((seed, 77))
     orders = [rng.permutation(size) for size in sizes]
@@ -207,7 +206,7 @@ def frames_in_turn(
 
 
 def cut_out(sample: Sample) -> Iterator[Cutout]:
-    """Objects of a frame that are large, whole, uncovered by their neighbours, and shaped as their class is."""
+    """Iterate over the objects of a frame that are large, complete, not occluded, and of a plausible shape."""
     if sample.boxes_xyxy is None or sample.class_ids is None or not len(sample.boxes_xyxy):
         return
     height, width = sample.image_bgr.shape[:2]
@@ -244,7 +243,7 @@ def cut_out(sample: Sample) -> Iterator[Cutout]:
 
 
 def horizon_of(sample: Sample) -> float | None:
-    """Row of the horizon in a frame: from its camera, else from its objects where at least three agree."""
+    """Return the row of the horizon: from the camera, else from the objects where at least three agree."""
     if sample.camera is not None:
         return sample.camera.horizon_y
     if sample.boxes_xyxy is None or sample.class_ids is None or len(sample.boxes_xyxy) < 3:
@@ -258,18 +257,18 @@ def horizon_of(sample: Sample) -> float | None:
 def paste(
     sample: Sample, bank: CutoutBank, horizon_y: float, ahead_x: float, network_scale: float, rng: np.random.Generator
 ) -> Sample:
-    """A frame, or part of one, with one to three more objects on its road or beside it.
+    """Paste one to three objects on or beside the road of a frame, or of a part of a frame.
 
-    Farther objects may be covered: their boxes stay, as KITTI's boxes are of whole objects, until little is left to
-    see; then they become ignore regions. A place that would cover a nearer object is not taken.
+    Pasted objects may occlude farther ones, but not nearer ones. The box of an occluded object is kept, as KITTI's
+    boxes enclose the whole object, until little of it is visible; then it becomes an ignore region.
 
     Args:
-        sample: with boxes; left as it is.
-        bank: what to paste; classes that the sample does not label are left out.
-        horizon_y: row of the horizon in this image.
-        ahead_x: column straight ahead in it.
-        network_scale: network pixels for one of this image, which says how small an object may become.
-        rng: decides everything.
+        sample: sample with boxes; not changed.
+        bank: objects to paste; only those of classes that the sample labels are used.
+        horizon_y: row of the horizon in the image.
+        ahead_x: column straight ahead in the image.
+        network_scale: network pixels per image pixel, which limits how small an object may be.
+        rng: random generator.
     """
     for _ in range(int(rng.integers(1, 4))):
         chosen = bank.choose(rng, sample.labelled_classes)
@@ -286,7 +285,7 @@ def paste(
 def _place(
     cutout: Cutout, sample: Sample, horizon_y: float, ahead_x: float, network_scale: float, rng: np.random.Generator
 ) -> F64 | None:
-    """Box (4,) of the pasted object, or None where this draw leads out of the image."""
+    """Draw the box (4,) of a pasted object; None where it is not inside the image."""
     height, width = sample.image_bgr.shape[:2]
     source = cutout.box_xyxy[2:] - cutout.box_xyxy[:2]
     smallest = max(14 / network_scale, 0.3 * source[1])
@@ -305,7 +304,7 @@ def _place(
 
 
 def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.Generator) -> Sample | None:
-    """The sample with the cut-out at `box`; None where something nearer stands there."""
+    """Return the sample with the cut-out pasted at `box`; None where it would cover a nearer object."""
     assert sample.boxes_xyxy is not None and sample.class_ids is not None
     assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
     solid_ignore = sample.ignore_boxes_xyxy[sample.ignore_class_ids >= 0]
@@ -314,39 +313,19 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.
     nearer = others[:, 3] > box[3]
     if (shared[nearer] > 0.05 * area(box[None])[0]).any():
         return None
-    height, width = sample.image_bgr.shape[:2]
-    source, patch = cutout.box_xyxy.astype(np.float64), cutout.image_bgr
-    if rng.random() < 0.5:
-        patch, alpha = np.ascontiguousarray(patch[:, ::-1]), np.ascontiguousarray(alpha[:, ::-1])
-        source = source[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (patch.shape[1], 0, patch.shape[1], 0)
-    if rng.random() < ANOTHER_LIGHT:
-        patch = expose(patch, rng)
-    scale = (box[2:] - box[:2]) / (source[2:] - source[:2])  # (2,) across, down
-    size_wh = [max(1, round(side * float(f))) for side, f in zip(patch.shape[1::-1], scale, strict=True)]
-    left, top = (round(v) for v in box[:2] - source[:2] * scale)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size_wh[0], width), min(top + size_wh[1], height)
-    inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-    opacity = cv2.resize(alpha, size_wh, interpolation=cv2.INTER_AREA)[inside]
-    colour = resize(patch, (size_wh[1], size_wh[0]))[inside].astype(np.float32)
-    down = ((np.arange(y0, y1) + 0.5 - box[1]) / (box[3] - box[1])).astype(np.float32)
-    for garment in GARMENTS[cutout.class_id]:
-        if rng.random() < OTHER_CLOTHES:
-            colour = _dyed(colour, opacity, _within(down, garment), _cloth(rng), rng)
-    if cutout.class_id == PEDESTRIAN and rng.random() < BARE_LEGS:
-        skin = np.array([110, 140, 195], np.float32) * rng.uniform(0.45, 1.2)
-        colour = _dyed(colour, opacity, _within(down, LEGS), skin, rng)
+    window, colour, opacity = _dressed(cutout, alpha, box, sample.image_bgr.shape[:2], rng)
     image = sample.image_bgr.copy()
-    behind = image[y0:y1, x0:x1].astype(np.float32)
-    # half of the way to the brightness of its new surroundings
+    behind = image[window].astype(np.float32)
+    # adapt the brightness halfway to the surroundings
     gain = float(np.clip((behind.mean() + 20) / (colour.mean() + 20), 0.5, 1.6)) ** 0.5
     mixed = behind + opacity[..., None] * (np.minimum(colour * gain, 255) - behind)
-    image[y0:y1, x0:x1] = mixed.astype(np.uint8)
+    image[window] = mixed.astype(np.uint8)
 
     def masked(mask: U8 | None, number: int) -> U8 | None:
         if mask is None:
             return None
         mask = mask.copy()
-        part = mask[y0:y1, x0:x1]
+        part = mask[window]
         part[opacity > 0.1] = ROAD_IGNORE
         part[opacity > 0.5] = number
         return mask
@@ -369,20 +348,59 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.
     )
 
 
+def _dressed(
+    cutout: Cutout, alpha: F32, box: F64, size_hw: tuple[int, ...], rng: np.random.Generator
+) -> tuple[tuple[slice, slice], F32, F32]:
+    """Mirror, relight, resize and re-colour a cut-out at random.
+
+    Args:
+        cutout: object to paste.
+        alpha: opacity of the cut-out (h, w).
+        box: box of the object in the target image (4,).
+        size_hw: height and width of the target image.
+        rng: random generator.
+
+    Returns:
+        The window in the target image, the pixels (h, w, 3) for it, and their opacity (h, w).
+    """
+    height, width = size_hw
+    source, patch = cutout.box_xyxy.astype(np.float64), cutout.image_bgr
+    if rng.random() < 0.5:
+        patch, alpha = np.ascontiguousarray(patch[:, ::-1]), np.ascontiguousarray(alpha[:, ::-1])
+        source = source[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (patch.shape[1], 0, patch.shape[1], 0)
+    if rng.random() < ANOTHER_LIGHT:
+        patch = expose(patch, rng)
+    scale = (box[2:] - box[:2]) / (source[2:] - source[:2])  # (2,) across, down
+    size_wh = [max(1, round(side * float(f))) for side, f in zip(patch.shape[1::-1], scale, strict=True)]
+    left, top = (round(v) for v in box[:2] - source[:2] * scale)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size_wh[0], width), min(top + size_wh[1], height)
+    inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+    opacity = cv2.resize(alpha, size_wh, interpolation=cv2.INTER_AREA)[inside]
+    colour = resize(patch, (size_wh[1], size_wh[0]))[inside].astype(np.float32)
+    down = ((np.arange(y0, y1) + 0.5 - box[1]) / (box[3] - box[1])).astype(np.float32)
+    for garment in GARMENTS[cutout.class_id]:
+        if rng.random() < OTHER_CLOTHES:
+            colour = _dyed(colour, opacity, _within(down, garment), _cloth(rng), rng)
+    if cutout.class_id == PEDESTRIAN and rng.random() < BARE_LEGS:
+        skin = np.array([110, 140, 195], np.float32) * rng.uniform(0.45, 1.2)
+        colour = _dyed(colour, opacity, _within(down, LEGS), skin, rng)
+    return np.s_[y0:y1, x0:x1], colour, opacity
+
+
 def _within(down: F32, limits: tuple[float, float]) -> F32:
-    """1 between two limits, 0 elsewhere, with soft ends."""
+    """Return 1 between two limits and 0 elsewhere, with soft ends."""
     outside = np.maximum(np.maximum(limits[0] - down, down - limits[1]), 0)
     return np.clip(1 - outside / 0.04, 0, 1)
 
 
 def _cloth(rng: np.random.Generator) -> F32:
-    """(3,) BGR. Half of all clothes are dark, few are vivid."""
+    """Draw a colour of clothes (3,) BGR: half of them dark, few saturated."""
     value = rng.uniform(12, 75) if rng.random() < 0.5 else rng.uniform(75, 235)
     return np.array(colorsys.hsv_to_rgb(rng.random(), 0.8 * rng.random() ** 1.5, value), np.float32)
 
 
 def _dyed(colour: F32, opacity: F32, share: F32, dye: F32, rng: np.random.Generator) -> F32:
-    """An image (h, w, 3) with another colour (3,) in the rows (h,) of a garment: folds and some pattern stay."""
+    """Return an image (h, w, 3) with another colour (3,) in the rows (h,) of a garment, whose shading is kept."""
     weight = opacity * share[:, None]
     grey = colour.mean(2)
     middle = float((grey * weight).sum() / max(float(weight.sum()), 1e-6))

@@ -1,7 +1,7 @@
-"""Crop, mirror and rotation of an image with its labels, by torchvision's transforms (v2) of tv_tensors.
+"""Crop, mirror and rotation of an image with its labels, with torchvision's transforms (v2) of tv_tensors.
 
-Boxes are re-fitted after a rotation: of a rotated rectangle the upright hull is far too large for a car, so what is
-rotated is the outline of a rounded box, which is what the objects of a street look like.
+After a rotation a box encloses the rotated outline of a rounded box, which approximates the objects of a street. The
+bounding box of the rotated rectangle would be too large.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perception.types import F32, U8
 from training.example import SMALLEST_VISIBLE, TrainingImage
 
 _OUTLINE_POWER = 4.0
-"""Of the superellipse that stands for an object: 2 an ellipse, infinity the box itself."""
+"""Exponent of the superellipse that approximates an object: 2 is an ellipse, infinity the box."""
 _ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
 _OUTLINE = np.stack(
     [np.sign(f(_ANGLES)) * np.abs(f(_ANGLES)) ** (2 / _OUTLINE_POWER) for f in (np.cos, np.sin)], -1
@@ -31,7 +31,7 @@ _OUTLINE = np.stack(
 
 
 def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
-    """A sample inside a window (left, top, right, bottom). What the cut leaves little of becomes an ignore region."""
+    """Crop a sample to a window (left, top, right, bottom). Mostly hidden objects become ignore regions."""
     left, top, right, bottom = window
     size = (bottom - top, right - left)
     frame_hw = (sample.image_bgr.shape[0], sample.image_bgr.shape[1])
@@ -72,7 +72,7 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
 
 
 def _moved(camera: PinholeCamera | None, left: int, top: int) -> PinholeCamera | None:
-    """The camera of an image without its first columns and rows."""
+    """Return the camera of an image without its first columns and rows."""
     if camera is None:
         return None
     move = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]], np.float64)
@@ -80,7 +80,7 @@ def _moved(camera: PinholeCamera | None, left: int, top: int) -> PinholeCamera |
 
 
 def mirror(example: TrainingImage) -> TrainingImage:
-    """Left becomes right."""
+    """Mirror an image and its labels left to right."""
     size_hw = (example.image_bgr.shape[0], example.image_bgr.shape[1])
 
     def boxes(boxes_xyxy: F32) -> F32:
@@ -97,9 +97,9 @@ def mirror(example: TrainingImage) -> TrainingImage:
 
 
 def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> TrainingImage:
-    """Turn an image about its centre, then cut it to `size_hw`; the corners that turn in are not judged.
+    """Rotate an image about its centre, then crop it to `size_hw`. Empty corners are ignored.
 
-    Objects that the cut leaves little of become ignore regions.
+    Objects that the crop mostly hides become ignore regions.
     """
     big_hw = (example.image_bgr.shape[0], example.image_bgr.shape[1])
     stride = big_hw[0] // example.masks.shape[1]
@@ -112,7 +112,7 @@ def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> 
         return np.concatenate([turned.min(1), turned.max(1)], 1).astype(np.float32)
 
     def cut(boxes_xyxy: F32) -> F32:
-        """(N, 5) boxes, and which share of each is left."""
+        """Return (N, 5) cropped boxes, and the fraction of each that is left."""
         if not len(boxes_xyxy):
             return np.zeros((0, 5), np.float32)
         turned = outlines(boxes_xyxy)
@@ -123,7 +123,7 @@ def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> 
         return np.concatenate([inside, share[:, None]], 1)
 
     masks = tv_tensors.Mask(torch.from_numpy(example.masks))
-    if (example.masks != ROAD_IGNORE).any():  # what is nowhere judged looks the same from everywhere
+    if (example.masks != ROAD_IGNORE).any():  # masks that are ignored everywhere do not change
         masks = transform.rotate(masks, degrees, fill=[float(ROAD_IGNORE)])
     objects, ignored = _both(cut, example.boxes_xyxy, example.ignore_xyxy)
     boxes, share, ignore = objects[:, :4], objects[:, 4], ignored[:, :4]
@@ -142,7 +142,7 @@ def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> 
 
 
 def _turned(image_bgr: U8, degrees: float, size_hw: tuple[int, int]) -> U8:
-    """The pixels of torchvision's `rotate` and `center_crop`, but for rounding, in a quarter of their time."""
+    """Return the result of torchvision's `rotate` and `center_crop`, up to rounding, in a quarter of the time."""
     (big_h, big_w), (height, width) = image_bgr.shape[:2], size_hw
     matrix = cv2.getRotationMatrix2D(((big_w - 1) / 2, (big_h - 1) / 2), degrees, 1.0)
     matrix[:, 2] -= (big_w - width) // 2, (big_h - height) // 2
@@ -151,7 +151,7 @@ def _turned(image_bgr: U8, degrees: float, size_hw: tuple[int, int]) -> U8:
 
 
 def _both(function: Callable[[F32], F32], first: F32, second: F32) -> tuple[F32, F32]:
-    """A function of rows, called once for two arrays: each call of torchvision costs a tenth of a millisecond."""
+    """Apply a function of rows to two arrays in one call, because each call of torchvision costs 0.1 ms."""
     found = function(np.concatenate([first, second]))
     return found[: len(first)], found[len(first) :]
 

@@ -1,8 +1,8 @@
-"""Mosaic (Bochkovskiy et al. 2020): four frames share one image, each at its own scale.
+"""Mosaic (Bochkovskiy et al. 2020): one image of four frames, each at its own scale.
 
-The sets label different things. A class counts as labelled in the whole image where any of the four labels it, and
-the other quarters become ignore regions of that class. Masks are 255 where a quarter has none. So nothing that a set
-does not label is taught as background, and nothing that one labels is lost.
+Data sets label different classes. A class counts as labelled in the mosaic if any of the four frames labels it, and
+the other quarters become ignore regions of that class. Masks are 255 where a quarter has none. Unlabelled objects are
+therefore never trained as background.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from training.example import TrainingImage
 from training.models.heads.segmentation import STRIDE
 
 _STEP = 32
-"""Borders of the quarters lie on cells of the coarsest level."""
+"""The borders between quarters are multiples of the coarsest stride."""
 
 
 class MakeImage(Protocol):
-    """One sample at one size, with its geometry but without colour and weather."""
+    """Makes an image of a size from a sample, with changes of geometry and without colour and weather."""
 
     def __call__(self, sample: Sample, size_hw: tuple[int, int]) -> TrainingImage: ...
 
@@ -29,13 +29,13 @@ class MakeImage(Protocol):
 def mosaic(
     samples: Sequence[Sample], size_hw: tuple[int, int], rng: np.random.Generator, make: MakeImage
 ) -> TrainingImage:
-    """Four samples, clockwise from the top left, meeting at a random point near the middle.
+    """Combine four samples, clockwise from the top left, around a random point near the centre.
 
     Args:
-        samples: four.
-        size_hw: of the whole image.
-        rng: decides where they meet.
-        make: turns a sample into an image of a given size.
+        samples: four samples.
+        size_hw: height and width of the mosaic.
+        rng: random generator.
+        make: makes an image of a given size from a sample.
     """
     if len(samples) != 4:
         raise ValueError(f"mosaic of {len(samples)} samples: expected 4")
@@ -72,6 +72,6 @@ def mosaic(
 
 
 def _cut_at(side: int, rng: np.random.Generator) -> int:
-    """Where the quarters meet: between two and three fifths of a side, at least one cell from its ends."""
+    """Draw the border between quarters: from two to three fifths of a side, at least one cell from its ends."""
     cell = min(_STEP, max(STRIDE, side // 4 // STRIDE * STRIDE))
     return int(np.clip(round(side * rng.uniform(0.4, 0.6) / cell) * cell, cell, side - cell))

@@ -1,4 +1,4 @@
-"""A labelled frame → a training image: crop near native scale, pasted objects, a turn, mirror, light, weather."""
+"""Make a training image of a labelled frame: crop near native scale, copy-paste, rotation, mirror, light, weather."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from training.example import SMALLEST_HEIGHT, TrainingImage
 from training.models.heads.segmentation import IGNORE, STRIDE
 
 _TURN_MARGIN = 8
-"""Pixels to which the margin around an image that will be turned is rounded, so that masks keep their grid."""
+"""Multiple of the margin around an image before a rotation, pixels, so that masks keep their grid."""
 
 
 def training_image(
@@ -31,7 +31,7 @@ def training_image(
     config: AugmentConfig,
     bank: CutoutBank | None = None,
 ) -> TrainingImage:
-    """Crop, fill, turn, mirror and vary one sample."""
+    """Make a training image of one sample."""
     example = _shape(sample, size_hw, rng=rng, config=config, bank=bank)
     return replace(example, image_bgr=_vary(example.image_bgr, rng, config))
 
@@ -43,13 +43,13 @@ def mosaic_image(
     config: AugmentConfig,
     bank: CutoutBank | None = None,
 ) -> TrainingImage:
-    """The same of four samples, each in a quarter of its own."""
+    """Make a training image that is a mosaic of four samples."""
     example = mosaic(samples, size_hw, rng, partial(_shape, rng=rng, config=config, bank=bank))
     return replace(example, image_bgr=_vary(example.image_bgr, rng, config))
 
 
 def without_strong(config: AugmentConfig) -> AugmentConfig:
-    """What is left at the end of a run: true images, cropped, mirrored, half the changes of colour and exposure."""
+    """Return the config for the end of a run: crop, mirror and half the changes of colour and exposure."""
     return replace(
         config,
         copy_paste=0.0,
@@ -73,7 +73,7 @@ def _shape(
     config: AugmentConfig,
     bank: CutoutBank | None,
 ) -> TrainingImage:
-    """All that moves pixels."""
+    """Apply the changes of geometry."""
     degrees = 0.0
     if rng.random() < config.rotation:
         degrees = float(rng.uniform(-config.rotation_max_deg, config.rotation_max_deg))
@@ -91,7 +91,7 @@ def _shape(
 
 
 def _with_margin(size_hw: tuple[int, int], degrees: float) -> tuple[int, int]:
-    """The size from which an image can be cut after a turn without showing corners."""
+    """Return the size of an image from which a crop after the rotation has no empty corners."""
     if not degrees:
         return size_hw
     sine = abs(np.sin(np.radians(degrees)))
@@ -105,7 +105,7 @@ def _with_margin(size_hw: tuple[int, int], degrees: float) -> tuple[int, int]:
 def _choose_window(
     sample: Sample, size_hw: tuple[int, int], rng: np.random.Generator, config: AugmentConfig
 ) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the crop in the frame."""
+    """Draw the crop (left, top, right, bottom) in the frame."""
     height, width = sample.image_bgr.shape[:2]
     scale = config.native_width / width * np.exp(rng.uniform(np.log(config.scale_min), np.log(config.scale_max)))
     window_h, window_w = min(height, round(size_hw[0] / scale)), min(width, round(size_hw[1] / scale))
@@ -114,7 +114,7 @@ def _choose_window(
         assert sample.class_ids is not None
         chosen = np.arange(len(boxes))
         if config.balance_classes:
-            # a class first, then one of its objects: KITTI has eighteen cars for one cyclist
+            # choose the class first, because KITTI has eighteen cars per cyclist
             chosen = np.flatnonzero(sample.class_ids == rng.choice(np.unique(sample.class_ids)))
         box = boxes[rng.choice(chosen)]
         centre = (box[:2] + box[2:]) / 2 + rng.uniform(-0.35, 0.35, 2) * (window_w, window_h)
@@ -127,7 +127,7 @@ def _choose_window(
 
 
 def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingImage:
-    """Resize a sample to the network's size with the runtime's own `letterbox`, labels with it."""
+    """Resize a sample and its labels to the network's size with the runtime's `letterbox`."""
     assert sample.boxes_xyxy is not None and sample.class_ids is not None
     assert sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None
     image, placed = letterbox(sample.image_bgr, size_hw)
@@ -155,7 +155,7 @@ def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingImage:
 
 
 def _depths(sample: Sample, placed: Letterbox) -> F32:
-    """(N,) metres ahead over the focal length that the camera seems to have in the network's input, NaN unknown."""
+    """Return distance over focal length in network pixels (N,), NaN where unknown."""
     assert sample.boxes_xyxy is not None
     if sample.camera is None or sample.distances_m is None:
         return np.full(len(sample.boxes_xyxy), np.nan, np.float32)
@@ -163,7 +163,7 @@ def _depths(sample: Sample, placed: Letterbox) -> F32:
 
 
 def _mask_to_stride(mask: U8, placed: Letterbox) -> U8:
-    """Frame mask → the road head's grid, nearest label, the border not judged."""
+    """Resample a frame's mask to the road head's grid by nearest label. The border is ignored."""
     step_x, step_y = STRIDE / placed.scale_xy[0], STRIDE / placed.scale_xy[1]
     left, top = placed.offset_xy[0] / placed.scale_xy[0], placed.offset_xy[1] / placed.scale_xy[1]
     to_frame = np.array([[step_x, 0, 0.5 * step_x - left - 0.5], [0, step_y, 0.5 * step_y - top - 0.5]], np.float64)
@@ -179,7 +179,7 @@ def _mask_to_stride(mask: U8, placed: Letterbox) -> U8:
 
 
 def _vary(image: U8, rng: np.random.Generator, config: AugmentConfig) -> U8:
-    """Light, colour and weather."""
+    """Apply the changes of light, colour and weather."""
     for share, change in (
         (config.exposure, expose),
         (config.colour, recolour),

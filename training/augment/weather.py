@@ -1,4 +1,4 @@
-"""Light and weather of a training image, at uint8 speed."""
+"""Changes of light and weather of a training image, in uint8 arithmetic for speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perception.types import U8
 
 
 def recolour(image: U8, rng: np.random.Generator) -> U8:
-    """Another brightness, contrast, gamma, tint and saturation: one lookup table, one matrix."""
+    """Change brightness, contrast, gamma, tint and saturation by a lookup table and a matrix."""
     gain, offset, gamma = rng.uniform(0.7, 1.3), rng.uniform(-15, 15), rng.uniform(0.75, 1.3)
     values = np.linspace(0, 1, 256) ** gamma * 255
     tint = rng.uniform(0.92, 1.08, 3)
@@ -22,10 +22,10 @@ def recolour(image: U8, rng: np.random.Generator) -> U8:
 
 
 def expose(image: U8, rng: np.random.Generator) -> U8:
-    """As another camera would have exposed and balanced it: black point, white point and middle grey set anew.
+    """Change exposure and white balance: black point, white point and middle grey.
 
-    Brings dusk (a third of CamVid), the green cast of Cityscapes and fog to daylight, which no small change of
-    brightness does, and burns out the lights of some.
+    Makes dusk (a third of CamVid), the green cast of Cityscapes and fog look like daylight, which small changes of
+    brightness cannot, and overexposes highlights in some images.
     """
     seen = image[::3, ::3].reshape(-1, 3)
     burnt = rng.uniform(0.2, 4.0)
@@ -40,13 +40,13 @@ def expose(image: U8, rng: np.random.Generator) -> U8:
 
 
 def haze(image: U8, rng: np.random.Generator) -> U8:
-    """Faded towards a grey, as by fog or spray."""
+    """Blend with grey, as by fog or spray."""
     share, grey_level = rng.uniform(0.15, 0.6), rng.uniform(140, 230)
     return np.asarray(cv2.addWeighted(image, 1 - share, np.full_like(image, grey_level), share, 0), np.uint8)
 
 
 def rain(image: U8, rng: np.random.Generator) -> U8:
-    """Bright slanted streaks over a duller image."""
+    """Draw bright slanted streaks on an image of less contrast."""
     height, width = image.shape[:2]
     length, slant = int(rng.integers(7, 22)), rng.uniform(-0.35, 0.35)
     drops = (rng.random((height, width), np.float32) > 1 - rng.uniform(0.002, 0.01)).astype(np.float32)
@@ -60,7 +60,7 @@ def rain(image: U8, rng: np.random.Generator) -> U8:
 
 
 def night(image: U8, rng: np.random.Generator) -> U8:
-    """Dark and noisy, brighter on the road ahead where headlights fall, with a yellow or a blue cast."""
+    """Darken and add noise, with headlights on the road ahead and a yellow or a blue cast."""
     height, width = image.shape[:2]
     ambient, beam = rng.uniform(0.25, 0.6), rng.uniform(0.1, 0.5)
     centre_x, centre_y = rng.uniform(0.35, 0.65), rng.uniform(0.6, 1.0)
@@ -74,7 +74,7 @@ def night(image: U8, rng: np.random.Generator) -> U8:
 
 
 def soften(image: U8, rng: np.random.Generator) -> U8:
-    """Out of focus, or taken at a lower resolution."""
+    """Blur, or reduce the resolution."""
     if rng.random() < 0.5:
         return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.5)), np.uint8)
     factor = rng.uniform(1.2, 2.2)
@@ -84,8 +84,8 @@ def soften(image: U8, rng: np.random.Generator) -> U8:
 
 
 def sensor_noise(image: U8, rng: np.random.Generator) -> U8:
-    """Every pixel by itself."""
+    """Add independent noise to every pixel."""
     noise = np.empty((image.shape[0], image.shape[1] * image.shape[2]), np.int16)
-    cv2.setRNGSeed(int(rng.integers(2**31)))  # OpenCV's numbers come in half the time of NumPy's
+    cv2.setRNGSeed(int(rng.integers(2**31)))  # OpenCV's generator is twice as fast as NumPy's
     cv2.randn(noise, 0, rng.uniform(2, 10))  # type: ignore[call-overload]
     return np.asarray(cv2.add(image, noise.reshape(image.shape), dtype=cv2.CV_8U), np.uint8)

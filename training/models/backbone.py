@@ -15,7 +15,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def _trunk(model: nn.Module, name: str) -> list[nn.Module]:
-    """The network's blocks in the order they run, without its classifier."""
+    """Return the network's blocks in execution order, without the classifier."""
     if hasattr(model, "features"):  # MobileNet, EfficientNet, ConvNeXt, VGG
         blocks = list(model.features.children())
         last = blocks[-1]
@@ -29,14 +29,14 @@ def _trunk(model: nn.Module, name: str) -> list[nn.Module]:
         stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
         return [stem, model.layer1, model.layer2, model.layer3, model.layer4]
     raise UserError(
-        f"backbone '{name}' has no layout this project knows",
+        f"backbone '{name}' has an unsupported layout",
         "a torchvision MobileNet, EfficientNet, RegNet, ResNet, ConvNeXt or VGG",
         "--model.backbone mobilenet_v3_small",
     )
 
 
 def _load(model: nn.Module, blocks: list[nn.Module], name: str, path: Path) -> str:
-    """Copy every tensor whose name and shape agree into the network; return what was taken and what was not."""
+    """Copy every tensor whose name and shape agree into the network; return a summary."""
     do = "--model.backbone NAME, or a file of that network"
     theirs = read_tensor_file(path, f"a state dict of torchvision's {name}", do)
     ours = model.state_dict(keep_vars=True)
@@ -46,7 +46,7 @@ def _load(model: nn.Module, blocks: list[nn.Module], name: str, path: Path) -> s
         for key, value in theirs.items()
         if key in ours and isinstance(value, Tensor) and value.shape == ours[key].shape
     }
-    # the classifier and a last expansion that serves it alone are cut off, so they don't count
+    # the classifier, and a last expansion that only the classifier uses, are not part of the backbone
     kept = {id(tensor) for block in blocks for tensor in block.state_dict(keep_vars=True).values()}
     needed = {key for key, tensor in ours.items() if id(tensor) in kept}
     taken = needed & fitting.keys()
@@ -66,7 +66,7 @@ def _load(model: nn.Module, blocks: list[nn.Module], name: str, path: Path) -> s
 
 
 def _some(names: set[str], shown: int = 4) -> str:
-    """A few names and the number of the others; "none" where there are none."""
+    """Return a few names and the number of the others, or "none"."""
     first = sorted(names)[:shown]
     return (", ".join(first) or "none") + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
@@ -75,16 +75,16 @@ class Backbone(nn.Module):
     """A torchvision network cut after the last block of each stride.
 
     Args:
-        name: torchvision's name, as `mobilenet_v3_small`.
-        pretrained: load torchvision's ImageNet weights (downloads them once).
-        weights: load this state dict with torchvision's names instead; nothing is downloaded.
+        name: name in torchvision, for example `mobilenet_v3_small`.
+        pretrained: load torchvision's ImageNet weights, which are downloaded once.
+        weights: load this state dict with torchvision's names instead of a download.
 
     Raises:
-        UserError: unknown name, weights that cannot be downloaded, or a file without a tensor of this network.
+        UserError: the name is unknown, the download failed, or no tensor of the file matches.
     """
 
     loaded = ""
-    """What was taken from `weights`, and what was not, in one sentence."""
+    """Summary of the tensors that were loaded from `weights`."""
 
     def __init__(self, name: str, pretrained: bool = False, weights: Path | None = None) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
             )
         try:
             model = models.get_model(name, weights="DEFAULT" if pretrained and weights is None else None)
-        except OSError as error:  # URLError is one: no network, no server
+        except OSError as error:  # includes URLError
             raise UserError(
                 f"the ImageNet weights of {name} cannot be downloaded ({error})",
                 "network access to torchvision's weights, or a copy in TORCH_HOME",
@@ -133,7 +133,7 @@ class Backbone(nn.Module):
         self.channels = tuple(channels[stride] for stride in STRIDES)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised → four maps (B, C, H/s, W/s), s = 4, 8, 16, 32."""
+        """Return four maps (B, C, H/s, W/s), s = 4, 8, 16, 32, of normalised images (B, 3, H, W)."""
         features = []
         for stage in self.stages:
             x = stage(x)

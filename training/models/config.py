@@ -1,4 +1,4 @@
-"""The shape of the network: its own options, and those of every head that has a file."""
+"""Architecture of the network: its options and those of every head."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ if TYPE_CHECKING:
     from training.models.heads.segmentation import SegmentationConfig
 
 HEADS = head_modules()
-"""Every head that can be named, by its file's name."""
+"""Modules of the available heads, by name."""
 SIZE_MULTIPLE = 32
 """Input height and width are multiples of the coarsest stride."""
 
 
 @dataclass(frozen=True)
 class _NetworkConfig:
-    """Shape of the network."""
+    """Architecture of the network."""
 
     backbone: str = "mobilenet_v3_small"
-    """torchvision's name."""
+    """Name of the backbone in torchvision."""
     pretrained: bool = False
-    """Start from torchvision's ImageNet weights."""
+    """Initialise the backbone with torchvision's ImageNet weights."""
     backbone_weights: Path | None = None
-    """Start from this file instead: a state dict of the same torchvision network, whole or its features alone."""
+    """Initialise the backbone with this state dict of the same torchvision network, complete or features only."""
     channels: int = 80
-    """Width of neck and detection head."""
+    """Channels of the neck and the detection head."""
     class_names: tuple[str, ...] = CLASS_NAMES
-    """Detected classes, in the order of the exported file: some or all of the classes that the data sets label."""
+    """Detected classes in the order of class ids; any of the data sets' classes."""
     heads: tuple[str, ...] = ("detection", "segmentation")
     """Heads to train and deploy."""
     one_to_one: bool = False
-    """Train also the one-to-one detection head, and deploy it instead: one box an object, no suppression."""
+    """Also train a one-to-one detection head, and deploy it: one box per object, without NMS."""
     dropout: float = 0.0
-    """Share of the neck's channels that are blanked in training."""
+    """Dropout probability of the neck's channels."""
     task_weights: Literal["fixed", "uncertainty"] = "fixed"
-    """"fixed": as the heads' options say. "uncertainty": times a factor learnt per task (Kendall et al. 2018)."""
+    """Loss weights. "fixed": those of the heads. "uncertainty": times a trained factor per task (Kendall et al.
+    2018)."""
 
     def __post_init__(self) -> None:
         check_ranges(self, dropout=(0, 0.99), channels=(1, float("inf")))
@@ -66,10 +67,10 @@ class _NetworkConfig:
         return tuple(sorted({*self.heads, *(("one_to_one",) if self.one_to_one else ())}))
 
     def check_size(self, size_hw: tuple[int, int]) -> None:
-        """Raise where an input of this height and width does not suit the network.
+        """Check that the network supports an input of this height and width.
 
         Raises:
-            UserError: a side that the strides do not divide, or a head that cannot serve the size.
+            UserError: the strides do not divide the size, or a head does not support it.
         """
         check_size(size_hw)
         for config in self._head_configs():
@@ -100,7 +101,7 @@ else:
 
 
 def check_size(size_hw: tuple[int, int]) -> None:
-    """Raise where a size does not divide into the network's strides."""
+    """Raise `UserError` where the network's strides do not divide a size."""
     if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size_hw):
         near = tuple(max(1, round(side / SIZE_MULTIPLE)) * SIZE_MULTIPLE for side in size_hw)
         raise UserError(

@@ -1,4 +1,4 @@
-"""A light path-aggregation neck (PANet, Liu et al. 2018): coarse maps inform fine ones, then back."""
+"""A light path-aggregation neck (PANet, Liu et al. 2018): a top-down path, then a bottom-up path."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from training.models.blocks import conv_block, separable_block
 
 
 class PanNeck(nn.Module):
-    """Maps at strides 8, 16, 32 of any width → three maps of `channels` each.
+    """Fuses maps at strides 8, 16 and 32 into three maps of `channels` each.
 
-    Sums instead of concatenations: half the multiplications of the following block.
+    Maps are added instead of concatenated, which halves the multiplications of the following block.
     """
 
     def __init__(self, channels_in: tuple[int, int, int], channels: int) -> None:
@@ -22,7 +22,7 @@ class PanNeck(nn.Module):
         self.up = nn.ModuleList(separable_block(channels, channels) for _ in range(2))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Three maps, fine to coarse → three maps (B, C, H/s, W/s), s = 8, 16, 32."""
+        """Return three maps (B, C, H/s, W/s), s = 8, 16, 32, from three maps in the same order."""
         c3, c4, c5 = (block(f) for block, f in zip(self.lateral, features, strict=True))
         p4 = self.down[0](c4 + F.interpolate(c5, scale_factor=2.0, mode="nearest"))
         p3 = self.down[1](c3 + F.interpolate(p4, scale_factor=2.0, mode="nearest"))

@@ -30,7 +30,7 @@ OUTPUTS = ("boxes_xyxy", "scores", "class_ids", "road")
 
 
 class Network(nn.Module):
-    """Camera pixels in, what each head computes out. Colour order and normalisation are part of the network."""
+    """Maps camera pixels to the output of each head. Colour order and normalisation are part of the network."""
 
     if TYPE_CHECKING:  # heads are attributes under their names
         detection: DetectionHead
@@ -47,7 +47,7 @@ class Network(nn.Module):
             setattr(self, name, HEADS[name].build(config, c2))
         self.dropout = nn.Dropout2d(config.dropout)
         learnt = config.task_weights == "uncertainty"
-        # one dimension: no weight decay
+        # one-dimensional, so without weight decay
         self.log_variances = nn.Parameter(torch.zeros(len(self.tasks))) if learnt else None
         self.register_buffer("mean", torch.tensor(_MEAN_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
@@ -58,7 +58,7 @@ class Network(nn.Module):
         return {name: getattr(self, name) for name in self.config.trained_heads}
 
     def forward(self, images: Tensor) -> dict[str, Any]:
-        """(B, H, W, 3) uint8 BGR → what each head computes, by the head's name."""
+        """Return the output of each head by name, for images (B, H, W, 3) uint8 BGR."""
         x = images.permute(0, 3, 1, 2).to(self.mean.dtype)
         x = ((x - self.mean) / self.std).flip(1)  # BGR statistics, then RGB order for the backbone
         if x.is_cpu and not torch.onnx.is_in_onnx_export():
@@ -68,13 +68,13 @@ class Network(nn.Module):
         return {name: head(features.detach() if head.detached else features) for name, head in self.heads.items()}
 
     def deployed_heads(self, one_to_one: bool | None = None) -> list[Head[Any, Any]]:
-        """Return the heads whose outputs leave the graph.
+        """Return the heads whose outputs the graph returns.
 
         Args:
-            one_to_one: True: heads that replace another, False: those that they replace, None: True where it can be.
+            one_to_one: True: heads that replace another; False: the replaced heads; None: True where possible.
 
         Raises:
-            UserError: True, but no head of the network replaces another.
+            UserError: it is True, and no head of the network replaces another.
         """
         heads = self.heads
         replacing = {name: head.replaces for name, head in heads.items() if head.replaces}
@@ -92,12 +92,12 @@ class Network(nn.Module):
         return (*(name for name in OUTPUTS if name in names), *(name for name in names if name not in OUTPUTS))
 
     def in_order(self, outputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return outputs by name as a graph returns them, in the order of `output_names`."""
+        """Return the outputs in the order of `output_names`."""
         return tuple(outputs[name] for name in self.output_names)
 
     @property
     def tasks(self) -> tuple[tuple[str, ...], ...]:
-        """Return the names of the losses that share a learnt weight. A head shares with the one that it replaces."""
+        """Return the names of the losses that share a trained weight. A head shares with the one it replaces."""
         tasks = {name: head.tasks for name, head in self.heads.items() if not head.replaces}
         for head in self.heads.values():
             if head.replaces:
@@ -106,7 +106,7 @@ class Network(nn.Module):
         return tuple(names for of_head in tasks.values() for names in of_head)
 
     def loss(self, raw: dict[str, Any], batch: Batch) -> dict[str, Tensor]:
-        """Return all losses by name, weighted; their sum is minimised."""
+        """Return the weighted losses by name; their sum is minimised."""
         size_hw = (batch.images.shape[1], batch.images.shape[2])
         losses: dict[str, Tensor] = {}
         for name, head in self.heads.items():
@@ -115,10 +115,10 @@ class Network(nn.Module):
 
 
 def weigh(losses: dict[str, Tensor], log_variances: Tensor, tasks: tuple[tuple[str, ...], ...]) -> dict[str, Tensor]:
-    """Return the losses under learnt weights, and `task_weights`, the price of low ones.
+    """Return the losses with trained weights, and `task_weights`, the penalty of low weights.
 
-    A task with loss L and variance e^s costs L·e^-s + s (Kendall et al. 2018): a task that is hard to get right
-    counts less. A task without a label in this batch leaves its weight alone.
+    A task with loss L and variance e^s adds L·e^-s + s (Kendall et al. 2018), so a difficult task has a lower weight.
+    A task without labels in the batch does not change its weight.
     """
     weighed, price = dict(losses), torch.zeros_like(log_variances[0])
     for s, names in zip(log_variances, tasks, strict=True):
@@ -134,9 +134,9 @@ class DeployedNetwork(nn.Module):
     """The network with decode: the reference for the exported graph.
 
     Args:
-        network: its weights are shared, not copied.
+        network: network, whose weights are shared.
         size_hw: height and width of the input.
-        one_to_one: which heads' outputs leave the graph, see `Network.deployed_heads`.
+        one_to_one: heads whose outputs the graph returns, see `Network.deployed_heads`.
     """
 
     def __init__(self, network: Network, size_hw: tuple[int, int], one_to_one: bool | None = None) -> None:
@@ -147,7 +147,7 @@ class DeployedNetwork(nn.Module):
         self.deployed = {name: head for name, head in network.heads.items() if head in deployed}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, H, W, 3) uint8 BGR → the outputs of `Network.output_names`, in that order."""
+        """Return the outputs of `Network.output_names`, in that order, for images (B, H, W, 3) uint8 BGR."""
         raw, outputs = self.network(images), dict[str, Tensor]()
         for name, head in self.deployed.items():
             outputs |= zip(head.outputs, head.decode(raw[name], self.size_hw), strict=True)

@@ -1,9 +1,11 @@
-"""Anchor-free decoupled detection head: module, assignment of targets, losses, in-graph decode and distance.
+"""Anchor-free decoupled detection head: module, target assignment, losses, in-graph decode and distance.
 
-Sources: task-aligned assignment, TOOD (Feng et al. 2021), whose class target is the overlap that the point reached;
-distribution focal loss, GFL (Li et al. 2020); complete IoU, Zheng et al. 2020; generalised IoU, Rezatofighi et al.
-2019; parallel non-maximum suppression as in YOLACT's Fast NMS (Bolya et al. 2019), iterated until it equals the
-greedy one.
+Sources:
+
+- Task-aligned assignment: TOOD (Feng et al. 2021).
+- Distribution focal loss: GFL (Li et al. 2020).
+- Complete IoU: Zheng et al. 2020. Generalised IoU: Rezatofighi et al. 2019.
+- Parallel non-maximum suppression: Fast NMS of YOLACT (Bolya et al. 2019), iterated until it equals greedy NMS.
 """
 
 from __future__ import annotations
@@ -34,34 +36,34 @@ class DetectionConfig(HeadConfig):
     """Head, assignment, losses and decode."""
 
     bins: int = 16
-    """Bins of the distance from a point to each side of its box, in strides."""
+    """Bins of the distance from a point to each side of its box; a bin is one stride wide."""
     assign_by: Literal["alignment", "centre"] = "alignment"
-    """"alignment": task-aligned assignment, each object trains the points that predict it best. "centre": the points
-    nearest to its centre, on the level of its size, whatever they predict."""
+    """"alignment": task-aligned assignment, each object trains the points that predict it best. "centre": each object
+    trains the points nearest to its centre, on the level of its size."""
     topk: int = 10
-    """Points that one object trains."""
+    """Points that each object trains."""
     alpha: float = 0.5
-    """Power of the class score in the alignment of a point and an object."""
+    """Exponent of the class score in the alignment of a point with an object."""
     beta: float = 6.0
-    """Power of the IoU in it."""
+    """Exponent of the IoU in the alignment of a point with an object."""
     class_weight: float = 1.0
     """Weight of the classification loss."""
     class_weights: tuple[float, ...] = ()
-    """Weight of each class within it, in the network's order; empty: 1 each."""
+    """Weight of each class in the classification loss, in the network's order; empty: 1 each."""
     box_weight: float = 5.0
     """Weight of the IoU loss."""
     box_loss: Literal["ciou", "giou"] = "ciou"
-    """Complete IoU (overlap, centre, shape) or generalised IoU (overlap, empty part of the hull)."""
+    """IoU loss: complete IoU or generalised IoU."""
     bins_weight: float = 1.0
     """Weight of the distribution focal loss."""
     max_detections: int = 100
-    """Boxes that leave the graph."""
+    """Largest number of boxes that the graph outputs."""
     nms_iou: float = 0.6
-    """A box that overlaps a better one of its class by more is suppressed."""
+    """IoU with a better box of the same class above which NMS suppresses a box."""
     nms_rounds: int = 4
-    """Rounds of parallel suppression: chains of up to that many boxes are resolved exactly. 0: no suppression."""
+    """Rounds of parallel NMS. Chains of up to this many boxes are resolved as in greedy NMS. 0: no NMS."""
     distance: bool = False
-    """Predict also how far each object is; trained where KITTI's 3-D labels and a calibration are there."""
+    """Predict the distance of each object. Trained on images with KITTI's 3-D labels and a calibration."""
     distance_weight: float = 0.5
     """Weight of the distance loss."""
 
@@ -78,19 +80,19 @@ class DetectionConfig(HeadConfig):
             raise FieldError(self, "class_weights", "numbers from 0")
 
     def check(self, model: ModelConfig) -> None:
-        """Raise where the weights of classes are not one for each class."""
+        """Raise `UserError` where `class_weights` does not have one weight for each class."""
         if self.class_weights and len(self.class_weights) != len(model.class_names):
             raise UserError(
                 f"{len(self.class_weights)} class_weights", f"one for each of {' '.join(model.class_names)}"
             )
 
     def check_size(self, model: ModelConfig, size_hw: SizeHW) -> None:
-        """Raise where more boxes are to leave the graph than an input of that size can hold."""
+        """Raise `UserError` where `max_detections` exceeds the points and classes of an input."""
         places = len(model.class_names) * sum((size_hw[0] // s) * (size_hw[1] // s) for s in STRIDES)
         if self.max_detections > places:
             raise UserError(
-                f"{self.max_detections} boxes (max_detections) of an input of {size_hw[0]}x{size_hw[1]}",
-                f"at most {places}, one a point and class",
+                f"max_detections {self.max_detections} for an input of {size_hw[0]}x{size_hw[1]}",
+                f"at most {places}, one per point and class",
                 "a larger input, or a smaller --model.detection.max-detections",
             )
 
@@ -109,22 +111,22 @@ class DetectionTargets:
     ignore_xyxy: Tensor
     """(B, M, 4)."""
     ignore_class_ids: Tensor
-    """(B, M) int64: class that is ignored, -1 all classes, -2 padding."""
+    """(B, M) int64: ignored class, -1 for all classes, -2 for padding."""
     confidences: Tensor
-    """(B, G) 0..1: how sure each label is. A soft label lowers the class target and the weight of the box."""
+    """(B, G) confidence of each label, 0..1. It scales the class target and the weight of the box."""
     labelled: Tensor
-    """(B, C) bool: which classes this image labels at all; all False for a road image."""
+    """(B, C) bool: classes that are labelled in the image; all False for a road image."""
     depths: Tensor
     """(B, G) metres ahead over the focal length in network pixels, NaN where unknown.
 
-    Scaling an image by s scales its focal length by s, so this number follows from the object's apparent size,
-    whatever the camera and the crop. The runtime multiplies by its own focal length.
+    Scaling an image by s scales its focal length by s, so this ratio depends only on the object's apparent size, not
+    on the camera or the crop. The runtime multiplies it by its focal length.
     """
 
 
 @dataclass(frozen=True)
 class RawDetections:
-    """What the head computes before decode, A points of all levels."""
+    """Output of the head before decode, for A points of all levels."""
 
     class_logits: Tensor
     """(B, A, C)."""
@@ -135,7 +137,7 @@ class RawDetections:
 
 
 class DetectionHead(Head[RawDetections, DetectionTargets]):
-    """Shared over the levels: with few labelled objects, what one size teaches serves the others."""
+    """Detection head whose weights are shared by all levels, because labelled objects are few."""
 
     tasks: ClassVar[tuple[tuple[str, ...], ...]] = (("class", "box", "bins"), ("distance",))
 
@@ -148,18 +150,18 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         self.class_out = nn.Conv2d(channels, class_count, 1)
         self.box_out = nn.Conv2d(channels, 4 * config.bins, 1)
         self.depth_out = nn.Conv2d(channels, 2, 1) if config.distance else None
-        # start from one object in a hundred points, so that the first steps do not go into unlearning
+        # initial score 0.01, so that the first steps do not have to lower the scores of the background
         nn.init.constant_(self.class_out.bias, -math.log(99.0))  # type: ignore[arg-type]
         self.register_buffer("bin_values", torch.arange(config.bins, dtype=torch.float32), persistent=False)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Boxes, scores and classes; with a distance branch also distances."""
+        """Return the names of boxes, scores and classes, and of distances with a distance branch."""
         return ("boxes_xyxy", "scores", "class_ids", *(("distances",) if self.config.distance else ()))
 
     @property
     def described(self) -> dict[str, Any]:
-        """Whether the graph suppresses duplicates."""
+        """Return whether the graph suppresses duplicates."""
         return {"suppression": self.config.nms_rounds > 0}
 
     def targets(self, batch: Batch) -> DetectionTargets:
@@ -180,16 +182,20 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         return RawDetections(torch.cat(classes, 1).float(), torch.cat(boxes, 1).float(), all_depths)
 
     def boxes(self, bin_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-        """Bin logits (…, A, 4·bins), points (…, A, 2) and strides (…, A, 1) in pixels → boxes (…, A, 4)."""
+        """Return boxes (…, A, 4) from bin logits (…, A, 4·bins), points (…, A, 2) and strides (…, A, 1) in pixels."""
         bins = bin_logits.unflatten(-1, (4, self.config.bins)).softmax(-1)
         sides = (bins * self.bin_values).sum(-1) * strides  # (…, A, 4) left, top, right, bottom
         return torch.cat([points - sides[..., :2], points + sides[..., 2:]], -1)
 
     def depths(self, depth_logits: Tensor, strides: Tensor) -> tuple[Tensor, Tensor]:
-        """Depth logits (…, A, 2) and strides (…, A, 1) → log depth over focal length, log of its spread, (…, A) each.
+        """Return the log of depth over focal length, and the log of its spread, (…, A) each.
 
-        Relative to the stride, as boxes are: what is shared over the levels then need not know the level. The spread
-        is that of a Laplace distribution of the logarithm, so it is relative too.
+        The depth is relative to the stride, as boxes are, because the weights are shared by all levels. The spread is
+        the scale of a Laplace distribution of the log depth.
+
+        Args:
+            depth_logits: (…, A, 2).
+            strides: (…, A, 1).
         """
         return depth_logits[..., 0] - strides[..., 0].log(), depth_logits[..., 1].clamp(-4.0, 2.0)
 
@@ -198,9 +204,8 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
 
         With a distance branch also distances (B, K, 2): depth over focal length, and its relative standard deviation.
 
-        The best K point-class pairs come first, then boxes for those alone. Parallel suppression on a K×K matrix
-        removes duplicates: it has a fixed shape and needs no operator that a runtime may lack. A suppressed place
-        has score 0.
+        Boxes are computed only for the best K pairs of point and class. Parallel NMS on a K×K matrix removes
+        duplicates; it has a fixed shape and uses only operators that every runtime has. A suppressed box has score 0.
         """
         scores, class_ids, point_ids = self.best(raw.class_logits)
 
@@ -211,7 +216,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         return self.decode_best(scores, class_ids, point_ids, chosen(raw.bin_logits), size_hw, depths)
 
     def deploy(self, features: Features, size_hw: SizeHW) -> tuple[Tensor, ...]:
-        """Return the same as `decode`. Box and depth logits are computed at the best K points alone."""
+        """Return the same as `decode`, with box and depth logits computed only at the best K points."""
         logits, box_features = [], []
         for feature in features.levels:
             x = self.stem(feature)
@@ -225,7 +230,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         return self.decode_best(scores, class_ids, point_ids, bins, size_hw, depths)
 
     def best(self, class_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Class logits (B, A, C) → scores, class ids and point ids (B, K) of the best pairs, sorted by score."""
+        """Return scores, class ids and point ids (B, K) of the best pairs, by score, from class logits (B, A, C)."""
         scores, index = class_logits.flatten(1).topk(self.config.max_detections, dim=1)  # (B, K)
         return scores.sigmoid(), index % self.class_count, index // self.class_count
 
@@ -238,7 +243,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         size_hw: SizeHW,
         chosen_depths: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Return what `decode` returns, from the logits of the chosen points alone, (B, K, 4·bins) and (B, K, 2)."""
+        """Return the outputs of `decode` from the logits of the chosen points, (B, K, 4·bins) and (B, K, 2)."""
         config = self.config
         points, strides = grid_points(size_hw, scores.device)
         boxes = self.boxes(chosen, points[point_ids], strides[point_ids])
@@ -268,8 +273,8 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
     def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: SizeHW) -> dict[str, Tensor]:
         """Return the losses `class`, `box`, `bins` and, with a distance branch, `distance`.
 
-        Each is weighted, and normalised by the assigned quality of the batch of all processes: sums go through
-        `sum_over_ranks` before they are divided.
+        Each is weighted, and normalised by the assigned quality over the batch of all processes: sums pass through
+        `sum_over_ranks` before the division.
         """
         config = self.config
         points, strides = grid_points(size_hw, raw.class_logits.device)
@@ -330,7 +335,7 @@ def quality_bce_loss(
         logits: (B, A, C).
         class_targets: (B, A, C) quality of a point for the class of its object, 0 elsewhere.
         points: (A, 2).
-        targets: which classes are labelled, and where nothing counts.
+        targets: labelled classes and ignore regions.
         class_weights: weight of each class; empty: 1 each.
     """
     weight = class_loss_weight(points, class_targets, targets)
@@ -340,12 +345,12 @@ def quality_bce_loss(
 
 
 def complete_iou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
-    """(P, 4), (P, 4) → 1 − complete IoU (P,)."""
+    """Return 1 − complete IoU (P,) of boxes (P, 4) and (P, 4)."""
     return 1 - complete_iou(boxes, truth)
 
 
 def generalized_iou_loss(boxes: Tensor, truth: Tensor) -> Tensor:
-    """(P, 4), (P, 4) → 1 − generalised IoU (P,)."""
+    """Return 1 − generalised IoU (P,) of boxes (P, 4) and (P, 4)."""
     return 1 - generalised_iou(boxes, truth)
 
 
@@ -371,12 +376,12 @@ def distribution_focal_loss(logits: Tensor, sides: Tensor, bins: int) -> Tensor:
 
 
 def laplace_loss(middle: Tensor, spread: Tensor, depths: Tensor, weights: Tensor) -> list[Tensor]:
-    """Return the negative log likelihood of the log depth under a Laplace distribution, and the weights that count.
+    """Return the weighted negative log likelihood of the log depth under a Laplace distribution, and the weight sum.
 
     Args:
         middle: (P,) log depth over focal length.
-        spread: (P,) log of the distribution's scale, learnt too (Kendall & Gal 2017).
-        depths: (P,) true depth over focal length, NaN where unknown: such a point has no part in either sum.
+        spread: (P,) log of the distribution's scale, also predicted (Kendall & Gal 2017).
+        depths: (P,) true depth over focal length, NaN where unknown; such a point is in neither sum.
         weights: (P,) quality of each point.
 
     Returns:
@@ -389,7 +394,7 @@ def laplace_loss(middle: Tensor, spread: Tensor, depths: Tensor, weights: Tensor
 
 
 def grid_points(size_hw: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Centres (A, 2) in pixels and strides (A, 1) of all points, fine level first, row by row."""
+    """Return centres (A, 2) in pixels and strides (A, 1) of all points, finest level first, row by row."""
     points, strides = [], []
     for stride in STRIDES:
         height, width = size_hw[0] // stride, size_hw[1] // stride
@@ -402,7 +407,7 @@ def grid_points(size_hw: tuple[int, int], device: torch.device) -> tuple[Tensor,
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(B, N, 4), (B, M, 4) → IoU (B, N, M)."""
+    """Return the IoU (B, N, M) of boxes (B, N, 4) and (B, M, 4)."""
     low = torch.maximum(a[:, :, None, :2], b[:, None, :, :2])
     high = torch.minimum(a[:, :, None, 2:], b[:, None, :, 2:])
     size = (high - low).clamp(min=0)
@@ -413,7 +418,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(P, 4), (P, 4) → complete IoU (P,): overlap less centre distance less difference of shape."""
+    """Return the complete IoU (P,) of boxes (P, 4) and (P, 4): IoU less centre distance and aspect ratio terms."""
     low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
     shared = (high - low).clamp(min=0).prod(-1)
     size_a, size_b = (a[:, 2:] - a[:, :2]).clamp(min=1e-3), (b[:, 2:] - b[:, :2]).clamp(min=1e-3)
@@ -428,7 +433,7 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(P, 4), (P, 4) → generalised IoU (P,): overlap less the share of the common hull that neither covers."""
+    """Return the generalised IoU (P,) of boxes (P, 4) and (P, 4): IoU less the empty share of their hull."""
     low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
     shared = (high - low).clamp(min=0).prod(-1)
     union = (a[:, 2:] - a[:, :2]).prod(-1) + (b[:, 2:] - b[:, :2]).prod(-1) - shared
@@ -447,7 +452,7 @@ def task_aligned_assign(
 ) -> tuple[Tensor, Tensor]:
     """Assign objects to the points that predict them best, by score^alpha · IoU^beta (TOOD, eq. 1).
 
-    With `assign_by` "centre" the `centre_prior` takes the place of that alignment.
+    With `assign_by` "centre", `centre_prior` replaces this alignment.
 
     Args:
         scores: (B, A, C) probabilities.
@@ -464,15 +469,8 @@ def task_aligned_assign(
     if object_count == 0:
         empty = scores.new_zeros(scores.shape[:2])
         return empty.long() - 1, empty
-    # 1. candidates: points inside the object; one smaller than the grid still gets the points around its centre
-    centre = (targets.boxes_xyxy[..., :2] + targets.boxes_xyxy[..., 2:]) / 2
-    half = ((targets.boxes_xyxy[..., 2:] - targets.boxes_xyxy[..., :2]) / 2).clamp(min=STRIDES[0] * 0.75)
-    inside = ((points[None, None] - centre[:, :, None]).abs() < half[:, :, None]).all(-1)  # (B, G, A)
-    # a point can only express sides up to its level's reach
-    reach = (config.bins - 1) * strides[:, 0]  # (A,)
-    longest = torch.maximum(half[..., 0], half[..., 1])[:, :, None]  # (B, G, 1)
-    real = targets.class_ids >= 0  # (B, G)
-    inside &= (longest < reach[None, None]) & real[..., None]
+    # 1. candidates: points inside the object
+    centre, longest, inside = _candidates(points, strides, targets, config.bins)
 
     # 2. alignment of every point with every object
     class_scores = scores.transpose(1, 2).gather(  # (B, G, A)
@@ -505,10 +503,29 @@ def task_aligned_assign(
     return assigned, torch.where(assigned >= 0, quality, torch.zeros_like(quality))
 
 
-def centre_prior(centre: Tensor, longest: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """(B, G, A) 1 at an object's centre, falling to 0 at 1.5 strides of the one level that its size belongs to.
+def _candidates(
+    points: Tensor, strides: Tensor, targets: DetectionTargets, bins: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each object's centre (B, G, 2), half of its longer side (B, G, 1), and its candidate points (B, G, A).
 
-    Centre sampling of FCOS (Tian et al. 2019); sizes up to 64 px belong to stride 8, up to 128 to stride 16.
+    Candidates are the points inside the object whose level can represent its size. An object smaller than the grid
+    gets the points around its centre.
+    """
+    centre = (targets.boxes_xyxy[..., :2] + targets.boxes_xyxy[..., 2:]) / 2
+    half = ((targets.boxes_xyxy[..., 2:] - targets.boxes_xyxy[..., :2]) / 2).clamp(min=STRIDES[0] * 0.75)
+    inside = ((points[None, None] - centre[:, :, None]).abs() < half[:, :, None]).all(-1)  # (B, G, A)
+    reach = (bins - 1) * strides[:, 0]  # (A,) longest side that the bins of a level can represent
+    longest = torch.maximum(half[..., 0], half[..., 1])[:, :, None]  # (B, G, 1)
+    real = targets.class_ids >= 0  # (B, G)
+    inside &= (longest < reach[None, None]) & real[..., None]
+    return centre, longest, inside
+
+
+def centre_prior(centre: Tensor, longest: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """Return a prior (B, G, A) that falls from 1 at an object's centre to 0 at 1.5 strides of its level.
+
+    It is 0 on the other levels. Sizes up to 64 px belong to stride 8, up to 128 px to stride 16 (centre sampling of
+    FCOS, Tian et al. 2019).
 
     Args:
         centre: (B, G, 2).
@@ -525,7 +542,10 @@ def centre_prior(centre: Tensor, longest: Tensor, points: Tensor, strides: Tenso
 
 @torch.no_grad()
 def class_loss_weight(points: Tensor, class_targets: Tensor, targets: DetectionTargets) -> Tensor:
-    """(B, A, C) 1 where a class counts: labelled in that image, and outside its ignore regions or positive."""
+    """Return 1 where a class counts, else 0 (B, A, C).
+
+    A class counts where it is labelled in the image and the point is positive or outside the ignore regions.
+    """
     weight = targets.labelled[:, None, :].expand_as(class_targets).to(class_targets.dtype)
     if targets.ignore_xyxy.shape[1] == 0:
         return weight

@@ -1,6 +1,6 @@
-"""One-to-one detection head of YOLOv10 (Wang et al. 2024): one point an object, so its boxes need no suppression.
+"""One-to-one detection head of YOLOv10 (Wang et al. 2024): each object trains one point, so boxes need no NMS.
 
-It matches by the same metric as the one-to-many head and learns on features that it does not shape.
+It uses the matching metric of the one-to-many head, and its gradient stops at its input.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from training.models.config import ModelConfig
 
 PREFIX = "one_"
-"""Before the names of the losses."""
+"""Prefix of the names of the losses."""
 
 
 class OneToOneHead(DetectionHead):
-    """A detection head for which an object trains one point."""
+    """A detection head in which each object trains one point."""
 
     tasks: ClassVar[tuple[tuple[str, ...], ...]] = tuple(
         tuple(PREFIX + name for name in names) for names in DetectionHead.tasks
@@ -31,15 +31,15 @@ class OneToOneHead(DetectionHead):
     detached: ClassVar[bool] = True
 
     def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: SizeHW) -> dict[str, Tensor]:
-        """Return the losses of `DetectionHead` under names of their own."""
+        """Return the losses of `DetectionHead` with the prefix `PREFIX`."""
         return {PREFIX + name: value for name, value in super().loss(raw, targets, size_hw).items()}
 
 
 def build(model: ModelConfig, stride4_channels: int) -> OneToOneHead:
-    """Return the head for a network of this shape; its options are those of the detection head.
+    """Return the head for a network of this shape, with the options of the detection head.
 
     Raises:
-        UserError: a network without the detection head, on whose features it learns.
+        UserError: the network has no detection head.
     """
     if "detection" not in model.heads:
         raise UserError(

@@ -1,7 +1,7 @@
-"""Road head: module, loss and in-graph decode. Vehicle and person channels exist for training alone.
+"""Road head: module, loss and in-graph decode.
 
-The two extra channels take supervision from data sets that have masks and no boxes (CamVid, IDD-Lite). They are not
-exported.
+Vehicle and person channels are used only in training, with data sets that have masks and no boxes (CamVid, IDD-Lite).
+They are not exported.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class SegmentationConfig(HeadConfig):
     """Road head."""
 
     channels: int = 24
-    """Width of the head."""
+    """Channels of the head."""
     road_weight: float = 2.0
     """Weight of the road loss."""
     semantic_weight: float = 0.5
-    """Weight of the loss of vehicle and person masks, where a data set has them."""
+    """Weight of the loss of vehicle and person masks."""
 
     def __post_init__(self) -> None:
         check_ranges(self, channels=(1, math.inf), road_weight=(0, math.inf), semantic_weight=(0, math.inf))
@@ -47,7 +47,7 @@ Config = SegmentationConfig
 
 
 class SegmentationHead(Head[Tensor, Tensor]):
-    """Coarse context from stride 8 to 32, edges from stride 4. Computes logits (B, 3, H/4, W/4)."""
+    """Computes logits (B, 3, H/4, W/4), with context from strides 8 to 32 and edges from stride 4."""
 
     tasks: ClassVar[tuple[tuple[str, ...], ...]] = (("road",), ("semantic",))
 
@@ -62,11 +62,11 @@ class SegmentationHead(Head[Tensor, Tensor]):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Road alone."""
+        """Return the name of the road output."""
         return ("road",)
 
     def targets(self, batch: Batch) -> Tensor:
-        """Return the masks of a batch: (B, 3, H/4, W/4) uint8, 1 yes, 0 no, 255 not judged."""
+        """Return the masks of a batch: (B, 3, H/4, W/4) uint8, 1 yes, 0 no, 255 ignored."""
         return batch.masks
 
     def forward(self, features: Features) -> Tensor:
@@ -91,7 +91,7 @@ class SegmentationHead(Head[Tensor, Tensor]):
         self.out = road
 
     def loss(self, raw: Tensor, targets: Tensor, size_hw: SizeHW) -> dict[str, Tensor]:
-        """Return the losses `road` and `semantic`; a channel without a judged pixel adds exactly nothing."""
+        """Return the losses `road` and `semantic`; a channel without a labelled pixel adds 0."""
         judged = (targets != IGNORE).float()
         truth = torch.where(targets == 1, 1.0, 0.0)
         both = bce_dice_loss(raw, truth, judged)  # (3,)
@@ -117,7 +117,7 @@ def bce_dice_loss(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:
         judged: (B, C, h, w) 1 where the truth is known, else 0.
 
     Returns:
-        (C,), 0 for a channel without a judged pixel.
+        (C,), 0 for a channel without a labelled pixel.
     """
     # binary cross-entropy
     pixel = F.binary_cross_entropy_with_logits(logits, truth, judged, reduction="none")

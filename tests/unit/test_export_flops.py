@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from export import benchmark  # noqa: E402
-from export.flops import cost, single  # noqa: E402
+from export.flops import model_cost, single  # noqa: E402
 from export.graph import write_spec  # noqa: E402
 from export.triton import config_text, write_repository  # noqa: E402
 from perception.errors import UserError  # noqa: E402
@@ -72,16 +72,16 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_convolution_counted_by_hand() -> None:
     """8 × 16 outputs of 8 channels, each 3 · 4 · 4 multiply-adds: 8·16·8 · 48 · 2 = 98,304 operations."""
-    found = cost(_contract(), batch=1)
+    found = model_cost(_contract(), batch=1)
     assert found.conv_flops == 8 * 16 * 8 * 48 * 2 == found.by_operator["Conv"] == 98_304
-    assert cost(_contract(), batch=5).conv_flops == 5 * 98_304
+    assert model_cost(_contract(), batch=5).conv_flops == 5 * 98_304
     assert next(iter(found.by_operator)) == "Conv" and found.flops > found.conv_flops
     # 8·3·4·4 floats of weights, the picture, and outputs of 2·4 + 2 floats, 2 int64 and 8·16 bytes; six index numbers
     assert found.bytes_once == 8 * 48 * 4 + 32 * 64 * 3 + 10 * 4 + 2 * 8 + 128 + 6 * 8
 
 
 def test_a_matrix_product_counted_by_hand() -> None:
-    assert cost(single("MatMul", [(4, 6), (6, 5)]), batch=4).conv_flops == 2 * 4 * 6 * 5
+    assert model_cost(single("MatMul", [(4, 6), (6, 5)]), batch=4).conv_flops == 2 * 4 * 6 * 5
 
 
 # ---------------------------------------------------------------- benchmark
@@ -125,7 +125,7 @@ def test_the_command_writes_json_plot_and_profile(
 
 
 def test_floor_is_the_longer_of_computing_and_moving() -> None:
-    found = cost(_contract())
+    found = model_cost(_contract())
     floor = benchmark.Floor(gemm_gflops=1.0, gemm_gflops_core=1.0, memory_gbs=1e9)
     assert benchmark.floor_of(found, floor) == pytest.approx(98_304 / 1e6)
     slow_memory = benchmark.Floor(1e9, 1e9, 1.0)

@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from export.fp16 import to_half  # noqa: E402
+from export.fp16 import to_fp16  # noqa: E402
 from export.graph import between_convolutions, element_types, load_onnx, read_spec, write_spec  # noqa: E402
 from export.onnx import write_model  # noqa: E402
 from export.parity import compare, open_candidate  # noqa: E402
@@ -22,7 +22,7 @@ from perception.model import ModelSpec  # noqa: E402
 
 @pytest.fixture(scope="module")
 def half(fp32_file: Path) -> onnx.ModelProto:
-    return to_half(load_onnx(fp32_file))
+    return to_fp16(load_onnx(fp32_file))
 
 
 def test_inputs_and_outputs_keep_their_types(half: onnx.ModelProto) -> None:
@@ -86,12 +86,12 @@ def _tiny(largest_weight: float) -> onnx.ModelProto:
 def test_the_rule_on_a_graph_that_fits_the_head() -> None:
     model = _tiny(1.0)
     assert between_convolutions(model.graph) == [True, True, True, False]
-    kinds = [node.op_type for node in to_half(model).graph.node]
+    kinds = [node.op_type for node in to_fp16(model).graph.node]
     assert kinds == ["Cast", "Conv", "Relu", "Conv", "Cast", "Sigmoid"]
 
 
 def test_a_weight_beyond_half_stays_in_fp32() -> None:
-    half = to_half(_tiny(1e5))
+    half = to_fp16(_tiny(1e5))
     types = element_types(half)
     by_name = {node.name: node for node in half.graph.node}
     assert types[by_name["first"].output[0]] == TensorProto.FLOAT16
