@@ -179,11 +179,12 @@ class Tracks:
 
     def __post_init__(self) -> None:
         count = len(self.track_ids)
-        if self.boxes_xyxy.shape != (count, 4):
-            _require_shape("Tracks.boxes_xyxy", self.boxes_xyxy, (count, 4))
+        columns = (self.class_ids, self.scores, self.states, self.ages, self.frames_since_seen)
+        if self.boxes_xyxy.shape == (count, 4) and {len(column) for column in columns} == {count}:
+            return
+        _require_shape("Tracks.boxes_xyxy", self.boxes_xyxy, (count, 4))
         for name in ("class_ids", "scores", "states", "ages", "frames_since_seen"):
-            if len(getattr(self, name)) != count:
-                _require_shape(f"Tracks.{name}", getattr(self, name), (count,))
+            _require_shape(f"Tracks.{name}", getattr(self, name), (count,))
 
     def __len__(self) -> int:
         return len(self.track_ids)

@@ -27,10 +27,11 @@ STEADY_HITS = 8
 """A track with so many matches is steady."""
 STEADY_IF_REAL, STEADY_IF_FALSE = 0.9, 0.3
 """Share of real and of false detections whose track becomes steady: false ones may last, real ones may flicker."""
-LEAST_EVIDENCE, MOST_EVIDENCE = 40.0, 500.0
-"""Resolved detections before a map leaves its prior, and what their number fades to."""
-NEW_EVIDENCE = 20
-"""Resolved detections after which the map is worked out anew."""
+MOST_EVIDENCE = 500.0
+"""What the number of resolved detections fades to."""
+NEW_EVIDENCE, NEW_SHARE = 40, 0.2
+"""Resolved detections after which the map is worked out anew, and as a share of all: working it out takes as long as
+a frame."""
 PRIOR_WEIGHT = 10.0
 """Pseudo-counts of the prior at each node."""
 NODES_PER_UNIT, LIMIT = 2, 7.0
@@ -40,13 +41,13 @@ NODES = np.linspace(-LIMIT, LIMIT, int(2 * LIMIT * NODES_PER_UNIT) + 1)
 SUREST = 5.0
 """No score is worth more log-odds than this, none less than the opposite."""
 LEAST_SHARE = 1 / (1 + exp(SUREST))
-STEPS = 1000
+STEPS = 250
 """Entries of the table from score to log-odds."""
 _SCORE_LOG_ODDS = np.log((np.arange(STEPS + 1) + 0.5) / (STEPS - np.arange(STEPS + 1) + 0.5))
 
 FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
 """What steady objects are taken to score before any were seen, and the least that is believed."""
-TYPICAL_QUANTILE, TYPICAL_STEP = 0.75, 0.06
+TYPICAL_QUANTILE, TYPICAL_STEP = 0.75, 0.1
 """The typical score is this quantile over steady tracks; each moves it by about one step."""
 
 HIDDEN_PRIOR = (3.0, 2.0)
@@ -54,7 +55,7 @@ HIDDEN_PRIOR = (3.0, 2.0)
 HIDDEN_SHARE, HIDDEN_MEMORY = 0.6, 50.0
 """Hidden tracks are reported while at least this share is found; tracks that are remembered."""
 
-SPREAD_QUANTILE, SPREAD_STEP = 0.9, 0.06
+SPREAD_QUANTILE, SPREAD_STEP = 0.9, 0.12
 EXPECTED_SPREAD = 2.706
 """That quantile of a squared standard normal deviate."""
 LEAST_SPREAD, MOST_SPREAD = log(0.25), log(8.0)
@@ -74,12 +75,12 @@ class Calibration:
         self.worth: list[float] = []
         """Log-odds that a detection of a young track is real, for scores of 0, 1/STEPS, … 1."""
         self._seen, self._real = np.zeros(len(NODES)), np.zeros(len(NODES))
-        self._fresh = 0
+        self._total, self._fresh = 0.0, 0
         self._prior = 1 / (1 + np.exp(log(threshold / (1 - threshold)) - NODES))
         self._set_map(self._prior)
         self.typical_score = FIRST_TYPICAL_SCORE if learn else 1.0
         self._found, self._missed = HIDDEN_PRIOR
-        self._log_spread = np.zeros(4)
+        self._log_spread = [0.0] * 4
         self.spread: F64 = np.ones(4)
         """(4,) for cx, cy, w, h: factor on the variance of detected around predicted boxes."""
 
@@ -104,7 +105,7 @@ class Calibration:
             self._seen[node] += 1
             self._real[node] += real
         self._fresh += len(scores)
-        if self._fresh >= NEW_EVIDENCE:
+        if self._fresh >= max(NEW_EVIDENCE, NEW_SHARE * self._total):
             self._work_out()
 
     def see_steady(self, score: float) -> float:
@@ -127,22 +128,24 @@ class Calibration:
 
     def see_errors(self, squares: F64) -> F64:
         """Squared errors of predicted boxes over their variance, (4, N), of steady tracks; returns `spread`."""
-        above = np.count_nonzero(squares > EXPECTED_SPREAD * np.exp(self._log_spread)[:, None], axis=1)
-        self._log_spread += SPREAD_STEP * (above - (1 - SPREAD_QUANTILE) * squares.shape[1])
-        np.clip(self._log_spread, LEAST_SPREAD, MOST_SPREAD, out=self._log_spread)
+        expected = (1 - SPREAD_QUANTILE) * squares.shape[1]
+        for i, row in enumerate(squares.tolist()):  # few numbers, of which lists are quicker than arrays
+            limit = EXPECTED_SPREAD * exp(self._log_spread[i])
+            moved = self._log_spread[i] + SPREAD_STEP * (sum([square > limit for square in row]) - expected)
+            self._log_spread[i] = min(max(moved, LEAST_SPREAD), MOST_SPREAD)
         # half of it: what steady tracks show holds only in part for those that were hidden or turn
-        self.spread = np.exp(0.5 * self._log_spread)
+        self.spread = np.array([exp(0.5 * value) for value in self._log_spread])
         return self.spread
 
     def _work_out(self) -> None:
         """The map from the counts."""
-        total = float(self._seen.sum())
-        if total < LEAST_EVIDENCE:
-            return
+        self._total += self._fresh
         self._fresh = 0
-        keep = min(1.0, MOST_EVIDENCE / total)
-        self._seen *= keep
-        self._real *= keep
+        if self._total > MOST_EVIDENCE:
+            keep = MOST_EVIDENCE / self._total
+            self._seen *= keep
+            self._real *= keep
+            self._total = MOST_EVIDENCE
         seen, real = _smoothed(self._seen), _smoothed(self._real)
         real = (real - STEADY_IF_FALSE * seen) / (STEADY_IF_REAL - STEADY_IF_FALSE)
         shares = _monotone(real + PRIOR_WEIGHT * self._prior, seen + PRIOR_WEIGHT)

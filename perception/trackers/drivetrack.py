@@ -36,6 +36,7 @@ from math import log, pi
 
 import numpy as np
 
+from perception.boxes import iou
 from perception.trackers.assignment import assign_pairs
 from perception.trackers.base import CLOCK_TOLERANCE_S, Recorder, Tracklet, TrackTable, clean
 from perception.trackers.calibration import STEADY_HITS, STEPS, Calibration
@@ -101,7 +102,7 @@ MAX_CLASSES = 16
 """Classes of which the tracker learns; higher class numbers share the last one's calibration."""
 BIRTH_LOG_ODDS, EXPLORE_EVERY = -2.0, 4
 """A detection worth less starts a track only in every so many frames."""
-LEARN_EVERY = 3
+LEARN_EVERY = 8
 """Frames between looks at what steady tracks score, and how far boxes are from where they were predicted."""
 LEAST_LOG_ODDS = -5.0
 """Summed log-odds of a track never fall lower, so that it can be confirmed once its scores are worth more."""
@@ -115,6 +116,8 @@ GROUND_TOLERANCE = 0.02
 """A box stands nearer if its foot is lower; within this share of the height the two are level."""
 FAR_SIGMAS_SQUARED = 20.0
 """Beyond so many variances in one coordinate no pairing gains, whatever the others say."""
+FEW_ROWS = 16
+"""Of up to so many tracks, boxes are compared one by one."""
 _ZERO, _ONE, _FAR = constants(0.0, 1.0, FAR_SIGMAS_SQUARED)
 _MINUS_HALF_OF_FOUR = np.repeat(-0.5 * np.eye(2), 4, axis=1)
 """Left factor (2, 8): the sums of the first and of the last four rows, times -0.5."""
@@ -132,7 +135,8 @@ class DriveTracker(Recorder):
         self._double = config.duplicate_iou / (1 + config.duplicate_iou)
         self._slip, self._far_slip = constants(config.slip**2, (2 * config.slip) ** 2)
         shares = np.log([1 - config.slip_share, config.slip_share]) - 2 * log(2 * pi)
-        self._exact_share, self._slipped_share, self._score_log_odds = constants(*shares, config.score_log_odds)
+        self._shares = shares[:, None]
+        (self._score_log_odds,) = constants(config.score_log_odds)
         self._smooth, self._raw = constants(config.smoothing, 1 - config.smoothing)
         self.reset()
 
@@ -180,7 +184,8 @@ class DriveTracker(Recorder):
         # 6. End tentative tracks that were not seen for too long, and learn from all that ended.
         if is_one_over:
             table.keep([t.track_id > 0 or t.seen_s >= self._earliest_s(config.tentative_s) for t in table.tracklets])
-        self._learn_from_ended()
+        if table.ended:
+            self._learn_from_ended()
         return tracks
 
     def _match(self, measured: F64, scores: F64, class_ids: I64) -> dict[int, int]:
@@ -189,7 +194,8 @@ class DriveTracker(Recorder):
         surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), _ONE)
         variance = np.square((self._doubtful - self._doubt * surety) * box_size(measured))
         match = self._pair(measured, variance, surety, class_ids)
-        self._learn_from_predictions(match, measured, variance)
+        if self._hidden_tracks or table.frame % LEARN_EVERY == 0:
+            self._learn_from_predictions(match, measured, variance)
         table.correct(match, measured, variance, scores.tolist())
         self._weigh([table.tracklets[row] for row in match])
         return match
@@ -204,25 +210,30 @@ class DriveTracker(Recorder):
         near = across < _FAR * (spread[0][:, None] + reach)
         near &= table.class_ids[:, None] == class_ids
         rows, columns = near.nonzero()
-        # all that follows is in units of the size of the pair's boxes; its square, (4, K)
         expected, found = position.take(rows, 1), measured.take(columns, 1)
+        # all that follows is in units of the size of the pair's boxes; its square, (4, K)
         unit = box_size(expected * found)
-        error = np.square(found - expected) / unit
+        error = np.square(found - expected)
+        error /= unit
         # the variance of an exact box and of a slipped one, side by side
         either = np.empty((2, *unit.shape))  # (2, 4, K)
         exact = np.divide(spread.take(rows, 1) + variance.take(columns, 1), unit, out=either[0])
         exact *= self._spread.take(class_ids.take(columns), 1, mode="clip")
         np.add(exact, self._slip, out=either[1])
         # of four independent coordinates; they are summed by a product, the quickest way
-        density = _MINUS_HALF_OF_FOUR.dot((error / either + np.log(either)).reshape(8, -1))  # (2, K)
-        gain = np.logaddexp(density[0] + self._exact_share, density[1] + self._slipped_share)
+        terms = np.log(either)
+        terms += error / either
+        density = _MINUS_HALF_OF_FOUR.dot(terms.reshape(8, -1))  # (2, K)
+        density += self._shares
+        gain = np.logaddexp(density[0], density[1])
         gain += (self._score_log_odds * surety).take(columns)
         now_s, last, cost = table.clock.now_s, table.frame - 1, self.config.unseen_log_odds_per_s
         unseen = [0.0 if tracklet.seen_frame == last else cost * (now_s - tracklet.seen_s) for tracklet in tracklets]
         if any(unseen):
             gain -= np.array(unseen).take(rows)
         good = (gain > _ZERO).nonzero()[0]
-        pairs = zip(rows.take(good).tolist(), columns.take(good).tolist(), gain.take(good).tolist(), strict=True)
+        rows, columns, gain = rows.take(good), columns.take(good), gain.take(good)
+        pairs = zip(rows.tolist(), columns.tolist(), gain.tolist(), strict=True)
         return assign_pairs(pairs, is_later=lambda row: not tracklets[row].track_id)
 
     def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
@@ -284,16 +295,25 @@ class DriveTracker(Recorder):
         tracklets = self._table.tracklets
         if len({tracklets[row].class_id for row in rows}) < 2:
             return rows
+        if len(rows) > FEW_ROWS and not self._any_shares(rows, boxes):
+            return rows
         corners = boxes.T.tolist()
-        kept: list[tuple[int, Corners, int]] = []
+        kept: list[tuple[int, Corners, float, int]] = []
         for row in sorted(rows, key=lambda row: -tracklets[row].log_odds):
             class_id, box = tracklets[row].class_id, corners[tracklets[row].detection]
-            for other_id, other, _ in kept:
-                if class_id != other_id and _shared(box, other) > self._double * (_area(box) + _area(other)):
+            area = _area(box)
+            for other_id, other, other_area, _ in kept:
+                if class_id != other_id and _shared(box, other) > self._double * (area + other_area):
                     break
             else:
-                kept.append((class_id, box, row))
-        return sorted(row for _, _, row in kept)
+                kept.append((class_id, box, area, row))
+        return sorted(row for _, _, _, row in kept)
+
+    def _any_shares(self, rows: list[int], boxes: F64) -> bool:
+        """Whether two of the rows have different classes and boxes that are one."""
+        own = boxes.take([self._table.tracklets[row].detection for row in rows], 1).T
+        class_ids = self._table.class_ids.take(rows)
+        return bool(((iou(own, own) > self.config.duplicate_iou) & (class_ids[:, None] != class_ids)).any())
 
     def _shown(self, rows: list[int], hidden: list[int], measured: F64) -> tuple[list[int], F64]:
         """All rows to report in order of birth, and their boxes (4, K): smoothed where seen, else predicted."""
@@ -335,11 +355,14 @@ class DriveTracker(Recorder):
         """Add what their latest scores are worth to these tracks; learn from those that are or become steady."""
         calibrations, looks = self.calibrations, self._table.frame % LEARN_EVERY == 0
         for t in seen:
+            if t.hits > STEADY_HITS and t.track_id and not looks:
+                continue
             class_id, score = t.class_id, t.score
             if not 0 <= class_id < MAX_CLASSES:
                 class_id = min(max(class_id, 0), MAX_CLASSES - 1)
             calibration = calibrations[class_id]
-            t.log_odds = max(t.log_odds + calibration.worth[int(score * STEPS)], LEAST_LOG_ODDS)
+            log_odds = t.log_odds + calibration.worth[int(score * STEPS)]
+            t.log_odds = log_odds if log_odds > LEAST_LOG_ODDS else LEAST_LOG_ODDS
             if t.hits < STEADY_HITS:
                 t.young_scores.append(score)
                 continue
@@ -348,22 +371,21 @@ class DriveTracker(Recorder):
             if t.young_scores:
                 calibration.resolve(t.young_scores, True)
                 t.young_scores = []
-            elif not t.hits % STEADY_HITS:  # an old track goes on saying a little
+            elif looks:  # an old track goes on saying a little
                 calibration.resolve((score,), True)
 
     def _learn_from_predictions(self, match: dict[int, int], measured: F64, variance: F64) -> None:
         """Before tracks are corrected: whether hidden ones are where they should be, and how far all others are."""
         table, states = self._table, self._table.states
-        if self._hidden_tracks:
-            for row, column in match.items():
-                t = table.tracklets[row]
-                if t.is_hidden:
-                    t.is_hidden = False
-                    boxes = np.stack([states.position[:, row], measured[:, column]], axis=1)
-                    a, b = XYXY_FROM_CXCYWH.dot(boxes).T.tolist()
-                    shared = _shared(a, b)
-                    self._of(t.class_id).see_hidden(shared >= FOUND_IOU * (_area(a) + _area(b) - shared))
-            self._hidden_tracks = [t for t in self._hidden_tracks if t.is_hidden]
+        for t in self._hidden_tracks:
+            row = table.tracklets.index(t) if t in table.tracklets else -1  # -1: it ended in this frame
+            if row in match:
+                t.is_hidden = False
+                boxes = np.stack([states.position[:, row], measured[:, match[row]]], axis=1)
+                a, b = XYXY_FROM_CXCYWH.dot(boxes).T.tolist()
+                shared = _shared(a, b)
+                self._of(t.class_id).see_hidden(shared >= FOUND_IOU * (_area(a) + _area(b) - shared))
+        self._hidden_tracks = [t for t in self._hidden_tracks if t.is_hidden]
         if not self.config.learn_scores or table.frame % LEARN_EVERY:
             return
         steady: dict[int, list[int]] = {}
@@ -380,6 +402,7 @@ class DriveTracker(Recorder):
 
     def _learn_from_ended(self) -> None:
         """Tracks that ended before they were steady were false; hidden ones were not found again."""
+        self._hidden_tracks = [t for t in self._hidden_tracks if t not in self._table.ended]
         for t in self._table.ended:
             if t.young_scores:
                 self._of(t.class_id).resolve(t.young_scores, False)

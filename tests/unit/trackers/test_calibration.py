@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception.trackers.calibration import LEAST_EVIDENCE, MOST_EVIDENCE, STEPS, SUREST, Calibration
+from perception.trackers.calibration import MOST_EVIDENCE, NEW_EVIDENCE, STEPS, SUREST, Calibration
 
 
 def worth(calibration: Calibration, score: float) -> float:
@@ -32,7 +32,7 @@ def test_the_prior_is_the_scores_own_log_odds_around_the_threshold() -> None:
 def test_little_evidence_changes_nothing() -> None:
     calibration = Calibration(0.3)
     before = calibration.worth
-    calibration.resolve([0.4] * int(LEAST_EVIDENCE - 1), False)
+    calibration.resolve([0.4] * (NEW_EVIDENCE - 1), False)
     assert calibration.worth == before
     calibration.resolve([0.4] * 20, False)
     assert worth(calibration, 0.4) < 0
@@ -59,7 +59,7 @@ def test_a_third_of_false_tracks_lasts_by_chance_and_proves_nothing() -> None:
 def test_old_evidence_fades() -> None:
     calibration = taught((0.5, False, 5000))
     assert worth(calibration, 0.5) < -2
-    assert calibration._seen.sum() <= MOST_EVIDENCE + 20
+    assert calibration._seen.sum() <= 1.5 * MOST_EVIDENCE
     for _ in range(1000):
         calibration.resolve([0.5], True)
     assert worth(calibration, 0.5) > 1
