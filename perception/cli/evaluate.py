@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from perception.evaluation.results import RoadEvaluation
     from perception.reports.report import Report
 
+MOST = 1_000_000
+"""Most draws, longest block and largest seed of a comparison."""
 SUBCOMMANDS = {
     "object": "2D average precision and orientation similarity of Car, Pedestrian and Cyclist",
     "road": "maximum F and average precision of road confidence, seen from above or in the image",
@@ -166,8 +168,13 @@ def _compare(argv: list[str]) -> int:
             "a folder of its own: the comparison would replace it",
             "--report comparison",
         )
-    if options.block is not None and options.block < 1:
-        raise UserError(f"--block {options.block}", "a number of frames from 1", "--block 50, or leave it out")
+    for name, value, least, example in (
+        ("--block", options.block, 1, "50"),
+        ("--resamples", options.resamples, 1, "2000"),
+        ("--seed", options.seed, 0, "0"),
+    ):
+        if value is not None and not least <= value <= MOST:
+            raise UserError(f"{name} {value}", f"a whole number from {least} to {MOST:,}", f"{name} {example}")
     _check_report(options.report)
     from perception.reports.compare import compare, read_groups
     from perception.reports.compare_page import comparison_report, text_table
