@@ -18,7 +18,7 @@ from datasets.synthetic_street import (
     write_kitti_object,
     write_kitti_tracking,
 )
-from datasets.synthetic_street.export import road_picture, tracking_levels
+from datasets.synthetic_street.export import road_image, tracking_levels
 from datasets.synthetic_street.geometry import Centreline, View, kitti_camera
 from datasets.synthetic_street.people import make_person, pose
 from datasets.synthetic_street.scene import Actor
@@ -273,9 +273,9 @@ def test_road_mask_is_the_road_plane_between_the_lanes_edges(drive, frames):
     assert frame.road[372, 621] == 1  # we drive on it
 
 
-def test_road_picture_has_the_official_colours():
+def test_road_image_has_the_official_colours():
     road = np.array([[0, 1, ROAD_IGNORE]], np.uint8)
-    assert road_picture(road)[0].tolist() == [[0, 0, 255], [255, 0, 255], [0, 0, 0]]  # BGR
+    assert road_image(road)[0].tolist() == [[0, 0, 255], [255, 0, 255], [0, 0, 0]]  # BGR
 
 
 # ---------------------------------------------------------------- bodies
@@ -364,7 +364,7 @@ def test_a_written_drive_can_be_read(tmp_path):
     assert len(read_tracking(base / "label_02/0000.txt")) == len(rows)
     np.testing.assert_array_equal(read_calibration(base / "calib/0000.txt")["P2"], street.camera.P_cam2)
     road = cv2.imread(str(base / "gt_road/0000/000000.png"))
-    np.testing.assert_array_equal(road, road_picture(street.frame(0).road))
+    np.testing.assert_array_equal(road, road_image(street.frame(0).road))
     assert not list(tmp_path.rglob(".*.part"))
     write_kitti_object(config, tmp_path / "object", image_kind="jpg")
     assert len(list((tmp_path / "object/training/image_2").glob("*.jpg"))) == 2
