@@ -89,6 +89,8 @@ class RunOptions(CommandOptions):
     """Write a Rerun recording (needs the extra 'rerun')."""
     sink: tuple[str, ...] = ()
     """Further outputs, by the name of their file in perception/sinks."""
+    offline: bool = False
+    """Track one recording with hindsight: tracks begin earlier, gaps are filled, false tracks go. Reads it twice."""
     set: tuple[str, ...] = ()
     """Set fields of the tracker's config, as lost_s=1.5, or of a sink, as images.quality=95."""
     serve: str | None = None
@@ -199,19 +201,28 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     def tracker() -> Tracker:
         return make_tracker(options.pipeline.tracker, of_tracker, thresholds)
 
-    tracker()  # a mistake in --set ends the run here
+    offline_tracker = tracker()  # a mistake in --set ends the run here
     if options.camera:
         calibrate_sources(sources, read_camera(options.camera))
     out = _free_folder(options.out, sources)
+    factory = tracker if of_tracker else None
+    if options.offline:
+        from perception.runtime.hindsight import check_recording, tracks_of
+
+        check_recording(sources)
+        progress = Progress("frames detected", total=_frame_count(sources, options.source), quiet=options.quiet)
+        factory = tracks_of(sources[0], model, options.pipeline, offline_tracker, progress.update)
+        progress.close()
+        sources = open_sources(options.sources, options.source)
+        if options.camera:
+            calibrate_sources(sources, read_camera(options.camera))
     pipeline = Pipeline(
         sources,
         model,
         _sinks(options, out, of_sinks),
         options.pipeline,
         on_event=reporter,
-        tracker_factory=(lambda: make_tracker(options.pipeline.tracker, of_tracker, thresholds))
-        if of_tracker
-        else None,
+        tracker_factory=factory,
     )
     return pipeline, model_path, out
 

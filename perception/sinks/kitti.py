@@ -47,8 +47,8 @@ class KittiSink(Sink):
 
 
 def seen_tracks(tracks: Tracks) -> Tracks:
-    """Those that are confirmed and were detected in the frame."""
-    return tracks[(tracks.states == CONFIRMED) & (tracks.frames_since_seen == 0)]
+    """Those that are confirmed: detected in the frame, or interpolated with hindsight."""
+    return tracks[tracks.states == CONFIRMED]
 
 
 def tracking_rows(frame_id: int, tracks: Tracks, class_names: tuple[str, ...], height_m: float = 0.0) -> TrackingRows:

@@ -30,7 +30,7 @@ class MotSink(Sink):
     def write(self, result: Result) -> None:
         file = self._files[result.frame.source]
         for track in result.tracks:
-            if track.state == "confirmed" and track.frames_since_seen == 0:
+            if track.state == "confirmed":
                 left, top, right, bottom = (float(v) for v in track.box_xyxy)
                 file.write(
                     f"{result.frame.frame_id + 1},{track.track_id},{left:.2f},{top:.2f},"

@@ -55,6 +55,23 @@ def test_a_video_becomes_a_video_records_and_a_summary(video_file: Path, tiny_mo
     assert run["options"]["sources"] == [str(video_file)]
 
 
+def test_hindsight_reads_a_recording_twice(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = (video_file, "--model", tiny_model, "--no-video", "--kitti", "--json", "--set", "confirm_log_odds=9")
+    online = play(*words, "--out", tmp_path / "a")
+    offline = play(*words, "--out", tmp_path / "b", "--offline")
+    assert online.returncode == offline.returncode == 0, offline.stderr
+    first = [len(records(tmp_path / name / "tracks.jsonl")[0]["tracks"]) for name in ("a", "b")]
+    assert first == [0, 2]  # on line, a track starts when it is confirmed
+    assert json.loads(offline.stdout)["frames"] == 20 and json.loads(offline.stdout)["tracks"] == 2
+
+
+def test_hindsight_needs_one_recording(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    words = ("--model", tiny_model, "--out", tmp_path / "o", "--offline")
+    done = play(f"a={video_file}", f"b={video_file}", *words)
+    assert done.returncode == 2 and "--offline with 2 sources" in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
 def test_any_sink_by_name_and_settings_of_tracker_and_sinks(
     video_file: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
