@@ -14,7 +14,8 @@ import numpy as np
 
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
-from perception.files import write_atomically
+from perception.files import make_folder, write_atomically
+from perception.lock import alone_in
 from perception.progress import Progress
 from perception.provenance import record
 
@@ -46,6 +47,12 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(DemoOptions, list(argv), "perception demo")
     if options.frames < 0:
         raise UserError(f"--frames {options.frames}", "a number of frames, 0 for the demo's own", "--frames 60")
+    made = make_folder(options.out)
+    with alone_in(options.out, "writing", made):
+        return _demo(options)
+
+
+def _demo(options: DemoOptions) -> int:
     from perception.backends import load_model
     from perception.cli.run_summary import as_text, summarise
     from perception.evaluation.road import RoadEvaluator
@@ -83,7 +90,8 @@ def main(argv: Sequence[str]) -> int:
         print("scores    " + ", ".join(f"{name} {value:.1f}" for name, value in scores.items()) + " (of 100)")
         print("          on a synthetic street, whose like the network has seen: for real drives see the README")
         print(f"next      perception run YOUR_VIDEO   (here: {Path(sys.executable).parent / 'perception'})")
-    return 0 if summary["frames"] and not pipeline.errors else 1
+    failed = pipeline.errors or any(sink.error for sink in pipeline.sinks)
+    return 0 if summary["frames"] and not failed else 1
 
 
 def draw_clip(folder: Path, frames: int) -> TrackingRows:
@@ -103,7 +111,7 @@ def draw_clip(folder: Path, frames: int) -> TrackingRows:
         rows = write_kitti_tracking(
             config, folder, sequence=SEQUENCE, image_kind="jpg", progress=lambda done, *_: bar.update(done)
         )
-    stamp.write_text(recipe)
+    write_atomically(stamp, recipe, do="--out FOLDER")
     return rows
 
 

@@ -136,7 +136,8 @@ def read_json(path: Path, expected: str, do: str = "check the path") -> Any:
 
 
 Content = str | bytes | memoryview | Callable[[BinaryIO], object]
-"""Text (written as UTF-8), bytes, or a function that writes to an open binary file."""
+"""Text, bytes, or a function that writes to an open binary file. Text is written as UTF-8. Lone surrogates, as in
+names of files that are not UTF-8, become escapes such as `\\udce9`, which JSON reads back."""
 
 
 def write_atomically(
@@ -168,7 +169,7 @@ def write_atomically(
             if callable(content):
                 content(file)
             else:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
@@ -182,3 +183,23 @@ def write_atomically(
                 f"{path}: cannot be written ({reason})", "a writable folder with free space", do
             ) from None
         raise
+
+
+def make_folder(folder: Path, new: bool = False) -> bool:
+    """Make an output folder and those above it; returns whether it was not there.
+
+    Args:
+        folder: may exist, unless `new`.
+        new: refuse one that somebody has made in the meantime.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written there.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=not new)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{folder}: not writable", "a folder that can be written", "--out FOLDER")
+    return made

@@ -7,6 +7,7 @@ uninterrupted one, and several processes together see the same images as one pro
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -31,6 +32,8 @@ log = logging.getLogger("training.data")
 
 CACHE_BYTES = 1_500_000_000
 """Memory for decoded images in each loader process, where there is no disk cache."""
+LOADER_TIMEOUT_S = 600.0
+"""Time without a batch after which the loader processes have failed, seconds."""
 NEIGHBOURS = 20
 """Frames after an unreadable one that are tried in its place."""
 
@@ -208,7 +211,8 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
         first_step: step of the first batch.
 
     Raises:
-        UserError: too many samples in a row are unreadable, or a loader process died.
+        UserError: too many samples in a row are unreadable, or a loader process died or sent nothing for
+            `LOADER_TIMEOUT_S`.
     """
     share = config.schedule.batch // world()
     first = rank() * share
@@ -217,7 +221,12 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
     ]
     arguments: dict[str, Any] = {}
     if config.data.workers:
-        arguments = {"persistent_workers": True, "prefetch_factor": 4, "worker_init_fn": _one_thread}
+        arguments = {
+            "persistent_workers": True,
+            "prefetch_factor": 4,
+            "worker_init_fn": _one_thread,
+            "timeout": LOADER_TIMEOUT_S,
+        }
     stream = ImageStream(sets, config)
     loader = DataLoader(
         stream,
@@ -233,13 +242,22 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
     except UserError as error:  # the text of one from a loader process includes a traceback
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader" not in str(error):
             raise
         raise UserError(
-            f"a loader process died ({str(error).splitlines()[0]})",
-            "memory for --data.workers processes, each with decoded images",
-            "--resume with fewer --data.workers, or --data.cache FOLDER",
+            f"a loader process died or sent nothing ({str(error).splitlines()[0]}{_shared_memory()})",
+            "memory for --data.workers processes, each with decoded images, and room for batches in /dev/shm",
+            "--resume with fewer --data.workers, or --data.cache FOLDER; in Docker: --shm-size=2g or --ipc=host",
         ) from None
+
+
+def _shared_memory() -> str:
+    """Describe the shared memory through which loader processes send batches; empty where there is none."""
+    try:
+        size, _, free = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return ""
+    return f"; /dev/shm: {free / 1e6:.0f} of {size / 1e6:.0f} MB free"
 
 
 def step_numbers(step: int, config: TrainConfig, first: int, share: int) -> range:

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.splits import Holdout
 from perception.errors import UserError
+from perception.lock import alone_in
 from training.checkpoint import (
     backbone_of,
     holdout_since,
@@ -38,7 +39,6 @@ from training.distill import Distiller
 from training.distributed import from_first, local_rank, process_group, rank, synchronise_batch_norm, total, world
 from training.evaluate import check_held_out, evaluate
 from training.label_frames import with_teachers
-from training.lock import alone_in
 from training.models.network import ModelConfig, Network
 from training.results import (
     Progress,
@@ -104,7 +104,7 @@ def train(
             _check_parts(config)
             made = not run.exists()
             run.mkdir(parents=True, exist_ok=True)
-            with alone_in(run, made) if rank() == 0 else nullcontext():
+            with alone_in(run, "training", made) if rank() == 0 else nullcontext():
                 return _train(config, run, resume, init, device, make, score or evaluate)
     except (RuntimeError, MemoryError) as error:
         text = str(error) or "no memory"

@@ -93,10 +93,16 @@ def main(argv: list[str]) -> int:
             )
         else:
             rows = write_kitti_object(config, options.out, image_kind=options.image, progress=after_frame)
+        if video is not None:
+            video.close()
+    except OSError as error:  # of the video; all else says what it could not write
+        raise UserError(
+            f"{options.video}: cannot be written ({error.strerror or error})", "room for the video", "--video FILE"
+        ) from None
     finally:
         progress.close()
         if video is not None:
-            video.close()
+            video.abandon()
     summary = _summary(options, rows)
     text = json.dumps(record("perception data street", options, boxes=summary["boxes"]), indent=1, default=str)
     write_atomically(options.out / "street.json", text + "\n", do="--out FOLDER")

@@ -5,14 +5,17 @@ Nothing heavy is imported here, so `perception --help` answers at once and witho
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import importlib.util
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from perception import __version__
 from perception.errors import MissingDependencyError, UserError
@@ -95,8 +98,36 @@ class _Formatter(logging.Formatter):
         return "\n".join(printable(redact(line)) for line in super().formatException(ei).splitlines())
 
 
+class _Stderr:
+    """Standard error that drops what cannot be written: a full disk or a reader that has left ends no command."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _guard_streams() -> None:
+    """Make standard error unable to raise, and standard output able to show every file name."""
+    if sys.stderr is None:  # closed; the next file that is opened would take its number, and libraries write there
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if not isinstance(sys.stderr, _Stderr):
+        sys.stderr = _Stderr(sys.stderr)  # type: ignore[assignment]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _log_to_stderr() -> None:
-    """Log to stderr. A stderr that is gone or full never ends the program."""
     logging.raiseExceptions = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -121,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _guard_streams()
     _log_to_stderr()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -151,10 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.filename is None:  # no file of the user's
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+        if error.filename is None and not full:  # no file of the user's
             raise
-        unusable = UserError(f"{error.filename}: {error.strerror}", "a path that can be used", "check the path")
-        print(f"error: {unusable}", file=sys.stderr)
+        mend = ("a disk that takes it", "free some space") if full else ("a path that can be used", "check the path")
+        found = f"{error.filename or 'an output'}: {error.strerror}"
+        print(f"error: {UserError(found, *mend)}", file=sys.stderr)
         return 2
 
 

@@ -20,7 +20,8 @@ import tyro
 from perception.cli.options import FLAT, CommandOptions, parse_options
 from perception.cli.run_summary import as_text, opening, summarise
 from perception.errors import UserError
-from perception.files import write_atomically
+from perception.files import make_folder, write_atomically
+from perception.lock import alone_in
 from perception.progress import Progress
 from perception.provenance import record
 from perception.redact import redact
@@ -128,7 +129,20 @@ def _run(options: RunOptions) -> int:
     begin = time.perf_counter()
     progress = Progress("frames", quiet=options.quiet)
     pipeline, model_path, out = _open(options, _Reporter(progress, options.quiet))
-    _make_folder(out, new=options.out is None)  # a mistake in anything above leaves nothing behind
+    made = make_folder(out, new=options.out is None)  # a mistake in anything above leaves nothing behind
+    with alone_in(out, "writing", made):
+        code, interrupted = _run_in(out, options, pipeline, model_path, begin, progress)
+    if interrupted:
+        _leave(code)
+    return code
+
+
+def _run_in(
+    out: Path, options: RunOptions, pipeline: Pipeline, model_path: Path, begin: float, progress: Progress
+) -> tuple[int, bool]:
+    """Run to the end; returns the exit code, and whether a signal ended the run."""
+    if (out / "run.json").exists():
+        print(f"note: {out} holds an earlier run; what has the same name is replaced", file=sys.stderr)
     _write_json(out / "run.json", _record(options, pipeline, model_path))
     if not options.quiet:
         print(opening(pipeline), file=sys.stderr)
@@ -157,10 +171,7 @@ def _run(options: RunOptions) -> int:
     if start_s and not (summary["frames"] or bad or interrupted.is_set()):
         raise UserError(f"--start {start_s:g}: there is no frame", "seconds before the end", "a smaller --start")
     print(json.dumps(summary) if options.json else as_text(summary))
-    code = 0 if summary["frames"] > 0 and not bad else 1
-    if interrupted.is_set():
-        _leave(code)
-    return code
+    return (0 if summary["frames"] > 0 and not bad else 1), interrupted.is_set()
 
 
 def _check(options: RunOptions) -> None:
@@ -265,18 +276,6 @@ def _free_folder(wanted: Path | None, sources: list[Source]) -> Path:
     while wanted is None and candidate.exists():
         candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
     return candidate
-
-
-def _make_folder(folder: Path, new: bool) -> None:
-    """Make the output folder. `new` takes none that another run has made in the meantime."""
-    try:
-        folder.mkdir(parents=True, exist_ok=not new)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}", "a folder that can be written", "--out FOLDER") from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{folder}: not writable", "a folder that can be written", "--out FOLDER")
-    if (folder / "run.json").exists():
-        print(f"note: {folder} holds an earlier run; what has the same name is replaced", file=sys.stderr)
 
 
 def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) -> list[Sink]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.redact import printable
+
 if TYPE_CHECKING:
     from perception.runtime.pipeline import Pipeline
 
@@ -97,4 +99,4 @@ def as_text(summary: dict[str, Any]) -> str:
         elif sink["dropped"]:
             lines.append(f"note      {name} left out {sink['dropped']} frames")
     lines += [f"written   {path}" for path in summary["outputs"]]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

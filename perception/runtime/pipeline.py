@@ -10,12 +10,13 @@ Every queue is short, so a frame that comes out is never older than a few steps 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Any, NamedTuple
 
 from perception.backends import Backend, Device, Model, load_model
@@ -98,6 +99,7 @@ class Pipeline:
         self.errors: dict[str, str] = {}
         """Sources that failed, with the reason."""
         self._user_on_event = on_event
+        self._on_event_failed = False
         self._make_tracker = tracker_factory or (
             lambda: tracker_for_model(self.config.tracker, self.spec.confirm_thresholds)
         )
@@ -151,8 +153,9 @@ class Pipeline:
                 # Queue: wait or drop by the source's rule
                 if not self._buffer.put(source.name, QueuedFrame(frame, timings_ms)):
                     break
-        except Exception as error:
-            self.errors[source.name] = redact(str(error) or type(error).__name__)
+        except BaseException as error:  # a library's SystemExit, too, is a failure of this source alone
+            named = isinstance(error, Exception) and str(error)
+            self.errors[source.name] = redact(named or f"{type(error).__name__} {error}".strip())
             log.error("source %s: %s", source.name, self.errors[source.name])
             self.publish_event(HealthEvent("failed", source.name, True, None, self.errors[source.name]))
         finally:
@@ -183,6 +186,8 @@ class Pipeline:
                     self._detected.put(SourceEnd(name))
         except Exception as error:
             self._network_error = error
+        except BaseException as error:
+            self._network_error = RuntimeError(f"the network raised {type(error).__name__} {error}".strip())
         finally:
             self._buffer.stop()
             self._detected.close()
@@ -264,7 +269,14 @@ class Pipeline:
         for sink in self.sinks:
             sink.publish(event)  # a sink that has failed ignores it
         if self._user_on_event is not None:
-            self._user_on_event(event)
+            try:
+                self._user_on_event(event)
+            except BaseException as error:
+                if current_thread() is main_thread() and not isinstance(error, Exception):
+                    raise  # Ctrl-C
+                if not self._on_event_failed:
+                    log.exception("on_event failed; the run continues")
+                self._on_event_failed = True
 
     def _publish_end(self, name: str) -> None:
         """Report that one source has ended while others go on. The end of the last one is the end of the run."""
@@ -283,6 +295,7 @@ class Pipeline:
 
     def _start(self) -> None:
         self.stats.started_s = time.perf_counter()
+        atexit.register(self._finish_at_exit)
         for sink in self.sinks:
             sink.start()
         jobs: list[tuple[str, Callable[[], None]]] = [("network", self._detect)]
@@ -302,6 +315,15 @@ class Pipeline:
             for sink in self.sinks:
                 sink.set_deadline(now_s + drain_s / 2)
         self._stop_input()
+
+    def _finish_at_exit(self) -> None:
+        """End the run where Python is left in the middle of it.
+
+        A thread that returns from a library's code after the interpreter is gone aborts the process, and the exit
+        code is lost.
+        """
+        self.stop()
+        self.close()
 
     def _stop_input(self) -> None:
         """Read no more frames, and run the network on none of those queued."""
@@ -328,6 +350,7 @@ class Pipeline:
         self.stats.dropped_at_shutdown = self._buffer.dropped_at_shutdown()
         for item in unpublished + self._in_network:
             self.stats.dropped_at_shutdown[item.frame.source] += 1 + item.frame.dropped_before
+        atexit.unregister(self._finish_at_exit)
 
     def _when_late(self, source: Source) -> WhenLate:
         return self.config.when_late or ("drop-oldest" if source.behaves_live else "wait")

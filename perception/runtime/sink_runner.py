@@ -107,12 +107,12 @@ class SinkRunner:
                 self.sink.write(item)
                 self.clock.add(f"sink:{self.sink.name}", (time.perf_counter_ns() - start) / 1e6)
                 self.written += 1
-        except Exception as error:
+        except BaseException as error:  # a library's SystemExit, too, is a failure of this sink alone
             self._fail(_explain(error))
         finally:
             try:
                 self.sink.close()
-            except Exception as error:
+            except BaseException as error:
                 if not self.error:
                     self._fail(_explain(error))
 
@@ -123,7 +123,7 @@ class SinkRunner:
         self.on_event(HealthEvent("sink-failed", self.sink.name, True, None, self.error))
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: BaseException) -> str:
     """Describe an error in one line, for the summary."""
     if isinstance(error, UserError):
         return str(error)

@@ -46,7 +46,7 @@ class JsonLinesSink(Sink):
         self._road_threshold = info.spec.road_threshold
         if isinstance(self.target, Path):
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.target.open("w", encoding="utf-8")
+            self._file = self.target.open("w", encoding="utf-8", errors="backslashreplace")  # JSON's own escape
         else:
             self._file = self.target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,15 @@ class H264Writer:
         picture.time_base = TIME_BASE
         assert self._container is not None
         self._container.mux(self._stream.encode(picture))
+
+    def abandon(self) -> None:
+        """Remove the file where it has not been closed, as after a failure."""
+        container, self._container = self._container, None
+        if container is not None:
+            with contextlib.suppress(OSError):
+                container.close()
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def close(self) -> None:
         """Write what the encoder still holds."""

@@ -21,7 +21,7 @@ ALLOWED = {
 LAYERS = (
     {"types", "redact", "timing", "clocks", "provenance"},
     {"errors", "progress"},
-    {"boxes", "boxes3d", "files", "image_pool"},
+    {"boxes", "boxes3d", "files", "image_pool", "lock"},
     {"source_options"},
     {"access", "formats"},
     {"cameras"},

@@ -209,8 +209,8 @@ def test_other_failures_keep_their_traceback(data: Path, tmp_path: Path, monkeyp
         loop.train(tiny(data), tmp_path)
 
 
-HOLDS = "import sys, time; from pathlib import Path; from training.lock import alone_in\n" + (
-    "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+HOLDS = "import sys, time; from pathlib import Path; from perception.lock import alone_in\n" + (
+    "with alone_in(Path(sys.argv[1]), sys.argv[2]): print('held', flush=True); time.sleep(600)"
 )
 
 
@@ -218,7 +218,9 @@ def test_two_processes_do_not_train_in_one_folder(data: Path, tmp_path: Path) ->
     pytest.importorskip("fcntl")
     loop.train(tiny(data, steps=2, evaluate_every=2), tmp_path)
     child = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", HOLDS, str(tmp_path), "training"],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
     )
     try:
         assert child.stdout is not None and child.stdout.readline() == b"held\n"

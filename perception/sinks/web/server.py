@@ -364,4 +364,4 @@ def _application(hub: Hub, metrics: MetricsSink) -> Starlette:
 
 
 def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
