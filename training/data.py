@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.sample import Sample
 from perception.errors import UserError
+from perception.progress import byte_count
 from training.augment.copy_paste import CutoutBank, frames_in_turn
 from training.augment.pipeline import mosaic_image, training_image, without_strong
 from training.config import TrainConfig
@@ -257,7 +258,7 @@ def _shared_memory() -> str:
         size, _, free = shutil.disk_usage("/dev/shm")
     except OSError:
         return ""
-    return f"; /dev/shm: {free / 1e6:.0f} of {size / 1e6:.0f} MB free"
+    return f"; {byte_count(free)} of {byte_count(size)} free in /dev/shm"
 
 
 def step_numbers(step: int, config: TrainConfig, first: int, share: int) -> range:

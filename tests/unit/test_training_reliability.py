@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -435,3 +436,32 @@ def test_a_folder_without_labels_and_a_split_that_shares_drives_are_sentences(
     (shared / "kitti/object/drives.json").write_text(json.dumps(drives))
     said = train_command(capsys, "--out", tmp_path / "run", "--data.root", shared)
     assert "train and val share the drive drive 1" in said
+
+
+SMALL_SHARED_MEMORY = """
+import sys
+from dataclasses import replace
+sys.path.insert(0, "tests/unit")
+import training.data
+from training_runs import tiny
+training.data.LOADER_TIMEOUT_S = 5.0
+config = tiny(steps=30)
+list(training.data.batches(None, replace(config, data=replace(config.data, workers=2)), 0))
+"""
+
+
+def test_a_small_shared_memory_is_an_error_with_the_mend_and_no_hang() -> None:
+    """A loader process drops a batch that does not fit and goes on; whoever waits for it would wait forever."""
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here")
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 77"
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", f"{mount}; exec {sys.executable} -c '{SMALL_SHARED_MEMORY}'"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    if done.returncode == 77 or "Operation not permitted" in done.stderr:
+        pytest.skip("no right to mount a small shared memory")
+    assert "UserError: a loader process died or sent nothing" in done.stderr
+    assert "of 65.5 kB free in /dev/shm" in done.stderr and "--shm-size=2g" in done.stderr
