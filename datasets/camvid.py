@@ -13,9 +13,10 @@ from datasets.readers.index_masks import LAYOUT, PERSON, RIDER, VEHICLE, IndexMa
 from datasets.readers.mask_boxes import Shape, boxes_from_mask
 from datasets.readers.teacher_labels import TeacherLabelled, rows_of
 from datasets.sample import Sample
+from perception.arrays import U8
 from perception.errors import UserError
 from perception.formats.kitti import read_objects
-from perception.types import CLASS_NAMES, U8
+from perception.types import CLASS_NAMES
 
 LEGEND = Legend(
     name="camvid",

@@ -10,8 +10,9 @@ from datasets.catalogue import DataSet, ExtraLabels
 from datasets.clips import CLIPS, Clips, decode_frames
 from datasets.readers.teacher_labels import TeacherRows, rows_of
 from datasets.sample import Sample
+from perception.arrays import U8
 from perception.errors import UserError
-from perception.types import CLASS_NAMES, U8
+from perception.types import CLASS_NAMES
 
 FOLDER = "videos"
 """Of the rows, whose files are called CLIP_FRAME, the frame counted from 0."""

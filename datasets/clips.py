@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from datasets.catalogue import DataSet
 from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample
+from perception.arrays import F32, F64, U8
 from perception.errors import UserError
-from perception.types import F32, F64, U8
 
 LABELS = Path(__file__).parent / "annotations/clips_labels.json"
 CLIPS = ("udacity_project_video_cut.mp4", "udacity_solidWhiteRight.mp4", "udacity_test_small1.mp4")

@@ -14,7 +14,7 @@ from datasets.readers.index_masks import LAYOUT, PERSON, VEHICLE, IndexMasks, Le
 from datasets.readers.mask_boxes import Shape, boxes_from_mask
 from datasets.readers.teacher_labels import TeacherLabelled, rows_of
 from datasets.sample import Sample
-from perception.types import U8
+from perception.arrays import U8
 
 LEGEND = Legend(
     name="idd",

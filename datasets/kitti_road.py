@@ -17,11 +17,11 @@ from datasets.labels import ALL_CLASSES, CAR
 from datasets.sample import ROAD_IGNORE, Sample, image_stems
 from datasets.splits import ROAD_PARTS, Division, HoldoutOptions, contiguous_part
 from datasets.yardstick_split import same_streets
+from perception.arrays import U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import read_calibration
-from perception.types import U8
 
 DRAWN = Path(__file__).parent / "annotations/kitti_road_labels.json"
 """Boxes that were drawn on 21 of the frames for this project, the benchmark having none: `cars`, and `unclear` around

@@ -14,11 +14,12 @@ from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.kitti_road import road_mask
 from datasets.labels import KITTI_RULE, LabelRule, targets
 from datasets.sample import Sample, image_stems
+from perception.arrays import U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import TrackingRows, read_calibration, read_tracking
-from perception.types import CLASS_NAMES, U8
+from perception.types import CLASS_NAMES
 
 ROAD_FOLDER = "gt_road"
 DRIVES = {

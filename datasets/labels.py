@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from perception.arrays import F32, I64
 from perception.boxes import area, clip
 from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows
-from perception.types import CLASS_NAMES, F32, I64
+from perception.types import CLASS_NAMES
 
 CAR, PEDESTRIAN, CYCLIST = (CLASS_NAMES.index(name) for name in ("Car", "Pedestrian", "Cyclist"))
 ALL_CLASSES = -1

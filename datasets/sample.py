@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F32, I64, U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.files import data_files
 from perception.formats.images import SUFFIXES, read_unchanged
-from perception.types import CLASS_NAMES, F32, I64, U8
+from perception.types import CLASS_NAMES
 
 ROAD_IGNORE = 255
 

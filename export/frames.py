@@ -16,11 +16,12 @@ from datasets.kitti_tracking import KittiTracking
 from datasets.sample import ROAD_IGNORE, Sample
 from datasets.splits import HeldOut, Holdout, common
 from datasets.synthetic_street import street_sample
+from perception.arrays import U8
 from perception.errors import UserError
 from perception.formats.images import read_image
 from perception.formats.kitti import ObjectRows, read_objects
 from perception.sources.images import list_images
-from perception.types import CLASS_NAMES, U8
+from perception.types import CLASS_NAMES
 from training.checkpoint import holdout_of, holdout_options_of, load_checkpoint
 
 _NEIGHBOURS = {CLASS_NAMES.index("Car"): "Van", CLASS_NAMES.index("Pedestrian"): "Person_sitting"}

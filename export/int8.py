@@ -27,9 +27,10 @@ from export.frames import TestFrame
 from export.graph import between_convolutions, read_spec, remove_unused, write_spec
 from export.onnx import write_model
 from export.parity import TOLERANCES, Candidate, ParityReport, Tolerance, checks, compare, open_candidate
+from perception.arrays import U8
 from perception.cameras.letterbox import letterbox
 from perception.errors import UserError
-from perception.types import U8, Detections, RoadMask
+from perception.types import Detections, RoadMask
 
 OPERATORS = ("Conv", "Add", "Mul", "Resize")
 """Operators with an efficient int8 kernel in ONNX Runtime and TensorRT."""

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from export.frames import TestFrame, road_judged
+from perception.arrays import U8
 from perception.backends import Device, load_model
 from perception.boxes import iou
 from perception.detector import Detector
@@ -25,7 +26,7 @@ from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectE
 from perception.evaluation.road import RoadEvaluator, pr_curve
 from perception.formats.kitti import ObjectRows
 from perception.model import ModelSpec
-from perception.types import U8, Detections, RoadMask
+from perception.types import Detections, RoadMask
 
 PAIR_IOU = 0.5
 """IoU above which two boxes of a class are a pair, whose difference is measured."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from perception.types import U8, Detections, Tracks
+from perception.arrays import U8
+from perception.types import Detections, Tracks
 
 MARGIN = 0.1
 """Share of its size by which a box grows on each side: boxes are tight, and faces and plates lie at their edges."""

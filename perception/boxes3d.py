@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perception.types import F64
+from perception.arrays import F64
 
 
 def corners_bev(boxes_xyzlhwr: F64) -> F64:

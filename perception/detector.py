@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from perception.arrays import U8
 from perception.backends import Backend, Model
 from perception.cameras.letterbox import Letterbox, letterbox
 from perception.errors import UserError
 from perception.model import ModelSpec
 from perception.timing import timed
-from perception.types import U8, Detections, RoadMask
+from perception.types import Detections, RoadMask
 
 _OTHER_MODEL = "a model of another precision, or perception export CHECKPOINT"
 INPUT = "images"

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from perception.types import U8
+from perception.arrays import U8
 
 
 class ImagePool:

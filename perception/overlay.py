@@ -13,9 +13,10 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from perception.arrays import U8
 from perception.cameras.letterbox import resize
 from perception.model import ModelSpec
-from perception.types import U8, Frame, Result, RoadMask, Track
+from perception.types import Frame, Result, RoadMask, Track
 
 ROAD_BGR = (190, 160, 30)
 ROAD_OPACITY = 0.35

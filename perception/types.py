@@ -9,16 +9,13 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
-from numpy.typing import NDArray
+
+from perception.arrays import F32, F64, I64, U8
 
 if TYPE_CHECKING:
     from perception.cameras.letterbox import Letterbox
     from perception.cameras.pinhole import PinholeCamera
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
 
 CLASS_NAMES: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")
 """What the networks of this project find, in the order of `class_ids`. A model file carries its own list."""

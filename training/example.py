@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perception.types import CLASS_NAMES, F32, I64, U8
+from perception.arrays import F32, I64, U8
+from perception.types import CLASS_NAMES
 
 SMALLEST_HEIGHT = 7.0
 """Height below which a box becomes an ignore region, network pixels."""

@@ -16,13 +16,14 @@ from typing import Protocol
 import numpy as np
 
 from datasets.sample import image_stems
+from perception.arrays import U8
 from perception.boxes import iou
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import ObjectRows, format_objects
 from perception.progress import Progress
-from perception.types import CLASS_NAMES, U8, Detections
+from perception.types import CLASS_NAMES, Detections
 from training.config import DataConfig, TrainConfig
 from training.distributed import from_first, rank
 from training.teachers import load_teacher

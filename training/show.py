@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from datasets.sample import ROAD_IGNORE, Sample
-from perception.types import U8, Detections, RoadMask
+from perception.arrays import U8
+from perception.types import Detections, RoadMask
 
 TRUTH_BGR = (80, 220, 80)
 IGNORED_BGR = (150, 150, 150)

@@ -22,12 +22,13 @@ import cv2
 import numpy as np
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
+from perception.arrays import U8
 from perception.backends import Model, checked
 from perception.backends.onnxruntime import OnnxRuntimeBackend
 from perception.detector import Detector
 from perception.errors import MissingDependencyError, UserError
 from perception.model import METADATA_KEY, ModelSpec
-from perception.types import CLASS_NAMES, U8, Detections, RoadMask
+from perception.types import CLASS_NAMES, Detections, RoadMask
 
 SIZE_MULTIPLE = 32
 ATSS_CLASSES: Mapping[int, tuple[int, ...]] = {1: (PEDESTRIAN,), 3: (CAR, PEDESTRIAN, CYCLIST)}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.labels import CYCLIST
-from perception.types import F32, I64
+from perception.arrays import F32, I64
 
 
 def reviewed_file(name: str) -> Path:

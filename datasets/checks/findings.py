@@ -15,11 +15,12 @@ import numpy as np
 
 from datasets.labels import LabelRule
 from datasets.sample import image_stems
+from perception.arrays import U8
 from perception.errors import UserError
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows
 from perception.progress import Progress
-from perception.types import CLASS_NAMES, U8
+from perception.types import CLASS_NAMES
 
 Level = Literal["error", "warning", "note"]
 """error: training or scores would fail or be wrong. warning: worth knowing. note: as expected, and said."""

@@ -13,9 +13,9 @@ import numpy as np
 from datasets.catalogue import DataSet, Layout
 from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.sample import ROAD_IGNORE, Sample, image_stems, read_index_mask
+from perception.arrays import U8
 from perception.errors import UserError
 from perception.formats.images import find_image, read_image
-from perception.types import U8
 
 SPLITS = ("train", "val", "test")
 VEHICLE, PERSON, RIDER = 1, 2, 3

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from datasets.labels import ALL_CLASSES
-from perception.types import F32, I64, U8
+from perception.arrays import F32, I64, U8
 
 SMALLEST_HEIGHT = 12
 """Mask pixels; lower pieces are regions to ignore."""

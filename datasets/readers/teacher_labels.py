@@ -18,12 +18,12 @@ import numpy as np
 
 from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN
 from datasets.sample import Sample, image_stems
+from perception.arrays import F32, I64
 from perception.boxes import area, clip, intersection_over_area, iou
 from perception.errors import UserError
 from perception.files import read_text
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import ObjectRows, parse_objects
-from perception.types import F32, I64
 
 FULL_SCORE = 0.7
 """Fused teacher score that counts as certain; lower scores give proportionally lower class targets."""

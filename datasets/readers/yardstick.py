@@ -15,10 +15,10 @@ from datasets.labels import ALL_CLASSES, CAR, CYCLIST, PEDESTRIAN
 from datasets.readers.teacher_labels import rows_of
 from datasets.sample import Sample, image_stems
 from datasets.yardstick_split import PartName, part
+from perception.arrays import F32, I64, U8
 from perception.errors import UserError
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows, read_objects
-from perception.types import F32, I64, U8
 
 TEACHER_LABELS = "teacher_labels/labels.zip"
 CITYPERSONS = "extra/citypersons_sample"

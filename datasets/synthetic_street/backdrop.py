@@ -12,7 +12,7 @@ from datasets.synthetic_street import facades, textures
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.light import Light
 from datasets.synthetic_street.scene import Street
-from perception.types import F64, I64, U8
+from perception.arrays import F64, I64, U8
 
 OCCLUDER = 255
 """Value in the id plane of everything upright that carries no label."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.light import Light
-from perception.types import F64, U8
+from perception.arrays import F64, U8
 
 SHIFT = 4
 """Fractional bits of OpenCV's fixed point coordinates."""

@@ -15,8 +15,8 @@ from perception.files import write_atomically
 from perception.provenance import record
 
 if TYPE_CHECKING:
+    from perception.arrays import U8
     from perception.formats.kitti import TrackingRows
-    from perception.types import U8
 
 
 @dataclass(frozen=True)

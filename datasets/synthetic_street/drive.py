@@ -16,9 +16,9 @@ from datasets.synthetic_street.render import render
 from datasets.synthetic_street.scene import Actor, Street
 from datasets.synthetic_street.traffic import KINDS, simulate
 from datasets.synthetic_street.truth import place_all, rows_of, sample_of, visibility_from_boxes
+from perception.arrays import U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.formats.kitti import ObjectRows, TrackingRows
-from perception.types import U8
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,11 @@ from datasets.sample import ROAD_IGNORE
 from datasets.synthetic_street.config import StreetConfig
 from datasets.synthetic_street.drive import SyntheticStreet, concatenate
 from datasets.synthetic_street.geometry import KITTI_SIZE_HW
+from perception.arrays import F64, U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.formats.kitti import TrackingRows, format_calibration, format_objects, format_tracking
-from perception.types import F64, U8
 
 ImageKind = Literal["png", "jpg"]
 Progress = Callable[[int, int, U8], None]

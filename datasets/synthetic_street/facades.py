@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from datasets.synthetic_street.paint import fractal, hsv, leaf_colour, leaves, rect, shade, stones
-from perception.types import U8
+from perception.arrays import U8
 
 TILE = 320
 """Side of a façade tile, texels."""

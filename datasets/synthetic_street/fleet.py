@@ -24,7 +24,7 @@ from datasets.synthetic_street.vehicles import (
     VehicleShape,
     clip_near,
 )
-from perception.types import F64, I64
+from perception.arrays import F64, I64
 
 SMALLEST_FACE_PX = 0.7
 """Faces that cover less are left out."""

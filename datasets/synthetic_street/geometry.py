@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from datasets.synthetic_street.chance import sign as sign_of
+from perception.arrays import F64
 from perception.cameras.pinhole import PinholeCamera
-from perception.types import F64
 
 KITTI_SIZE_HW = (375, 1242)
 KITTI_P2 = np.array(

@@ -13,7 +13,7 @@ from datasets.synthetic_street.brush import SHIFT, fixed
 from datasets.synthetic_street.geometry import View
 from datasets.synthetic_street.light import Light
 from datasets.synthetic_street.scene import Street
-from perception.types import F32, F64, U8
+from perception.arrays import F32, F64, U8
 
 PPM = 12.8
 """Texels a metre of the ground strip."""

@@ -11,7 +11,7 @@ import numpy as np
 from datasets.synthetic_street import textures
 from datasets.synthetic_street.chance import pick
 from datasets.synthetic_street.config import WEATHERS, Weather
-from perception.types import F64, U8
+from perception.arrays import F64, U8
 
 
 @dataclass(frozen=True, eq=False)

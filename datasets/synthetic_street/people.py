@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.synthetic_street.chance import pick
 from datasets.synthetic_street.geometry import View
-from perception.types import F64, I64
+from perception.arrays import F64, I64
 
 SKIN, HAIR, TOP, TROUSERS, SHOES, BAG, FRAME, RUBBER = range(8)
 

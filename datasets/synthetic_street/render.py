@@ -21,7 +21,7 @@ from datasets.synthetic_street.people import Person
 from datasets.synthetic_street.scene import Actor, Street, looks
 from datasets.synthetic_street.truth import Placed, place_all
 from datasets.synthetic_street.vehicles import Vehicle
-from perception.types import F64, U8
+from perception.arrays import F64, U8
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from datasets.synthetic_street.paint import fractal, hsv, leaf_colour, leaves, rect, shade, stones
-from perception.types import U8
+from perception.arrays import U8
 
 SPRITE = 256
 TREES, BUSHES = 24, 8

@@ -14,7 +14,7 @@ from datasets.synthetic_street.chance import pick, stable_seed
 from datasets.synthetic_street.chance import sign as sign_of
 from datasets.synthetic_street.config import StreetConfig
 from datasets.synthetic_street.scene import VEHICLE_KINDS, Street
-from perception.types import F64, I64
+from perception.arrays import F64, I64
 
 AHEAD_M = 150.0
 BEHIND_M = 45.0

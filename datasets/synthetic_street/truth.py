@@ -13,9 +13,10 @@ from datasets.synthetic_street.geometry import NEAR_M, View
 from datasets.synthetic_street.people import Limbs, Person, Silhouette, pose, silhouettes
 from datasets.synthetic_street.scene import Actor, looks
 from datasets.synthetic_street.vehicles import Vehicle
+from perception.arrays import F64, I64, U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.formats.kitti import UNKNOWN_ALPHA, ObjectRows, TrackingRows
-from perception.types import CLASS_NAMES, F64, I64, U8
+from perception.types import CLASS_NAMES
 
 LABELLED_M = 75.0
 """Objects farther away become DontCare, as in KITTI."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.synthetic_street.chance import pick
 from datasets.synthetic_street.geometry import NEAR_M
-from perception.types import F64, I64
+from perception.arrays import F64, I64
 
 PAINT, GLASS, DARK, TYRE, RIM, HEADLIGHT, TAIL, PLATE, UNDER, TRIM, CARGO = range(11)
 MATERIALS = 11

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from perception.arrays import F32, U8
 from perception.model import METADATA_KEY, ModelSpec
-from perception.types import F32, U8, Detections
+from perception.types import Detections
 
 ROAD_STRIDE = 4
 

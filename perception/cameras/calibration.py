@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.arrays import F64, U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
-from perception.types import F64, U8
 
 RINGS_M = (10, 20, 30, 50)
 """Distances that the check image shows."""

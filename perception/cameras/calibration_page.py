@@ -12,7 +12,7 @@ import json
 
 import cv2
 
-from perception.types import U8
+from perception.arrays import U8
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Where does the camera look?</title>

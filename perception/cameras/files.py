@@ -26,13 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import Distortion, SizedCamera
 from perception.cameras.yaml_files import FISHEYE, MODELS, looks_like_yaml, parse_intrinsics
 from perception.errors import UserError, lfs_pointer
 from perception.files import MOST_TOML, parse_toml, read_text, write_atomically
 from perception.formats.kitti import parse_calibration
-from perception.types import F64
 
 KITTI_HEIGHT_M = 1.65
 _INTRINSICS = ("fx", "fy", "cx", "cy")

@@ -14,7 +14,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from perception.types import U8
+from perception.arrays import U8
 
 _TURNS = (None, cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE)
 # EXIF orientation (tag 274) → (mirrored left to right, quarter turns clockwise after that)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from perception.types import F32, U8
+from perception.arrays import F32, U8
 
 PAD_VALUE = 114
 """Grey level of the border where a frame does not fill the network's input."""

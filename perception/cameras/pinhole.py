@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perception.types import F64
+from perception.arrays import F64
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from perception.arrays import F64, U8
 from perception.cameras.geometry import ImageGeometry
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
-from perception.types import F64, U8
 
 SAME_SHAPE = 0.02
 """Largest difference of the two scales, relative; resizing to whole pixels or multiples of 32 stays below it."""

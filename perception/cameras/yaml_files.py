@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.errors import UserError
-from perception.types import F64
 
 MOST_TEXT = 1 << 20
 """Longest text that is parsed, characters."""

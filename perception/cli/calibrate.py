@@ -16,9 +16,9 @@ from perception.files import write_atomically
 from perception.provenance import record
 
 if TYPE_CHECKING:
+    from perception.arrays import U8
     from perception.cameras.files import CameraFile
     from perception.cameras.yaml_files import Intrinsics
-    from perception.types import U8
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perception.arrays import I64
 from perception.backends import load_model
 from perception.detector import Detector
 from perception.errors import UserError
@@ -23,7 +24,6 @@ from perception.evaluation.predictions import (
 from perception.evaluation.road_folders import find_road_calibrations
 from perception.files import write_atomically
 from perception.provenance import record
-from perception.types import I64
 
 if TYPE_CHECKING:
     from perception.cli.evaluate_options import ObjectOptions, RoadOptions, SharedOptions, TrackingOptions

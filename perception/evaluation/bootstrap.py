@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from perception.types import F64, I64
+from perception.arrays import F64, I64
 
 SEED = 0
 RESAMPLES = 2000

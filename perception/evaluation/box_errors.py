@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.evaluation.object import match_objects
 from perception.evaluation.object3d import has_box
 from perception.formats.kitti_table import ObjectTable
-from perception.types import F64
 
 BINS_M: tuple[tuple[float, float], ...] = (*((low, low + 10.0) for low in range(0, 60, 10)), (60.0, np.inf))
 """Stretches of distance ahead, metres; low included, high not."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.boxes import intersection_over_area, iou
-from perception.types import F64
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.errors import UserError
 from perception.files import data_files, read_text
-from perception.types import F64
 
 LAYOUT = {
     "object": ("label_2", ".txt", "label files", "image_2"),

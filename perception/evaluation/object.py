@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.evaluation.object3d import METRICS, find_overlaps_3d, has_box
 from perception.evaluation.object_matching import (
     Roles,
@@ -46,7 +47,6 @@ from perception.evaluation.results import (
 )
 from perception.formats.kitti import UNKNOWN_ALPHA, ObjectRows
 from perception.formats.kitti_table import ObjectTable
-from perception.types import F64
 
 RECALL_STEPS = 40
 

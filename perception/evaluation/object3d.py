@@ -22,6 +22,7 @@ from typing import Literal
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.boxes3d import areas_bev, intersections_bev, shared_heights, volumes
 from perception.evaluation.object_matching import (
     MINIMUM_OVERLAP,
@@ -35,7 +36,6 @@ from perception.evaluation.pairs import concatenate
 from perception.evaluation.results import METRICS_3D
 from perception.formats.kitti import UNKNOWN_LOCATION
 from perception.formats.kitti_table import ObjectTable
-from perception.types import F64, I64
 
 LOOSE_OVERLAP = {"Car": 0.5, "Pedestrian": 0.25, "Cyclist": 0.25}
 """The second set of overlaps, for BEV and 3D alone."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.evaluation.object import RECALL_STEPS
 from perception.evaluation.results import ObjectCurve
-from perception.types import F64, I64
 
 _CACHED = 30_000
 """Numbers handled at a time, so that they stay in a core's cache."""

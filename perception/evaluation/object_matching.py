@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.evaluation.pairs import (
     class_indices,
     concatenate,
@@ -20,7 +21,6 @@ from perception.evaluation.pairs import (
 )
 from perception.evaluation.results import OBJECT_CLASSES_SCORED, ObjectCurve
 from perception.formats.kitti_table import ObjectTable
-from perception.types import F64, I64
 
 MINIMUM_HEIGHT = {"easy": 40, "moderate": 25, "hard": 25}
 MAXIMUM_OCCLUSION = {"easy": 0, "moderate": 1, "hard": 2}

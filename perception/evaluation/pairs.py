@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perception.types import F64, I64
+from perception.arrays import F64, I64
 
 CHUNK = 2_000_000
 """Pairs handled at once, which bounds the memory."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.arrays import U8
 from perception.detector import Detector
 from perception.errors import UserError
 from perception.evaluation.folders import first_ten, stems
@@ -17,7 +18,6 @@ from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, f
 from perception.progress import Progress
 from perception.sinks.kitti import seen_tracks, tracking_rows
 from perception.trackers import tracker_for_model
-from perception.types import U8
 
 FRAME_NS = 100_000_000
 """KITTI's cameras record ten frames per second."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perception.types import F64, I64
+from perception.arrays import F64, I64
 
 if TYPE_CHECKING:
     from perception.formats.kitti import TrackingRows

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64, I64, U8
 from perception.errors import UserError
 from perception.evaluation.results import RoadEvaluation, RoadImage, RoadScore
 from perception.formats.images import read_image, read_unchanged
 from perception.formats.kitti import read_calibration
-from perception.types import F64, I64, U8
 
 SPACES = ("bev", "perspective")
 URBAN = ("um_road", "umm_road", "uu_road")

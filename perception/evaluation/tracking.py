@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import I64
 from perception.errors import UserError
 from perception.evaluation.pairs import class_indices, intersections, same_frame_pairs, signed_areas
 from perception.evaluation.results import (
@@ -53,7 +54,6 @@ from perception.evaluation.tracking_metrics import (
 )
 from perception.files import read_text
 from perception.formats.kitti import TrackingRows
-from perception.types import I64
 
 DISTRACTORS = {"Car": ("Van",), "Pedestrian": ("Person", "Person_sitting")}
 MAXIMUM_OCCLUSION = 2

@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.evaluation.results import TRACKING_CLASSES_SCORED, TrackingEvaluation, TrackingFrames, ratio
 from perception.evaluation.tracking import frames_of
-from perception.types import F64, I64
 
 FIELDS = ("hota_tp", "hota_fn", "hota_fp", "hota_ass", "clear", "identity")
 MEASURES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "precision", "recall", "F1")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.errors import UserError
 from perception.evaluation.folders import (
     ALLOW_MISSING,
@@ -28,7 +29,6 @@ from perception.evaluation.tracking import TrackingEvaluator
 from perception.files import read_text
 from perception.formats.kitti import TRACKING_CLASSES, TrackingRows, parse_tracking
 from perception.formats.kitti_table import read_tracking_fast
-from perception.types import F64, I64
 
 
 def score_tracking_folders(

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.evaluation.pairs import components, concatenate, intersections, same_frame_pairs, signed_areas
 from perception.evaluation.results import (
     ALPHAS,
@@ -26,7 +27,6 @@ from perception.evaluation.results import (
     TrackingScore,
     TrackingSizes,
 )
-from perception.types import F64, I64
 
 OVERLAP = 0.5
 """IoU from which CLEAR and Identity take a pair for the same object."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perception.types import F64, I64, U8
+from perception.arrays import F64, I64, U8
 
 MARGIN = 8
 """Bytes that must stand before the first token."""

@@ -15,11 +15,12 @@ from typing import Literal
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.errors import UserError
 from perception.files import data_files, read_text
 from perception.formats.kitti import OBJECT_CLASSES
 from perception.formats.kitti_table import read_tracking_fast
-from perception.types import CLASS_NAMES, F64, I64, Detections
+from perception.types import CLASS_NAMES, Detections
 
 CSV_COLUMNS = ("frame", "x1", "y1", "x2", "y2", "score")
 Layout = Literal["kitti", "csv"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import U8
 from perception.errors import UserError, lfs_pointer
 from perception.files import MAX_MEGAPIXELS
-from perception.types import U8
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Of images in data sets, in order of preference: KITTI's own PNG before re-encoded copies."""

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.errors import UserError
 from perception.files import read_text
-from perception.types import F64, I64
 
 OBJECT_CLASSES = (
     "Car",

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.errors import UserError
 from perception.files import read_text
 from perception.formats.decimals import MARGIN, parse_decimals
 from perception.formats.kitti import MAX_WHOLE, ObjectRows, TrackingRows, parse_objects, parse_tracking
-from perception.types import F64, I64
 
 _PLAIN = bytes([9, 10, 13, *range(32, 127)])
 _READ = 1 << 15

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from perception.types import F64
+from perception.arrays import F64
 
 X, VX, Z, VZ, LOG_HEIGHT, SLOPE = range(6)
 """State of an object: place (right, ahead) and speed, metres and seconds, relative to the camera; logarithm of its

@@ -25,11 +25,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from perception.arrays import F32, F64, I64
 from perception.boxes import iou
 from perception.cameras.pinhole import PinholeCamera
 from perception.ranging.filter import LOG_HEIGHT, SLOPE, VX, VZ, Drift, RangingFilter, X, Z
 from perception.ranging.size_priors import SIZE_PRIORS, UNKNOWN_SIZE, SizePrior
-from perception.types import F32, F64, I64, Detections, Tracks
+from perception.types import Detections, Tracks
 
 NEAREST_M, FARTHEST_M, FASTEST_MPS = 0.5, 250.0, 80.0
 """Limits of what is reported."""

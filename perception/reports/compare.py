@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.errors import UserError
 from perception.evaluation.bootstrap import RESAMPLES, SEED, Difference, blocks, judge, paired_draws
 from perception.files import read_json
 from perception.reports.runs import RunScorer, load_run, scorer_of
-from perception.types import F64, I64
 
 TRACKING_BLOCK = 50
 """Frames drawn together in tracking, five seconds: neighbours in a video are not independent."""

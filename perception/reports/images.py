@@ -11,9 +11,9 @@ from typing import Literal, TypeVar
 import cv2
 import numpy as np
 
+from perception.arrays import U8
 from perception.cameras.letterbox import resize
 from perception.formats.images import find_image, read_image_or_none
-from perception.types import U8
 
 KITTI_HW = (375, 1242)
 """Size of the blank canvas that stands for a missing image."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.boxes import intersection_over_area, iou
 from perception.evaluation.object import match_objects
 from perception.evaluation.results import ObjectCurve, ObjectEvaluation, ObjectMatches, ratio
 from perception.formats.kitti import OBJECT_CLASSES
-from perception.types import F64, I64
 
 LEVEL = "moderate"
 """The level KITTI ranks by; operating points, calibration and the gallery use it."""

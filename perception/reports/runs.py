@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.errors import UserError
 from perception.evaluation.bootstrap import Score
 from perception.evaluation.object3d import METRICS
@@ -24,7 +25,6 @@ from perception.files import read_json
 from perception.reports.object import CURVE_FIELDS
 from perception.reports.object_analysis import LEVEL, full_curve
 from perception.reports.report import FORMAT
-from perception.types import F64, I64
 
 MAX_EVIDENCE_BYTES = 1_000_000_000
 """Unpacked size beyond which a file is refused: a small archive can unpack to a very large one."""

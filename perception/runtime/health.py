@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from perception.types import U8, Frame, HealthEvent, HealthKind
+from perception.arrays import U8
+from perception.types import Frame, HealthEvent, HealthKind
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from perception.arrays import U8
 from perception.errors import UserError
 from perception.overlay import Overlay, shrunk
 from perception.sinks import RunInfo, Sink
-from perception.types import U8, Result
+from perception.types import Result
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

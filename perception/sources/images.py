@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from perception.arrays import U8
 from perception.errors import UserError
 from perception.formats.images import read_image
 from perception.source_options import SourceOptions
 from perception.sources import IMAGES_RATE_HZ, Source
-from perception.types import U8, Frame
+from perception.types import Frame
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".m4v", ".ts", ".webm", ".mpg", ".mpeg"}

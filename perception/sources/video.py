@@ -10,12 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.arrays import U8
 from perception.clocks import Backoff, StreamClock
 from perception.errors import UserError
 from perception.redact import redact
 from perception.source_options import SourceOptions
 from perception.sources import Source
-from perception.types import U8, Frame
+from perception.types import Frame
 from perception.video.frames import Deinterlacer, FrameConverter
 from perception.video.opening import (
     PLAYLISTS,

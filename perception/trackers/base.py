@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.boxes import Floats, iou
 from perception.trackers.kalman import (
     CXCYWH_FROM_XYXY,
@@ -33,7 +34,7 @@ from perception.trackers.kalman import (
     correct,
     predict,
 )
-from perception.types import CONFIRMED, F64, I64, LOST, Detections, Tracks
+from perception.types import CONFIRMED, LOST, Detections, Tracks
 
 LIMIT_PX = 1e5
 MIN_BOX_PX = 0.1

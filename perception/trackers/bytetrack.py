@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.boxes import Floats
 from perception.trackers.assignment import assign
 from perception.trackers.base import Recorder, TrackTable, clean
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, Noise
-from perception.types import F64, Detections, Tracks
+from perception.types import Detections, Tracks
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from math import exp, log
 
 import numpy as np
 
-from perception.types import F64
+from perception.arrays import F64
 
 STEADY_HITS = 8
 """A track with so many matches is steady."""

@@ -36,12 +36,13 @@ from math import log, pi
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.boxes import iou
 from perception.trackers.assignment import assign_pairs
 from perception.trackers.base import CLOCK_TOLERANCE_S, Recorder, Tracklet, TrackTable, clean
 from perception.trackers.calibration import STEADY_HITS, STEPS, Calibration
 from perception.trackers.kalman import CXCYWH_FROM_XYXY, XYXY_FROM_CXCYWH, Noise, box_size, constants
-from perception.types import F64, I64, Detections, Tracks
+from perception.types import Detections, Tracks
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from perception.types import F64
+from perception.arrays import F64
 
 MIN_SIZE_PX = 1.0
 """Predicted boxes never get smaller than this."""

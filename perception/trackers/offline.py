@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perception.arrays import F64, I64
 from perception.trackers import Tracker
 from perception.trackers.assignment import assign
 from perception.trackers.kalman import XYXY_FROM_CXCYWH
-from perception.types import CONFIRMED, F64, I64, Detections, Tracks
+from perception.types import CONFIRMED, Detections, Tracks
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from perception.arrays import F32, U8
 from perception.cameras.geometry import ImageGeometry
 from perception.errors import UserError
 from perception.formats.images import check_pixels
 from perception.image_pool import ImagePool
-from perception.types import F32, U8
 
 if TYPE_CHECKING:
     import av

@@ -19,8 +19,8 @@ ALLOWED = {
     "tools": set(ROOMS),
 }
 LAYERS = (
-    {"types", "redact", "timing", "clocks", "provenance"},
-    {"errors", "progress"},
+    {"arrays", "redact", "timing", "clocks", "provenance"},
+    {"errors", "progress", "types"},
     {"boxes", "boxes3d", "files", "image_pool", "lock"},
     {"source_options"},
     {"access", "formats"},

@@ -15,8 +15,9 @@ import training_runs as runs  # noqa: E402
 
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN  # noqa: E402
 from datasets.readers.teacher_labels import TeacherRows  # noqa: E402
+from perception.arrays import U8  # noqa: E402
 from perception.errors import UserError  # noqa: E402
-from perception.types import U8, Detections  # noqa: E402
+from perception.types import Detections  # noqa: E402
 from training.distill import DistillConfig, Distiller, distillation_losses  # noqa: E402
 from training.label_frames import fuse, label_frames, look  # noqa: E402
 from training.models.heads.detection import RawDetections  # noqa: E402

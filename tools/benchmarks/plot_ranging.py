@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
 from perception.ranging.ranger import Ranger
-from perception.types import CLASS_NAMES, F64
+from perception.types import CLASS_NAMES
 from tools.benchmarks.ranging_kitti import STEP_NS, Sequence3D, load_sequence, true_closing
 
 CARS = (

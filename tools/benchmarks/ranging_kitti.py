@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from perception.arrays import F64, I64
 from perception.backends import load_model
 from perception.boxes import iou
 from perception.cameras.pinhole import PinholeCamera
@@ -20,7 +21,7 @@ from perception.formats.images import read_image
 from perception.formats.kitti import parse_objects, read_calibration, read_tracking
 from perception.model import default_model
 from perception.ranging.size_priors import SIZE_PRIORS
-from perception.types import CLASS_NAMES, F64, I64, Track, Tracks
+from perception.types import CLASS_NAMES, Track, Tracks
 
 STEP_NS = 100_000_000
 MEASURED = ("Car", "Pedestrian")

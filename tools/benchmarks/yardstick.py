@@ -23,6 +23,7 @@ import tyro
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from datasets.readers.yardstick import NEAR_M, Frame, frames, road_frames
 from datasets.yardstick_split import PartName
+from perception.arrays import U8
 from perception.cameras.letterbox import plan_letterbox
 from perception.errors import UserError
 from perception.evaluation.detection import Matches, average_precision, f1_scores, match, pool, precision_recall
@@ -31,7 +32,7 @@ from perception.evaluation.results import RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
 from perception.files import write_atomically
 from perception.formats.kitti import ObjectRows, read_objects
-from perception.types import CLASS_NAMES, U8, Detections, RoadMask
+from perception.types import CLASS_NAMES, Detections, RoadMask
 
 REFERENCE_HW = (384, 1248)
 SMALLEST_PX = 25.0

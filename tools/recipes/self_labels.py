@@ -20,11 +20,12 @@ import numpy as np
 
 from datasets.camvid import SHAPES, CamVid
 from datasets.labels import CAR, CYCLIST, PEDESTRIAN
+from perception.arrays import F32, I64, U8
 from perception.boxes import clip, iou
 from perception.detector import Detector
 from perception.errors import UserError
 from perception.formats.kitti import ObjectRows, format_objects
-from perception.types import CLASS_NAMES, F32, I64, U8, Detections
+from perception.types import CLASS_NAMES, Detections
 
 LOWEST_SCORE = 0.08
 """Lowest score of a detection that counts as a view of an object."""

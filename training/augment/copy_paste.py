@@ -21,9 +21,9 @@ import numpy as np
 
 from datasets.labels import PEDESTRIAN
 from datasets.sample import ROAD_IGNORE, Sample
+from perception.arrays import F32, F64, U8
 from perception.boxes import area, intersection, intersection_over_area
 from perception.cameras.letterbox import resize
-from perception.types import F32, F64, U8
 from training.augment.weather import expose
 from training.example import SMALLEST_VISIBLE
 

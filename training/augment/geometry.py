@@ -16,9 +16,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transform
 
 from datasets.sample import ROAD_IGNORE, Sample
+from perception.arrays import F32, U8
 from perception.cameras.letterbox import PAD_VALUE
 from perception.cameras.pinhole import PinholeCamera
-from perception.types import F32, U8
 from training.example import SMALLEST_VISIBLE, TrainingImage
 
 _OUTLINE_POWER = 4.0

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from datasets.sample import Sample
+from perception.arrays import F32, U8
 from perception.cameras.letterbox import Letterbox, letterbox
-from perception.types import F32, U8
 from training.augment.copy_paste import CutoutBank, horizon_of, paste
 from training.augment.geometry import crop_sample, mirror, rotate
 from training.augment.mosaic import mosaic

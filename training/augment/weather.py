@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from perception.types import U8
+from perception.arrays import U8
 
 
 def recolour(image: U8, rng: np.random.Generator) -> U8:
