@@ -1,4 +1,4 @@
-"""All shipped files hold the same weights, and a run can start from them."""
+"""All shipped files of a network hold the weights of its checkpoint, and a run can start from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_model_file_is_the_shipped_checkpoint(file: Path, tmp_path: Path, monk
     from perception.cameras.letterbox import letterbox
 
     monkeypatch.chdir(tmp_path)  # by its bare name, from anywhere
-    network, state = load_network(Path("nano.pt"))
+    network, state = load_network(Path(f"{file.stem.rpartition('-')[0]}.pt"))
     assert '": "/' not in state["description"], "no folder of the machine it was made on"
     model = load_model(file.name, "cpu", 1)
     picture, _ = letterbox(street_sample(5).image_bgr, model.spec.size_hw)
