@@ -69,7 +69,10 @@ def test_what_is_released_starts_another_run_and_names_no_folder_of_this_machine
     config = replace(TINY, detection=replace(TINY.detection, class_weights=(1.0, 3.0, 2.0)))
     network = checkpoint(path, 0, config)
     data = {"root": "/home/me/kitti", "self_labels": "/home/me/self", "cache": None, "crop_hw": [256, 512]}
-    description = json.dumps({"config": {"data": data}, "init": "/home/me/before.pt", "commit": "abc"})
+    teachers = {"teacher": ["/home/me/teacher.xml"]}
+    description = json.dumps(
+        {"config": {"data": data, "teachers": teachers}, "init": "/home/me/before.pt", "commit": "abc"}
+    )
     save_checkpoint(path, {**load_checkpoint(path), "description": description})
     release(path, out)
     released, state = load_network(out)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -107,19 +107,25 @@ def average(
 def release(checkpoint: Path, out: Path) -> None:
     """Write the part of a checkpoint that `--init` and `perception export` need, at half its size.
 
-    It keeps averaged weights, architecture, scores, hold-out and description. Paths in the description are reduced to
-    their last part.
+    It keeps averaged weights, architecture, scores, hold-out and description. Absolute paths in the description are
+    reduced to their last part.
     """
     from training.checkpoint import load_checkpoint, save_checkpoint
 
     state = load_checkpoint(checkpoint)
-    description = json.loads(state["description"])
-    data = description.get("config", {}).get("data", {})
-    for values, names in ((data, ("root", "self_labels", "cache")), (description, ("init",))):
-        values.update({name: Path(values[name]).name for name in names if values.get(name)})
+    description = _without_folders(json.loads(state["description"]))
     rest = ("network", "optimiser", "scaler", "progress", "best", "format")
     kept = {name: value for name, value in state.items() if name not in rest}
     save_checkpoint(out, {**kept, "description": json.dumps(description)})
+
+
+def _without_folders(value: Any) -> Any:
+    """Return JSON values with every absolute path reduced to its last part."""
+    if isinstance(value, dict):
+        return {name: _without_folders(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 if __name__ == "__main__":
