@@ -89,6 +89,11 @@ class Calibration:
         return 1 / (1 + np.exp(-NODES)), self._values.copy()
 
     @property
+    def resolved(self) -> float:
+        """Detections that the map rests on."""
+        return self._total + self._fresh
+
+    @property
     def reports_hidden(self) -> bool:
         """Whether hidden tracks are mostly where they are predicted."""
         return self._found >= HIDDEN_SHARE * (self._found + self._missed)

@@ -98,7 +98,7 @@ def test_any_sink_by_name_and_settings_of_tracker_and_sinks(
         (("--sink", "mott"), "unknown sink 'mott'"),
         (("--set", "lost_z=1"), "has no option 'lost_z'"),
         (("--set", "lost_s"), "a name and a value"),
-        (("--set", "mot.quality=3"), "--set mot.…"),
+        (("--set", "mot.quality=3"), "--set mot.FIELD"),
         (("--images", "--set", "images.quality=300"), "from 1 to 100"),
         (("--images", "--set", "images.qualty=30"), "has no option 'qualty'"),
         (("--stalled", "nan"), "--stalled nan"),

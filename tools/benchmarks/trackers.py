@@ -1,6 +1,6 @@
 """Measure the results of docs/explanation/tracker.md: our trackers and roboflow's, on KITTI and synthetic streets.
 
-    python -m tools.benchmarks.trackers --kitti KITTI --detections RRC --out DIR
+    python -m tools.benchmarks.trackers --kitti KITTI --detections rrc=DIR yolov3=DIR --out DIR
 
 KITTI's folder holds `tracking/training/label_02`; the detections are in folders `Car` and `Pedestrian`. Tables are
 printed as Markdown, and curves are written to DIR. The comparison needs `pip install trackers==2.6.1` (Apache-2.0),
@@ -12,7 +12,6 @@ the thread, and the trackers take turns on each sequence, so that other load aff
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +28,7 @@ from perception.evaluation.tracking_folders import read_seqmap
 from perception.formats.detections import find_detections
 from perception.formats.kitti import ObjectRows, TrackingRows, read_tracking
 from perception.trackers import create_tracker
+from perception.trackers.offline import track_offline
 from perception.types import CLASS_NAMES, Detections
 from tools.benchmarks import tracker_images as tracker_pictures
 from tools.benchmarks import tracker_scenes
@@ -48,16 +48,15 @@ class Options:
 
     kitti: Path
     """KITTI folder with tracking/training/label_02 and the sequence map."""
-    detections: Path
-    """Folder of detections by class, in rows frame,x1,y1,x2,y2,score."""
+    detections: tuple[str, ...]
+    """Sets of detections as NAME=DIR, rows frame,x1,y1,x2,y2,score in folders named after classes. All but the part
+    `scores` use the first."""
     out: Path
     """Output directory for curves."""
     parts: tuple[Part, ...] = get_args(Part)
     """Tables to measure."""
     model: Path | None = None
     """Model file for the part `own` (default: the shipped model)."""
-    recorded: Path | None = None
-    """trackers.json with recorded scores of other trackers, for the part `scores`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,27 +123,29 @@ def has_roboflow() -> bool:
 
 
 def contestants() -> dict[str, Callable[[], Runner]]:
-    """Return the trackers by name. Those of roboflow have default parameters, or thresholds tuned for each class."""
+    """Trackers by name, with their defaults."""
     made: dict[str, Callable[[], Runner]] = {
         f"ours: {name}": partial(Ours, name) for name in ("drivetrack", "bytetrack", "sort")
     }
     if has_roboflow():
-
-        def both(*names: str, car: float, pedestrian: float) -> tuple[dict[str, float], dict[str, float]]:
-            return dict.fromkeys(names, car), dict.fromkeys(names, pedestrian)
-
-        high, active = "high_conf_det_threshold", "track_activation_threshold"
-        made |= {
-            "roboflow SORT": lambda: Roboflow("SORTTracker", {}, {}),
-            "roboflow SORT, tuned": lambda: Roboflow("SORTTracker", *both(active, car=0.25, pedestrian=0.7)),
-            "roboflow ByteTrack": lambda: Roboflow("ByteTrackTracker", {}, {}),
-            "roboflow ByteTrack, tuned": lambda: Roboflow(
-                "ByteTrackTracker", *both(high, active, car=0.5, pedestrian=0.7)
-            ),
-            "roboflow OC-SORT": lambda: Roboflow("OCSORTTracker", {}, {}),
-            "roboflow OC-SORT, tuned": lambda: Roboflow("OCSORTTracker", *both(high, car=0.3, pedestrian=0.6)),
-        }
+        for name, kind in ROBOFLOW.items():
+            made[f"roboflow {name}"] = partial(Roboflow, kind, {}, {})
     return made
+
+
+ROBOFLOW = {"SORT": "SORTTracker", "ByteTrack": "ByteTrackTracker", "OC-SORT": "OCSORTTracker"}
+THRESHOLDS = (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85)
+GRID: dict[str, list[dict[str, float]]] = {
+    "SORT": [{"track_activation_threshold": t} for t in THRESHOLDS],
+    "ByteTrack": [
+        {"high_conf_det_threshold": high, "track_activation_threshold": activation}
+        for high in (0.3, 0.5, 0.6, 0.7, 0.8, 0.85)
+        for activation in (0.5, 0.7, 0.8, 0.85, 0.9)
+        if activation >= high
+    ],
+    "OC-SORT": [{"high_conf_det_threshold": t} for t in THRESHOLDS],
+}
+"""Settings that are tried for each set and class; the defaults are tried as well."""
 
 
 # ---------------------------------------------------------------- running and scoring
@@ -192,68 +193,84 @@ def row(name: str, *groups: Sequence[float]) -> str:
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
-def kitti(options: Options) -> list[Recording]:
-    """The 21 sequences with stored detections."""
-    folder = find_detections(options.detections, "csv", CLASSES)
-    root = options.kitti / "tracking" if (options.kitti / "tracking").is_dir() else options.kitti
+def load_sets(kitti: Path, detections: Sequence[str]) -> dict[str, list[Recording]]:
+    """The 21 sequences with each set of stored detections, given as NAME=DIR."""
+    root = kitti / "tracking" if (kitti / "tracking").is_dir() else kitti
     lengths = read_seqmap(next(root.rglob("evaluate_tracking.seqmap.training")))
-    labels = next(root.rglob("label_02"))
-    sequences = []
-    for name, n_frames in lengths.items():
-        stored = dict(folder.read(name).frames(n_frames))
-        frames = [(i, stored.get(i, Detections.empty())) for i in range(n_frames)]
-        sequences.append(Recording(name, read_tracking(labels / f"{name}.txt"), frames, n_frames))
-    return sequences
+    labels = {name: read_tracking(next(root.rglob("label_02")) / f"{name}.txt") for name in lengths}
+    sets: dict[str, list[Recording]] = {}
+    for given in detections:
+        set_name, _, place = given.rpartition("=")
+        folder = find_detections(Path(place), "csv")
+        for name, n_frames in lengths.items():
+            stored = dict(folder.read(name).frames(n_frames))
+            frames = [(i, stored.get(i, Detections.empty())) for i in range(n_frames)]
+            sets.setdefault(set_name or Path(place).name, []).append(Recording(name, labels[name], frames, n_frames))
+    return sets
 
 
 # ---------------------------------------------------------------- tables
 
 
-def table_of_scores(sequences: list[Recording], recorded: Path | None) -> None:
-    """Print scores of all trackers by class, for even, odd and all sequences; recorded scores for all only."""
+def table_of_scores(sets: dict[str, list[Recording]]) -> None:
+    """HOTA by set and class: all trackers at their defaults, roboflow tuned on even sequences, ours with hindsight."""
+    for set_name, sequences in sets.items():
+        results = {name: measure(make, sequences) for name, make in contestants().items()}
+        results["ours: drivetrack, offline"] = [judge(s, follow_offline(s)) for s in sequences]
+        tuned = {
+            name: [measure(partial(Roboflow, kind, p, p), sequences) for p in GRID[name]]
+            for name, kind in (ROBOFLOW.items() if has_roboflow() else ())
+        }
+        for class_name in CLASSES:
+            class_id = CLASS_NAMES.index(class_name)
+            if not any((d.class_ids == class_id).any() for s in sequences for _, d in s.frames):
+                continue
+            print(f"\n**{set_name}, {class_name}**\n\n| tracker | even | odd | all |\n|---|---|---|---|")
+            rows = {name: by_half(scores, sequences, class_name) for name, scores in results.items()}
+            for name, tries in tuned.items():
+                tried = [by_half(scores, sequences, class_name) for scores in tries]
+                rows[f"roboflow {name}, tuned"] = max([rows[f"roboflow {name}"], *tried], key=lambda row: row[0])
+            for name, halves in rows.items():
+                print(f"| {name} | " + " | ".join(f"{hota:.1f}" for hota in halves) + " |", flush=True)
+
+
+def by_half(
+    scores: Sequence[dict[str, TrackingSequence]], sequences: Sequence[Recording], class_name: str
+) -> tuple[float, float, float]:
+    """HOTA of even, of odd and of all sequences."""
     even = [int(s.name) % 2 == 0 for s in sequences]
-    results = {name: measure(make, sequences) for name, make in contestants().items()}
-    for class_name in CLASSES:
-        for part in ("even", "odd", "all"):
-            print(
-                f"\n**{class_name}, {part}**\n\n| tracker | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}"
-            )
-            for name, scores in results.items():
-                chosen = [s for s, e in zip(scores, even, strict=True) if part == "all" or e == (part == "even")]
-                print(row(name, figures(chosen, class_name)))
-            if recorded is not None and part == "all":
-                for name, values in best_recorded(recorded, class_name).items():
-                    print(row(name, values))
+    halves = ([s for s, e in zip(scores, even, strict=True) if e == half] for half in (True, False))
+    even_hota, odd_hota, all_hota = (figures(part, class_name)[0] for part in (*halves, scores))
+    return even_hota, odd_hota, all_hota
 
 
-def best_recorded(path: Path, class_name: str) -> dict[str, list[float]]:
-    """Return the recorded scores of other trackers, each with its parameters of highest HOTA for a class."""
-    names = {"orig_sort": "authors' SORT", "orig_byte": "authors' ByteTrack", "orig_ocsort": "authors' OC-SORT"}
-    best: dict[str, list[float]] = {}
-    for run in json.loads(path.read_text())["runs"].values():
-        values = run["classes"][class_name.lower()]
-        told = [values[m] if m == "IDSW" else 100 * values[m] for m in MEASURES]
-        if (name := names.get(run["tracker"])) and told[0] > best.get(name, [0.0])[0]:
-            best[name] = told
-    return {f"{name}, best setting": best[name] for name in names.values() if name in best}
+def follow_offline(sequence: Recording) -> Found:
+    """All that DriveTrack reports with hindsight."""
+    stamped = [(round(frame_id * 1e9 / sequence.fps), detections) for frame_id, detections in sequence.frames]
+    tracked = track_offline(create_tracker("drivetrack"), stamped)
+    return [
+        (frame_id, t.track_id, t.class_id, t.box_xyxy)
+        for (frame_id, _), tracks in zip(sequence.frames, tracked, strict=True)
+        for t in tracks
+    ]
 
 
 ABLATIONS: dict[str, dict[str, object]] = {
     "all of it": {},
-    "one even score for all classes, 0.5": {"confirm_thresholds": (0.5,)},
-    "scores are not learned": {"learn_scores": False},
-    "told at even odds": {"confirm_log_odds": 0.0},
+    "nothing is learned": {"learn_scores": False},
+    "one threshold for all classes, 0.5": {"confirm_thresholds": (0.5,)},
+    "confirmed at even odds": {"confirm_log_odds": 0.0},
     "a doubtful box is as exact as a sure one": {"doubt": 0.0},
     "no slipped boxes": {"slip_share": 1e-9},
     "unseen time costs nothing": {"unseen_log_odds_per_s": 0.0},
-    "constant velocity in the picture": {"projective": False},
+    "constant velocity in the image": {"projective": False},
     "new tracks start at rest": {"shared_motion": False},
     "second boxes start tracks": {"duplicate_iou": 1.0},
-    "a missed frame ends a young track": {"tentative_s": 0.0},
-    "patience 0.5 s": {"lost_s": 0.5},
-    "hidden objects are not told": {"hidden_s": 0.0},
-    "told boxes are the detector's": {"smoothing": 0.0},
-    "told boxes are the filter's": {"smoothing": 1.0},
+    "a missed frame ends a tentative track": {"tentative_s": 0.0},
+    "lost after 0.5 s": {"lost_s": 0.5},
+    "hidden objects are not reported": {"hidden_s": 0.0},
+    "reported boxes are the detector's": {"smoothing": 0.0},
+    "reported boxes are the filter's": {"smoothing": 1.0},
 }
 
 
@@ -278,7 +295,7 @@ SPEED_SEQUENCES, SPEED_FRAMES, SPEED_RUNS = ("0000", "0007", "0011", "0016", "00
 
 def table_of_speed(sequences: list[Recording]) -> None:
     """Print ms per frame on KITTI and in crowds of a given size, measured in turns."""
-    makers = {name: make for name, make in contestants().items() if "tuned" not in name}
+    makers = contestants()
     kitti = [replace(s, frames=s.frames[:SPEED_FRAMES]) for s in sequences if s.name in SPEED_SEQUENCES]
     crowds = [
         [Recording(str(count), kitti[0].gt, list(enumerate(tracker_scenes.crowd(count, frames=120))), 120)]
@@ -321,9 +338,8 @@ def table_of_perfect_boxes(sequences: list[Recording]) -> None:
         perfect.append(Recording(s.name, s.gt, frames, s.n_frames))
     print(f"\n| tracker | {' | '.join(f'{c} {m}' for c in CLASSES for m in MEASURES)} |\n|---|{'---|' * 12}")
     for name, make in contestants().items():
-        if "tuned" not in name:
-            scores = measure(make, perfect)
-            print(row(name, *(figures(scores, c) for c in CLASSES)), flush=True)
+        scores = measure(make, perfect)
+        print(row(name, *(figures(scores, c) for c in CLASSES)), flush=True)
 
 
 def table_of_own_network(options: Options) -> None:
@@ -342,7 +358,7 @@ def table_of_own_network(options: Options) -> None:
             )
         }
         made = {**by_file, **made}
-    results = {name: measure(make, sequences) for name, make in made.items() if "tuned" not in name}
+    results = {name: measure(make, sequences) for name, make in made.items()}
     for class_name in CLASSES:
         print(f"\n**{class_name}, all**\n\n| tracker | {' | '.join(MEASURES)} |\n|---|{'---|' * len(MEASURES)}")
         for name, scores in results.items():
@@ -406,11 +422,12 @@ def main(argv: list[str]) -> int:
     options = tyro.cli(Options, args=argv, prog="python -m tools.benchmarks.trackers")
     options.out.mkdir(parents=True, exist_ok=True)
     needs_kitti = set(options.parts) - {"street", "own"}
-    sequences = kitti(options) if needs_kitti else []
+    sets = load_sets(options.kitti, options.detections) if needs_kitti else {}
+    sequences = next(iter(sets.values()), [])
     for part in options.parts:
         print(f"\n## {part}", flush=True)
         if part == "scores":
-            table_of_scores(sequences, options.recorded)
+            table_of_scores(sets)
         elif part == "ablation":
             table_of_ablations(sequences)
         elif part == "speed":
