@@ -101,7 +101,7 @@ Corners = list[float]
 """Left, top, right, bottom of a box."""
 MAX_CLASSES = 16
 """Classes of which the tracker learns; higher class numbers share the last one's calibration."""
-BIRTH_LOG_ODDS, EXPLORE_EVERY = -2.0, 4
+BIRTH_LOG_ODDS, EXPLORE_EVERY = -1.0, 4
 """A detection worth less starts a track only in every so many frames."""
 LEARN_EVERY = 8
 """Frames between looks at what steady tracks score, and how far boxes are from where they were predicted."""

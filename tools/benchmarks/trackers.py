@@ -213,7 +213,7 @@ def load_sets(kitti: Path, detections: Sequence[str]) -> dict[str, list[Recordin
 
 
 def table_of_scores(sets: dict[str, list[Recording]]) -> None:
-    """HOTA by set and class: all trackers at their defaults, roboflow tuned on even sequences, ours with hindsight."""
+    """HOTA by set and class: trackers at their defaults, roboflow tuned on even sequences, ours with hindsight."""
     for set_name, sequences in sets.items():
         results = {name: measure(make, sequences) for name, make in contestants().items()}
         results["ours: drivetrack, offline"] = [judge(s, follow_offline(s)) for s in sequences]
