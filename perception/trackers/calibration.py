@@ -5,6 +5,8 @@
   Mostly the first detections of each track count, and one in eight of the others: then a long track says hardly more
   than a short one, and the answer is about young tracks, for which it is asked. The share of real ones by score is
   made monotone by pooling adjacent violators (Ayer et al., 1955).
+- What a further match is worth (`again_log_odds`): much where false detections are seldom found again, nothing where
+  half of them are.
 - What steady objects score (`typical_score`): scores count in proportion to it when boxes are matched.
 - Whether a track that vanishes behind another one is where it was predicted (`reports_hidden`): it is, if it is found
   there later.
@@ -45,6 +47,10 @@ STEPS = 250
 """Entries of the table from score to log-odds."""
 _SCORE_LOG_ODDS = np.log((np.arange(STEPS + 1) + 0.5) / (STEPS - np.arange(STEPS + 1) + 0.5))
 
+AGAIN_PRIOR, AGAIN_SHARE, MOST_AGAIN = (3.0, 3.0), 0.5, 2.5
+"""Pseudo-counts of false detections that were found again, and of others; the share from which that they are proves
+nothing; and the most log-odds that a further match adds."""
+
 FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
 """What steady objects are taken to score before any were seen, and the least that is believed."""
 TYPICAL_QUANTILE, TYPICAL_STEP = 0.75, 0.1
@@ -74,6 +80,9 @@ class Calibration:
         self._learn = learn
         self.worth: list[float] = []
         """Log-odds that a detection of a young track is real, for scores of 0, 1/STEPS, … 1."""
+        self.again_log_odds = 0.0
+        """What each further match adds: more where false detections are seldom found again."""
+        self._again, self._gone = AGAIN_PRIOR
         self._seen, self._real = np.zeros(len(NODES)), np.zeros(len(NODES))
         self._total, self._fresh = 0.0, 0
         self._prior = 1 / (1 + np.exp(log(threshold / (1 - threshold)) - NODES))
@@ -110,6 +119,11 @@ class Calibration:
             self._seen[node] += 1
             self._real[node] += real
         self._fresh += len(scores)
+        if not real:
+            self._again += len(scores) - 1
+            self._gone += 1
+            share = self._again / (self._again + self._gone)
+            self.again_log_odds = min(max(log(AGAIN_SHARE / share), 0.0), MOST_AGAIN)
         if self._fresh >= max(NEW_EVIDENCE, NEW_SHARE * self._total):
             self._work_out()
 
@@ -150,6 +164,8 @@ class Calibration:
             keep = MOST_EVIDENCE / self._total
             self._seen *= keep
             self._real *= keep
+            self._again *= keep
+            self._gone *= keep
             self._total = MOST_EVIDENCE
         seen, real = _smoothed(self._seen), _smoothed(self._real)
         real = (real - STEADY_IF_FALSE * seen) / (STEADY_IF_REAL - STEADY_IF_FALSE)

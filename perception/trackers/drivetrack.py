@@ -363,6 +363,8 @@ class DriveTracker(Recorder):
                 class_id = min(max(class_id, 0), MAX_CLASSES - 1)
             calibration = calibrations[class_id]
             log_odds = t.log_odds + calibration.worth[int(score * STEPS)]
+            if t.hits > 1:
+                log_odds += calibration.again_log_odds
             t.log_odds = log_odds if log_odds > LEAST_LOG_ODDS else LEAST_LOG_ODDS
             if t.hits < STEADY_HITS:
                 t.young_scores.append(score)

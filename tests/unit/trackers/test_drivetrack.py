@@ -260,3 +260,13 @@ def test_config_refuses_scores_that_are_no_odds() -> None:
         DriveConfig(confirm_thresholds=(0.0, 0.5))
     with pytest.raises(ValueError, match="slip_share"):
         DriveConfig(slip_share=0.0)
+
+
+def test_persistence_confirms_objects_whose_scores_are_those_of_clutter() -> None:
+    """Clutter at 0.5 to 0.7 that is never found again, and one car that always scores 0.6."""
+    rng, frames = np.random.default_rng(2), []
+    for i in range(150):
+        false = [car(rng.uniform(0, 90000), rng.uniform(0.5, 0.7), bottom=rng.uniform(300, 900)) for _ in range(4)]
+        frames.append(seen(car(100 + 3 * i), *([car(5000 + 3 * i, 0.6)] if i >= 60 else []), *false))
+    told = play(DriveTracker(), frames)
+    assert len(told[59]) == 1 and all(len(tracks) == 2 for tracks in told[90:])
