@@ -105,6 +105,8 @@ BIRTH_LOG_ODDS, EXPLORE_EVERY = -1.0, 4
 """A detection worth less starts a track only in every so many frames."""
 LEARN_EVERY = 8
 """Frames between looks at what steady tracks score, and how far boxes are from where they were predicted."""
+LEAST_WORTH_AGAIN = -1.5
+"""A poor score says no more than this against a track that is found again: the scores of one object are alike."""
 LEAST_LOG_ODDS = -5.0
 """Summed log-odds of a track never fall lower, so that it can be confirmed once its scores are worth more."""
 FOUND_IOU = 0.5
@@ -362,9 +364,10 @@ class DriveTracker(Recorder):
             if not 0 <= class_id < MAX_CLASSES:
                 class_id = min(max(class_id, 0), MAX_CLASSES - 1)
             calibration = calibrations[class_id]
-            log_odds = t.log_odds + calibration.worth[int(score * STEPS)]
+            worth = calibration.worth[int(score * STEPS)]
             if t.hits > 1:
-                log_odds += calibration.again_log_odds
+                worth = max(worth, LEAST_WORTH_AGAIN) + calibration.again_log_odds
+            log_odds = t.log_odds + worth
             t.log_odds = log_odds if log_odds > LEAST_LOG_ODDS else LEAST_LOG_ODDS
             if t.hits < STEADY_HITS:
                 t.young_scores.append(score)
