@@ -124,7 +124,7 @@ def test_confirm_thresholds_that_the_run_measured_reach_the_file_too(
         (["--size-hw", "100x160"], "multiples of 32"),
         (["--size-hw", "wide"], "HEIGHTxWIDTH"),
         (["--size-hw", "0x64"], "multiples of 32"),
-        (["--size-hw", "32x32"], "places for an object"),
+        (["--size-hw", "32x32"], "one per point and class"),
         (["--batch", "0"], "a number from 1"),
         (["--confirm-thresholds", "0.3", "1.5"], "confirmation thresholds"),
     ],

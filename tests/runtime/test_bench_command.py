@@ -41,7 +41,7 @@ def test_a_real_model_is_compared_with_itself(
     words = ["bench", "pipeline", "--source", str(video_file), "--model", str(tiny_model), "--sources", "1", "2"]
     assert front_door(words) == 0
     shown = capsys.readouterr().out
-    assert "network alone 100.0 a second (batch 2)" in shown
+    assert "network alone: 100.0 frames/s (batch 2)" in shown
     table = [line.split() for line in shown.splitlines() if line.startswith(" ")]
     assert [line[0] for line in table] == ["sources", "1", "2"]
 
@@ -56,4 +56,4 @@ def test_laps_leave_the_start_out() -> None:
 
 def test_nonsense_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert front_door(["bench", "pipeline", "--sources", "0"]) == 2
-    assert "below one" in capsys.readouterr().err
+    assert "a count below its minimum" in capsys.readouterr().err

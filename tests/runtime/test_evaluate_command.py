@@ -188,7 +188,7 @@ def test_reports_are_written_and_compared(kitti: Path, tmp_path: Path, capsys: p
     _, err = evaluate(capsys, "compare", tmp_path / "a", tmp_path / "b", "--block", 0, code=2)
     assert "--block 0" in err
     _, err = evaluate(capsys, "compare", tmp_path / "a", tmp_path / "b", "--groups", tmp_path / "none.json", code=2)
-    assert "none.json: No such file" in err and "Errno" not in err
+    assert "none.json: no such file" in err and "Errno" not in err
 
 
 def test_a_class_that_one_run_never_detects_is_told(
