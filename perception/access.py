@@ -84,7 +84,7 @@ def open_door(host: str, port: int, token: str | None, option: str = "--serve") 
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_MS)
         listener.bind(address)
-        listener.listen(64)
+        listener.listen(1024)  # a full queue costs a newcomer a second or more
     except OSError as error:
         listener.close()
         free = f"{option} {host}:{port + 1 if port < 65535 else 8080}"

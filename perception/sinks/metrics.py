@@ -175,7 +175,6 @@ class _Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = MOST_CONNECTIONS
 
     def __init__(self, door: Door, render: Callable[[], str]) -> None:
         super().__init__((door.host, door.port), _Handler, bind_and_activate=False)

@@ -302,7 +302,7 @@ class LiveServer:
                 ws="websockets-sansio",
                 ws_max_size=4096,
                 ws_per_message_deflate=False,  # a JPEG does not get smaller
-                backlog=16,  # so many are accepted at once, before the gate can close any
+                backlog=256,  # so many are accepted at once, before the gate can close any
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=0.3,  # type: ignore[arg-type]  # handed to asyncio as it is
             )
