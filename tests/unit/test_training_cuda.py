@@ -69,7 +69,7 @@ def test_nothing_in_network_loss_and_decode_stays_on_the_cpu(assign_by: Any) -> 
         step = Batch(images, targets(len(config.class_names)), torch.zeros(2, 3, 16, 32, dtype=torch.uint8))
         step = step.to(torch.device("cuda"))
         assert next(network.parameters()).is_cuda and step.targets.depths.is_cuda and step.masks.is_cuda
-        losses = network.train().loss(network(step.images), step.targets, step.masks, (64, 128))
+        losses = network.train().loss(network(step.images), step)
         assert len(losses) == 11 and all(value.is_cuda for value in losses.values())
         frames = torch.zeros(1, 64, 192, 3, dtype=torch.uint8, device="cuda")
         for one_to_one in (True, False):

@@ -75,7 +75,7 @@ def test_a_number_that_cannot_be_meant_is_named(
 def test_sizes_that_do_not_go_together_are_named() -> None:
     with pytest.raises(UserError, match="batch norm"):
         tiny(batch=1, data=replace(tiny().data, crop_hw=(32, 32)))
-    with pytest.raises(UserError, match=r"100 boxes \(max_detections\) of an input of 32x32\n  expected: at most 63"):
+    with pytest.raises(UserError, match=r"max_detections 100 for an input of 32x32\n  expected: at most 63"):
         tiny(data=replace(tiny().data, validation_hw=(32, 32)))
     for names in ((), ("Car", "Car")):
         with pytest.raises(UserError, match="distinct classes of the data sets"):
