@@ -46,6 +46,7 @@ LEAST_SHARE = 1 / (1 + exp(SUREST))
 STEPS = 250
 """Entries of the table from score to log-odds."""
 _SCORE_LOG_ODDS = np.log((np.arange(STEPS + 1) + 0.5) / (STEPS - np.arange(STEPS + 1) + 0.5))
+_NODE_OF_STEP: list[int] = np.rint((_SCORE_LOG_ODDS + LIMIT) * NODES_PER_UNIT).astype(int).tolist()
 
 AGAIN_PRIOR, AGAIN_SHARE, MOST_AGAIN = (3.0, 3.0), 0.5, 2.5
 """Pseudo-counts of false detections that were found again, and of others; the share from which that they are proves
@@ -83,7 +84,7 @@ class Calibration:
         self.again_log_odds = 0.0
         """What each further match adds: more where false detections are seldom found again."""
         self._again, self._gone = AGAIN_PRIOR
-        self._seen, self._real = np.zeros(len(NODES)), np.zeros(len(NODES))
+        self._seen, self._real = [0.0] * len(NODES), [0.0] * len(NODES)
         self._total, self._fresh = 0.0, 0
         self._prior = 1 / (1 + np.exp(log(threshold / (1 - threshold)) - NODES))
         self._set_map(self._prior)
@@ -114,8 +115,7 @@ class Calibration:
         if not self._learn:
             return
         for score in scores:
-            node = round((_SCORE_LOG_ODDS[int(score * STEPS)] + LIMIT) * NODES_PER_UNIT)
-            node = min(max(node, 0), len(NODES) - 1)
+            node = _NODE_OF_STEP[int(score * STEPS)]
             self._seen[node] += 1
             self._real[node] += real
         self._fresh += len(scores)
@@ -162,12 +162,12 @@ class Calibration:
         self._fresh = 0
         if self._total > MOST_EVIDENCE:
             keep = MOST_EVIDENCE / self._total
-            self._seen *= keep
-            self._real *= keep
+            self._seen = [keep * count for count in self._seen]
+            self._real = [keep * count for count in self._real]
             self._again *= keep
             self._gone *= keep
             self._total = MOST_EVIDENCE
-        seen, real = _smoothed(self._seen), _smoothed(self._real)
+        seen, real = _smoothed(np.array(self._seen)), _smoothed(np.array(self._real))
         real = (real - STEADY_IF_FALSE * seen) / (STEADY_IF_REAL - STEADY_IF_FALSE)
         shares = _monotone(real + PRIOR_WEIGHT * self._prior, seen + PRIOR_WEIGHT)
         self._set_map(np.minimum(np.maximum(shares, LEAST_SHARE), 1 - LEAST_SHARE))

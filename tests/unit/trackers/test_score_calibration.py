@@ -59,7 +59,7 @@ def test_a_third_of_false_tracks_lasts_by_chance_and_proves_nothing() -> None:
 def test_old_evidence_fades() -> None:
     calibration = taught((0.5, False, 5000))
     assert worth(calibration, 0.5) < -2
-    assert calibration._seen.sum() <= 1.5 * MOST_EVIDENCE
+    assert calibration.resolved <= 1.5 * MOST_EVIDENCE
     for _ in range(1000):
         calibration.resolve([0.5], True)
     assert worth(calibration, 0.5) > 1
