@@ -31,7 +31,7 @@ def _require_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture and when it was taken."""
+    """One image and when it was taken."""
 
     image_bgr: U8
     """(H, W, 3) uint8, blue first."""
@@ -70,7 +70,7 @@ class Detections:
     """(N,) int64, index into the model's class names."""
     depths: F32 | None = None
     """(N, 2) float32: metres ahead over the focal length in pixels of the original image, and the relative standard
-    deviation; None where the network does not say."""
+    deviation; None where the network gives none."""
 
     def __post_init__(self) -> None:
         _require_shape("Detections.boxes_xyxy", self.boxes_xyxy, (None, 4))
@@ -263,7 +263,7 @@ def _values_or_none(column: F64 | None, count: int) -> Iterable[float | None]:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """All that the pipeline says about one frame."""
+    """All that the pipeline reports for one frame."""
 
     frame: Frame
     detections: Detections
@@ -276,7 +276,7 @@ class Result:
 
 
 MOMENTARY = frozenset({"corrupt", "size-changed", "ended"})
-"""These happen; they don't last, and nothing says that they are over."""
+"""These happen; they don't last, and no event ends them."""
 HealthKind = Literal[
     "lost",
     "stalled",

@@ -1,4 +1,4 @@
-"""`perception track`: run a tracker over stored detections, without pictures or a network."""
+"""`perception track`: run a tracker over stored detections, without images or a network."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class DetectionFolder:
     wanted: frozenset[str]
     """Those whose detections are read."""
     files: dict[str, tuple[tuple[Path, str | None], ...]]
-    """By sequence: files, and the class that all rows of a file have; None where the rows say it."""
+    """By sequence: files, and the class that all rows of a file have; None where rows name it."""
     layout: Layout
 
     def read(self, sequence: str) -> DetectionSequence:

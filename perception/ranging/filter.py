@@ -156,7 +156,7 @@ class RangingFilter:
         back_da = (b * pitch * new_d - d * roll * new_b) * factor
         back_dd = (d * roll * new_a - b * pitch * new_b) * factor
         mix[1, 1], mix[1, 2], mix[2, 1], mix[2, 2] = back_aa, back_da, back_ad, back_dd
-        # what the new one does not tell of the old one: old − back · keep · old
+        # what the new one does not explain of the old one: old − back · keep · old
         lost[0, 0] = a - back_aa * pitch * a - back_ad * roll * b
         lost[0, 1] = lost[1, 0] = b - back_aa * pitch * b - back_ad * roll * d
         lost[1, 1] = d - back_da * pitch * b - back_dd * roll * d

@@ -1,6 +1,6 @@
 """Metres and seconds: where each tracked object stands on the road, how fast it comes, and how sure that is.
 
-What a box tells, each with the noise of its own edge:
+What a box measures, each with the noise of its own edge:
 
 - its foot: the lower edge looks down at the road by (camera height) / (depth of the nearest point);
 - its height: the upper edge looks down by (camera height − object height) / depth, where the object's height is known
@@ -11,9 +11,9 @@ Depths are those of the visible face or corner; `position_m` is the middle of th
 it, so half the object's extent along the line of sight is added. Everything meets in `ranging_filter.py`, where the
 tilt between camera and road is a state that all objects share, and time comes from the time stamps.
 
-An edge on the border of the picture says nothing but that the object goes on; a foot behind another box is believed
-less; a surprise that no noise explains moves nothing far. So a cut or hidden object gets a wide standard deviation,
-not a wild place.
+An edge on the border of the image only shows that the object goes on; a foot behind another box counts less; a
+surprise that no noise explains moves nothing far. So a cut or hidden object gets a wide standard deviation, not a wild
+place.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_REMEMBERED = 256
 RESTING_PX, RESTING_SHARE = 3.0, 0.08
 """A lower edge this close to the upper edge of a nearer box, pixels and share of its height, rests on it."""
 _OUTWARD = np.array([[-1.0], [-1.0], [1.0], [1.0]])
-"""Of left, top, right, bottom: the direction towards the border of the picture."""
+"""Of left, top, right, bottom: the direction towards the border of the image."""
 _DEPTH_SHARE = np.array([[0.1], [1.0]])
 """How much of the doubt about an object's depth is doubt about its place aside and ahead."""
 
@@ -55,28 +55,28 @@ class RangingConfig:
     edge_std_px: float = 0.6
     """Noise of a box edge, pixels; a share of the box's height comes on top, see `SizePrior`."""
     large_box_px: float = 150.0
-    """That share grows with the box: by 1.4 at this height. What fills the picture is boxed coarsely."""
+    """That share grows with the box: by 1.4 at this height. What fills the image is boxed coarsely."""
     edge_time_s: float = 0.15
     """Errors of one box's edges in neighbouring frames are alike for about this long."""
     hidden_std_share: float = 0.05
     """Further noise of an edge that another box covers, as a share of the box's size."""
     border_px: float = 3.0
-    """An edge this close to the border of the picture is cut by it …"""
+    """An edge this close to the border of the image is cut by it …"""
     border_share: float = 0.05
     """… or this close as a share of the box's size: detectors end cut boxes a little before the border."""
     speed_std_mps: float = 20.0
     """Of an object never seen before, relative to us."""
     closing_sigmas: float = 1.5
-    """A time to collision is told where the closing speed is above 0 by this many standard deviations."""
+    """A time to collision is reported where the closing speed is above 0 by this many standard deviations."""
     closing_min_mps: float = 0.5
     """And above this."""
     network_std_factor: float = 1.5
-    """The network's own distance, where the model gives one, is believed so much less than it says: it looks at the
-    same box."""
+    """Factor on the standard deviation of the network's own distance, where the model gives one: it looks at the same
+    box."""
     closing_keep: float = 0.5
-    """Once told, it goes on being told down to this share of both: a warning that flickers is none."""
+    """Hysteresis: once reported, it stays reported down to this share of both thresholds."""
     speed_report_std_mps: float = 5.0
-    """A speed is told where its standard deviation, towards us, is below this, or where it surely closes."""
+    """A speed is reported where its standard deviation, towards us, is below this, or where it surely closes."""
     drift: Drift = field(default_factory=Drift)
     """How the world moves between frames."""
     forget_s: float = 3.0
@@ -149,11 +149,11 @@ class Ranger:
         self._placed = np.zeros(0, bool)
         self._half_depth_var: F64 = np.zeros(0)
         self._least: F64 = np.zeros(0)
-        """(N,) share of what a closing speed must exceed to be told: 1, or `closing_keep` where the last one was."""
+        """(N,) factor on what a closing speed must exceed to be reported: 1, or `closing_keep` where the last one was."""
 
     @property
     def pitch_rad(self) -> float:
-        """The camera's pitch at this moment, with what was found on line; positive where it looks down."""
+        """The camera's pitch at this moment, with the tilt estimated so far; positive where it looks down."""
         return self.camera.pitch_rad + float(self._filter.tilt[0])
 
     def update(
@@ -172,7 +172,7 @@ class Ranger:
             tracks: of this frame.
             timestamp_ns: moment of capture.
             size_hw: of the frame, to know which boxes its border cuts.
-            depths: (N, 2) what the network says of each track's distance, see `depths_of_tracks`; None: nothing.
+            depths: (N, 2) the network's distance of each track, see `depths_of_tracks`; None: nothing.
         """
         self._advance(timestamp_ns)
         self._arrange(tracks.track_ids.tolist(), timestamp_ns)
@@ -222,7 +222,7 @@ class Ranger:
             self._half_depth_var, self._least = np.zeros(len(order)), np.ones(len(order))
         self._ids = ids + absent
 
-    # ------------------------------------------------------------ what boxes tell
+    # ------------------------------------------------------------ what boxes measure
 
     def _boxes(self, tracks: Tracks) -> tuple[F64, I64, np.ndarray]:
         """Edges (5, N): left, top, right, bottom, 1; classes (N,); which were seen now and are boxes at all (N,)."""
@@ -342,7 +342,7 @@ class Ranger:
         ends = view.ends - joint.tilt @ view.tilt
         to_face = view.half_depth
         if view.cut is not None:
-            # of an object that the side of the picture cuts, any point may be the lowest that is seen
+            # of an object that the side of the image cuts, any point may be the lowest that is seen
             to_face = np.where(view.cut[0] | view.cut[2], 0.3 * to_face, to_face)
         joint.listen(len(repetition))
 
@@ -352,7 +352,7 @@ class Ranger:
         residual = ends[1] - mean[SLOPE] - expected
         variance = (fall * fall * view.half_depth_var + view.foot_var) * repetition
         if view.cut_foot is not None:
-            # a foot below the picture, or behind something, is at least as near as where it is cut says
+            # a foot below the image, or behind something, is at least as near as where it is cut says
             variance[view.cut_foot & (residual < 0)] = np.inf
         joint.observe(residual, SLOPE, ((Z, fall),), view.tilt, variance)
 
@@ -459,11 +459,11 @@ def _rays_from_box(camera: PinholeCamera) -> F64:
 
 
 def depths_of_tracks(tracks: Tracks, detections: Detections) -> F32 | None:
-    """What the network says of each track's distance: that of the detection in the same place.
+    """The network's distance of each track: that of the detection in the same place.
 
     Returns:
         (N, 2) as `Detections.depths`, NaN for a track that no detection of its class overlaps by half; None where the
-        network does not say.
+        network gives none.
     """
     if detections.depths is None or not len(tracks):
         return None

@@ -2,9 +2,9 @@
 
 - What a score is worth (`worth`). Real objects are detected again where motion predicts them, false detections
   mostly are not. So a detection counts as real where its track becomes steady, as false where the track ends before.
-  Mostly the first detections of each track count, and one in eight of the others: then a long track says hardly more
-  than a short one, and the answer is about young tracks, for which it is asked. The share of real ones by score is
-  made monotone by pooling adjacent violators (Ayer et al., 1955).
+  The first detections of each track count, and one in eight of the others: a long track weighs hardly more than a
+  short one, and the map describes new tracks, for which it is used. The share of real ones by score is made monotone
+  by pooling adjacent violators (Ayer et al., 1955).
 - What a further match is worth (`again_log_odds`): much where false detections are seldom found again, nothing where
   half of them are.
 - What steady objects score (`typical_score`): scores count in proportion to it when boxes are matched.
@@ -53,7 +53,7 @@ AGAIN_PRIOR, AGAIN_SHARE, MOST_AGAIN = (3.0, 3.0), 0.5, 2.5
 nothing; and the most log-odds that a further match adds."""
 
 FIRST_TYPICAL_SCORE, LEAST_TYPICAL_SCORE = 0.9, 0.2
-"""What steady objects are taken to score before any were seen, and the least that is believed."""
+"""The typical score before any steady track was seen, and its lower limit."""
 TYPICAL_QUANTILE, TYPICAL_STEP = 0.75, 0.1
 """The typical score is this quantile over steady tracks; each moves it by about one step."""
 
@@ -80,7 +80,7 @@ class Calibration:
         """
         self._learn = learn
         self.worth: list[float] = []
-        """Log-odds that a detection of a young track is real, for scores of 0, 1/STEPS, … 1."""
+        """Log-odds that a detection of a new track is real, for scores of 0, 1/STEPS, … 1."""
         self.again_log_odds = 0.0
         """What each further match adds: more where false detections are seldom found again."""
         self._again, self._gone = AGAIN_PRIOR

@@ -13,7 +13,7 @@ The pairing with the largest sum is made, first among confirmed tracks, then amo
 
 Around that:
 
-- Motion is constant velocity in the world, not in the picture (`kalman.predict`): boxes grow the faster, the nearer.
+- Motion is constant velocity in the world, not in the image (`kalman.predict`): near boxes grow faster.
 - A track is confirmed when the summed log-odds of its scores reach a level. What a score is worth is learned while
   tracking (`calibration.py`). It starts from `confirm_thresholds`: the score of each class at which detections are
   right half of the time. A sure detection confirms its track at once, a doubtful one after a few frames, a poor one
@@ -22,11 +22,11 @@ Around that:
   that overlaps a track seen in this frame starts none either.
 - An object has one class. Where two tracks of different classes are seen in one place (a pedestrian whom the detector
   calls a cyclist, too), the one with the larger summed log-odds is reported.
-- What starts while the whole picture moves (the camera turns) starts with that motion.
+- Tracks that start while the whole image moves (the camera turns) start with that motion.
 - A confirmed track that vanishes where a nearer one covers it counts as hidden. It is reported for a while longer,
   as "lost", where it must be, as long as most such tracks are found there later.
 
-Metres are not this file's business: `perception.ranging.ranger` adds them. The picture is not looked at.
+`perception.ranging.ranger` adds metres. The image is not used.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from perception.types import Detections, Tracks
 
 @dataclass(frozen=True)
 class DriveConfig:
-    """What is believed of detectors and of traffic. One set for all classes, except the detector's thresholds."""
+    """Assumptions about detectors and traffic. One set for all classes, except the detector's thresholds."""
 
     confirm_thresholds: tuple[float, ...] = (0.3, 0.6, 0.5)
     """A class's score at which a detection is as likely right as wrong, until the tracker knows better; the last one
@@ -82,7 +82,7 @@ class DriveConfig:
     smoothing: float = 0.2
     """Of the reported box: 0 the detector's own, 1 the filter's."""
     projective: bool = True
-    """Constant velocity in the world; False: in the picture."""
+    """Constant velocity in the world; False: in the image."""
     shared_motion: bool = True
     """New tracks start with the sideways motion that most tracks have in common; False: at rest."""
     noise: Noise = field(default_factory=Noise)
@@ -114,7 +114,7 @@ FOUND_IOU = 0.5
 SHARED_MOTION_TRACKS = 3
 """So many tracks must agree on a common motion, each seen so many times."""
 HIDDEN_AFTER_HITS = 3
-"""A track seen less often is not believed to be hidden."""
+"""A track with fewer matches never counts as hidden."""
 GROUND_TOLERANCE = 0.02
 """A box stands nearer if its foot is lower; within this share of the height the two are level."""
 FAR_SIGMAS_SQUARED = 20.0
@@ -127,7 +127,7 @@ _MINUS_HALF_OF_FOUR = np.repeat(-0.5 * np.eye(2), 4, axis=1)
 
 
 class DriveTracker(Recorder):
-    """See the top of this file; `perception.trackers.base` says what becomes of bad input."""
+    """See the top of this file; `perception.trackers.base` says what happens with bad input."""
 
     def __init__(self, config: DriveConfig = DriveConfig()) -> None:
         self.config = config
@@ -163,7 +163,7 @@ class DriveTracker(Recorder):
         """Take one frame's detections.
 
         Returns:
-            In order of birth: confirmed tracks seen in this frame, and those believed hidden, as "lost".
+            In order of birth: confirmed tracks seen in this frame, and those that count as hidden, as "lost".
         """
         config, table = self.config, self._table
         # 1. Predict where every track is now.
@@ -245,17 +245,17 @@ class DriveTracker(Recorder):
         free = set(range(len(scores))).difference(match.values())
         kinds = class_ids.tolist()
         explores = table.frame % EXPLORE_EVERY == 0
-        believed = [
+        candidates = [
             column
             for column in sorted(free)
             if explores or self._of(kinds[column]).worth[int(scores[column] * STEPS)] > BIRTH_LOG_ODDS
         ]
-        if not believed:
+        if not candidates:
             return
         corners = boxes.T.tolist()
         taken = [(corners[column], kinds[column]) for column in match.values()]
         new = []
-        for column in believed:
+        for column in candidates:
             box, kind = corners[column], kinds[column]
             for other, other_kind in taken:
                 if kind == other_kind and _shared(box, other) > self._double * (_area(box) + _area(other)):
@@ -377,7 +377,7 @@ class DriveTracker(Recorder):
             if t.young_scores:
                 calibration.resolve(t.young_scores, True)
                 t.young_scores = []
-            elif looks:  # an old track goes on saying a little
+            elif looks:  # old tracks add a little evidence too
                 calibration.resolve((score,), True)
 
     def _learn_from_predictions(self, match: dict[int, int], measured: F64, variance: F64) -> None:

@@ -7,7 +7,7 @@ three numbers. No matrix is inverted; every step is a handful of array operation
 Boxes are columns here, (4, N): with few objects a frame's time goes into calls, and a call on two arrays of one shape
 takes a third of one that must broadcast. For the same reason plain numbers come as arrays here (`constants`).
 
-Noise is told in box sizes: in widths for cx and w, in heights for cy and h. A near object moves and errs in
+Noise is in box sizes: in widths for cx and w, in heights for cy and h. A near object moves and errs in
 proportion to its size, and a wide car more sideways than a slim pedestrian; one set of numbers serves both.
 
 Sources: constant velocity with white acceleration: Bar-Shalom, Li, Kirubarajan, "Estimation with Applications to
@@ -127,7 +127,7 @@ def box_size(boxes_cxcywh: F64) -> F64:
 def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = False) -> None:
     """Move every state ahead by `dt_s` ≥ 0 seconds, in place.
 
-    `projective`: constant velocity in the world instead of in the picture. A rigid object at depth Z is seen with
+    `projective`: constant velocity in the world instead of in the image. A rigid object at depth Z is seen with
     height h ∝ 1/Z and centre c = C/Z, so under constant velocity 1/h and c/h are linear in time. Worked out, all of
     cx, cy, w, h move as before but for a stretched time τ = t / (1 − t·h'/h), where h/h' is the time to contact.
     The result does not depend on where the optical axis is. Approaching objects speed up, leaving ones slow down.

@@ -101,7 +101,7 @@ def _recorded(tracker: Tracker, frames: Iterable[tuple[int, Detections]]) -> lis
 
 
 def _kept(found: list[tuple[_Path, float, bool]], config: OfflineConfig) -> list[_Path]:
-    """Tracks that hindsight believes in."""
+    """Tracks that are long and sure enough."""
     return [
         path
         for path, log_odds, confirmed in found

@@ -31,12 +31,12 @@ def find(kitti: Path, model: Path | None) -> tuple[Recorded, tuple[float, ...]]:
     detect = Detector(network, network.spec.track_threshold)
     found: Recorded = {}
     for folder in FOLDERS:
-        for pictures in sorted((kitti / folder / "training" / "image_02").glob("*")):
+        for images in sorted((kitti / folder / "training" / "image_02").glob("*")):
             frames = []
-            for path in sorted(p for p in pictures.iterdir() if p.stem.isdecimal()):
+            for path in sorted(p for p in images.iterdir() if p.stem.isdecimal()):
                 detections, _ = detect(read_image(path))
                 frames.append((int(path.stem), detections))
-            labels = kitti / folder / "training" / "label_02" / f"{pictures.name}.txt"
-            found[pictures.name] = (read_tracking(labels), frames)
-            print(f"{pictures.name}: {len(frames)} pictures", file=sys.stderr)
+            labels = kitti / folder / "training" / "label_02" / f"{images.name}.txt"
+            found[images.name] = (read_tracking(labels), frames)
+            print(f"{images.name}: {len(frames)} images", file=sys.stderr)
     return found, network.spec.confirm_thresholds

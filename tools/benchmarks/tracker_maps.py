@@ -1,4 +1,4 @@
-"""What DriveTrack learns of a detector's scores, beside the truth that labels tell.
+"""What DriveTrack learns of a detector's scores, beside the truth from labels.
 
     python -m tools.benchmarks.tracker_maps --kitti KITTI --detections rrc=DIR yolov3=DIR --out DIR
 

@@ -30,8 +30,7 @@ from perception.formats.kitti import ObjectRows, TrackingRows, read_tracking
 from perception.trackers import create_tracker
 from perception.trackers.offline import track_offline
 from perception.types import CLASS_NAMES, Detections
-from tools.benchmarks import tracker_images as tracker_pictures
-from tools.benchmarks import tracker_scenes
+from tools.benchmarks import tracker_images, tracker_scenes
 
 CLASSES = ("Car", "Pedestrian")
 Part = Literal["scores", "ablation", "speed", "perfect", "own", "habits", "street"]
@@ -99,20 +98,20 @@ class Roboflow:
         self._trackers = {0: make(**car), 1: make(**pedestrian)}
 
     def step(self, detections: Detections, timestamp_ns: int) -> Iterable[tuple[int, int, np.ndarray]]:
-        told = []
+        tracks = []
         for class_id, tracker in self._trackers.items():
             own = detections[detections.class_ids == class_id]
             answer = tracker.update(self._detections(xyxy=own.boxes_xyxy, confidence=own.scores))
             ids = np.full(len(answer), -1) if answer.tracker_id is None else answer.tracker_id
             # ids of the two instances overlap, so the classes get numbers of their own
-            told += [
+            tracks += [
                 (2 * int(i) + class_id, class_id, box) for i, box in zip(ids, answer.xyxy, strict=True) if i >= 0
             ]
-        return told
+        return tracks
 
 
 def has_roboflow() -> bool:
-    """Whether the reference can be run; says so on stderr where it cannot."""
+    """Whether the reference can be run; warns on stderr where it cannot."""
     try:
         import supervision  # noqa: F401
         import trackers  # noqa: F401
@@ -158,9 +157,9 @@ def follow(runner: Runner, sequence: Recording) -> tuple[Found, list[float]]:
     for frame_id, detections in sequence.frames:
         timestamp_ns = round(frame_id * 1e9 / sequence.fps)
         begin = time.thread_time()
-        told = runner.step(detections, timestamp_ns)
+        tracks = runner.step(detections, timestamp_ns)
         seconds.append(time.thread_time() - begin)
-        found += [(frame_id, track_id, class_id, box) for track_id, class_id, box in told]
+        found += [(frame_id, track_id, class_id, box) for track_id, class_id, box in tracks]
     return found, seconds
 
 
@@ -345,7 +344,7 @@ def table_of_perfect_boxes(sequences: list[Recording]) -> None:
 def table_of_own_network(options: Options) -> None:
     """Compare trackers on the detections of our network, with the confirmation thresholds of the model file."""
     sequences = []
-    recorded, confirm_thresholds = tracker_pictures.find(options.kitti, options.model)
+    recorded, confirm_thresholds = tracker_images.find(options.kitti, options.model)
     for name, (gt, frames) in recorded.items():
         n_frames = max(int(gt.frame_ids.max()), frames[-1][0]) + 1
         sequences.append(Recording(name, gt, frames, n_frames))
