@@ -8,12 +8,12 @@ What a box measures, each with the noise of its own edge:
 - its sides: left and right edge give the place across the road.
 
 Depths are those of the visible face or corner; `position_m` is the middle of the object's footprint, as KITTI labels
-it, so half the object's extent along the line of sight is added. Everything meets in `ranging_filter.py`, where the
+it, so half the object's extent along the line of sight is added. Everything meets in `filter.py`, where the
 tilt between camera and road is a state that all objects share, and time comes from the time stamps.
 
 An edge on the border of the image only shows that the object goes on; a foot behind another box counts less; a
-surprise that no noise explains moves nothing far. So a cut or hidden object gets a wide standard deviation, not a wild
-place.
+surprise that no noise explains moves nothing far. So a truncated or hidden object gets a wide standard deviation, not
+a wrong position.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Ranger:
         self._placed = np.zeros(0, bool)
         self._half_depth_var: F64 = np.zeros(0)
         self._least: F64 = np.zeros(0)
-        """(N,) factor on what a closing speed must exceed to be reported: 1, or `closing_keep` where the last one was."""
+        """(N,) factor on the least closing speed that is reported: 1, or `closing_keep` where the last one was."""
 
     @property
     def pitch_rad(self) -> float:
