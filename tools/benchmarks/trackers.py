@@ -83,7 +83,8 @@ class Ours:
         self.tracker = create_tracker(name, **overrides)
 
     def step(self, detections: Detections, timestamp_ns: int) -> Iterable[tuple[int, int, np.ndarray]]:
-        return [(t.track_id, t.class_id, t.box_xyxy) for t in self.tracker.update(detections, timestamp_ns)]
+        tracks = self.tracker.update(detections, timestamp_ns)
+        return zip(tracks.track_ids.tolist(), tracks.class_ids.tolist(), tracks.boxes_xyxy, strict=True)
 
 
 class Roboflow:
