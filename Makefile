@@ -53,7 +53,7 @@ lowest: ## smoke test of the runtime with the lowest versions that pyproject.tom
 		-e '.[web,rerun,report]' 'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.100' 'jsonschema>=4.20'
 	@tools/fit_opencv.sh .venv-lowest/bin/python
 	.venv-lowest/bin/python -m pytest -p no:cacheprovider tests/contracts/test_runtime_contracts.py \
-		tests/runtime/test_demo.py tests/runtime/test_sinks.py
+		tests/runtime/test_demo.py tests/runtime/test_sinks.py tests/runtime/test_sources.py
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .venv-lowest demo-out site dist build

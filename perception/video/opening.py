@@ -96,7 +96,7 @@ def choose_stream(container: InputContainer, shown: str, options: SourceOptions)
     Raises:
         UserError: none that can be decoded, or one with more pixels than allowed.
     """
-    videos = [stream for stream in container.streams.video if not int(stream.disposition) & _ATTACHED_PIC]
+    videos = [stream for stream in container.streams.video if not stream.disposition.value & _ATTACHED_PIC]
     if not videos:
         found = "holds no video, only cover art" if container.streams.video else "holds no image"
         raise UserError(f"{shown}: {found}", "a file or stream with a video track", "perception run VIDEO")
