@@ -30,7 +30,7 @@ CAMERA = PinholeCamera(np.array([[200, 0, 160, 0], [0, 200, 40, 0], [0, 0, 1, 0]
 NOISE = np.random.default_rng(0).integers(40, 200, (*SIZE_HW, 3)).astype(np.uint8)
 HOSTILE = "rtsp://me:secret@cam/<img src=x onerror=alert(1)>?token=secret"
 FINGERPRINT = """(() => {
-    const c = document.querySelector("#picture"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+    const c = document.querySelector("#frame"), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
     let h = 0; for (let i = 0; i < d.length; i += 97) h = (h * 31 + d[i]) | 0; return String(h);
 })()"""
 
@@ -143,7 +143,7 @@ def test_a_lost_camera_shows_as_lost_and_comes_back(show: Show) -> None:
     page.wait("document.querySelector('#state').innerText === 'running'")
     show.cameras["rear"].cut.set()
     page.wait("document.querySelector('#state').innerText.includes('lost')")
-    page.wait("document.querySelector('#veil').innerText.includes('last picture')")
+    page.wait("document.querySelector('#veil').innerText.includes('last frame')")
     page.wait("document.querySelector('#objects').children.length === 0")
     page.wait("document.querySelector('#events').innerText.includes('lost')")
     assert page.run("document.querySelectorAll('#tabs button')[2].className") == "lost"
@@ -245,7 +245,7 @@ def test_the_end_of_the_run_is_said(browser: Page) -> None:
     assert sink.door is not None
     browser.open(sink.door.url)
     browser.wait("document.querySelector('#link.on')")
-    browser.wait("document.querySelector('#veil').innerText.includes('waiting for the first picture')")
+    browser.wait("document.querySelector('#veil').innerText.includes('waiting for the first frame')")
     sink.close()
     browser.wait("document.querySelector('#link').innerText === 'run ended'")
     assert browser.text("#veil") == "The run has ended."

@@ -26,7 +26,7 @@ from perception.overlay import shrunk
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.web import WebSink
 from perception.sinks.web.board import HISTORY_S, Board
-from perception.sinks.web.pictures import Picture, PictureMaker
+from perception.sinks.web.encoder import EncodedFrame, FrameEncoder
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
 
 pytest.importorskip("starlette", reason="the extra 'web' is not installed (pip install -e '.[web]')")
@@ -144,14 +144,14 @@ def test_objects_nearest_first_and_never_nan() -> None:
     json.dumps(said, allow_nan=False)
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- frames
 
 
 def test_nothing_is_drawn_while_nobody_looks_and_once_for_all_who_do() -> None:
-    made: list[Picture] = []
-    maker = PictureMaker(
+    made: list[EncodedFrame] = []
+    maker = FrameEncoder(
         SPEC, made.append, most_rate_hz=1e-3
-    )  # the second picture would be due in a quarter of an hour
+    )  # the second frame would be due in a quarter of an hour
     for i in range(50):
         maker.offer(result(i))
     assert maker.made == 0
@@ -160,21 +160,21 @@ def test_nothing_is_drawn_while_nobody_looks_and_once_for_all_who_do() -> None:
     for i in range(50, 100):
         maker.offer(result(i))
     maker.close()
-    assert [picture.number for picture in made] == [50]  # the newest of what had come
+    assert [frame.number for frame in made] == [50]  # the newest of what had come
     decoded = cv2.imdecode(np.frombuffer(made[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert decoded.shape == IMAGE.shape
 
 
 def test_pictures_of_one_source_do_not_keep_those_of_another_waiting() -> None:
-    made: list[Picture] = []
-    maker = PictureMaker(SPEC, made.append, most_rate_hz=1e-3)
+    made: list[EncodedFrame] = []
+    maker = FrameEncoder(SPEC, made.append, most_rate_hz=1e-3)
     maker.want(frozenset({"front", "rear"}))
     for i in range(5):
         maker.offer(result(i, "front"))
     maker.offer(result(0, "rear"))
     until(lambda: len(made) == 2)
     maker.close()
-    assert {picture.source for picture in made} == {"front", "rear"}
+    assert {frame.source for frame in made} == {"front", "rear"}
 
 
 def test_large_frames_shrink_with_all_that_is_drawn_on_them() -> None:
@@ -233,7 +233,7 @@ class Visitor:
         self._open = ExitStack()
         address = f"ws://127.0.0.1:{sink.door.port}/live"
         self.socket = self._open.enter_context(connect(address, compression=None, **options))
-        self.pictures = 0
+        self.frames = 0
         self.last: dict[str, Any] = {}
 
     def close(self) -> None:
@@ -251,10 +251,10 @@ class Visitor:
             kind = said["type"]
         else:
             assert message[2:4] == b"\xff\xd8", "not a JPEG"
-            self.pictures += 1
-            kind = f"picture {int.from_bytes(message[:2], 'big')}"
+            self.frames += 1
+            kind = f"frame {int.from_bytes(message[:2], 'big')}"
         if answer:
-            self.say(done="picture" if kind.startswith("picture") else "text")
+            self.say(done="frame" if kind.startswith("frame") else "text")
         return kind
 
 
@@ -266,10 +266,10 @@ def test_a_viewer_gets_pictures_and_numbers_of_what_it_looks_at(page: WebSink) -
     page.write(result(0, "rear", (track(7),)))
     visitor.say(watch=[1], detail=1)
     heard = {visitor.hear() for _ in range(6)}
-    assert heard == {"now", "minutes", "picture 1"}
+    assert heard == {"now", "minutes", "frame 1"}
     assert visitor.last["now"]["objects"][0]["id"] == 7
     visitor.say(watch=[0, 1], detail=None)
-    until(lambda: visitor.hear() == "picture 0")
+    until(lambda: visitor.hear() == "frame 0")
     visitor.close()
     until(lambda: not page._server.hub.viewers)  # type: ignore[union-attr]
 
@@ -280,9 +280,9 @@ def test_a_picture_is_made_once_for_many_viewers(page: WebSink) -> None:
         visitor.say(watch=[0], detail=0)
     page.write(result(0))
     for visitor in visitors:
-        until(lambda v=visitor: v.hear() == "picture 0")
+        until(lambda v=visitor: v.hear() == "frame 0")
     assert page._server is not None
-    assert page._server.hub.pictures.made == 1
+    assert page._server.hub.encoder.made == 1
     for visitor in visitors:
         visitor.close()
 
@@ -292,18 +292,18 @@ def test_a_viewer_that_does_not_answer_gets_little_and_holds_up_nobody(page: Web
     for visitor in (stuck, quick):
         visitor.say(watch=[0], detail=0)
     i = 0
-    while quick.pictures < 6:
+    while quick.frames < 6:
         page.write(result(i := i + 1))
         quick.hear()
     heard = []
     with pytest.raises(TimeoutError):
         while True:
             heard.append(stuck.hear(answer=False, timeout_s=0.7))
-    assert sum(kind.startswith("picture") for kind in heard) <= 2
+    assert sum(kind.startswith("frame") for kind in heard) <= 2
     assert len(heard) <= 6
-    stuck.say(done="picture")
+    stuck.say(done="frame")
     page.write(result(i + 1))
-    until(lambda: stuck.hear(answer=False).startswith("picture"))
+    until(lambda: stuck.hear(answer=False).startswith("frame"))
     stuck.close()
     quick.close()
 

@@ -1,4 +1,4 @@
-"""The live page: picture, objects, latency, drops and health of a run in a browser, and `/metrics` beside it."""
+"""The live page: frame, objects, latency, drops and health of a run in a browser, and `/metrics` beside it."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class WebSink(Sink):
         assert self._server is not None
         self._board.write(result, time.monotonic())
         self._metrics.write(result)
-        pictures = self._server.hub.pictures
-        pictures.offer(result)
-        if pictures.error is not None:
-            raise pictures.error
+        encoder = self._server.hub.encoder
+        encoder.offer(result)
+        if encoder.error is not None:
+            raise encoder.error
 
     def event(self, event: HealthEvent) -> None:
         self._board.event(event, time.monotonic())

@@ -23,7 +23,7 @@ SILENT_S = 3.0
 RATE_S = 3
 """Seconds over which the frame rate is taken."""
 GONE = ("failed", "lost", "stalled")
-"""States in which there should be a picture and is none."""
+"""States in which there should be a frame and is none."""
 OVER = (*GONE, "ended")
 """States in which what was last seen is no longer so."""
 

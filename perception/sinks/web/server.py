@@ -1,7 +1,7 @@
 """The server of the live page: starlette and uvicorn in a thread of their own, one web socket a viewer.
 
 Nothing is ever queued for a viewer but the newest of each kind: it says when it has shown what it got, and gets more
-only then. So a slow telephone sees fewer pictures, not older ones, and costs the pipeline nothing.
+only then. So a slow telephone sees fewer frames, not older ones, and costs the pipeline nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from perception.overlay import URGENT_S
 from perception.sinks.metrics import MetricsSink
 from perception.sinks.web.access import Guard
 from perception.sinks.web.board import GONE, HISTORY_S, Board
+from perception.sinks.web.encoder import EncodedFrame, FrameEncoder
 from perception.sinks.web.gate import Gate, gated_protocol
-from perception.sinks.web.pictures import Picture, PictureMaker
 
 log = logging.getLogger("perception.sinks.web")
 
@@ -42,8 +42,8 @@ TICK_S = 0.2
 """Numbers are sent this often; no one reads faster."""
 TICKS_A_MINUTES = 5
 """Charts and events are sent at every so many ticks."""
-PICTURES_ON_THE_WAY = 2
-TEXTS_ON_THE_WAY = 4
+FRAMES_IN_FLIGHT = 2
+TEXTS_IN_FLIGHT = 4
 MOST_VIEWERS = 32
 MOST_MESSAGES = 400
 """A viewer that sends more messages in `MESSAGES_S` is disconnected; a page sends two for each frame it shows."""
@@ -59,31 +59,31 @@ class Viewer:
 
     def __init__(self) -> None:
         self.watching: frozenset[str] = frozenset()
-        """Sources whose picture it shows."""
+        """Sources whose frame it shows."""
         self.detail: str | None = None
         """The source whose objects and charts it shows."""
         self.awake = False
         """A page in a hidden tab sleeps."""
         self.texts: dict[str, str] = {}
-        self.pictures: dict[str, bytes] = {}
+        self.frames: dict[str, bytes] = {}
         self.seen: dict[str, int] = {}
-        """Number of the last picture by source; who was served last stands last."""
-        self.texts_out = self.pictures_out = 0
+        """Number of the last frame by source; who was served last stands last."""
+        self.texts_in_flight = self.frames_in_flight = 0
         self.heard_s = time.monotonic()
         self.wake = asyncio.Event()
 
     @property
-    def may_get_picture(self) -> bool:
-        return self.pictures_out + len(self.pictures) < PICTURES_ON_THE_WAY
+    def may_get_frame(self) -> bool:
+        return self.frames_in_flight + len(self.frames) < FRAMES_IN_FLIGHT
 
     def next_message(self) -> str | bytes | None:
         """The next to send; None where there is nothing, or enough is on its way."""
-        if self.texts and self.texts_out < TEXTS_ON_THE_WAY:
-            self.texts_out += 1
+        if self.texts and self.texts_in_flight < TEXTS_IN_FLIGHT:
+            self.texts_in_flight += 1
             return self.texts.pop(next(iter(self.texts)))
-        if self.pictures and self.pictures_out < PICTURES_ON_THE_WAY:
-            self.pictures_out += 1
-            return self.pictures.pop(next(iter(self.pictures)))
+        if self.frames and self.frames_in_flight < FRAMES_IN_FLIGHT:
+            self.frames_in_flight += 1
+            return self.frames.pop(next(iter(self.frames)))
         return None
 
 
@@ -96,20 +96,20 @@ class Hub:
         self.viewers: set[Viewer] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.over = False
-        self.pictures = PictureMaker(board.info.spec, self.deliver)
+        self.encoder = FrameEncoder(board.info.spec, self.deliver)
         self._packets: dict[str, tuple[int, bytes]] = {}
         self._hello = self._greeting()
 
-    def deliver(self, picture: Picture) -> None:
-        """A new picture, from the thread that made it."""
-        packet = struct.pack(">H", self.names.index(picture.source)) + picture.jpeg
+    def deliver(self, frame: EncodedFrame) -> None:
+        """A new frame, from the thread that made it."""
+        packet = struct.pack(">H", self.names.index(frame.source)) + frame.jpeg
         if self.loop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._spread, picture.source, picture.number, packet)
+            self.loop.call_soon_threadsafe(self._spread, frame.source, frame.number, packet)
 
     def _spread(self, name: str, number: int, packet: bytes) -> None:
         self._packets[name] = number, packet
         for viewer in self.viewers:
-            if name in viewer.watching and (name in viewer.pictures or viewer.may_get_picture):
+            if name in viewer.watching and (name in viewer.frames or viewer.may_get_frame):
                 self._owe(viewer, name)
         self.update_wanted()
 
@@ -117,18 +117,18 @@ class Hub:
         number, packet = self._packets[name]
         if viewer.seen.get(name) != number:
             viewer.seen.pop(name, None)
-            viewer.seen[name], viewer.pictures[name] = number, packet
+            viewer.seen[name], viewer.frames[name] = number, packet
             viewer.wake.set()
 
     def update_wanted(self) -> None:
-        """Tell the picture maker what is worth drawing."""
+        """Tell the encoder what is worth drawing."""
         wanted = {
             name
             for viewer in self.viewers
             for name in viewer.watching
-            if viewer.may_get_picture and name not in viewer.pictures
+            if viewer.may_get_frame and name not in viewer.frames
         }
-        self.pictures.want(frozenset(wanted))
+        self.encoder.want(frozenset(wanted))
 
     # ------------------------------------------------------------ viewers
 
@@ -142,7 +142,7 @@ class Hub:
         self.update_wanted()
 
     def heard(self, viewer: Viewer, text: str) -> None:
-        """A message from a page: `{"done": "picture"}`, "text", or by source number `{"watch": [0, 2], "detail": 0}`.
+        """A message from a page: `{"done": "frame"}`, "text", or by source number `{"watch": [0, 2], "detail": 0}`.
 
         Raises:
             ValueError: anything else.
@@ -151,10 +151,10 @@ class Hub:
         if not isinstance(message, dict):
             raise ValueError("not an object")
         viewer.heard_s = time.monotonic()
-        if message.get("done") == "picture":
-            viewer.pictures_out = max(0, viewer.pictures_out - 1)
+        if message.get("done") == "frame":
+            viewer.frames_in_flight = max(0, viewer.frames_in_flight - 1)
         elif message.get("done") == "text":
-            viewer.texts_out = max(0, viewer.texts_out - 1)
+            viewer.texts_in_flight = max(0, viewer.texts_in_flight - 1)
         elif "watch" in message:
             watch, detail = message["watch"], message.get("detail")
             if not isinstance(watch, list):
@@ -163,15 +163,15 @@ class Hub:
             viewer.seen = dict.fromkeys(sorted(viewer.watching), 0)
             viewer.detail = self.names[detail] if isinstance(detail, int) and 0 <= detail < len(self.names) else None
             viewer.awake = bool(message.get("awake", True))
-            viewer.pictures.clear()
+            viewer.frames.clear()
             if viewer.awake:
                 self._tell([viewer], "now")
                 self._tell([viewer], "minutes")
         else:
             raise ValueError("unknown message")
-        for name in list(viewer.seen):  # a picture that is ready need not be made again
-            current = self.pictures.current(name)
-            if current and viewer.may_get_picture and self._packets.get(name, (0,))[0] == current.number:
+        for name in list(viewer.seen):  # a frame that is ready need not be made again
+            current = self.encoder.current(name)
+            if current and viewer.may_get_frame and self._packets.get(name, (0,))[0] == current.number:
                 self._owe(viewer, name)
         self.update_wanted()
         viewer.wake.set()
@@ -195,10 +195,10 @@ class Hub:
         """
         self.over = True
         for viewer in self.viewers:
-            viewer.texts, viewer.pictures = {"end": _json({"type": "end"})}, {}
+            viewer.texts, viewer.frames = {"end": _json({"type": "end"})}, {}
             viewer.wake.set()
         end_s = time.monotonic() + FAREWELL_S
-        while any(viewer.texts or viewer.texts_out for viewer in self.viewers) and time.monotonic() < end_s:
+        while any(viewer.texts or viewer.texts_in_flight for viewer in self.viewers) and time.monotonic() < end_s:
             await asyncio.sleep(0.01)
 
     def _tell(self, viewers: list[Viewer], what: str) -> None:
@@ -274,7 +274,7 @@ class Hub:
                 else:
                     await socket.send_bytes(message)
                     self.update_wanted()
-            owes = viewer.texts_out + viewer.pictures_out > 0
+            owes = viewer.texts_in_flight + viewer.frames_in_flight > 0
             if owes and time.monotonic() - viewer.heard_s > SILENT_VIEWER_S:
                 await socket.close(1013, "nothing heard")
                 return
@@ -322,7 +322,7 @@ class LiveServer:
     def close(self) -> None:
         """Let all viewers go; within a second."""
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a viewer that does not answer is no news now
-        self.hub.pictures.close()
+        self.hub.encoder.close()
         if self.hub.loop is not None and self._thread.is_alive():
             wait([asyncio.run_coroutine_threadsafe(self.hub.end(), self.hub.loop)], FAREWELL_S)
         self._server.should_exit = True

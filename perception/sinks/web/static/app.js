@@ -1,5 +1,5 @@
 "use strict";
-// The live page. One web socket brings everything: text messages are numbers, binary ones are pictures. Each message
+// The live page. One web socket brings everything: text messages are numbers, binary ones are frames. Each message
 // is answered when it has been shown, so that the server sends no more than this page can take.
 
 const $ = (id) => document.getElementById(id);
@@ -30,7 +30,7 @@ function connect() {
         tell({ done: "text" });
       }
     } else {
-      showPicture(data).finally(() => tell({ done: "picture" }));
+      showFrame(data).finally(() => tell({ done: "frame" }));
     }
   };
   socket.onclose = ({ code }) => {
@@ -135,7 +135,7 @@ function choose(number) {
     $("delay-name").textContent = word;
     $("delay-chart-name").textContent = source.live ? "Age, ms (greatest of each second)" : "Latency, ms (median of each second)";
     for (const id of ["objects", "stages"]) $(id).replaceChildren();
-    blank($("picture"), source);
+    blank($("frame"), source);
     drawCharts();
   }
   document.title = `${source ? source.name : "all cameras"} · perception`;
@@ -158,12 +158,12 @@ function blank(canvas, source) {
   return canvas;
 }
 
-// ---------------------------------------------------------------- pictures
+// ---------------------------------------------------------------- frames
 
-async function showPicture(data) {
+async function showFrame(data) {
   const number = new DataView(data).getUint16(0);
   const bitmap = await createImageBitmap(new Blob([new Uint8Array(data, 2)], { type: "image/jpeg" }));
-  const canvas = selected === null ? $("grid").children[number]?.querySelector("canvas") : number === selected ? $("picture") : null;
+  const canvas = selected === null ? $("grid").children[number]?.querySelector("canvas") : number === selected ? $("frame") : null;
   if (canvas) {
     if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
       canvas.width = bitmap.width;
@@ -189,9 +189,9 @@ function veilAll(text) {
 
 function absence(line) {
   if (line.state === "ended") return `ended ${line.ended}`;
-  if (line.state === "waiting") return "waiting for the first picture";
+  if (line.state === "waiting") return "waiting for the first frame";
   if (!AWAY.has(line.state)) return "";
-  const since = line.silent_s === null ? "no picture yet" : `last picture ${ago(line.silent_s)} ago`;
+  const since = line.silent_s === null ? "no frame yet" : `last frame ${ago(line.silent_s)} ago`;
   const why = line.trouble.find(([kind]) => kind === line.state)?.[1];
   return [since, why].filter(Boolean).join(" · ");
 }
@@ -253,7 +253,7 @@ function showObjects(objects) {
   const body = $("objects");
   $("no-objects").hidden = objects.length > 0;
   const state = now.sources[selected].state;
-  $("no-objects").textContent = state === "ended" ? "ended" : GONE.has(state) ? "no picture" : "nothing tracked";
+  $("no-objects").textContent = state === "ended" ? "ended" : GONE.has(state) ? "no frame" : "nothing tracked";
   objects.forEach((object, i) => {
     const row = body.children[i] ?? body.appendChild(objectRow());
     const urgent = object.ttc_s !== null && object.ttc_s < hello.urgent_s;

@@ -1,4 +1,4 @@
-"""The pictures of the page: drawn and encoded once for all viewers, and only while somebody looks."""
+"""The frames of the page: drawn and encoded once for all viewers, and only while somebody looks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedFrame:
     """One JPEG, with the number of the result that it shows."""
 
     source: str
@@ -32,25 +32,25 @@ class Picture:
     jpeg: bytes
 
 
-class PictureMaker:
+class FrameEncoder:
     """A thread that turns the newest result of each wanted source into a JPEG. What comes too fast is passed over."""
 
     def __init__(
-        self, spec: ModelSpec, deliver: Callable[[Picture], None], most_rate_hz: float = MOST_RATE_HZ
+        self, spec: ModelSpec, deliver: Callable[[EncodedFrame], None], most_rate_hz: float = MOST_RATE_HZ
     ) -> None:
-        """`deliver` is called from this thread with every new picture."""
+        """`deliver` is called from this thread with every new frame."""
         self.spec, self.deliver, self._pause_s = spec, deliver, 1 / most_rate_hz
         self.error: Exception | None = None
         """What ended the thread before its time."""
         self.made = 0
         self._newest: dict[str, tuple[int, Result]] = {}
-        self._pictures: dict[str, Picture] = {}
+        self._frames: dict[str, EncodedFrame] = {}
         self._due_s: dict[str, float] = {}
         self._overlays: dict[str, Overlay] = {}
         self._wanted: frozenset[str] = frozenset()
         self._changed = Condition()
         self._closed = False
-        self._thread = Thread(target=self._work, name="web-pictures", daemon=True)
+        self._thread = Thread(target=self._work, name="web-encoder", daemon=True)
         self._thread.start()
 
     def offer(self, result: Result) -> None:
@@ -63,17 +63,17 @@ class PictureMaker:
                 self._changed.notify()
 
     def want(self, names: frozenset[str]) -> None:
-        """The sources of which some viewer is ready to take a picture."""
+        """The sources of which some viewer is ready to take a frame."""
         with self._changed:
             if names != self._wanted:
                 self._wanted = names
                 self._changed.notify()
 
-    def current(self, name: str) -> Picture | None:
-        """The picture of the newest result, where it has been made already."""
+    def current(self, name: str) -> EncodedFrame | None:
+        """The frame of the newest result, where it has been made already."""
         with self._changed:
-            picture = self._pictures.get(name)
-            return picture if picture and picture.number == self._newest[name][0] else None
+            frame = self._frames.get(name)
+            return frame if frame and frame.number == self._newest[name][0] else None
 
     def close(self) -> None:
         with self._changed:
@@ -85,11 +85,11 @@ class PictureMaker:
         try:
             while (job := self._next()) is not None:
                 number, result = job
-                picture = Picture(result.frame.source, number, self._draw(result))
+                frame = EncodedFrame(result.frame.source, number, self._draw(result))
                 self.made += 1
                 with self._changed:
-                    self._pictures[picture.source] = picture
-                self.deliver(picture)
+                    self._frames[frame.source] = frame
+                self.deliver(frame)
         except Exception as error:
             self.error = error
 
@@ -110,8 +110,8 @@ class PictureMaker:
     def _is_new(self, name: str) -> bool:
         if name not in self._newest:
             return False
-        picture = self._pictures.get(name)
-        return picture is None or picture.number < self._newest[name][0]
+        frame = self._frames.get(name)
+        return frame is None or frame.number < self._newest[name][0]
 
     def _draw(self, result: Result) -> bytes:
         overlay = self._overlays.setdefault(result.frame.source, Overlay(self.spec))
