@@ -1,4 +1,4 @@
-"""Polygons into picture and id plane, faded by distance: what everything that stands is drawn with."""
+"""Polygons into image and id plane, faded by distance: what everything that stands is drawn with."""
 
 from __future__ import annotations
 

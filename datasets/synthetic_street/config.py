@@ -42,7 +42,7 @@ class StreetConfig:
     setting: Setting | None = None
     """What stands beside the road; None picks one from the seed."""
     camera_noise: float = 1.0
-    """Sensor noise, blur and compression, times the usual; 0 is a clean picture."""
+    """Sensor noise, blur and compression, times the usual; 0 is a clean image."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.frames <= MOST_FRAMES:

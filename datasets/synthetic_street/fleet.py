@@ -1,4 +1,4 @@
-"""All vehicles of a picture at once: seen faces, their colours and outlines, ready to be filled from far to near."""
+"""All vehicles of a image at once: seen faces, their colours and outlines, ready to be filled from far to near."""
 
 from __future__ import annotations
 

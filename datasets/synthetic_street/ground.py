@@ -21,7 +21,7 @@ HALF_WIDTH_M = 30.0
 LEVELS = 4
 FAR_M = 260.0
 NEAR_M = 0.8
-"""The road nearer than this lies below every picture."""
+"""The road nearer than this lies below every image."""
 JUDGED_M = 85.0
 """Road farther away is not judged, as labels end there in KITTI too."""
 GRAIN_PPM = 70.0
@@ -80,7 +80,7 @@ def strip(street: Street) -> tuple[U8, ...]:
 
 
 class Ground:
-    """One view of the road plane. Draws into the picture and knows the road's outline in it."""
+    """One view of the road plane. Draws into the image and knows the road's outline in it."""
 
     def __init__(self, street: Street, view: View, s: float, light: Light) -> None:
         self.street, self.view, self.light, self.s = street, view, light, s

@@ -46,7 +46,7 @@ class Light:
     blur: float
     """Standard deviation of the lens blur, pixels."""
     jpeg: int
-    """Quality of the compression the picture has gone through, 0 for none."""
+    """Quality of the compression the image has gone through, 0 for none."""
     bloom: float
 
     @cached_property

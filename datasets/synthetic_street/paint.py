@@ -42,7 +42,7 @@ def rect(image: np.ndarray, x0: float, y0: float, x1: float, y1: float, colour: 
 
 
 def stones(rng: np.random.Generator, image: np.ndarray, course: int, brick: int, depth: float) -> None:
-    """Courses of bricks or ashlar over a whole picture, each stone of its own brightness."""
+    """Courses of bricks or ashlar over a whole image, each stone of its own brightness."""
     height, width = image.shape[:2]
     rows = np.arange(height) // course
     columns = (np.arange(width)[None, :] + (rows[:, None] % 2) * (brick // 2)) // brick

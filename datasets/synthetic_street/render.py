@@ -1,4 +1,4 @@
-"""One picture of a street with its truth: sky, ground, walls, then everything that stands, from far to near."""
+"""One image of a street with its truth: sky, ground, walls, then everything that stands, from far to near."""
 
 from __future__ import annotations
 

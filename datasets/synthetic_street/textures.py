@@ -72,7 +72,7 @@ GROUND = 512
 
 @cache
 def ground_tiles() -> dict[str, tuple[U8, ...]]:
-    """Tileable ground pictures of 512×512 texels, BGR, by material."""
+    """Tileable ground images of 512×512 texels, BGR, by material."""
     rng = np.random.default_rng(20240903)
 
     def coloured(base: tuple[int, int, int], pattern: np.ndarray, strength: float) -> U8:

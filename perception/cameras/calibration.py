@@ -54,7 +54,7 @@ def meeting_point(lines_xyxy: F64, weights: F64 | None = None) -> tuple[float, f
         raise UserError(
             f"a line from ({x:g}, {y:g}) to the same point",
             "two points far apart on one lane line",
-            "--frame PICTURE --page to click them",
+            "--frame IMAGE --page to click them",
         )
     normals = np.stack([-along[:, 1], along[:, 0]], axis=1) / lengths[:, None]
     offsets = (normals * lines_xyxy[:, :2]).sum(axis=1)
@@ -64,7 +64,7 @@ def meeting_point(lines_xyxy: F64, weights: F64 | None = None) -> tuple[float, f
         raise UserError(
             "the lines do not meet",
             "two or more lines that run side by side along the road",
-            "--frame PICTURE --page to click them",
+            "--frame IMAGE --page to click them",
         )
     point = np.linalg.lstsq(normals * root[:, None], offsets * root, rcond=None)[0]
     return float(point[0]), float(point[1])

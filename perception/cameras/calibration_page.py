@@ -28,7 +28,7 @@ _PAGE = """<!doctype html>
 <h1>Where does the camera look?</h1>
 <p>Click two points, far apart, on a lane line or kerb that runs straight along the road; then two on another one.
 Three lines are better than two.</p>
-<div id="stage"><img alt="the road" src="data:image/jpeg;base64,@PICTURE@">
+<div id="stage"><img alt="the road" src="data:image/jpeg;base64,@IMAGE@">
 <svg viewBox="0 0 @WIDTH@ @HEIGHT@"></svg></div>
 <p><button id="undo">Take the last point back</button> <span id="found" aria-live="polite"></span></p>
 <p>Then type:</p><pre id="command"></pre>
@@ -93,4 +93,4 @@ def click_page(image_bgr: U8, command: str) -> str:
     page = _PAGE.replace("@WIDTH@", str(width)).replace("@HEIGHT@", str(height))
     # in a script, only a closing tag could end the string
     page = page.replace("@COMMAND@", json.dumps(command).replace("<", "\\u003c"))
-    return page.replace("@PICTURE@", html.escape(base64.b64encode(encoded.tobytes()).decode()))
+    return page.replace("@IMAGE@", html.escape(base64.b64encode(encoded.tobytes()).decode()))

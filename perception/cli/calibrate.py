@@ -174,7 +174,7 @@ def _vanishing_point(
         lines = np.array([_numbers(text, 4, "--lane-line") for text in options.lane_line])
         if len(lines) < 2:
             raise UserError(
-                "one --lane-line", "two or more: lines meet only in pairs", "--frame PICTURE --page to click them"
+                "one --lane-line", "two or more: lines meet only in pairs", "--frame IMAGE --page to click them"
             )
         x, y = point = meeting_point(lines)
         return point, [f"{len(lines)} lane lines meet at ({x:.1f}, {y:.1f})"]
@@ -308,7 +308,7 @@ def _report(
     feet = ground_to_pixel(camera, np.array([[0.0, 20.0], [0.0, 50.0], [0.0, 1e7]]))
     return {
         "file": str(options.out),
-        "check_picture": None if check is None else str(check),
+        "check_image": None if check is None else str(check),
         "focal_px": round(focal, 2),
         "fov_deg": round(float(np.degrees(2 * np.arctan(file.width / 2 / focal))), 2),
         "horizon_y": round(float(feet[2, 1]), 1),
@@ -333,10 +333,10 @@ def _as_text(report: dict[str, object]) -> str:
         f"  a car 1.5 m high at 20 m is {report['car_at_20_m_px']} px high",
         f"  a foot at 20 m is at row {report['foot_at_20_m_y']}, one at 50 m at row {report['foot_at_50_m_y']}",
     ]
-    if report["check_picture"]:
-        lines.append(f"look at {report['check_picture']}: does the horizon lie on the horizon?")
+    if report["check_image"]:
+        lines.append(f"look at {report['check_image']}: does the horizon lie on the horizon?")
     else:
-        lines.append("to see whether it is right: --frame PICTURE draws the horizon and rings of distance")
+        lines.append("to see whether it is right: --frame IMAGE draws the horizon and rings of distance")
     lines.append(f"then: perception run VIDEO --camera {report['file']}")
     return "\n".join(lines)
 

@@ -79,7 +79,7 @@ def _object(argv: list[str]) -> int:
         page = _report(
             object_report(
                 evaluation,
-                images=_pictures(options, gt, "object"),
+                images=_images(options, gt, "object"),
                 facts=_facts(options, "object", gt, results),
                 score_threshold=options.score_threshold,
             ),
@@ -112,15 +112,13 @@ def _road(argv: list[str]) -> int:
         )
     _tell(evaluation.warnings)
     if options.render is not None:
-        _render(evaluation, options.render, _pictures(options, gt, "road"))
+        _render(evaluation, options.render, _images(options, gt, "road"))
     page = None
     if options.report is not None:
         from perception.reports.road import road_report
 
         page = _report(
-            road_report(
-                evaluation, images=_pictures(options, gt, "road"), facts=_facts(options, "road", gt, results)
-            ),
+            road_report(evaluation, images=_images(options, gt, "road"), facts=_facts(options, "road", gt, results)),
             options,
         )
     print(json.dumps(_with(road_json(evaluation), page)) if options.json else road_text(evaluation))
@@ -149,7 +147,7 @@ def _tracking(argv: list[str]) -> int:
 
         page = _report(
             tracking_report(
-                evaluation, images=_pictures(options, gt, "tracking"), facts=_facts(options, "tracking", gt, results)
+                evaluation, images=_images(options, gt, "tracking"), facts=_facts(options, "tracking", gt, results)
             ),
             options,
         )
@@ -210,7 +208,7 @@ def _inputs(options: SharedOptions) -> tuple[Path, Path | None]:
             found, "a folder of results, or a model to run", "--results DIR, or --model M.onnx --data ROOT"
         )
     if options.model is not None and options.data is None:
-        raise UserError("--model without --data", "KITTI's root, with the pictures", "--data ROOT")
+        raise UserError("--model without --data", "KITTI's root, with the images", "--data ROOT")
     gt = options.gt if options.gt is not None else options.data
     if gt is None:
         raise UserError("no --gt", "a folder of labels, or KITTI's root", "--gt DIR")
@@ -250,11 +248,11 @@ def _facts(
     return {**shown, "gt": str(gt), "results": str(results), **read, **made}
 
 
-def _pictures(options: SharedOptions, gt: Path, task: str) -> Path | None:
-    """The folder of camera pictures: the one given, or the one that belongs to the labels."""
+def _images(options: SharedOptions, gt: Path, task: str) -> Path | None:
+    """The folder of camera images: the one given, or the one that belongs to the labels."""
     if options.images is not None:
         if not options.images.is_dir():
-            raise UserError(f"{options.images}: no such folder", "a folder of camera pictures", "--images DIR")
+            raise UserError(f"{options.images}: no such folder", "a folder of camera images", "--images DIR")
         return options.images
     from perception.evaluation.folders import find_images
 
@@ -274,8 +272,8 @@ def _with(values: dict[str, Any], page: Path | None) -> dict[str, Any]:
     return {**values, "report": None if page is None else str(page)}
 
 
-def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> None:
-    """DIR/confidence as the server wants it, DIR/errors in colour over the camera's picture where there is one."""
+def _render(evaluation: RoadEvaluation, folder: Path, images: Path | None) -> None:
+    """DIR/confidence as the server wants it, DIR/errors in colour over the camera's image where there is one."""
     import cv2
 
     from perception.evaluation.road import BIRDS_EYE, colour_errors, read_road_calibration, road_planes
@@ -288,7 +286,7 @@ def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> 
             valid, road, confidence = road_planes(image, evaluation.space)
             backdrop = None
             stem = image.name.replace("_lane_", "_").replace("_road_", "_")
-            found = [] if pictures is None else sorted(pictures.glob(f"{stem}.*"))
+            found = [] if images is None else sorted(images.glob(f"{stem}.*"))
             if found:
                 backdrop = read_image_or_none(found[0])
                 if backdrop is not None and image.calibration_path is not None:
@@ -301,4 +299,4 @@ def _render(evaluation: RoadEvaluation, folder: Path, pictures: Path | None) -> 
             errors = colour_errors(valid, road, confidence, threshold, backdrop)
             cv2.imwrite(str(folder / "errors" / f"{image.name}.png"), errors)
             progress.update(i + 1, len(evaluation.images))
-    print(f"pictures: {folder}", file=sys.stderr)
+    print(f"images: {folder}", file=sys.stderr)

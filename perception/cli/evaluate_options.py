@@ -22,7 +22,7 @@ class SharedOptions(CommandOptions):
     model: Path | None = None
     """Model file to run over --data first, instead of --results, or the bare name of a shipped one."""
     data: Path | None = None
-    """KITTI's root, with the pictures, for --model."""
+    """KITTI's root, with the images, for --model."""
     out: Path | None = None
     """Folder where --model keeps its results, in KITTI's format; by default one under runs/."""
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
@@ -34,7 +34,7 @@ class SharedOptions(CommandOptions):
     report: Path | None = None
     """Folder for a page to look at, and the same as JSON and CSV."""
     images: Path | None = None
-    """Folder of camera pictures for the report's gallery; by default the one beside the labels."""
+    """Folder of camera images for the report's gallery; by default the one beside the labels."""
     json: bool = False
     """Print everything as JSON."""
 
@@ -62,7 +62,7 @@ class RoadOptions(SharedOptions):
     split: Path | None = None
     """File with the ground truths to score, such as um_road_000012, one on a line."""
     render: Path | None = None
-    """Folder for pictures in the space that is scored: confidence as the server wants it, and errors in colour."""
+    """Folder for images in the space that is scored: confidence as the server wants it, and errors in colour."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def event_record(event: HealthEvent) -> dict[str, Any]:
 
 
 def road_record(road: RoadMask, threshold: int) -> dict[str, Any]:
-    """Share of the picture that is road, and the outline of its largest piece in frame pixels, simplified."""
+    """Share of the image that is road, and the outline of its largest piece in frame pixels, simplified."""
     placed, (mask_height, mask_width) = road.letterbox, road.confidence.shape
     stride_y, stride_x = placed.network_hw[0] / mask_height, placed.network_hw[1] / mask_width
     left, top = round(placed.offset_xy[0] / stride_x), round(placed.offset_xy[1] / stride_y)

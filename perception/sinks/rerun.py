@@ -1,4 +1,4 @@
-"""A Rerun recording, `recording.rrd`: picture, boxes, road and timings to scrub through in the Rerun viewer."""
+"""A Rerun recording, `recording.rrd`: image, boxes, road and timings to scrub through in the Rerun viewer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perception.types import CONFIRMED, Result
 
 JPEG_QUALITY = 80
 LONGEST_EDGE = 4096
-"""Larger pictures are scaled down to it, boxes and road with them."""
+"""Larger images are scaled down to it, boxes and road with them."""
 ROAD_LABEL = 1
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TIME_BASE = Fraction(1, 90_000)
 LONGEST_EDGE = 4096
-"""Larger pictures are scaled down to it: hardly a player takes H.264 beyond, and 8K costs seconds a frame."""
+"""Larger frames are scaled down to it: hardly a player takes H.264 beyond, and 8K costs seconds a frame."""
 FRAGMENT_S = 1.0
 """A kill loses at most this much of the end."""
 
@@ -77,7 +77,7 @@ class VideoSink(Sink):
 
 
 class H264Writer:
-    """One MP4 file. The first picture sets the size; others are scaled to it."""
+    """One MP4 file. The first frame sets the size; others are scaled to it."""
 
     def __init__(self, path: Path, rate_hz: float, crf: int = 23, preset: str = "superfast") -> None:
         self.path, self.rate_hz, self.crf, self.preset = path, rate_hz, crf, preset
@@ -105,12 +105,12 @@ class H264Writer:
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.gop_size = max(1, round(self.rate_hz * FRAGMENT_S))
         self._stream.codec_context.time_base = TIME_BASE
-        # what OpenCV's conversion makes: BT.601, limited range. Untagged, browsers take large pictures for BT.709
+        # what OpenCV's conversion makes: BT.601, limited range. Untagged, browsers take large frames for BT.709
         self._stream.codec_context.colorspace = 6
         self._stream.codec_context.color_range = 1
 
     def write(self, image_bgr: U8, timestamp_ns: int) -> None:
-        """One picture at its time of capture."""
+        """Encode one frame at its time of capture."""
         import av
 
         even = even_size(image_bgr)
@@ -120,13 +120,13 @@ class H264Writer:
         size_hw = (self._stream.height, self._stream.width)
         if even.shape[:2] != size_hw:
             even = cv2.resize(even, size_hw[::-1], interpolation=cv2.INTER_AREA)
-        picture = av.VideoFrame.from_ndarray(cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
-        picture.colorspace, picture.color_range = 6, 1
+        encoded = av.VideoFrame.from_ndarray(cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
+        encoded.colorspace, encoded.color_range = 6, 1
         pts = round((timestamp_ns - self._first_ns) * TIME_BASE.denominator / 1e9)
-        self._last_pts = picture.pts = max(pts, self._last_pts + 1)
-        picture.time_base = TIME_BASE
+        self._last_pts = encoded.pts = max(pts, self._last_pts + 1)
+        encoded.time_base = TIME_BASE
         assert self._container is not None
-        self._container.mux(self._stream.encode(picture))
+        self._container.mux(self._stream.encode(encoded))
 
     def abandon(self) -> None:
         """Remove the file where it has not been closed, as after a failure."""

@@ -123,7 +123,7 @@ def test_a_file_of_something_else_is_refused(broken):
             foot_trails(lines, "in.jsonl")
 
 
-def test_the_check_picture_shows_the_rings_where_they_are():
+def test_the_check_image_shows_the_rings_where_they_are():
     camera = CameraFile(640, 360, 1.4, 500, 500, 320, 180, pitch_deg=1).camera()
     blank = np.full((360, 640, 3), 90, np.uint8)
     picture = draw_check(blank, camera)
@@ -174,7 +174,7 @@ def test_a_picture_gives_size_and_check(tmp_path, capsys):
     arguments = ["calibrate", "--focal-px", "500", "--frame", str(tmp_path / "road.png"), "--height-m", "1.4"]
     code, report, _ = run(arguments, tmp_path, capsys)
     assert code == 0
-    check = cv2.imread(report["check_picture"])
+    check = cv2.imread(report["check_image"])
     assert check.shape == (360, 640, 3) and (check != 90).any()
     written = ["camera.toml", "camera.toml.json", "camera_check.png", "road.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == written

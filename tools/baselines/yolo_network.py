@@ -6,7 +6,7 @@ concatenation, PANet (Liu et al. 2018). With COCO's 80 classes it has 0.91 M par
 (theirs: 0.91 M, 1.08); with our three 0.90 M and 2.8 GFLOPs at 1248×384.
 
 It stands where our `Network` stands: same pixels in, same grid points, same suppression, same trainer. Two things
-differ from the papers. Our pictures label different classes, so objectness is taught as "nothing here" only where
+differ from the papers. Our images label different classes, so objectness is taught as "nothing here" only where
 every class is judged; elsewhere the product of objectness and class is, for each class that is judged. The L1 loss
 of YOLOX's last epochs is left out.
 """

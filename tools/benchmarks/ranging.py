@@ -3,7 +3,7 @@
 All 21 training sequences of the tracking set, Car and Pedestrian, every labelled object in every frame with nothing
 left out: cut, hidden and distant ones count. Boxes are the labels' own (`truth`), RRC's detections that overlap a
 label by 0.5 (`detections`), the labels' boxes ended where a nearer object hides the foot, as a detector of visible
-parts would (`visible`), or what our own network finds where there are pictures (`network`, and once more with the
+parts would (`visible`), or what our own network finds where there are images (`network`, and once more with the
 distances that it tells); ids come from the labels, so that the tracker's errors stay out of it. The distance of a
 label is the length of (x, z) of its location, the
 middle of the footprint. Frames are 0.1 s apart.
@@ -59,7 +59,7 @@ class Options(CommandOptions):
     ablation: bool = True
     """Also switch each ingredient off in turn, and try wrong calibrations."""
     network: bool = True
-    """Also run the shipped network on the sequences that have pictures."""
+    """Also run the shipped network on the sequences that have images."""
     json: bool = False
     """Print JSON instead of Markdown."""
 
@@ -399,9 +399,9 @@ def main(argv: list[str]) -> int:
     print(f"{len(sequences)} sequences, {sum(len(s.frame_ids) for s in sequences)} objects", file=sys.stderr)
     records = accuracy(sequences, closing, ("truth", "detections", "visible"))
     if options.network:
-        pictured = add_network_boxes(sequences, options.data)
-        kinds = [kind for kind in ("network", WITH_DISTANCES) if all(kind in s.boxes for s in pictured)]
-        records += accuracy(pictured, [true_closing(sequence) for sequence in pictured], kinds)
+        with_images = add_network_boxes(sequences, options.data)
+        kinds = [kind for kind in ("network", WITH_DISTANCES) if all(kind in s.boxes for s in with_images)]
+        records += accuracy(with_images, [true_closing(sequence) for sequence in with_images], kinds)
     switched = ablation(sequences, closing) if options.ablation else []
     wrong = miscalibration(sequences, closing) if options.ablation else []
     costs = {objects: cost_us(objects) for objects in (1, 10, 20, 100)}

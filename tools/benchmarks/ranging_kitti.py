@@ -47,7 +47,7 @@ class Sequence3D:
     location: F64
     """(N, 2) x right and z ahead."""
     boxes: dict[str, F64]
-    """'truth', 'detections', 'visible', and where there are pictures 'network' and `WITH_DISTANCES` → (N, 4), NaN
+    """'truth', 'detections', 'visible', and where there are images 'network' and `WITH_DISTANCES` → (N, 4), NaN
     where not detected."""
     cut_by_others: np.ndarray
     """(N,) whose lower edge in 'visible' is the upper edge of something in front."""
@@ -128,7 +128,7 @@ def _pairs(labelled: F64, detected: F64) -> list[tuple[int, int]]:
 
 
 def add_network_boxes(sequences: Sequence[Sequence3D], data: Path) -> list[Sequence3D]:
-    """Those sequences that have pictures, with the boxes that the shipped wide network finds in them."""
+    """Those sequences that have images, with the boxes that the shipped wide network finds in them."""
     folder, result = data / "kitti" / "tracking" / "training" / "image_02", []
     detect = Detector(load_model(default_model((375, 1242)), "cpu"), minimum_score=0.3)
     for sequence in sequences:

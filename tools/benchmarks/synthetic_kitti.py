@@ -64,7 +64,7 @@ def make(
         road_frames: frames of each road category.
         size_hw: height and width of the images.
     """
-    drawn = [_write(out / f"pictures/{i}.png", _picture(i, size_hw)) for i in range(DIFFERENT)]
+    drawn = [_write(out / f"images/{i}.png", _image(i, size_hw)) for i in range(DIFFERENT)]
     objects, road = out / "kitti/object", out / "kitti/road"
     for name, text in texts.items():
         path = objects / name
@@ -75,14 +75,14 @@ def make(
     truth = np.zeros((*size_hw, 3), np.uint8)
     truth[..., 2] = 255
     truth[size_hw[0] // 2 :, size_hw[1] // 4 : -size_hw[1] // 4, 0] = 255
-    drawn_truth = _write(out / "pictures/truth.png", truth)
+    drawn_truth = _write(out / "images/truth.png", truth)
     for category, count in road_frames.items():
         for i in range(count):
             _link(drawn[i % DIFFERENT], road / f"training/image_2/{category}_{i:06d}.png")
             _link(drawn_truth, road / f"training/gt_image_2/{category}_road_{i:06d}.png")
 
 
-def _picture(seed: int, size_hw: tuple[int, int]) -> np.ndarray:
+def _image(seed: int, size_hw: tuple[int, int]) -> np.ndarray:
     """Draw shapes of many sizes and some noise, which compress about like a street."""
     rng = np.random.default_rng(seed)
     image = np.zeros((*size_hw, 3), np.float32)
