@@ -13,6 +13,7 @@ import numpy as np
 
 from perception.arrays import U8
 from perception.backends import Backend, Model
+from perception.cameras.cuboids import COLUMNS, HEIGHT, LENGTH
 from perception.cameras.letterbox import Letterbox, letterbox
 from perception.errors import UserError
 from perception.model import ModelSpec
@@ -22,6 +23,8 @@ from perception.types import Detections, RoadMask
 _OTHER_MODEL = "a model of another precision, or perception export CHECKPOINT"
 INPUT = "images"
 """The network's one input: (N, H, W, 3) uint8, blue first."""
+OPTIONAL_COLUMNS = {"distances": 2, "cuboids": len(COLUMNS)}
+"""Outputs (N, K, …) that a model file may have: one row a box, with so many numbers."""
 
 
 class Detector:
@@ -120,27 +123,29 @@ def check_outputs(outputs: Mapping[str, np.ndarray], images: int, classes: int) 
     scores, boxes, class_ids = outputs["scores"], outputs["boxes_xyxy"], outputs["class_ids"]
     rows = scores.shape[:2]
     road = outputs.get("road")
-    distances = outputs.get("distances")
+    optional = {name: outputs[name] for name in OPTIONAL_COLUMNS if name in outputs}
     if (
         len(scores) < images
         or scores.ndim != 2
         or boxes.shape != (*rows, 4)
         or class_ids.shape != rows
-        or (distances is not None and distances.shape != (*rows, 2))
+        or any(array.shape != (*rows, OPTIONAL_COLUMNS[name]) for name, array in optional.items())
         or (road is not None and (road.ndim != 3 or len(road) < images or 0 in road.shape))
     ):
         found = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
         raise UserError(
             f"the network returned {found} for {images} images",
-            "boxes_xyxy (N, K, 4), scores (N, K), class_ids (N, K), road (N, H, W)",
+            "boxes_xyxy (N, K, 4), scores (N, K), class_ids (N, K), road (N, H, W), distances (N, K, 2), cuboids (N, K, 8)",
             "perception export CHECKPOINT",
         )
     real = scores[:images] > 0  # (N, K)
     if not (scores[:images] <= 1).all():  # nor is a NaN
         raise UserError("the network returned scores that are no probabilities", "numbers from 0 to 1", _OTHER_MODEL)
-    numbers = [boxes] if distances is None else [boxes, distances]
-    if not all(np.isfinite(array[:images][real]).all() for array in numbers):
-        raise UserError("the network returned boxes or distances that are not finite", "numbers", _OTHER_MODEL)
+    for name, array in {"boxes": boxes, **optional}.items():
+        if not np.isfinite(array[:images][real]).all():
+            raise UserError(f"the network returned {name} that are not finite", "numbers", _OTHER_MODEL)
+    if "cuboids" in optional and not (optional["cuboids"][:images][real][:, LENGTH : HEIGHT + 1] > 0).all():
+        raise UserError("the network returned cuboids without a size", "sizes above 0 m", _OTHER_MODEL)
     if ((class_ids[:images] < 0) | (class_ids[:images] >= classes))[real].any():
         raise UserError(
             "the network returned a class that it does not name",
@@ -164,15 +169,19 @@ def read_outputs(
     count = (
         int(np.searchsorted(-scores, -minimum_score, side="right")) if minimum_score > 0 else int((scores > 0).sum())
     )
-    depths = None
+    depths = cuboids = None
     if "distances" in outputs:
         # the network sees a focal length `scale` times the camera's
         depths = outputs["distances"][index, :count] * np.array([placed.scale_xy[1], 1], np.float32)
+    if "cuboids" in outputs:
+        cuboids = outputs["cuboids"][index, :count].copy()
+        cuboids[:, :2] = placed.points_to_frame(cuboids[:, :2])
     detections = Detections(
         boxes_xyxy=placed.boxes_to_frame(outputs["boxes_xyxy"][index, :count]),
         scores=scores[:count].astype(np.float32),
         class_ids=outputs["class_ids"][index, :count].astype(np.int64),
         depths=depths,
+        cuboids=cuboids,
     )
     road = RoadMask(outputs["road"][index], placed) if "road" in outputs else None
     return detections, road

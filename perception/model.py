@@ -198,6 +198,7 @@ def check_tensors(
         ("class_ids", "int64", ("N", "K"), True),
         ("road", "uint8", ("N", "H/s", "W/s"), False),
         ("distances", "float32", ("N", "K", 2), False),
+        ("cuboids", "float32", ("N", "K", 8), False),
     ]
     tensors = {**outputs, **inputs}
     for name, kind, shape, required in wanted:

@@ -70,7 +70,12 @@ class Detections:
     """(N,) int64, index into the model's class names."""
     depths: F32 | None = None
     """(N, 2) float32: metres ahead over the focal length in pixels of the original image, and the relative standard
-    deviation; None where the network gives none."""
+    deviation; None where the network gives none. Metres are those to the centre of the object's 3-D box."""
+    cuboids: F32 | None = None
+    """(N, 8) float32: u and v of the centre of the 3-D box in pixels of the original image, which may lie outside it;
+    length, width and height in metres; KITTI's observation angle in radians, -pi..pi; the relative standard deviation
+    of the size, and the standard deviation of the angle in radians. None where the network gives none. With `depths`
+    and a calibration, `perception.cameras.cuboids` places them in space."""
 
     def __post_init__(self) -> None:
         _require_shape("Detections.boxes_xyxy", self.boxes_xyxy, (None, 4))
@@ -78,6 +83,8 @@ class Detections:
         _require_shape("Detections.class_ids", self.class_ids, (len(self.boxes_xyxy),))
         if self.depths is not None:
             _require_shape("Detections.depths", self.depths, (len(self.boxes_xyxy), 2))
+        if self.cuboids is not None:
+            _require_shape("Detections.cuboids", self.cuboids, (len(self.boxes_xyxy), 8))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -85,7 +92,8 @@ class Detections:
     def __getitem__(self, index: np.ndarray | slice) -> Detections:
         """A subset by boolean mask, integer array or slice."""
         depths = None if self.depths is None else self.depths[index]
-        return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index], depths)
+        cuboids = None if self.cuboids is None else self.cuboids[index]
+        return Detections(self.boxes_xyxy[index], self.scores[index], self.class_ids[index], depths, cuboids)
 
     @staticmethod
     def empty() -> Detections:

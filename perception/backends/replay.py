@@ -33,7 +33,8 @@ class ReplayBackend:
 
         Args:
             spec: the model that this stands in for.
-            frames: detections by image, boxes in pixels of the network's input.
+            frames: detections by image, in pixels of the network's input; depths and cuboids are played where the
+                first of them has some.
             road: (H/4, W/4) uint8, the same for all images; None finds no road.
             delay_ms: how long one image takes, milliseconds.
             most: K, the length of the output lists.
@@ -49,6 +50,11 @@ class ReplayBackend:
             "class_ids": ("N", most),
             "road": ("N", *self.road.shape),
         }
+        self._optional: dict[str, int] = {}
+        """Name of each optional output, and its numbers a box."""
+        for name, values in _optional(self.frames[0] if self.frames else Detections.empty()).items():
+            self._optional[name] = values.shape[1]
+            self.outputs = {**self.outputs, name: ("N", most, values.shape[1])}
         self.played = 0
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -57,6 +63,7 @@ class ReplayBackend:
         boxes: F32 = np.zeros((count, self.most, 4), np.float32)
         scores = np.zeros((count, self.most), np.float32)
         class_ids = np.zeros((count, self.most), np.int64)
+        more = {name: np.zeros((count, self.most, width), np.float32) for name, width in self._optional.items()}
         for slot in range(count):
             if self.frames:
                 found = self.frames[self.played % len(self.frames)]
@@ -64,8 +71,15 @@ class ReplayBackend:
                 boxes[slot, : len(order)] = found.boxes_xyxy[order]
                 scores[slot, : len(order)] = found.scores[order]
                 class_ids[slot, : len(order)] = found.class_ids[order]
+                for name, values in _optional(found).items():
+                    more[name][slot, : len(order)] = values[order]
             self.played += 1
         if self.delay_ms:
             time.sleep(self.delay_ms * count / 1e3)
         road = np.broadcast_to(self.road, (count, *self.road.shape))
-        return {"boxes_xyxy": boxes, "scores": scores, "class_ids": class_ids, "road": road}
+        return {"boxes_xyxy": boxes, "scores": scores, "class_ids": class_ids, "road": road, **more}
+
+
+def _optional(found: Detections) -> dict[str, F32]:
+    named = {"distances": found.depths, "cuboids": found.cuboids}
+    return {name: values for name, values in named.items() if values is not None}

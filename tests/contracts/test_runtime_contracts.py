@@ -209,7 +209,7 @@ def test_a_backend_keeps_the_model_contract(name: str) -> None:
         "boxes_xyxy": ((2, most), "float32"),
         "scores": ((2, most), "float32"),
         "class_ids": ((2, most), "int64"),
-        **({"distances": ((2, most), "float32")} if "distances" in outputs else {}),
+        **{name: ((2, most), "float32") for name in ("distances", "cuboids") if name in outputs},
     }
     assert outputs["road"].shape == (2, height // 4, width // 4) and outputs["road"].dtype == np.uint8
     assert (np.diff(outputs["scores"], axis=1) <= 0).all()

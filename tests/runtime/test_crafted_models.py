@@ -192,6 +192,9 @@ REFUSED: dict[str, Crafted] = {
     "road of four dimensions": returning(road=np.zeros((1, 1, 8, 16), np.uint8)),
     "distances of one number": returning(distances=np.zeros((1, 2, 1), np.float32)),
     "distances NaN": returning(distances=np.full((1, 2, 2), np.nan, np.float32)),
+    "cuboids of seven numbers": returning(cuboids=np.ones((1, 2, 7), np.float32)),
+    "cuboids infinite": returning(cuboids=np.full((1, 2, 8), np.inf, np.float32)),
+    "cuboids without a size": returning(cuboids=np.zeros((1, 2, 8), np.float32)),
     "a graph that fails when it runs": Crafted(
         arrays={k: v for k, v in ARRAYS.items() if k != "road"},
         nodes=[
@@ -206,6 +209,7 @@ ACCEPTED: dict[str, Crafted] = {
     "a free batch": taking(("images", TensorProto.UINT8, ["N", *HW, 3])),
     "no road": returning(road=None),
     "more outputs": returning(embeddings=np.zeros((1, 2, 128), np.float32)),
+    "cuboids": returning(cuboids=np.ones((1, 2, 8), np.float32)),
     "no confirmation thresholds": saying(confirm_thresholds=[]),
     "an unknown key": saying(colour="blue"),
     "class names of another script": saying(class_names=["車", "Fußgänger", "Cyclist"]),
