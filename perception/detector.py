@@ -135,7 +135,8 @@ def check_outputs(outputs: Mapping[str, np.ndarray], images: int, classes: int) 
         found = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
         raise UserError(
             f"the network returned {found} for {images} images",
-            "boxes_xyxy (N, K, 4), scores (N, K), class_ids (N, K), road (N, H, W), distances (N, K, 2), cuboids (N, K, 8)",
+            "boxes_xyxy (N, K, 4), scores (N, K), class_ids (N, K), road (N, H, W), "
+            "distances (N, K, 2), cuboids (N, K, 8)",
             "perception export CHECKPOINT",
         )
     real = scores[:images] > 0  # (N, K)

@@ -1,7 +1,7 @@
 """Between 3-D boxes in camera coordinates and what a network sees of them in the image.
 
-A network reports pixels, sizes and the observation angle. Only the calibration of that very image turns them into metres
-ahead, a place to the side and a heading.
+A network reports pixels, sizes and the observation angle. Only the calibration of that very image turns them into
+metres ahead, a place to the side and a heading.
 """
 
 from __future__ import annotations
