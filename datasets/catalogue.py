@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import datasets
+from datasets.labels import LabelRule
 from datasets.sample import Sample
 from datasets.splits import Division, HeldOut, Holdout, HoldoutOptions
+from perception.classes import DEFAULT_CLASSES, ClassInfo
 
 if TYPE_CHECKING:
     from datasets.checks.findings import SetReport
@@ -46,7 +48,7 @@ class SampleSource(Protocol):
 
 @dataclass(frozen=True)
 class ExtraLabels:
-    """Labels that are added to those of a data set."""
+    """Labels that are added to those of a data set, and the classes that labels become."""
 
     mask_boxes: bool = True
     """Boxes of single people from the masks of CamVid and IDD-Lite, and of CamVid's cyclists."""
@@ -57,6 +59,8 @@ class ExtraLabels:
     also opens sets without boxes."""
     self_labels: Path | None = None
     """Output folder of `python -m tools.recipes.self_labels`: detections in CamVid that its masks confirm."""
+    classes: tuple[ClassInfo, ...] = DEFAULT_CLASSES
+    """Classes of the network. Sets with class names in their labels follow them; the others know `CLASS_NAMES`."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,14 @@ class Opened:
     data_set: DataSet
     folder: Path
     source: SampleSource
+
+    @property
+    def labelled_names(self) -> set[str]:
+        """Return the classes that the set labels: those that its labels name, where it reads names."""
+        rule = getattr(self.source, "rule", None)
+        if not isinstance(rule, LabelRule):
+            return set(self.data_set.classes)
+        return {name for name, yes in zip(rule.class_names, rule.labelled_classes, strict=True) if yes}
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,25 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from datasets.catalogue import DataSet, Layout
+from datasets.catalogue import DataSet, ExtraLabels, Layout
 from datasets.checks.files import check_calibrations, check_labels_and_images, one_line, text_stems
 from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.kitti_road import is_road_name
-from datasets.labels import KITTI_RULE, LabelRule, targets
+from datasets.labels import KITTI_RULE, LabelRule, rule_of, targets
 from datasets.sample import Sample, image_stems
 from datasets.splits import Division, HoldoutOptions, divide_by_drive, read_drives, read_split
 from perception.cameras.pinhole import PinholeCamera
+from perception.classes import is_class_name
 from perception.errors import UserError
+from perception.files import read_text
 from perception.formats.images import find_image, read_image
-from perception.formats.kitti import OBJECT_CLASSES, read_calibration, read_objects
+from perception.formats.kitti import OBJECT_CLASSES, ObjectRows, read_calibration, read_objects
 from perception.types import CLASS_NAMES
 
 log = logging.getLogger("datasets.kitti_object")
+
+CLASSES_FILE = "classes.txt"
+"""In the root: names that own data in KITTI's layout labels, one a line."""
 
 
 class KittiObject:
@@ -31,6 +36,7 @@ class KittiObject:
         root: folder that holds `training/`.
         split: name of a file in `ImageSets/` or a path to one; None takes every frame with an image and a label.
         rule: how class names become targets.
+        known: names that rows may have.
         part: `training`, or `testing` which has no labels.
 
     Raises:
@@ -38,9 +44,15 @@ class KittiObject:
     """
 
     def __init__(
-        self, root: Path, split: str | Path | None = None, rule: LabelRule = KITTI_RULE, part: str = "training"
+        self,
+        root: Path,
+        split: str | Path | None = None,
+        rule: LabelRule = KITTI_RULE,
+        part: str = "training",
+        known: tuple[str, ...] = OBJECT_CLASSES,
     ) -> None:
-        self.root, self.rule = Path(root), rule
+        self.root, self.rule, self.known = Path(root), rule, known
+        self.variant = "" if rule == KITTI_RULE else repr(rule)
         self.folder = self.root / part
         self.labelled = part != "testing"
         self.drives = read_drives(self.root)
@@ -71,6 +83,14 @@ class KittiObject:
     def _label_path(self, name: str) -> Path:
         return self.folder / "label_2" / f"{name}.txt"
 
+    def rows(self, name: str) -> ObjectRows:
+        """Label rows of a frame.
+
+        Raises:
+            UserError: no such file, or a wrong row.
+        """
+        return read_objects(self._label_path(name), scores=False, classes=self.known)
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -91,8 +111,7 @@ class KittiObject:
         drive = self.drive(i)
         if not self.labelled:
             return Sample(image, name, drive, camera=camera)
-        rows = read_objects(self._label_path(name), scores=False)
-        found = targets(rows, self.rule, (image.shape[0], image.shape[1]))
+        found = targets(self.rows(name), self.rule, (image.shape[0], image.shape[1]))
         return Sample(
             image_bgr=image,
             name=name,
@@ -101,10 +120,32 @@ class KittiObject:
             class_ids=found.class_ids,
             ignore_boxes_xyxy=found.ignore_boxes_xyxy,
             ignore_class_ids=found.ignore_class_ids,
+            class_names=self.rule.class_names,
             labelled_classes=self.rule.labelled_classes,
             distances_m=found.distances_m,
             camera=camera,
         )
+
+
+def label_names(root: Path) -> tuple[str, ...]:
+    """Names that the labels may have: those of `classes.txt`, one a line, else KITTI's.
+
+    Raises:
+        UserError: the file is empty or holds names with spaces.
+    """
+    if not (root / CLASSES_FILE).is_file():
+        return OBJECT_CLASSES
+    names = read_text(root / CLASSES_FILE, most=100_000).splitlines()
+    names = [name.strip() for name in names if name.strip()]
+    if not names or not all(map(is_class_name, names)):
+        raise UserError(f"{root / CLASSES_FILE}: {names[:3] or 'empty'}", "one class name a line, without spaces")
+    return tuple(dict.fromkeys((*names, "DontCare")))
+
+
+def open_objects(folder: Path, labels: ExtraLabels) -> KittiObject:
+    """Open the training frames with the classes of the network."""
+    names = label_names(folder)
+    return KittiObject(folder, rule=rule_of(labels.classes, names), known=names)
 
 
 def present(folder: Path) -> bool:
@@ -124,7 +165,7 @@ def _warn_without_objects(source: KittiObject, names: Sequence[str]) -> None:
     found: Counter[str] = Counter()
     for name in names:
         try:
-            rows = read_objects(source.folder / "label_2" / f"{name}.txt", scores=False)
+            rows = source.rows(name)
         except UserError:  # reported when the frame is read for training
             continue
         if any(row.lower() in source.rule.positive for row in rows.names):
@@ -147,7 +188,12 @@ def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     images = [name for name in list_images(report, folder / "image_2") if not is_road_name(name)]
     labels = text_stems(folder / "label_2")
     report.counts |= {"images": len(images), "labels": len(labels)}
-    check_labels_and_images(report, folder, images, labels, KITTI_RULE, OBJECT_CLASSES)
+    try:
+        names = label_names(root)
+    except UserError as error:
+        report.add("error", "unreadable list of classes", CLASSES_FILE, error.found)
+        names = OBJECT_CLASSES
+    check_labels_and_images(report, folder, images, labels, KITTI_RULE, names)
     if labels and not report.boxes:
         report.add("warning", "no object of a trained class in any label", folder / "label_2")
     check_calibrations(report, folder / "calib", set(images))
@@ -210,7 +256,7 @@ DATA_SET = DataSet(
     name="kitti/object",
     folders=("kitti/object", "object", "."),
     present=present,
-    open=lambda folder, labels: KittiObject(folder),
+    open=open_objects,
     weight=0.2,
     chosen_for=53,
     licence="CC BY-NC-SA 3.0; Geiger, Lenz, Stiller, Urtasun (KITTI)",

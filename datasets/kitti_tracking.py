@@ -12,7 +12,7 @@ from datasets.catalogue import DataSet, Layout
 from datasets.checks.files import check_calibrations, one_line, text_stems
 from datasets.checks.findings import SetReport, list_images, read_images
 from datasets.kitti_road import road_mask
-from datasets.labels import KITTI_RULE, LabelRule, targets
+from datasets.labels import KITTI_RULE, LabelRule, rule_of, targets
 from datasets.sample import Sample, image_stems
 from perception.arrays import U8
 from perception.cameras.pinhole import PinholeCamera
@@ -62,6 +62,7 @@ class KittiTracking:
 
     def __init__(self, root: Path, sequences: Sequence[str] | None = None, rule: LabelRule = KITTI_RULE) -> None:
         self.root, self.rule = Path(root), rule
+        self.variant = "" if rule == KITTI_RULE else repr(rule)
         self.folder = self.root / "training"
         images = self.folder / "image_02"
         if sequences is None:
@@ -134,6 +135,7 @@ class KittiTracking:
             class_ids=found.class_ids,
             ignore_boxes_xyxy=found.ignore_boxes_xyxy,
             ignore_class_ids=found.ignore_class_ids,
+            class_names=self.rule.class_names,
             labelled_classes=self.rule.labelled_classes,
             distances_m=found.distances_m,
             road=self._road(sequence, stem),
@@ -219,7 +221,7 @@ DATA_SET = DataSet(
     name="kitti/tracking",
     folders=("kitti/tracking", "tracking", "."),
     present=lambda folder: (folder / "training/image_02").is_dir(),
-    open=lambda folder, labels: KittiTracking(folder),
+    open=lambda folder, labels: KittiTracking(folder, rule=rule_of(labels.classes)),
     weight=0.14,
     chosen_for=188,
     licence="CC BY-NC-SA 3.0; Geiger, Lenz, Stiller, Urtasun (KITTI)",

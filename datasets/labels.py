@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from perception.arrays import F32, I64
 from perception.boxes import area, clip
-from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows
+from perception.classes import DEFAULT_CLASSES, KNOWN_CLASSES, ClassInfo
+from perception.formats.kitti import OBJECT_CLASSES, UNKNOWN_LOCATION, ObjectRows
 from perception.types import CLASS_NAMES
 
 CAR, PEDESTRIAN, CYCLIST = (CLASS_NAMES.index(name) for name in ("Car", "Pedestrian", "Cyclist"))
@@ -33,6 +34,8 @@ class LabelRule:
     """Valid lower-case names that are background."""
     labelled_classes: tuple[bool, ...] = (True,) * len(CLASS_NAMES)
     """Classes that the data set labels."""
+    class_names: tuple[str, ...] = CLASS_NAMES
+    """What class ids count, see `Sample`."""
     max_truncation: float = math.inf
     """Truncation above which an object becomes an ignore region of its class. Tracking files have levels 0, 1, 2."""
     max_occlusion: int = 3
@@ -70,6 +73,49 @@ def kitti_rule(
 
 
 KITTI_RULE = kitti_rule()
+
+
+def numbering(classes: Sequence[ClassInfo]) -> tuple[str, ...]:
+    """Return what class ids count in the samples of a run: `CLASS_NAMES`, then the network's other classes.
+
+    Readers and augmentation that know `CLASS_NAMES` alone keep their numbers; the images of a batch are renumbered.
+    """
+    return tuple(dict.fromkeys((*CLASS_NAMES, *(info.name for info in classes))))
+
+
+def rule_of(classes: Sequence[ClassInfo], labelled: Collection[str] = OBJECT_CLASSES) -> LabelRule:
+    """Return the rule of a run's classes for a data set.
+
+    A neighbour that is a class of its own is background for the others; one of several classes is ignored for all.
+
+    Args:
+        classes: of the network.
+        labelled: label names that the set labels wherever they appear.
+    """
+    if tuple(classes) == DEFAULT_CLASSES and set(labelled) >= set(OBJECT_CLASSES) - {"DontCare"}:
+        return KITTI_RULE
+    names, labels = numbering(classes), {name.lower() for name in labelled}
+    own = {info.name for info in classes}
+    every = (*classes, *(info for name, info in KNOWN_CLASSES.items() if name not in own))
+    positive: dict[str, int] = {}
+    for info in every:  # the network's classes come first, and claim their labels
+        for label in info.label_names:
+            positive.setdefault(label, names.index(info.name))
+    ignore = {"dontcare": ALL_CLASSES}
+    for info in every:
+        for label in (name.lower() for name in info.neighbours):
+            class_id = names.index(info.name)
+            if label not in positive:
+                ignore[label] = class_id if ignore.get(label, class_id) == class_id else ALL_CLASSES
+    return LabelRule(
+        positive=positive,
+        ignore=ignore,
+        background=tuple(sorted(labels - set(positive) - set(ignore))),
+        labelled_classes=tuple(
+            any(positive.get(label) == i and label in labels for label in positive) for i in range(len(names))
+        ),
+        class_names=names,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,11 +30,13 @@ class Sample:
     boxes_xyxy: F32 | None = None
     """(N, 4) pixels; None where objects are not labelled."""
     class_ids: I64 | None = None
-    """(N,) index into `perception.types.CLASS_NAMES`."""
+    """(N,) index into `class_names`."""
     ignore_boxes_xyxy: F32 | None = None
     """(M, 4) ignore regions, such as DontCare, Van for Car, Person_sitting for Pedestrian."""
     ignore_class_ids: I64 | None = None
     """(M,) class for which the region is ignored, -1 for all classes."""
+    class_names: tuple[str, ...] = CLASS_NAMES
+    """What class ids count: `CLASS_NAMES`, then the other classes of a run (`datasets.labels.numbering`)."""
     labelled_classes: tuple[bool, ...] = (True,) * len(CLASS_NAMES)
     """Classes that the data set labels. Objects of the others may be present without a label."""
     confidences: F32 | None = None

@@ -69,6 +69,7 @@ def export_checkpoint(
         licence=licence,
         training_run=f"{checkpoint.parent.name}, step {step}, commit {commit}",
         data_hash=data_hash,
+        classes=network.config.classes,
     )
     export_onnx(network, spec, path, OnnxConfig(size_hw, batch, one_to_one))
     return path

@@ -19,7 +19,7 @@ from datasets.synthetic_street import street_sample
 from perception.arrays import U8
 from perception.errors import UserError
 from perception.formats.images import read_image
-from perception.formats.kitti import ObjectRows, read_objects
+from perception.formats.kitti import ObjectRows
 from perception.sources.images import list_images
 from perception.types import CLASS_NAMES
 from training.checkpoint import holdout_of, holdout_options_of, load_checkpoint
@@ -110,7 +110,7 @@ class KittiFrames:
             sample, objects = dataset[i], None
             if isinstance(dataset, KittiObject):
                 # the evaluator needs occlusion and truncation as labelled
-                objects = read_objects(dataset.folder / "label_2" / f"{dataset.names[i]}.txt", scores=False)
+                objects = dataset.rows(dataset.names[i])
             elif isinstance(dataset, KittiTracking):
                 objects = label_rows(sample)
             name = ground_truth_name(sample.name) if isinstance(dataset, KittiRoad) else sample.name
@@ -121,7 +121,7 @@ def label_rows(sample: Sample) -> ObjectRows | None:
     """Convert a sample's boxes to KITTI label rows, and its ignore regions to DontCare or neighbouring classes."""
     if sample.boxes_xyxy is None or sample.class_ids is None:
         return None
-    names, boxes = [CLASS_NAMES[i] for i in sample.class_ids], [sample.boxes_xyxy]
+    names, boxes = [sample.class_names[i] for i in sample.class_ids], [sample.boxes_xyxy]
     if sample.ignore_boxes_xyxy is not None and sample.ignore_class_ids is not None:
         names += [_NEIGHBOURS.get(int(i), "DontCare") for i in sample.ignore_class_ids]
         boxes.append(sample.ignore_boxes_xyxy)

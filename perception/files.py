@@ -120,13 +120,13 @@ def parse_toml(text: str, where: Path | str, expected: str) -> dict[str, Any]:
         raise UserError(f"{where}: not TOML ({error})", expected) from None
 
 
-def read_json(path: Path, expected: str, do: str = "check the path") -> Any:
+def read_json(path: Path, expected: str, do: str = "check the path", most: int = MOST_JSON) -> Any:
     """Read a JSON file.
 
     Raises:
         UserError: what `read_text` raises, not JSON, or too long or too deeply nested to be meant.
     """
-    text = read_text(path, expected, do, MOST_JSON)
+    text = read_text(path, expected, do, most)
     try:
         return json.loads(text)
     except RecursionError:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from perception.classes import MOST_CLASSES, MOST_NAME, ClassInfo, class_problems, classes_named, is_class_name
 from perception.errors import UserError
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -21,9 +22,6 @@ RENAMED_KEYS = {"even_scores": "confirm_thresholds"}
 CONTRACT_VERSION = 1
 MOST_METADATA = 100_000
 """Longest description that is read, characters."""
-MOST_CLASSES = 1000
-MOST_NAME = 64
-"""Longest class name, characters: it is drawn on every box."""
 MOST_TEXT = 1000
 """Longest of the other texts, characters."""
 MOST_SIDE = 8192
@@ -67,10 +65,22 @@ class ModelSpec:
     needed outside the graph."""
     contract: int = CONTRACT_VERSION
     """Version of inputs and outputs."""
+    classes: tuple[ClassInfo, ...] = ()
+    """Classes that are more than a name, in any order; the others are as `classes_named` defines them."""
 
     def __post_init__(self) -> None:
         for found, expected in _problems(self):
             raise UserError(found, expected)
+
+    @property
+    def class_infos(self) -> tuple[ClassInfo, ...]:
+        """What is known of each class, in the order of `class_names`."""
+        return classes_named(self.class_names, self.classes)
+
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """Name of each class in result files."""
+        return tuple(info.result_name for info in self.class_infos)
 
     def to_json(self) -> str:
         """Format as JSON, the value of the metadata entry."""
@@ -104,9 +114,16 @@ class ModelSpec:
         known = {f.name for f in fields(ModelSpec)}
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
         try:
+            values["classes"] = _read_classes(values.get("classes", ()))
             return ModelSpec(**values)
         except UserError as error:
             raise UserError(f"{path}: broken model metadata ({error.found})", error.expected, _EXPORT) from None
+
+
+def _read_classes(tables: object) -> tuple[ClassInfo, ...]:
+    if not isinstance(tables, tuple) or not all(isinstance(table, dict) for table in tables):
+        raise UserError(f"classes {shorten(repr(tables))}", "a list of tables")
+    return tuple(ClassInfo.from_table(table, "classes") for table in tables[: MOST_CLASSES + 1])
 
 
 _METADATA = "metadata as `perception export` writes it"
@@ -136,11 +153,13 @@ def _problems(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     if not isinstance(names, tuple) or not 1 <= len(names) <= MOST_CLASSES:
         yield found("class_names"), f"a list of 1 to {MOST_CLASSES} names"
     for name in names:
-        # a space ends the name in a row of KITTI's text, and OpenCV crashes on a surrogate
-        if not isinstance(name, str) or not 1 <= len(name) <= MOST_NAME or not name.isprintable() or " " in name:
+        if not is_class_name(name):
             yield f"class name {shorten(repr(name))}", f"1 to {MOST_NAME} printable characters without spaces"
     if len(set(names)) != len(names):
         yield found("class_names"), "each name once"
+    if strangers := [info.name for info in spec.classes if info.name not in names]:
+        yield f"a description of class {shorten(strangers[0])}", "one of class_names"
+    yield from class_problems(spec.classes) if spec.classes else ()
     if not isinstance(size, tuple) or len(size) != 2 or not all(_is_whole(side, 32, MOST_SIDE) for side in size):
         yield found("size_hw"), f"height and width, 32 to {MOST_SIDE} pixels each"
     for field in ("score_threshold", "track_threshold"):

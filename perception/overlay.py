@@ -5,10 +5,11 @@ from __future__ import annotations
 import colorsys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -44,6 +45,7 @@ class Overlay:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
+        self._colours = class_colours(spec)
         alpha = np.arange(256, dtype=np.float64)
         alpha[: spec.road_threshold] = 0
         self._opacity = (alpha * ROAD_OPACITY).round().astype(np.uint8)  # by confidence
@@ -111,7 +113,7 @@ class Overlay:
     def _draw_trail(self, image: U8, track: Track, unit: float, now_ns: int) -> None:
         """Draw the path of the box's bottom centre over the last seconds, thinner and darker with age."""
         points = list(self._trails.get(track.track_id, ()))
-        colour = _colour(track.track_id)
+        colour = self._colours.get(track.class_id) or _colour(track.track_id)
         for (then_ns, *start), (_, *end) in pairwise(points):
             freshness = 1 - (now_ns - then_ns) / (TRAIL_S * 1e9)
             faded = tuple(int(c * (0.35 + 0.65 * freshness)) for c in colour)
@@ -121,7 +123,7 @@ class Overlay:
         """Draw the box, thin where it is only predicted."""
         left, top, right, bottom = (round(float(v)) for v in track.box_xyxy)
         thickness = max(1, round((2.2 if _urgent(track) else 1.6) * unit)) if track.frames_since_seen == 0 else 1
-        cv2.rectangle(image, (left, top), (right, bottom), track_colour(track), thickness, cv2.LINE_AA)
+        cv2.rectangle(image, (left, top), (right, bottom), track_colour(track, self._colours), thickness, cv2.LINE_AA)
 
     def caption(self, track: Track) -> str:
         """Compose `Car 12  23 m  -3 m/s`: class and id, then distance and radial speed where known."""
@@ -140,7 +142,7 @@ class Overlay:
         left, top, _, bottom = (round(float(v)) for v in track.box_xyxy)
         if bottom - top < 12 * unit:  # the smallest boxes have no room for a caption
             return
-        text, colour = self.caption(track), track_colour(track)
+        text, colour = self.caption(track), track_colour(track, self._colours)
         scale, stroke = 0.36 * unit, max(1, round(0.9 * unit))
         (width, height), _ = cv2.getTextSize(text, _FONT, scale, stroke)
         pad = max(2, round(2.5 * unit))
@@ -197,9 +199,16 @@ def _urgent(track: Track) -> bool:
     return track.ttc_s is not None and track.ttc_s < URGENT_S
 
 
-def track_colour(track: Track) -> tuple[int, int, int]:
-    """Colour of a track as (blue, green, red); red where a collision is near."""
-    return _RED if _urgent(track) else _colour(track.track_id)
+def class_colours(spec: ModelSpec) -> dict[int, tuple[int, int, int]]:
+    """Return the colours (blue, green, red) of the classes that have one, by class id."""
+    return {i: colour for i, info in enumerate(spec.class_infos) if (colour := info.colour_bgr)}
+
+
+def track_colour(
+    track: Track, colours: Mapping[int, tuple[int, int, int]] = MappingProxyType({})
+) -> tuple[int, int, int]:
+    """Colour of a track as (blue, green, red): red where a collision is near, else its class's, else its own."""
+    return _RED if _urgent(track) else colours.get(track.class_id) or _colour(track.track_id)
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:

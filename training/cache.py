@@ -174,6 +174,7 @@ def pack(sample: Sample) -> list[bytes]:
     header = {
         "name": sample.name,
         "drive": sample.drive,
+        "class_names": sample.class_names,
         "labelled_classes": sample.labelled_classes,
         "camera": None if camera is None else [camera.P_cam2.tolist(), camera.height_m, camera.pitch_rad],
         "arrays": [[name, a.dtype.str, a.shape] for name, a in arrays.items()],
@@ -203,7 +204,9 @@ def read_copy(path: Path) -> Sample | None:
             start += size
         camera = header.pop("camera")
         header["camera"] = camera and PinholeCamera(np.array(camera[0]), camera[1], camera[2])
-        header["labelled_classes"] = tuple(header["labelled_classes"])
+        for names in ("class_names", "labelled_classes"):
+            if names in header:
+                header[names] = tuple(header[names])
         return Sample(**arrays, **header) if start == len(data) else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None

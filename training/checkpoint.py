@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from datasets.splits import Holdout, HoldoutOptions, common
+from perception.classes import ClassInfo
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.model import shipped_or
@@ -80,6 +81,8 @@ def model_config_from_json(text: str) -> ModelConfig:
 def _from_json(default: Any, values: dict[str, Any]) -> Any:
     """Return a dataclass with fields replaced by JSON values: lists become tuples, objects become dataclasses."""
     changes = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    if isinstance(default, ModelConfig) and "classes" in changes:
+        changes["classes"] = tuple(ClassInfo.from_table(table, "classes") for table in changes["classes"])
     for name, value in values.items():
         if isinstance(value, dict):
             changes[name] = _from_json(getattr(default, name), value)
@@ -155,7 +158,7 @@ def load_network(path: Path) -> tuple[Network, dict[str, Any]]:
         # an untrusted checkpoint must not trigger a download or read another file
         network = Network(dataclasses.replace(config, pretrained=False, backbone_weights=None))
         network.load_state_dict(state["ema"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UserError) as error:
         raise UserError(
             f"{path}: does not hold a network of this project ({_first_line(error)})",
             "best.pt or last.pt of `perception train`, written by this version or an older one",

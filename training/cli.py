@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from perception.classes import read_classes
 from perception.cli.options import FLAT, CommandOptions, differences, overlay, parse_options
 from perception.errors import UserError
 from training.checkpoint import with_current_names
@@ -25,7 +26,7 @@ from training.loop import train
 
 EVERYDAY = (
     "preset", "data.root", "out", "resume", "init", "config", "folds", "steps", "batch", "learning-rate", "seed",
-    "evaluate-every", "device", "threads", "data.workers", "data.synthetic-share", "data.real",
+    "classes", "evaluate-every", "device", "threads", "data.workers", "data.synthetic-share", "data.real",
     "model.pretrained",
 )  # fmt: skip
 """Options that `perception train --help` shows."""
@@ -41,6 +42,8 @@ class TrainOptions(CommandOptions):
     """Run directory to continue. Only options that describe the machine may change."""
     init: Path | None = None
     """Checkpoint to start from. Tensors of the same shape are copied."""
+    classes: Path | None = None
+    """TOML file of classes: names, labels, neighbours to ignore, size, colour (docs/guides/own-data.md)."""
     folds: int = 0
     """Cross-validate over this many folds, each trained in OUT/fold-i. --data.fold trains one of them."""
     training: Annotated[TrainConfig, FLAT] = field(default_factory=TrainConfig)
@@ -51,6 +54,7 @@ def main(argv: list[str]) -> int:
     options = parse_options(
         TrainOptions, list(argv), "perception train", everyday=EVERYDAY, begin=_begin, early=("preset", "resume")
     )
+    options = _with_classes(options)
     config, run = options.training, options.out
     _check(options)
     try:
@@ -82,6 +86,15 @@ def _begin(given: dict[str, Any]) -> TrainOptions:
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}'", "one of " + ", ".join(PRESETS), "--preset nano")
     return TrainOptions(out=Path("runs") / preset, training=PRESETS[preset]())
+
+
+def _with_classes(options: TrainOptions) -> TrainOptions:
+    """Return the options with the classes of `--classes` in the network's config, which the checkpoints keep."""
+    if options.classes is None:
+        return options
+    classes = read_classes(options.classes)
+    model = replace(options.training.model, class_names=tuple(info.name for info in classes), classes=classes)
+    return replace(options, classes=None, training=replace(options.training, model=model))
 
 
 def _check(options: TrainOptions) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datasets.labels import numbering
 from datasets.sample import Sample
 from perception.errors import UserError
 from perception.progress import byte_count
@@ -44,6 +45,7 @@ class ImageStream(Dataset):
 
     def __init__(self, sets: TrainingSets | None, config: TrainConfig) -> None:
         self.sets, self.config = sets, config
+        self._class_names = numbering(config.model.class_infos)
         self._cache: dict[tuple[str, int], Sample] = {}
         self._cached_bytes = 0
         self._streets: dict[int, Sample] = {}
@@ -53,7 +55,7 @@ class ImageStream(Dataset):
         self._news: list[str] = []
 
     def __getitem__(self, n: int) -> TrainingImage:
-        return of_classes(self._example(n), self.config.model.class_names)
+        return of_classes(self._example(n), self.config.model.class_names, self._class_names)
 
     def _example(self, n: int) -> TrainingImage:
         cv2.setNumThreads(1)
@@ -81,7 +83,7 @@ class ImageStream(Dataset):
     def _street(self, seed: int) -> Sample:
         """Return a synthetic street; it is kept where `streets` limits their number, because rendering is slow."""
         if seed not in self._streets:
-            street = _synthetic(seed)
+            street = self._numbered(_synthetic(seed))
             if not self.config.data.streets:
                 return street
             self._streets[seed] = street
@@ -110,7 +112,9 @@ class ImageStream(Dataset):
             if (key := (subset.name, i)) in self._broken:
                 continue
             try:
-                return self._cache[key] if key in self._cache else self._remember(key, subset.source[i])
+                return (
+                    self._cache[key] if key in self._cache else self._remember(key, self._numbered(subset.source[i]))
+                )
             except UserError as error:
                 problem = error
                 self._broken[key] = error.found
@@ -118,6 +122,15 @@ class ImageStream(Dataset):
         raise problem or UserError(
             f"{subset.name}: {NEIGHBOURS} unreadable samples in a row", "complete images and labels"
         )
+
+    def _numbered(self, sample: Sample) -> Sample:
+        """Return a sample with the class ids of the run; classes that it does not know are not labelled in it."""
+        if sample.class_names == self._class_names:
+            return sample
+        more = len(self._class_names) - len(sample.class_names)
+        assert self._class_names[: len(sample.class_names)] == sample.class_names
+        labelled = sample.labelled_classes + (False,) * more
+        return replace(sample, class_names=self._class_names, labelled_classes=labelled)
 
     def _remember(self, key: tuple[str, int], sample: Sample) -> Sample:
         if self.config.data.cache is None and self._cached_bytes < CACHE_BYTES:

@@ -6,9 +6,8 @@ scores equal those of one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,14 +15,15 @@ import torch
 from datasets.kitti_object import KittiObject
 from datasets.kitti_road import ground_truth_name
 from datasets.sample import Sample
+from perception.classes import ClassInfo
 from perception.detector import Detector
-from perception.evaluation.detection import Matches, pool
+from perception.evaluation.detection import Matches, average_precision, f1_scores, pool
 from perception.evaluation.object import ObjectEvaluator
-from perception.evaluation.results import LEVELS, RoadImage
+from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
-from perception.formats.kitti import ObjectRows, read_objects
+from perception.formats.kitti import ObjectRows
 from perception.progress import Progress
-from perception.types import CLASS_NAMES, Detections, RoadMask
+from perception.types import Detections, RoadMask
 from training.backend import torch_model
 from training.config import TrainConfig
 from training.distributed import gather, rank, world
@@ -59,10 +59,11 @@ def evaluate(
         Scores by name, the same on every process; empty without validation frames.
 
         - AP R40 of each class and level, per cent; for cars also precision, recall, F1 and threshold at the best F1.
+          Classes that KITTI does not score, and sets in other formats, have AP at IoU 0.5 instead (`bus_ap50`).
         - The confirmation threshold of each class (`confirm_thresholds`).
         - Road MaxF, AP and threshold, in the image.
         - `score`, which selects the best checkpoint: the mean of MaxF and moderate AP for cars, or for the first
-          class of a network without cars.
+          class of a network without cars. Where KITTI does not score every class, the mean over all classes.
 
         With a one-to-one head, these are its scores. Those of the one-to-many head have the prefix `ONE_TO_MANY`.
     """
@@ -72,13 +73,13 @@ def evaluate(
     scores: dict[str, float] = {}
     parts = []
     if sets.objects is not None:
-        scores |= object_scores(detect, sets.objects, config.model.class_names, config.data.workers, show)
-        main_class = "Car" if "Car" in config.model.class_names else config.model.class_names[0]
-        parts.append(scores[f"{main_class.lower()}_moderate"])
+        classes = config.model.class_infos
+        scores |= object_scores(detect, sets.objects, classes, config.data.workers, show)
+        parts.append(_selecting(scores, classes))
         if any(head.replaces for head in network.heads.values()):
             one_to_many = Detector(torch_model(network, config.data.validation_hw, device, one_to_one=False))
-            other = object_scores(one_to_many, sets.objects, config.model.class_names, config.data.workers)
-            reported = ("moderate", "threshold", "car_f1", "confirm_threshold")
+            other = object_scores(one_to_many, sets.objects, classes, config.data.workers)
+            reported = ("moderate", "ap50", "threshold", "car_f1", "confirm_threshold")
             scores |= {
                 ONE_TO_MANY + name: value for name, value in other.items() if any(word in name for word in reported)
             }
@@ -89,34 +90,43 @@ def evaluate(
 
 
 def object_scores(
-    detect: Detect, subset: Subset, class_names: tuple[str, ...], readers: int = 0, show: Show | None = None
+    detect: Detect, subset: Subset, classes: Sequence[ClassInfo], readers: int = 0, show: Show | None = None
 ) -> dict[str, float]:
-    """Return AP R40 by class and level, 0 for a class without detections, and thresholds where they are known."""
+    """Return AP by class (R40 and level, else at IoU 0.5), 0 without detections, and thresholds where known."""
     found: list[tuple[int, ObjectRows, list[Matches]]] = []
-    truth_ids = [CLASS_NAMES.index(name) for name in class_names]
+    class_names = tuple(info.name for info in classes)
+    official = isinstance(subset.source, KittiObject)
     for k, sample in my_samples(subset, readers):
         detections, road = detect(sample.image_bgr)
-        matches = [match_sample(sample, detections, i, truth_id=truth_id) for i, truth_id in enumerate(truth_ids)]
-        found.append((k, result_rows(detections, class_names), matches))
+        matches = [_matches(sample, detections, i, name) for i, name in enumerate(class_names)]
+        found.append((k, result_rows(detections, [info.result_name for info in classes]), matches))
         if show is not None and k < SHOWN * world():
             show(f"objects/{sample.name}", draw(sample, detections, road, class_names))
     evaluator = ObjectEvaluator()
     everything = sorted(gather(found), key=lambda frame: frame[0])
-    for k, rows, _ in everything:
-        name = str(subset.source.names[subset.indices[k]])
-        evaluator.process(name, read_objects(_label_path(subset, k)), rows)
-    evaluation = evaluator.evaluate()
-    scores = {
-        f"{name.lower()}_{level}": evaluation.scores[name, level].ap_r40
-        if (name, level) in evaluation.scores
-        else 0.0
-        for name in class_names
-        for level in LEVELS
-    }
-    by_class = zip(*(matches for _, _, matches in everything), strict=True)
-    thresholds = confirm_thresholds([pool(frames) for frames in by_class])
+    by_class = [pool(frames) for frames in zip(*(matches for _, _, matches in everything), strict=True)]
+    scores: dict[str, float] = {}
+    car = None
+    if official:
+        for k, rows, _ in everything:
+            name = str(subset.source.names[subset.indices[k]])
+            evaluator.process(name, subset.source.rows(name), rows)  # type: ignore[attr-defined]
+        evaluation = evaluator.evaluate()
+        car = evaluation.scores.get(("Car", "moderate"))
+        for info in classes:
+            if info.result_name in OBJECT_CLASSES_SCORED:
+                levels = {level: evaluation.scores.get((info.result_name, level)) for level in LEVELS}
+                scores |= {
+                    f"{info.name.lower()}_{level}": 0.0 if of_level is None else of_level.ap_r40
+                    for level, of_level in levels.items()
+                }
+    for info, of_class in zip(classes, by_class, strict=True):
+        if f"{info.name.lower()}_{LEVELS[0]}" not in scores:
+            scores[f"{info.name.lower()}_ap50"] = 100 * average_precision(of_class)
+    thresholds = confirm_thresholds(by_class)
     scores |= {confirm_threshold_key(name): score for name, score in zip(class_names, thresholds, strict=False)}
-    car = evaluation.scores.get(("Car", "moderate"))
+    if car is None and (together := pool(by_class)).is_true.any():
+        scores["score_threshold"] = float(together.scores[int(np.argmax(f1_scores(together)))])
     if car is not None and len(car.thresholds):
         f1 = 2 * car.tp / np.maximum(2 * car.tp + car.fp + car.fn, 1)
         best = int(np.argmax(f1))
@@ -125,6 +135,27 @@ def object_scores(
         scores["car_recall"] = float(100 * car.tp[best] / max(1, car.tp[best] + car.fn[best]))
         scores["car_f1"] = float(100 * f1[best])
     return scores
+
+
+def _matches(sample: Sample, detections: Detections, class_id: int, name: str) -> Matches:
+    """Return the matches of a class; none where the sample does not label it."""
+    truth_id = sample.class_names.index(name) if name in sample.class_names else -1
+    if truth_id < 0 or not sample.labelled_classes[truth_id]:
+        return Matches()
+    return match_sample(sample, detections, class_id, truth_id=truth_id)
+
+
+def _selecting(scores: dict[str, float], classes: Sequence[ClassInfo]) -> float:
+    """Return the score of objects that selects the best checkpoint, see `evaluate`."""
+    keys = {
+        info.name: key
+        for info in classes
+        for key in (f"{info.name.lower()}_moderate", f"{info.name.lower()}_ap50")
+        if key in scores
+    }
+    if all(key.endswith("_moderate") for key in keys.values()):
+        return scores[keys["Car" if "Car" in keys else classes[0].name]]
+    return float(np.mean([scores[key] for key in keys.values()]))
 
 
 def check_held_out(sets: TrainingSets, readers: int = 0) -> None:
@@ -166,13 +197,7 @@ def my_samples(subset: Subset, readers: int) -> Iterator[tuple[int, Sample]]:
             yield k, sample
 
 
-def _label_path(subset: Subset, k: int) -> Path:
-    source = subset.source
-    assert isinstance(source, KittiObject)
-    return source.folder / "label_2" / f"{source.names[subset.indices[k]]}.txt"
-
-
-def result_rows(detections: Detections, class_names: tuple[str, ...]) -> ObjectRows:
+def result_rows(detections: Detections, class_names: Sequence[str]) -> ObjectRows:
     """Convert detections to KITTI result rows."""
     return ObjectRows.from_boxes(
         [class_names[i] for i in detections.class_ids], detections.boxes_xyxy, detections.scores

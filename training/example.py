@@ -40,15 +40,22 @@ class TrainingImage:
     """(G,) confidence of each label, 0..1: the upper bound of its class target."""
 
 
-def of_classes(example: TrainingImage, class_names: Sequence[str]) -> TrainingImage:
-    """Return the image with class ids of a network, from the data sets' numbering by `CLASS_NAMES`.
+def of_classes(
+    example: TrainingImage, class_names: Sequence[str], names: Sequence[str] = CLASS_NAMES
+) -> TrainingImage:
+    """Return the image with class ids of a network, from the numbering of a run's samples (`numbering`).
 
     Objects of other classes become background. Ignore regions of all classes (-1) are kept.
+
+    Args:
+        example: the image.
+        class_names: of the network.
+        names: what the ids of the image count.
     """
-    if tuple(class_names) == CLASS_NAMES:
+    if tuple(class_names) == tuple(names):
         return example
-    chosen = [CLASS_NAMES.index(name) for name in class_names]
-    number = np.full(len(CLASS_NAMES) + 1, -2)  # the last entry is that of -1
+    chosen = [names.index(name) for name in class_names]
+    number = np.full(len(names) + 1, -2)  # the last entry is that of -1
     number[chosen], number[-1] = range(len(chosen)), -1
     class_ids, ignore_class_ids = number[example.class_ids], number[example.ignore_class_ids]
     keep, ignored = class_ids >= 0, ignore_class_ids >= -1

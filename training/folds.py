@@ -38,7 +38,7 @@ def cross_validate(config: TrainConfig, run: Path, folds: int, init: Path | None
         raise UserError("cross-validation on the synthetic street alone", "real data to hold out", "--data.real")
     configs = [replace(config, data=replace(config.data, fold=f"{i}/{folds}")) for i in range(folds)]
     for part in configs:  # check every fold before the first one trains
-        sets = find_sets(part.data)
+        sets = find_sets(part.data, classes=part.model.class_infos)
         if sets.objects is None and sets.road is None:
             raise UserError(f"{config.data.root}: nothing to hold out", "KITTI object or road frames with labels")
     with writes_to(run), process_group(choose_device(config.hardware.device)):

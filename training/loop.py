@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -157,7 +157,7 @@ def _train(
     score: Score,
 ) -> Path:
     _seed(config)
-    sets = find_sets(with_teachers(config, run)) if config.data.real else None
+    sets = find_sets(with_teachers(config, run), classes=config.model.class_infos) if config.data.real else None
     description = describe(config, sets, init)
     if sets is not None and config.data.cache is not None:
         sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
@@ -518,9 +518,13 @@ def _parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, A
 
 
 def _start_from(network: Network, path: Path) -> None:
-    """Copy every weight whose name and shape agree, and print how many did."""
-    theirs, ours = load_checkpoint(path).get("ema"), network.state_dict()
-    theirs = theirs if isinstance(theirs, dict) else {}
+    """Copy every weight whose name and shape agree, and print how many did.
+
+    Of the class layers, the rows of classes that both networks have are copied; new classes start at random.
+    """
+    state, ours = load_checkpoint(path), network.state_dict()
+    theirs = state["ema"] if isinstance(state.get("ema"), dict) else {}
+    theirs = _with_our_classes(theirs, ours, _class_names_of(state), network.config.class_names)
     fitting = {
         name: value
         for name, value in theirs.items()
@@ -531,6 +535,36 @@ def _start_from(network: Network, path: Path) -> None:
     network.load_state_dict(fitting, strict=False)
     if rank() == 0:
         print(f"init: {len(fitting)} of {len(ours)} tensors from {path}", file=sys.stderr)
+
+
+def _class_names_of(state: dict[str, Any]) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(state["model_config"])["class_names"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
+
+
+def _with_our_classes(
+    theirs: dict[str, Any], ours: dict[str, torch.Tensor], old: Sequence[str], new: Sequence[str]
+) -> dict[str, Any]:
+    """Return the weights of a checkpoint with its class layers renumbered by class name."""
+    if not old or tuple(old) == tuple(new):
+        return theirs
+    shared = [(i, old.index(name)) for i, name in enumerate(new) if name in old]
+    result = dict(theirs)
+    for name, value in theirs.items():
+        mine = ours.get(name)
+        if mine is None or ".class_out." not in name or not isinstance(value, torch.Tensor):
+            continue
+        if value.shape[:1] != (len(old),) or mine.shape[:1] != (len(new),) or value.shape[1:] != mine.shape[1:]:
+            continue
+        result[name] = mine.clone()
+        for i, k in shared:
+            result[name][i] = value[k]
+    if rank() == 0:
+        fresh = [name for name in new if name not in old]
+        print(f"init: new classes: {', '.join(fresh) or 'none'}", file=sys.stderr)
+    return result
 
 
 def _restore(learner: Learner, state: dict[str, Any], path: Path) -> Progress:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,21 @@ import torch
 from datasets.splits import Holdout
 from perception.files import write_atomically
 from perception.provenance import commit
-from perception.types import CLASS_NAMES
 from training.checkpoint import resolved_config
 from training.config import TrainConfig
 from training.distributed import world
 from training.operating_point import ONE_TO_MANY, confirm_threshold_key
 from training.sets import TrainingSets
 
-_OF_BOXES = {
-    "score_threshold": "car_score",
-    **{confirm_threshold_key(name): f"{name.lower()}_confirm" for name in CLASS_NAMES},
-}
-THRESHOLDS = {
-    "road_threshold": "road",
-    **_OF_BOXES,
-    **{ONE_TO_MANY + name: ONE_TO_MANY + key for name, key in _OF_BOXES.items()},
-}
-"""Scores that are thresholds rather than metrics, with their keys in `results.json`."""
+
+def threshold_keys(class_names: Sequence[str]) -> dict[str, str]:
+    """Return the scores that are thresholds rather than metrics, with their keys in `results.json`."""
+    of_boxes = {
+        "score_threshold": "car_score" if "Car" in class_names else "score",
+        **{confirm_threshold_key(name): f"{name.lower()}_confirm" for name in class_names},
+    }
+    many = {ONE_TO_MANY + name: ONE_TO_MANY + key for name, key in of_boxes.items()}
+    return {"road_threshold": "road", **of_boxes, **many}
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ def summary(
 ) -> dict[str, Any]:
     """Return the content of `results.json`; `scores` are those of the best checkpoint."""
     seen = progress.step * config.schedule.batch
+    thresholds = threshold_keys(config.model.class_names)
     return {
         "preset": config.preset,
         "config_hash": description["config_hash"],
@@ -121,8 +121,8 @@ def summary(
         "ended": ended,
         "steps": progress.step,
         "best_step": progress.best_step,
-        "metrics": {name: round(value, 3) for name, value in scores.items() if name not in THRESHOLDS},
-        "thresholds": {task: scores[name] for name, task in THRESHOLDS.items() if name in scores},
+        "metrics": {name: round(value, 3) for name, value in scores.items() if name not in thresholds},
+        "thresholds": {task: scores[name] for name, task in thresholds.items() if name in scores},
         "seconds": round(progress.seconds, 1),
         "images_per_s": round(seen / progress.seconds, 2) if progress.seconds else None,
         "waiting_share": round(progress.waited / progress.seconds, 3) if progress.seconds else None,

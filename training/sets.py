@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from datasets.catalogue import ExtraLabels, SampleSource, data_sets, divide, open_sets
 from datasets.readers.teacher_labels import open_images
 from datasets.splits import Holdout
+from perception.classes import DEFAULT_CLASSES, ClassInfo
 from perception.errors import UserError
+from perception.types import CLASS_NAMES
 from training.cache import CachedSource
 from training.config import DataConfig
 
@@ -78,26 +80,35 @@ class TrainingSets:
         yield from (subset for subset in (self.objects, self.road) if subset is not None)
 
 
-def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
+def find_sets(
+    data: DataConfig, stored: Holdout | None = None, classes: tuple[ClassInfo, ...] = DEFAULT_CLASSES
+) -> TrainingSets:
     """Open the data sets of a dataset root and divide them by drive.
 
     Args:
         data: root, selection of data, and hold-out options.
         stored: hold-out of a checkpoint, to validate on frames that its run did not train on.
+        classes: classes of the network.
 
     Raises:
-        UserError: there is nothing to train on, or the split divides a drive.
+        UserError: there is nothing to train on, no set labels a new class, or the split divides a drive.
     """
-    labels = ExtraLabels(**{f.name: getattr(data, f.name) for f in fields(ExtraLabels)})
+    chosen = {f.name: getattr(data, f.name) for f in fields(ExtraLabels) if f.name != "classes"}
+    labels = ExtraLabels(**chosen, classes=classes)
     divided, holdout = divide(open_sets(data.root, labels), data.holdout, stored)
     train: list[Subset] = []
-    validation: dict[str, Subset] = {}
+    validation: dict[str, tuple[int, Subset]] = {}
+    labelled: set[str] = set()
     for part in divided:
         data_set, source = part.opened.data_set, part.opened.source
         if part.train:
             train.append(Subset(data_set.name, source, part.train, data_set.weight_of(len(part.train))))
+            labelled |= part.opened.labelled_names
         if data_set.validates is not None and part.held_out:
-            validation.setdefault(data_set.validates, Subset(data_set.name, source, part.held_out, 0.0))
+            # the set that labels most of the classes; of several, the first
+            known = len(part.opened.labelled_names & {info.name for info in classes})
+            if known > validation.get(data_set.validates, (-1,))[0]:
+                validation[data_set.validates] = known, Subset(data_set.name, source, part.held_out, 0.0)
     train = _with_weights(train, data.weights)
     if data.unlabelled is not None:
         train = _with_share([*train, _unlabelled(data)], UNLABELLED, data.unlabelled_share)
@@ -108,9 +119,21 @@ def find_sets(data: DataConfig, stored: Holdout | None = None) -> TrainingSets:
             f"at least one of {folders}; or --data.no-real for synthetic alone",
             f"perception data check {data.root}",
         )
-    return TrainingSets(
-        tuple(_with_share(train, ROAD, data.road_share)), validation.get("objects"), validation.get("road"), holdout
-    )
+    _check_labelled(data.root, classes, labelled)
+    objects, road = (validation[task][1] if task in validation else None for task in ("objects", "road"))
+    return TrainingSets(tuple(_with_share(train, ROAD, data.road_share)), objects, road, holdout)
+
+
+def _check_labelled(root: Path, classes: Sequence[ClassInfo], labelled: Collection[str]) -> None:
+    """Raise `UserError` where no training set labels a class that only own data can."""
+    for info in classes:
+        if info.name not in CLASS_NAMES and info.name not in labelled:
+            raise UserError(
+                f"{root}: no training set labels the class {info.name}",
+                f"label files with {' or '.join(info.labels or (info.name,))}; in KITTI's layout also classes.txt, "
+                "with one label name a line",
+                "labels = [...] of that class in --classes FILE, or a set that has them",
+            )
 
 
 def _unlabelled(data: DataConfig) -> Subset:

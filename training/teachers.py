@@ -12,6 +12,7 @@ OpenVINO reads IR and ONNX, so it runs all layouts but the first.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ from perception.detector import Detector
 from perception.errors import MissingDependencyError, UserError
 from perception.model import METADATA_KEY, ModelSpec
 from perception.types import CLASS_NAMES, Detections, RoadMask
+
+log = logging.getLogger("training.teachers")
 
 SIZE_MULTIPLE = 32
 ATSS_CLASSES: Mapping[int, tuple[int, ...]] = {1: (PEDESTRIAN,), 3: (CAR, PEDESTRIAN, CYCLIST)}
@@ -56,7 +59,8 @@ class Teacher:
 
     def __init__(self, model: Model, class_ids: tuple[int, ...]) -> None:
         self._detector = Detector(model)
-        self._ids = np.array([CLASS_NAMES.index(name) for name in model.spec.class_names], np.int64)
+        names = model.spec.class_names
+        self._ids = np.array([CLASS_NAMES.index(n) if n in CLASS_NAMES else -1 for n in names], np.int64)
         self.class_ids = class_ids
         """Classes that it detects. It gives no evidence about the others."""
         self.road: RoadMask | None = None
@@ -65,7 +69,8 @@ class Teacher:
     def __call__(self, image_bgr: U8) -> Detections:
         """Return the detections of all scores, in pixels of the image (H, W, 3) uint8."""
         found, self.road = self._detector(image_bgr)
-        return Detections(found.boxes_xyxy, found.scores, self._ids[found.class_ids])
+        ids = self._ids[found.class_ids]
+        return Detections(found.boxes_xyxy, found.scores, ids)[ids >= 0]
 
 
 def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1) -> Teacher:
@@ -93,9 +98,15 @@ def _own(path: Path, threads: int) -> Teacher | None:
     if METADATA_KEY not in backend.metadata:
         return None
     model = checked(backend, path)
-    if unknown := [name for name in model.spec.class_names if name not in CLASS_NAMES]:
-        raise UserError(f"{path}: a teacher of {', '.join(unknown)}", f"classes among {', '.join(CLASS_NAMES)}")
-    return Teacher(model, tuple(CLASS_NAMES.index(name) for name in model.spec.class_names))
+    known = tuple(name for name in model.spec.class_names if name in CLASS_NAMES)
+    if not known:
+        raise UserError(
+            f"{path}: a teacher of {', '.join(model.spec.class_names)}", f"one of {', '.join(CLASS_NAMES)}"
+        )
+    if len(known) < len(model.spec.class_names):
+        others = ", ".join(name for name in model.spec.class_names if name not in known)
+        log.warning("%s: detections of %s are not used; teachers label %s", path, others, ", ".join(CLASS_NAMES))
+    return Teacher(model, tuple(CLASS_NAMES.index(name) for name in known))
 
 
 class _OpenVino:

@@ -220,6 +220,9 @@ def _marks(hint: Any, default: Any, name: str | None, merges: bool) -> list[Any]
         # the second is a group; it takes the prefixes of all that lies inside away, too
         merged = merges and GROUP not in _metadata(hint)
         return [tyro.conf.arg(name="", prefix_name=False)] if merged else [tyro.conf.OmitArgPrefixes]
+    inside = typing.get_args(_bare(hint))
+    if typing.get_origin(_bare(hint)) is tuple and inside and is_dataclass(inside[0]):
+        return [tyro.conf.Fixed, tyro.conf.Suppress]  # a list of tables is for TOML
     metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
     if any(type(mark).__name__ == "_ArgConfig" for mark in metadata):
         return []  # its owner has said how it looks
@@ -353,6 +356,8 @@ def _value(value: Any, hint: Any, where: str) -> Any:
     if value is None and types.NoneType in kinds:
         return None
     for kind in kinds:
+        if is_dataclass(kind) and isinstance(value, Mapping):
+            return _made(kind, value, where)
         if typing.get_origin(kind) is tuple and isinstance(value, list):
             inside = typing.get_args(kind)
             inside = inside[:1] * len(value) if inside[-1:] == (...,) else inside
@@ -368,6 +373,17 @@ def _value(value: Any, hint: Any, where: str) -> Any:
     if any(value in typing.get_args(k) if typing.get_origin(k) is Literal else type(value) is k for k in kinds):
         return value
     raise UserError(f"{where} is {value!r}", " or ".join(_named(kind) for kind in kinds))
+
+
+def _made(kind: Any, table: Mapping[str, Any], where: str) -> Any:
+    """A table as the dataclass that a field holds, such as one of a list of classes."""
+    hints = _hints(kind)
+    if unknown := [key for key in table if key not in hints]:
+        raise UserError(f"{where}: unknown key '{unknown[0]}'", "one of " + ", ".join(hints))
+    try:
+        return kind(**{key: _value(value, hints[key], f"{where}: {key}") for key, value in table.items()})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}", f"a table with {', '.join(hints)}") from None
 
 
 def _named(kind: Any) -> str:

@@ -62,10 +62,11 @@ def find_sequences(images: Path, labels: Path) -> dict[str, dict[int, Path]]:
 
 def predict_objects(detector: Detector, images: Sequence[tuple[str, Path]], out: Path) -> None:
     """Write one KITTI result file an image, `<name>.txt`."""
+    names = detector.spec.result_names
     for name, image in _read_all(images, "detecting"):
         detections, _ = detector(image)
         rows = ObjectRows.from_boxes(
-            [detector.spec.class_names[i] for i in detections.class_ids],
+            [names[i] for i in detections.class_ids],
             np.round(detections.boxes_xyxy.astype(np.float64), 3),
             np.round(detections.scores.astype(np.float64), 6),
         )
@@ -91,6 +92,7 @@ def predict_roads(detector: Detector, images: Sequence[tuple[str, Path]], out: P
 
 def predict_tracks(detector: Detector, tracker: str, sequences: Mapping[str, Mapping[int, Path]], out: Path) -> None:
     """Write one KITTI tracking file a sequence, `<name>.txt`. Each sequence starts a new tracker."""
+    names = detector.spec.result_names
     for name, images in sequences.items():
         own = tracker_for_model(tracker, detector.spec.confirm_thresholds)
         rows: list[TrackingRows] = []
@@ -98,7 +100,7 @@ def predict_tracks(detector: Detector, tracker: str, sequences: Mapping[str, Map
         for frame, image in _read_all(frames, f"tracking {name}"):
             detections, _ = detector(image)
             tracks = own.update(detections, int(frame) * FRAME_NS, image)
-            rows.append(tracking_rows(int(frame), seen_tracks(tracks), detector.spec.class_names))
+            rows.append(tracking_rows(int(frame), seen_tracks(tracks), names))
         write_atomically(out / f"{name}.txt", "".join(map(format_tracking, rows)))
 
 

@@ -197,7 +197,7 @@ def find_detections(folder: Path, layout: Layout, classes: Sequence[str] = ()) -
     found = sorted({path.parent for path in folder.rglob("*.txt") if data_files(path.parent, (".txt",))})
     if not found:
         raise UserError(f"{folder}: holds no .txt file", "one .txt file a sequence, as 0000.txt", "--detections DIR")
-    known = {name.lower(): name for name in (*CLASS_NAMES, *OBJECT_CLASSES)}
+    known = {name.lower(): name for name in (*classes, *CLASS_NAMES, *OBJECT_CLASSES)}
     of_class = {place: known.get(place.name.lower()) for place in found}
     wanted = {name.lower() for name in classes}
     if classes:

@@ -8,44 +8,9 @@ RRC's detections on KITTI's even-numbered tracking sequences.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-
-@dataclass(frozen=True)
-class SizePrior:
-    """The size of a class of objects."""
-
-    height_m: float
-    """Median height."""
-    height_spread: float
-    """Standard deviation of the height's logarithm: 0.08 is 8 %."""
-    half_width_m: float
-    """Half the width, seen from behind."""
-    half_depth_m: float
-    """Half the extent along the line of sight when seen from behind: from the nearest point to the centre."""
-    half_depth_std_m: float
-    """Standard deviation of that."""
-    side_aspects: tuple[float, float] = (9.0, 10.0)
-    """Width over height of a box from which an object turns its side to us, and where it wholly does."""
-    half_depth_side_m: float = 0.0
-    """Half the extent along the line of sight when seen from the side."""
-    edge_std_share: float = 0.025
-    """Noise of a box edge as a share of the box's height: large boxes have larger errors, and limbs are vague."""
-
-    def __post_init__(self) -> None:
-        sizes = (self.height_m, self.height_spread, self.half_width_m, self.half_depth_m, self.half_depth_std_m)
-        if not all(size > 0 for size in sizes):
-            raise ValueError(f"SizePrior: found {sizes}, expected sizes above 0")
-
-    def turning(self) -> tuple[float, float, float]:
-        """How far an object has turned its side to us is `aspect · scale − start`, held within 0 and 1.
-
-        Returns:
-            start and scale; and what half its extent along the line of sight then changes by, metres.
-        """
-        begin, end = self.side_aspects
-        return begin / (end - begin), 1 / (end - begin), self.half_depth_side_m - self.half_depth_m
-
+from perception.classes import ClassInfo, SizePrior
 
 SIZE_PRIORS: dict[str, SizePrior] = {
     # class: height and its spread; half width; half depth and its spread; box shapes seen from the side, depth there
@@ -60,3 +25,13 @@ SIZE_PRIORS: dict[str, SizePrior] = {
 
 UNKNOWN_SIZE = SizePrior(1.6, 0.3, 0.6, 1.0, 0.6)
 """For a class nobody measured: anything from a child to a van."""
+
+
+def sizes_of(classes: Sequence[ClassInfo]) -> Mapping[str, SizePrior]:
+    """Return the size of each class by name: its own, else that of its name, else that of what it is evaluated as."""
+    sizes = dict(SIZE_PRIORS)
+    for info in classes:
+        size = info.size or SIZE_PRIORS.get(info.name) or SIZE_PRIORS.get(info.evaluated_as)
+        if size is not None:
+            sizes[info.name] = size
+    return sizes

@@ -26,7 +26,7 @@ class KittiSink(Sink):
         return cls(folder / "kitti")
 
     def open(self, info: RunInfo) -> None:
-        self.class_names = info.spec.class_names
+        self.class_names = info.spec.result_names
         self.folder.mkdir(parents=True, exist_ok=True)
         for source in info.sources:  # a run without objects leaves an empty file, which is legal
             self._files[source.name] = (self.folder / f"{source.name}.txt").open("w", encoding="utf-8")

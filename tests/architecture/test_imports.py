@@ -22,6 +22,7 @@ LAYERS = (
     {"arrays", "redact", "timing", "clocks", "provenance"},
     {"errors", "progress", "types"},
     {"boxes", "boxes3d", "files", "image_pool", "lock"},
+    {"classes"},
     {"source_options"},
     {"access", "formats"},
     {"cameras"},

@@ -16,6 +16,7 @@ pytest.importorskip("tensorboard")
 from training_runs import kitti, tiny  # noqa: E402
 
 from datasets.splits import HoldoutOptions  # noqa: E402
+from perception.classes import classes_named  # noqa: E402
 from perception.cli.main import main  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from perception.types import Detections  # noqa: E402
@@ -78,7 +79,7 @@ def test_sizes_that_do_not_go_together_are_named() -> None:
     with pytest.raises(UserError, match=r"max_detections 100 for an input of 32x32\n  expected: at most 63"):
         tiny(data=replace(tiny().data, validation_hw=(32, 32)))
     for names in ((), ("Car", "Car")):
-        with pytest.raises(UserError, match="distinct classes of the data sets"):
+        with pytest.raises(UserError, match="names without spaces, each once"):
             tiny(model=replace(tiny().model, class_names=names))
 
 
@@ -108,7 +109,7 @@ def test_classes_in_another_order_are_learnt_and_scored_under_their_own_names(tm
         boxes, ids = sample.boxes_xyxy[rows], np.array([1, -1, 0])[sample.class_ids[rows]]
         return Detections(boxes, np.full(len(ids), 0.9, np.float32), ids), None
 
-    scores = object_scores(says_the_truth, sets.objects, ("Cyclist", "Car"))
+    scores = object_scores(says_the_truth, sets.objects, classes_named(("Cyclist", "Car")))
     assert scores["car_precision"] == 100 and scores["car_recall"] == 100
     assert "pedestrian_moderate" not in scores
 
@@ -120,7 +121,7 @@ def test_other_classes_start_from_earlier_weights(tmp_path: Path, capsys: pytest
     one = replace(one, model=replace(one.model, class_names=("Pedestrian",)))
     loop.train(one, tmp_path / "one", init=tmp_path / "three/best.pt")
     said = capsys.readouterr().err
-    assert "init: 412 of 414 tensors" in said, "all but weight and bias of the classes' last layer"
+    assert "init: 414 of 414 tensors" in said and "init: new classes: none" in said
     metrics = json.loads((tmp_path / "one/results.json").read_text())["metrics"]
     assert "pedestrian_moderate" in metrics and "car_moderate" not in metrics
 

@@ -277,11 +277,11 @@ def measures(
     from training.sets import find_sets
 
     data = DataConfig(root=root)
-    sets = find_sets(data, holdout)
+    sets = find_sets(data, holdout, network.config.class_infos)
     detect = Detector(torch_model(network, validation_hw or data.validation_hw))
     found: dict[str, float] = {}
     if sets.objects is not None:
-        found |= object_scores(detect, sets.objects, network.config.class_names)
+        found |= object_scores(detect, sets.objects, network.config.class_infos)
         pairs = [(sample, detect(sample.image_bgr)[0]) for sample in held_out_frames(root, sets.holdout)]
         for class_id, name in enumerate(CLASS_NAMES):
             ap, f1 = ap_and_f1(pairs, class_id)

@@ -95,7 +95,7 @@ def average(
     holdout = common(holdouts) if len(holdouts) == len(states) else None
     data = DataConfig(root=root, workers=0, validation_hw=size_hw)
     config = replace(TrainConfig(data=data), model=network.config)
-    sets = sets or find_sets(data, holdout)
+    sets = sets or find_sets(data, holdout, network.config.class_infos)
     scores = evaluate(network, sets, config, torch.device("cpu"))
     kept = {**state, "holdout": (holdout or sets.holdout).to_json()}
     out.parent.mkdir(parents=True, exist_ok=True)

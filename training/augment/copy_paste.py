@@ -28,8 +28,9 @@ from training.augment.weather import expose
 from training.example import SMALLEST_VISIBLE
 
 HEIGHT_M = np.array([1.6, 2.0, 1.9])
-"""Height of each class that its pixels imply on a flat road: medians over 16,789 complete, visible objects of KITTI's
-tracking labels. They exceed the true heights, because kerbs and slopes raise the feet."""
+"""Height of each of `CLASS_NAMES`, the classes that are pasted, that its pixels imply on a flat road: medians over
+16,789 complete, visible objects of KITTI's tracking labels. They exceed the true heights, because kerbs and slopes
+raise the feet."""
 HEIGHT_SPREAD = (0.85, 1.25)
 """Range of factors on it. 10th to 90th percentile in KITTI: 0.82 to 1.42 (cars), 0.86 to 1.34 (pedestrians)."""
 CAMERA_HEIGHT_M = 1.65
@@ -171,7 +172,8 @@ class CutoutBank:
 
     def choose(self, rng: np.random.Generator, allowed: Sequence[bool]) -> tuple[Cutout, F32] | None:
         """Draw a cut-out of an allowed class with its opacity; None where there is none."""
-        shares = CLASS_SHARES * [bool(a) and bool(c) for a, c in zip(allowed, self.cutouts, strict=True)]
+        known = allowed[: len(self.cutouts)]
+        shares = CLASS_SHARES * [bool(a) and bool(c) for a, c in zip(known, self.cutouts, strict=True)]
         if not shares.any():
             return None
         class_id = int(rng.choice(len(shares), p=shares / shares.sum()))
@@ -215,10 +217,12 @@ def cut_out(sample: Sample) -> Iterator[Cutout]:
     covered = intersection_over_area(boxes, others)  # (N, M)
     covered[np.arange(len(boxes)), np.arange(len(boxes))] = 0
     sides = boxes[:, 2:] - boxes[:, :2]
-    limits = np.array(ASPECT)[sample.class_ids]  # (N, 2)
+    known = sample.class_ids < len(ASPECT)
+    limits = np.array(ASPECT)[np.where(known, sample.class_ids, 0)]  # (N, 2)
     aspect = sides[:, 0] / np.maximum(sides[:, 1], 1e-6)
     good = (
-        (sides[:, 1] >= (SMALLEST_SOURCE if sample.semantic is None else SMALLEST_MASKED))
+        known
+        & (sides[:, 1] >= (SMALLEST_SOURCE if sample.semantic is None else SMALLEST_MASKED))
         & (sides[:, 1] < 0.8 * height)
         & (covered.max(1) < 0.08)
         & (aspect > limits[:, 0])
@@ -248,8 +252,12 @@ def horizon_of(sample: Sample) -> float | None:
         return sample.camera.horizon_y
     if sample.boxes_xyxy is None or sample.class_ids is None or len(sample.boxes_xyxy) < 3:
         return None
-    heights = sample.boxes_xyxy[:, 3] - sample.boxes_xyxy[:, 1]
-    rows = sample.boxes_xyxy[:, 3] - heights * CAMERA_HEIGHT_M / HEIGHT_M[sample.class_ids]
+    known = sample.class_ids < len(HEIGHT_M)
+    boxes = sample.boxes_xyxy[known]
+    if len(boxes) < 3:
+        return None
+    heights = boxes[:, 3] - boxes[:, 1]
+    rows = boxes[:, 3] - heights * CAMERA_HEIGHT_M / HEIGHT_M[sample.class_ids[known]]
     middle = float(np.median(rows))
     return middle if np.median(np.abs(rows - middle)) < 0.03 * sample.image_bgr.shape[0] else None
 

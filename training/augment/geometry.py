@@ -64,7 +64,9 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
         confidences=confidences[keep],
         ignore_boxes_xyxy=np.concatenate([ignore[present], clipped[seen & ~keep]]),
         ignore_class_ids=np.concatenate([ignore_ids[present], class_ids[seen & ~keep]]),
-        labelled_classes=sample.labelled_classes if sample.boxes_xyxy is not None else (False,) * 3,
+        labelled_classes=sample.labelled_classes
+        if sample.boxes_xyxy is not None
+        else (False,) * len(sample.class_names),
         road=cut(sample.road),
         semantic=cut(sample.semantic),
         camera=_moved(sample.camera, left, top),

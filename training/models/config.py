@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from perception.classes import ClassInfo, class_problems, classes_named, is_class_name
 from perception.errors import FieldError, UserError
 from perception.types import CLASS_NAMES
 from training.models.head import HeadConfig
@@ -35,7 +36,9 @@ class _NetworkConfig:
     channels: int = 80
     """Channels of the neck and the detection head."""
     class_names: tuple[str, ...] = CLASS_NAMES
-    """Detected classes in the order of class ids; any of the data sets' classes."""
+    """Detected classes in the order of class ids."""
+    classes: tuple[ClassInfo, ...] = ()
+    """Classes that are more than a name, as `--classes FILE` defines them. The others follow KITTI's rules."""
     heads: tuple[str, ...] = ("detection", "segmentation")
     """Heads to train and deploy."""
     one_to_one: bool = False
@@ -58,8 +61,20 @@ class _NetworkConfig:
             raise UserError(
                 f"heads {' '.join(self.heads)}", "at least one, each once", "--model.heads detection segmentation"
             )
+        names = self.class_names
+        if not names or len(set(names)) < len(names) or not all(map(is_class_name, names)):
+            raise FieldError(self, "class_names", "names without spaces, each once")
+        if strangers := [info.name for info in self.classes if info.name not in names]:
+            raise UserError(f"class {strangers[0]} is described", f"one of {' '.join(names)}", "--classes FILE alone")
+        for found, expected in class_problems(self.class_infos):
+            raise UserError(found, expected)
         for config in self._head_configs():
             config.check(self)  # type: ignore[arg-type]
+
+    @property
+    def class_infos(self) -> tuple[ClassInfo, ...]:
+        """Return what is known of each class, in the order of `class_names`."""
+        return classes_named(self.class_names, self.classes)
 
     @property
     def trained_heads(self) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
 
-from perception.overlay import radial_speed_mps, track_colour
+from perception.overlay import class_colours, radial_speed_mps, track_colour
 from perception.redact import redact
 from perception.sinks import RunInfo, SourceInfo
 from perception.timing import StageClock
@@ -174,10 +175,10 @@ class Board:
             source = self.sources.get(detail or "")
             latest = source.latest if source and source.state(now_s) not in OVER else None
         if latest is not None:
-            names = self.info.spec.class_names
+            names, colours = self.info.spec.class_names, class_colours(self.info.spec)
             shown = [track for track in latest.tracks if track.state == "confirmed"]
             shown.sort(key=_nearest_first)
-            message["objects"] = [_object(track, names) for track in shown[:MOST_OBJECTS]]
+            message["objects"] = [_object(track, names, colours) for track in shown[:MOST_OBJECTS]]
         return message
 
     def minutes(self, detail: str | None, now_s: float) -> dict[str, Any]:
@@ -237,8 +238,10 @@ def _nearest_first(track: Track) -> tuple[float, float]:
     return (math.inf if distance is None else distance), -float(track.box_xyxy[3])
 
 
-def _object(track: Track, class_names: tuple[str, ...]) -> dict[str, Any]:
-    blue, green, red = track_colour(track)
+def _object(
+    track: Track, class_names: tuple[str, ...], colours: Mapping[int, tuple[int, int, int]]
+) -> dict[str, Any]:
+    blue, green, red = track_colour(track, colours)
     known = 0 <= track.class_id < len(class_names)
     return {
         "id": track.track_id,
