@@ -26,6 +26,8 @@ class SourceOptions:
     """Play a stored source at its own pace, as if it were live."""
     rate_hz: float | None = None
     """Frames a second where the source does not say: folders of images (10 by default, as KITTI), raw streams."""
+    height_m: float | None = None
+    """Height of a bag's camera above the road, metres. With it the bag's CameraInfo is the calibration."""
     deinterlace: bool = True
     """Deinterlace video that is marked as interlaced."""
     max_megapixels: float = MAX_MEGAPIXELS
@@ -51,6 +53,8 @@ class SourceOptions:
             raise UserError(f"--duration {self.duration_s:g}", "seconds, more than 0", "--duration 10")
         if self.rate_hz is not None and not 0 < self.rate_hz <= 1000:
             raise UserError(f"--rate {self.rate_hz:g}", "frames a second, more than 0, up to 1000", "--rate 10")
+        if self.height_m is not None and not 0 < self.height_m <= 100:
+            raise UserError(f"--height-m {self.height_m:g}", "metres, more than 0, up to 100", "--height-m 1.65")
         if not 0 < self.max_megapixels <= 4000:
             raise UserError(
                 f"--max-megapixels {self.max_megapixels:g}", "more than 0, up to 4000", "--max-megapixels 100"

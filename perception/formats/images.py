@@ -47,31 +47,48 @@ def read_unchanged(path: Path, expected: str = "a PNG or JPEG file") -> np.ndarr
     return _read(path, MAX_MEGAPIXELS, expected, unchanged=True)
 
 
-def _read(path: Path, max_megapixels: float, expected: str, unchanged: bool) -> np.ndarray:
-    import cv2
+def decode_image(data: bytes, what: str, max_megapixels: float = MAX_MEGAPIXELS) -> U8:
+    """Decode as `read_image` what is in memory.
 
-    image, problem = None, "cannot be decoded as an image"
+    Raises:
+        UserError: cut short, too large or not an image; `what` names it.
+    """
+    image, problem = _decode(data, max_megapixels, what, unchanged=False)
+    if image is None:
+        raise UserError(f"{what}: {problem}", "a PNG, JPEG or another common format")
+    return np.asarray(image, np.uint8)
+
+
+def _read(path: Path, max_megapixels: float, expected: str, unchanged: bool) -> np.ndarray:
+    image = None
     try:
-        data = path.read_bytes()  # cv2.imread prints messages of its own
-        # OpenCV fills the missing part of a JPEG with grey and reports nothing
-        if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
-            problem = "the end of the image is missing"
-        elif not data:
-            problem = "the file is empty"
-        elif (size_hw := announced_size_hw(data)) is not None:
-            check_pixels(size_hw, max_megapixels, str(path))
-            flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image, problem = _decode(path.read_bytes(), max_megapixels, str(path), unchanged)  # imread prints messages
     except FileNotFoundError:
         problem = "no such file"
     except OSError as error:
         problem = error.strerror or str(error)
-    except cv2.error:  # the header promises more pixels than OpenCV allows
-        pass
     if image is None:
         do = f"file {path}   (says what it really is)" if path.is_file() else "check the path"
         raise lfs_pointer(path) or UserError(f"{path}: {problem}", expected, do)
     return image
+
+
+def _decode(data: bytes, max_megapixels: float, what: str, unchanged: bool) -> tuple[np.ndarray | None, str]:
+    """The image, or None and what is wrong."""
+    import cv2
+
+    # OpenCV fills the missing part of a JPEG with grey and reports nothing
+    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
+        return None, "the end of the image is missing"
+    if not data:
+        return None, "the file is empty"
+    image = None
+    if (size_hw := announced_size_hw(data)) is not None:
+        check_pixels(size_hw, max_megapixels, what)
+        flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR
+        with contextlib.suppress(cv2.error):  # the header promises more pixels than OpenCV allows
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return image, "cannot be decoded as an image"
 
 
 def announced_size_hw(data: bytes) -> tuple[int, int] | None:

@@ -383,6 +383,7 @@ def _describe(source: Source) -> SourceInfo:
         source.size_hw,
         source.rate_hz,
         source.frame_count,
+        source.epoch_ns,
     )
 
 

@@ -32,6 +32,8 @@ class SourceInfo:
     size_hw: tuple[int, int] | None = None
     rate_hz: float | None = None
     frame_count: int | None = None
+    epoch_ns: int | None = None
+    """Unix time at which `timestamp_ns` is 0, where the source knows it."""
 
 
 @dataclass(frozen=True)

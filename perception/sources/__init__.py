@@ -52,6 +52,8 @@ class Source(ABC):
         self.rate_hz: float | None = None
         self.frame_count: int | None = None
         """As announced. Files lie."""
+        self.epoch_ns: int | None = None
+        """Unix time at which `timestamp_ns` is 0, where the source knows it."""
         self.calibration: SizedCamera | None = None
         """Without one, nothing metric is reported."""
         self.decode_ms = 0.0
@@ -196,7 +198,7 @@ def open_source(location: str | Path, options: SourceOptions | None = None, name
         missing = ("://" not in location or given_as_url) and not Path(location).exists()
         raise UserError(
             f"{redact(location)}: " + ("no such file or folder" if missing else "not something that can be read"),
-            "a video, a folder of images, a KITTI sequence, camera:0, or an rtsp:// or http(s):// address",
+            "a video, a folder of images, a KITTI sequence, a bag, camera:0, or an rtsp:// or http(s):// address",
             "perception run VIDEO   (check the path)",
         )
     module = importlib.import_module(f"{__name__}.{file}")
@@ -258,5 +260,7 @@ def default_name(location: str) -> str:
     if location == "-":
         return "stdin"
     text = redact(location).split("?")[0].rstrip("/")
+    if "://" not in text and (topic := text.partition(":/")[2]):  # of a bag
+        text = topic.replace("/", "-")
     name = re.sub(r"[^\w-]+", "-", Path(text.split("://")[-1]).stem).strip("-")
     return name[:48] or "source"

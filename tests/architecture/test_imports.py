@@ -27,7 +27,7 @@ LAYERS = (
     {"access", "formats"},
     {"cameras"},
     {"model", "engine", "anonymize", "video"},
-    {"overlay"},
+    {"overlay", "bags"},
     {"backends", "sources", "sinks", "trackers", "ranging"},
     {"detector"},
     {"runtime", "evaluation"},
