@@ -23,7 +23,8 @@ Verdict = Literal["ok", "missing", "note"]
 _PACKAGES = {
     "numpy": "", "scipy": "", "lap": "", "av": "", "tyro": "", "rich": "",
     "torch": "train", "torchvision": "train", "onnx": "export",
-    "tensorrt": "tensorrt", "starlette": "web", "uvicorn": "web", "rerun-sdk": "rerun", "rosbags": "ros", "mcap": "ros",
+    "tensorrt": "tensorrt", "starlette": "web", "uvicorn": "web", "rerun-sdk": "rerun",
+    "rosbags": "ros", "mcap": "ros",
 }  # fmt: skip
 """Distribution → the extra that brings it; none for what the runtime cannot do without."""
 

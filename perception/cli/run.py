@@ -42,7 +42,8 @@ EVERYDAY = (
     "duration", "anonymize", "json", "config",
 )  # fmt: skip
 """What `perception run --help` shows."""
-DEFAULT_SERVE = "127.0.0.1:8080"
+DEFAULT_ADDRESSES = {"--serve": "127.0.0.1:8080", "--foxglove": "127.0.0.1:8765"}
+"""Of what is served, where no address is given."""
 
 
 NAMES = {
@@ -88,6 +89,8 @@ class RunOptions(CommandOptions):
     """Write annotated frames as JPEG."""
     rerun: bool = False
     """Write a Rerun recording (needs the extra 'rerun')."""
+    mcap: bool = False
+    """Write an MCAP recording for Foxglove, Rerun or ROS 2 (needs the extra 'ros')."""
     sink: tuple[str, ...] = ()
     """Further outputs, by the name of their file in perception/sinks."""
     offline: bool = False
@@ -96,6 +99,8 @@ class RunOptions(CommandOptions):
     """Set fields of the tracker's config, as lost_s=1.5, or of a sink, as images.quality=95."""
     serve: str | None = None
     """Serve the live page at this address; --serve alone means 127.0.0.1:8080."""
+    foxglove: str | None = None
+    """Serve Foxglove at this loopback address; --foxglove alone means 127.0.0.1:8765 (needs the extra 'ros')."""
     token: str | None = None
     """Token of a live page that is not on loopback. Default: one is made and printed."""
     metrics: str | None = None
@@ -260,12 +265,12 @@ def _warm_up() -> None:
 
 
 def _expand_serve(argv: list[str]) -> list[str]:
-    """`--serve` may stand alone."""
-    words = list(argv)
-    for i, word in enumerate(words):
-        if word == "--serve" and (i + 1 == len(words) or words[i + 1].startswith("--")):
-            words.insert(i + 1, DEFAULT_SERVE)
-            break
+    """`--serve` and `--foxglove` may stand alone."""
+    words: list[str] = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        words.append(word)
+        if word in DEFAULT_ADDRESSES and following.startswith("--"):
+            words.append(DEFAULT_ADDRESSES[word])
     return words
 
 
@@ -286,7 +291,7 @@ def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) 
     """
     from perception.sinks import create_sink
 
-    shorthands = [name for name in ("video", "images", "kitti", "mot", "rerun") if getattr(options, name)]
+    shorthands = [name for name in ("video", "images", "kitti", "mot", "rerun", "mcap") if getattr(options, name)]
     names = dict.fromkeys(["jsonl", *shorthands, *options.sink])  # each once, in this order
     if unused := [name for name in settings if name not in names]:
         raise UserError(
@@ -301,6 +306,12 @@ def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) 
         metrics = MetricsSink(options.metrics, options.token)
         print(f"metrics   {metrics.listen().url_with_token('metrics')}", file=sys.stderr)
         sinks.append(metrics)
+    if options.foxglove:
+        from perception.sinks.foxglove import FoxgloveSink
+
+        viewer = FoxgloveSink(options.foxglove)
+        print(f"foxglove  {viewer.listen()}", file=sys.stderr)
+        sinks.append(viewer)
     if options.serve:
         from perception.sinks.web import WebSink
 
