@@ -24,7 +24,7 @@ _PACKAGES = {
     "numpy": "", "scipy": "", "lap": "", "av": "", "tyro": "", "rich": "",
     "torch": "train", "torchvision": "train", "onnx": "export",
     "tensorrt": "tensorrt", "starlette": "web", "uvicorn": "web", "rerun-sdk": "rerun",
-    "rosbags": "ros", "mcap": "ros",
+    "rosbags": "ros", "mcap": "ros", "foxglove-sdk": "ros", "paho-mqtt": "mqtt",
 }  # fmt: skip
 """Distribution → the extra that brings it; none for what the runtime cannot do without."""
 

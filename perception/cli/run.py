@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from perception.source_options import SourceOptions
 if TYPE_CHECKING:
     from perception.runtime.pipeline import Pipeline
     from perception.sinks import Sink
+    from perception.sinks.events.engine import SceneEvent
     from perception.sources import Source
     from perception.trackers import Tracker
     from perception.types import HealthEvent
@@ -101,6 +102,14 @@ class RunOptions(CommandOptions):
     """Serve the live page at this address; --serve alone means 127.0.0.1:8080."""
     foxglove: str | None = None
     """Serve Foxglove at this loopback address; --foxglove alone means 127.0.0.1:8765 (needs the extra 'ros')."""
+    events: Path | None = None
+    """TOML file with zones, lines and alarms; writes events.jsonl."""
+    webhook: str | None = None
+    """Post each event to this address, signed; needs --events and --webhook-secret."""
+    webhook_secret: Path | None = None
+    """File with the secret of the webhook's signature."""
+    mqtt: str | None = None
+    """Publish each event to a broker, as mqtt://HOST:1883/PREFIX; needs --events and the extra 'mqtt'."""
     token: str | None = None
     """Token of a live page that is not on loopback. Default: one is made and printed."""
     metrics: str | None = None
@@ -183,6 +192,10 @@ def _check(options: RunOptions) -> None:
     """Refuse what cannot be meant."""
     if not options.sources:
         raise UserError("no source given", "a video, folder, camera or stream", "perception run VIDEO")
+    if (options.webhook or options.mqtt) and not options.events:
+        raise UserError(
+            "--webhook or --mqtt without --events", "zones, lines or alarms to report", "--events FILE.toml"
+        )
     if options.cuda_graph and options.device not in ("cuda", "tensorrt"):
         raise UserError(
             f"--cuda-graph with --device {options.device}",
@@ -235,7 +248,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     pipeline = Pipeline(
         sources,
         model,
-        _sinks(options, out, of_sinks),
+        _sinks(options, out, of_sinks, sources),
         options.pipeline,
         on_event=reporter,
         tracker_factory=factory,
@@ -283,11 +296,14 @@ def _free_folder(wanted: Path | None, sources: list[Source]) -> Path:
     return candidate
 
 
-def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) -> list[Sink]:
+def _sinks(
+    options: RunOptions, out: Path, settings: dict[str, dict[str, Any]], sources: Sequence[Source]
+) -> list[Sink]:
     """Create what the options ask for; heavy sinks are imported only then.
 
     Args:
         settings: fields of sinks that --set names, by sink.
+        sources: opened, for what depends on their names and sizes.
     """
     from perception.sinks import create_sink
 
@@ -300,6 +316,9 @@ def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) 
             f"--sink {unused[0]}",
         )
     sinks = [create_sink(name, out, **settings.get(name, {})) for name in names]
+    listeners: list[Callable[[SceneEvent], None]] = []
+    if options.events:
+        sinks.append(_events(options, options.events, out, sources, listeners))
     if options.metrics:
         from perception.sinks.metrics import MetricsSink
 
@@ -318,7 +337,32 @@ def _sinks(options: RunOptions, out: Path, settings: dict[str, dict[str, Any]]) 
         page = WebSink(options.serve, options.token)
         print(f"live page {page.listen().url_with_token()}", file=sys.stderr)  # a taken port ends the run here
         sinks.append(page)
+        listeners.append(page.scene_event)
     return sinks
+
+
+def _events(
+    options: RunOptions,
+    path: Path,
+    out: Path,
+    sources: Sequence[Source],
+    listeners: list[Callable[[SceneEvent], None]],
+) -> Sink:
+    """The sink of events, its file checked against the sources."""
+    from perception.sinks.events import EventsSink
+    from perception.sinks.events.config import check_events, read_events
+    from perception.sinks.events.delivery import Delivery, Mqtt, Webhook, read_secret
+
+    config = read_events(path)
+    facts = {source.name: (source.size_hw, source.calibration is not None) for source in sources}
+    for note in check_events(config, facts, path):
+        print(f"warning: {path}: {note}", file=sys.stderr)
+    deliveries: list[Delivery] = []
+    if options.webhook:
+        deliveries.append(Webhook(options.webhook, read_secret(options.webhook_secret)))
+    if options.mqtt:
+        deliveries.append(Mqtt(options.mqtt))
+    return EventsSink(out, config, deliveries, listeners)
 
 
 @contextmanager
@@ -389,6 +433,8 @@ def _record(options: RunOptions, pipeline: Pipeline, model_path: Path) -> dict[s
     )
     made["options"]["sources"] = [redact(source) for source in options.sources]
     made["options"]["token"] = "***" if options.token else None
+    for name in ("webhook", "mqtt"):
+        made["options"][name] = redact(getattr(options, name)) if getattr(options, name) else None
     return made
 
 

@@ -15,6 +15,7 @@ from perception.sinks.web.board import Board
 from perception.types import HealthEvent, Result
 
 if TYPE_CHECKING:
+    from perception.sinks.events.engine import SceneEvent
     from perception.sinks.web.server import LiveServer
 
 DEFAULT_PORT = 8080
@@ -78,6 +79,11 @@ class WebSink(Sink):
     def event(self, event: HealthEvent) -> None:
         self._board.event(event, time.monotonic())
         self._metrics.event(event)
+
+    def scene_event(self, event: SceneEvent) -> None:
+        """Show an event of a zone, line or alarm. Any thread may call it."""
+        if self._server is not None:
+            self._board.scene_event(event.kind, event.source, event.text(), time.monotonic())
 
     def close(self) -> None:
         if self._server is not None:

@@ -145,6 +145,13 @@ class Board:
                     if span[0] == event.kind and span[2] is None:
                         span[2] = now_s
 
+    def scene_event(self, kind: str, source: str, detail: str, now_s: float) -> None:
+        """One event of a zone, line or alarm."""
+        with self._lock:
+            self.events.append(
+                {"kind": kind, "source": source, "active": True, "detail": detail[:300], "at_s": now_s}
+            )
+
     def _roll(self, now_s: float) -> None:
         """Close the seconds that are over; those without a frame count too."""
         passed = int(now_s - self._second_began_s)
