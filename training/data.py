@@ -251,8 +251,13 @@ def batches(sets: TrainingSets | None, config: TrainConfig, first_step: int) -> 
         pin_memory=config.hardware.device != "cpu" and torch.cuda.is_available(),
         **arguments,
     )
+    threads = cv2.getNumThreads()
+    # a forked process hangs or dies when it ends the pool of OpenCV threads that it inherited without the threads
+    cv2.setNumThreads(1)
     try:
-        yield from loader
+        images = iter(loader)
+        cv2.setNumThreads(threads)
+        yield from images
     except UserError as error:  # the text of one from a loader process includes a traceback
         raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
     except RuntimeError as error:

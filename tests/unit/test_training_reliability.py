@@ -465,3 +465,26 @@ def test_a_small_shared_memory_is_an_error_with_the_mend_and_no_hang() -> None:
         pytest.skip("no right to mount a small shared memory")
     assert "UserError: a loader process died or sent nothing" in done.stderr
     assert "of 65.5 kB free in /dev/shm" in done.stderr and "--shm-size=2g" in done.stderr
+
+
+AFTER_OPENCV_THREADS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import cv2, numpy as np
+sys.path.insert(0, "tests/unit")
+import training.data
+from training.sets import find_sets
+from training_runs import tiny
+cv2.setNumThreads(4)
+cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)
+config = tiny(Path(sys.argv[1]), steps=2)
+config = replace(config, data=replace(config.data, workers=1))
+print(len(list(training.data.batches(find_sets(config.data), config, 0))), cv2.getNumThreads())
+"""
+
+
+def test_loader_processes_start_although_opencv_has_threads(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", AFTER_OPENCV_THREADS, str(kitti(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.split() == ["2", "4"], done.stderr
