@@ -31,6 +31,7 @@ MOST_BATCH = 256
 
 Tensors = Mapping[str, tuple[Any, ...]]
 """Name → shape; a dimension that is not a number may vary."""
+DEFAULT_NETWORK = "nano"
 _SIZE_IN_NAME = re.compile(r"(?P<height>\d+)x(?P<width>\d+)")
 
 
@@ -245,21 +246,33 @@ def _agrees(found: Any, wanted: Any) -> bool:
     return not isinstance(found, int) or (found > 0 if isinstance(wanted, str) else bool(found == wanted))
 
 
-def shipped_or(path: Path) -> Path:
-    """The path itself, or the shipped file where a bare name is not found in the current folder."""
+def shipped_or(path: Path, source_size_hw: tuple[int, int] | None = None) -> Path:
+    """The path itself, or the shipped file where a bare name is not found in the current folder.
+
+    A name without a suffix (`small`) is a shipped network, in the input size that suits the source.
+    """
+    if path.parent != Path() or path.exists():
+        return path
+    if not path.suffix and any(WEIGHTS_FOLDER.glob(f"{path.name}-*.onnx")):
+        return default_model(source_size_hw, network=path.name)
     shipped = WEIGHTS_FOLDER / path.name
-    return shipped if path.parent == Path() and not path.exists() and shipped.is_file() else path
+    return shipped if shipped.is_file() else path
 
 
-def default_model(source_size_hw: tuple[int, int] | None, folder: Path = WEIGHTS_FOLDER) -> Path:
-    """Choose the shipped model with the aspect ratio nearest the source's, the wide one for an unknown size.
+def default_model(
+    source_size_hw: tuple[int, int] | None, folder: Path | None = None, network: str = DEFAULT_NETWORK
+) -> Path:
+    """Choose the file of a shipped network by the source's aspect ratio; the wide one for an unknown size.
 
     Among ratios within a tenth of each other, the largest input is chosen.
 
     Raises:
         UserError: no weights are shipped.
     """
-    sizes = {path: match for path in sorted(folder.glob("*.onnx")) if (match := _SIZE_IN_NAME.search(path.stem))}
+    folder = folder or WEIGHTS_FOLDER
+    sizes = {
+        path: match for path in sorted(folder.glob(f"{network}-*.onnx")) if (match := _SIZE_IN_NAME.search(path.stem))
+    }
     if not sizes:
         raise UserError(
             f"{folder}: no weights are shipped here",

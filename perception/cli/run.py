@@ -71,7 +71,7 @@ class RunOptions(CommandOptions):
     out: Path | None = None
     """Output directory, overwritten if it exists. Default: a new one under runs/."""
     model: Path | None = None
-    """ONNX file from `perception export`. Default: the shipped one that fits best."""
+    """ONNX file from `perception export`, or the name of a shipped network. Default: nano."""
     camera: Path | None = None
     """Calibration for distances: from `perception calibrate`, or a KITTI file."""
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
@@ -211,7 +211,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     from perception.backends import load_model
     from perception.cameras.files import read_camera
     from perception.cli.settings import make_tracker, read_settings
-    from perception.model import default_model
+    from perception.model import default_model, shipped_or
     from perception.runtime.pipeline import Pipeline
     from perception.sources import calibrate_sources, open_sources
 
@@ -223,7 +223,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
         sink, dot, field_name = name.partition(".")
         (of_sinks.setdefault(sink, {}) if dot else of_tracker)[field_name or name] = value
     sources = open_sources(options.sources, options.source)
-    model_path = options.model or default_model(sources[0].size_hw)
+    model_path = shipped_or(options.model, sources[0].size_hw) if options.model else default_model(sources[0].size_hw)
     model = load_model(model_path, options.device, options.threads, options.cuda_graph)
     thresholds = model[1].confirm_thresholds
 

@@ -24,7 +24,7 @@ from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import SizedCamera
 from perception.detector import Detector
 from perception.errors import UserError
-from perception.model import ModelSpec, default_model
+from perception.model import ModelSpec, default_model, shipped_or
 from perception.redact import redact
 from perception.runtime.config import PipelineConfig, WhenLate
 from perception.runtime.health import HealthMonitor, StallMonitor
@@ -400,7 +400,7 @@ def run(
 
     Args:
         source: a video, folder, KITTI sequence, camera or URL; several as a list.
-        model: an ONNX file; None takes the shipped weights that suit the source's size best.
+        model: an ONNX file, or a shipped network by name; None: `nano`, in the size that suits the source best.
         device: auto, cpu, cuda or tensorrt.
         sinks: where results also go.
         config: how the stages are joined.
@@ -412,6 +412,7 @@ def run(
     locations = [source] if isinstance(source, (str, Path)) else list(source)
     sources = open_sources(locations, options)
     if model is None or isinstance(model, (str, Path)):
-        path = default_model(sources[0].size_hw if sources else None) if model is None else Path(model)
+        size_hw = sources[0].size_hw if sources else None
+        path = default_model(size_hw) if model is None else shipped_or(Path(model), size_hw)
         model = load_model(path, device)
     return Pipeline(sources, model, sinks, config)

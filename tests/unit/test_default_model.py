@@ -40,3 +40,24 @@ def test_a_shipped_file_goes_by_its_bare_name(tmp_path: Path, monkeypatch: pytes
 def test_without_weights_it_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--model"):
         default_model((375, 1242), tmp_path)
+
+
+def test_a_shipped_network_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / "weights"
+    shipped.mkdir()
+    for name in (
+        "nano-384x1248.onnx",
+        "nano-640x1152.onnx",
+        "small-384x1248.onnx",
+        "small-640x1152.onnx",
+        "small.pt",
+    ):
+        (shipped / name).touch()
+    monkeypatch.setattr("perception.model.WEIGHTS_FOLDER", shipped)
+    monkeypatch.chdir(tmp_path)
+    assert default_model((720, 1280)).name == "nano-640x1152.onnx", "nano is the default"
+    assert shipped_or(Path("small"), (720, 1280)).name == "small-640x1152.onnx"
+    assert shipped_or(Path("small")).name == "small-384x1248.onnx"
+    assert shipped_or(Path("medium")) == Path("medium")
+    (tmp_path / "small").mkdir()
+    assert shipped_or(Path("small")) == Path("small"), "one's own file comes first"
