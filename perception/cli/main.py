@@ -29,6 +29,7 @@ COMMANDS = {
     "run": ("perception.cli.run:main", "", "track objects and find the road in a video, camera, stream or folder"),
     "train": ("training.cli:main", "train", "train a network on KITTI, other street data and the synthetic street"),
     "export": ("export.cli:main", "export", "turn a checkpoint into one self-contained ONNX file"),
+    "fleet": ("perception.cli.fleet:main", "", "process many drives into tables, and ask questions about them"),
     "evaluate": ("perception.cli.evaluate:main", "", "official KITTI scores: object, road, tracking"),
     "track": ("perception.cli.track:main", "", "run a tracker over stored detections"),
     "calibrate": (

@@ -31,7 +31,7 @@ LAYERS = (
     {"backends", "sources", "sinks", "trackers", "ranging"},
     {"detector"},
     {"runtime", "evaluation"},
-    {"reports"},
+    {"reports", "fleet"},
     {"cli"},
 )
 """Inside `perception`, from the bottom up: a room imports itself and the layers below its own."""
