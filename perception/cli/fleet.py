@@ -17,15 +17,12 @@ from perception.errors import UserError
 from perception.files import read_text, write_atomically
 from perception.progress import Progress
 
-NAMES = {"height_m": "height-m"}
-
 
 @dataclass(frozen=True)
 class FleetRunOptions(CommandOptions):
     """Process every drive of a folder, a list or a bucket into Parquet tables.
 
-    perception fleet run DRIVES --out OUTPUT
-    perception fleet run s3://BUCKET/2026 --out s3://RESULTS/2026 --workers 8
+    Example: perception fleet run s3://BUCKET/2026 --out s3://RESULTS/2026 --workers 8
     """
 
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = ""
@@ -35,7 +32,7 @@ class FleetRunOptions(CommandOptions):
     workers: int = 1
     """Drives at a time, each in a process with its own network."""
     address: str | None = None
-    """Ray cluster, as ray://HEAD:10001 or auto. Default: a Ray of its own on this machine."""
+    """Ray cluster, as HEAD:6379 or auto. Default: a Ray of its own on this machine."""
     gpus: float = 0.0
     """GPUs of each worker, for --device cuda or tensorrt."""
     model: Path | None = None
@@ -66,8 +63,7 @@ class FleetRunOptions(CommandOptions):
 class FleetAskOptions(CommandOptions):
     """Ask the tables of a fleet: SQL over frames, tracks, events, road and drives, or a ready question.
 
-    perception fleet ask OUTPUT close-approaches --clips clips --input DRIVES
-    perception fleet ask OUTPUT "SELECT class, count(*) FROM tracks GROUP BY class"
+    Example: perception fleet ask OUTPUT close-approaches --clips clips --input DRIVES
     """
 
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = ""
@@ -92,7 +88,7 @@ def main(argv: list[str]) -> int:
     """Dispatch `run` and `ask`."""
     command, rest = (argv[0], argv[1:]) if argv else ("", [])
     if command == "run":
-        return _run(parse_options(FleetRunOptions, rest, "perception fleet run", names=NAMES))
+        return _run(parse_options(FleetRunOptions, rest, "perception fleet run"))
     if command == "ask":
         return _ask(parse_options(FleetAskOptions, rest, "perception fleet ask"))
     usage = "usage: perception fleet run INPUT --out OUTPUT\n       perception fleet ask OUTPUT QUESTION"

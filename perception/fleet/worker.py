@@ -55,6 +55,8 @@ class Outcome:
     bytes_out: int = 0
     attempts: int = 1
     wall_s: float = 0.0
+    cpu_s: float = 0.0
+    """Of the worker's process."""
     error: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -76,7 +78,7 @@ class DriveWorker:
     def process(self, drive: Drive) -> Outcome:
         """Try until it is done or has had its attempts. Those in which a worker was killed count too."""
         most = self.job.retries + 1
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
         error = "the worker was killed each time"
         attempt = self._attempts(drive)
         while attempt < most:
@@ -88,6 +90,7 @@ class DriveWorker:
                 error = fault.found if isinstance(fault, UserError) else _last_line(fault)
                 continue
             outcome.attempts, outcome.wall_s = attempt, round(time.perf_counter() - begin, 3)
+            outcome.cpu_s = round(time.process_time() - begin_cpu, 3)
             self._write_outcome(outcome)
             return outcome
         failed = Outcome(drive.drive_id, drive.shown, "failed", attempts=attempt, error=redact(error)[:1000])
@@ -116,15 +119,12 @@ class DriveWorker:
     def _once(self, drive: Drive) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="perception-fleet-") as name:
             folder = Path(name)
-            location = self._local(drive, folder / "input")
+            location = fetch_drive(drive, folder / "input")
             outcome, paths = self._run(drive, location, folder)
             for table, path in paths.items():
                 outcome.bytes_out += path.stat().st_size
                 self.output.write(f"{table}/{drive.drive_id}.parquet", path)
         return outcome
-
-    def _local(self, drive: Drive, folder: Path) -> Path:
-        return fetch_drive(drive, folder)
 
     def _run(self, drive: Drive, location: Path, folder: Path) -> tuple[Outcome, dict[str, Path]]:
         """All sources of a drive, one after another, into the tables."""
