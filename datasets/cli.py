@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SUBCOMMANDS = {
     "check": "count, plot label statistics, and list missing, unreadable or inconsistent files",
+    "convert": "read labels of any known format and write them as KITTI, COCO or YOLO",
     "fetch": "download and unpack KITTI's public archives",
     "street": "render a synthetic drive with exact ground truth in KITTI's formats",
 }
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> int:
         return _check(rest)
     if name == "fetch":
         return _fetch(rest)
+    if name == "convert":
+        return int(importlib.import_module("datasets.formats.cli").main(rest))
     if name == "street":
         return int(importlib.import_module("datasets.synthetic_street.cli").main(rest))
     import difflib

@@ -10,7 +10,7 @@ import secrets
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from perception.errors import UserError
@@ -133,6 +133,21 @@ def read_json(path: Path, expected: str, do: str = "check the path", most: int =
         raise UserError(f"{path}: not JSON (nested too deeply)", expected, do) from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})", expected, do) from None
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return the path of a name that a file gives; None where it would leave the folder or is no path at all.
+
+    Links inside the folder are followed: the folder's owner made them.
+    """
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if not name or "\0" in name or not pure.parts or pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
+        return None
+    path = folder / pure
+    try:
+        return path if len(os.fsencode(path)) < 4000 and len(os.fsencode(pure.name)) < 256 else None
+    except UnicodeEncodeError:
+        return None
 
 
 Content = str | bytes | memoryview | Callable[[BinaryIO], object]

@@ -1,4 +1,4 @@
-"""`perception evaluate object|road|tracking|compare`: official KITTI scores of results, or of a model."""
+"""`perception evaluate object|road|tracking|detection|compare`: official KITTI scores of results, or of a model."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ SUBCOMMANDS = {
     "object": "2D average precision and orientation similarity of Car, Pedestrian and Cyclist",
     "road": "maximum F and average precision of road confidence, seen from above or in the image",
     "tracking": "HOTA, CLEAR and Identity of Car and Pedestrian",
+    "detection": "COCO's mean average precision, for any classes (extra coco)",
     "compare": "two reports side by side: which differences are real",
 }
 
@@ -52,6 +53,10 @@ def main(argv: list[str]) -> int:
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
         hint = f"perception evaluate {near[0]}" if near else "perception evaluate --help"
         raise UserError(f"unknown subcommand '{name}'", "one of " + ", ".join(SUBCOMMANDS), hint)
+    if name == "detection":
+        from perception.cli.evaluate_detection import main as detection
+
+        return detection(rest)
     return {"object": _object, "road": _road, "tracking": _tracking, "compare": _compare}[name](rest)
 
 

@@ -78,6 +78,30 @@ class TrackingOptions(SharedOptions):
 
 
 @dataclass(frozen=True)
+class DetectionOptions(CommandOptions):
+    """Score boxes of any classes by COCO's protocol: mAP over IoU 0.50 to 0.95, by class and size (extra coco)."""
+
+    gt: Path | None = None
+    """COCO's JSON of labels; `perception data convert LABELS OUT --to coco` makes it of any format."""
+    results: Path | None = None
+    """JSON file of results: image_id, category_id, bbox, score."""
+    model: Path | None = None
+    """Model file to run over the images, instead of --results, or the bare name of a shipped one."""
+    images: Path | None = None
+    """Folder of the images for --model; default: `images` beside the labels."""
+    out: Path | None = None
+    """Folder where --model keeps its results; default: runs/evaluate-detection."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """What runs the network."""
+    threads: int = 0
+    """CPU threads for the network, 0 for one a core."""
+    minimum_score: float = 0.001
+    """With --model: lowest score that counts."""
+    json: bool = False
+    """Print everything as JSON."""
+
+
+@dataclass(frozen=True)
 class CompareOptions(CommandOptions):
     """Put two reports side by side and say which differences chance does not explain."""
 

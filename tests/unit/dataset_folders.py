@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,30 @@ def kitti_road(root: Path) -> Path:
     return root
 
 
+def coco(root: Path) -> Path:
+    """COCO's JSON, two recordings of one image each."""
+    rows = []
+    for i in range(2):
+        write_image(root / f"images/{i}.png", seed=i)
+        rows.append({"id": i + 1, "image_id": i + 1, "category_id": 1 + i, "bbox": [2, 3, 20, 15]})
+    images = [
+        {"id": i + 1, "file_name": f"{i}.png", "width": WIDTH, "height": HEIGHT, "drive": f"d{i}"} for i in range(2)
+    ]
+    categories = [{"id": 1, "name": "car"}, {"id": 2, "name": "pedestrian"}, {"id": 3, "name": "cyclist"}]
+    content = {"images": images, "annotations": rows, "categories": categories}
+    write(root / "annotations/instances.json", json.dumps(content))
+    return root
+
+
+def yolo(root: Path) -> Path:
+    """YOLO's layout, one image for each split."""
+    for i, split in enumerate(("train", "val")):
+        write_image(root / f"images/{split}/{i}.png", seed=i)
+        write(root / f"labels/{split}/{i}.txt", f"{i} 0.5 0.5 0.5 0.5\n")
+    write(root / "data.yaml", "train: images/train\nval: images/val\nnames: [Car, Pedestrian, Cyclist]\n")
+    return root
+
+
 def index_masks(root: Path, classes: list[int], names: dict[str, list[str]]) -> Path:
     """`names` per split; each mask holds one column block a class."""
     mask = np.repeat(np.array(classes, np.uint8), -(-WIDTH // len(classes)))[:WIDTH]
@@ -193,6 +218,8 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "kitti/tracking": kitti_tracking,
     "kitti/tracking_640x192": kitti_tracking,
     "kitti/road": kitti_road,
+    "coco": coco,
+    "yolo": yolo,
     "camvid": camvid,
     "idd_lite": idd_lite,
     "dawn_fog": lambda root: partial_boxes(root, {"a-1": ["Car 1 2 30 20", "Bus 40 2 60 20"], "a-2": []}),

@@ -1,0 +1,23 @@
+"""COCO's detection JSON: own data straight from a labelling tool. Any class names."""
+
+from __future__ import annotations
+
+from datasets.catalogue import DataSet
+from datasets.formats.coco import present
+from datasets.readers.annotated import AnnotatedImages, divide
+from perception.types import CLASS_NAMES
+
+DATA_SET = DataSet(
+    name="coco",
+    folders=("coco", "."),
+    present=present,
+    open=lambda folder, labels: AnnotatedImages(folder, "coco", labels),
+    weight=0.2,
+    chosen_for=100,
+    licence="that of your own data",
+    classes=CLASS_NAMES,
+    road=True,
+    divide=divide,
+    validates="objects",
+    order=20,
+)

@@ -1,0 +1,98 @@
+"""Cityscapes: `gtFine/SPLIT/CITY/*_gtFine_polygons.json` with `leftImg8bit/`.
+
+A polygon's corners are pixels that belong to the object, so its box reaches one pixel further to the right and down.
+Labels that end in `group` hold several objects and are ignored. Polygons are painted in their order, so that cars and
+people on the road are no road; the ego vehicle and the image's border are ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets.formats.annotations import (
+    AnnotatedImage,
+    AnnotationSet,
+    Box,
+    BoxXYXY,
+    Format,
+    Polygon,
+    Problems,
+    RoadPart,
+    envelope,
+)
+from datasets.formats.paths import ImageFinder, dicts, image_name, json_of, numbers, size_of, split_of
+from datasets.sample import ROAD_IGNORE
+from perception.errors import UserError
+
+OBJECTS = ("car", "truck", "bus", "train", "caravan", "trailer", "motorcycle", "bicycle", "person", "rider")
+VOID = ("ego vehicle", "out of roi", "rectification border")
+LABELS = "gtFine", "_gtFine_polygons.json"
+IMAGES = "_leftImg8bit.png"
+
+
+def label_files(path: Path, folder: str, suffix: str) -> list[Path]:
+    """Return the label files of all splits and cities below a folder."""
+    base = path / folder if (path / folder).is_dir() else path
+    return (
+        sorted(base.rglob(f"*{suffix}")) if base.is_dir() and (base.name == folder or base == path / folder) else []
+    )
+
+
+def present(path: Path) -> bool:
+    """Whether a folder holds Cityscapes' polygons."""
+    return bool(label_files(path, *LABELS))
+
+
+def image_of(file: Path, root: Path, suffix: str, finder: ImageFinder, problems: Problems) -> tuple[Path | None, str]:
+    """Return the image of a label file, and its split."""
+    city, split = file.parent.name, file.parent.parent.name
+    name = file.name.removesuffix(suffix)
+    where = finder.root / "leftImg8bit" / split / city / f"{name}{IMAGES}"
+    return (where if where.is_file() else finder(f"{name}{IMAGES}", problems)), split_of(split)
+
+
+def read(path: Path, problems: Problems) -> AnnotationSet:
+    """Read objects and road of every labelled image."""
+    root = path.parent if path.name == LABELS[0] else path
+    finder, images = ImageFinder(root), []
+    for file in label_files(path, *LABELS):
+        where, split = image_of(file, root, LABELS[1], finder, problems)
+        if where is None:
+            continue
+        content = json_of(file, "Cityscapes' polygons")
+        if not isinstance(content, dict):
+            raise UserError(f"{file}: no JSON object", "Cityscapes' polygons")
+        boxes, road = _objects(content, file.name, problems)
+        size_hw = size_of(content.get("imgHeight"), content.get("imgWidth"))
+        name = image_name(where, root)
+        images.append(AnnotatedImage(name, where, size_hw, tuple(boxes), file.parent.name, split, tuple(road)))
+    return AnnotationSet(root, OBJECTS, tuple(images))
+
+
+def _objects(content: dict[str, Any], where: str, problems: Problems) -> tuple[list[Box], list[RoadPart]]:
+    boxes, road = [], []
+    for one in dicts(content.get("objects", []), where):
+        label, points = str(one.get("label")), one.get("polygon")
+        flat = [v for p in points if (pair := numbers(p, 2)) for v in pair] if isinstance(points, list) else []
+        if one.get("deleted"):
+            continue
+        if len(flat) < 6:
+            problems.add("polygon of fewer than three points: left out", f"{where}: {label}")
+            continue
+        polygon = tuple(value + 0.5 for value in flat)  # through the middle of its pixels
+        road.append(RoadPart(polygon, ROAD_IGNORE if label in VOID else int(label == "road")))
+        single = label.removesuffix("group")
+        if single in OBJECTS:
+            boxes.append(Box(single, _box(polygon), ignore=label != single, polygons=(polygon,)))
+    return boxes, road
+
+
+def _box(polygon: Polygon) -> BoxXYXY:
+    left, top, right, bottom = envelope([polygon])
+    return left - 0.5, top - 0.5, right + 0.5, bottom + 0.5
+
+
+FORMAT = Format(
+    "cityscapes", "gtFine/SPLIT/CITY/*_gtFine_polygons.json with leftImg8bit/ (Cityscapes)", present, read
+)

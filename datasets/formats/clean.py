@@ -1,0 +1,108 @@
+"""What labels of any format may have wrong: images that are missing or of another size, boxes that cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import imagesize
+
+from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Box, Problems
+from datasets.formats.paths import MISSING
+from perception.errors import UserError
+from perception.files import MAX_MEGAPIXELS
+from perception.formats.images import check_pixels
+
+CROWD = "crowd or ignore region: neither trained nor judged"
+ROTATED = "image rotated by EXIF: labels belong to the upright image"
+NOTES = frozenset({CROWD, ROTATED})
+"""What is counted and is no fault."""
+REACHES_OUT_PX = 1.0
+"""A box may reach out of its image by this much: rounding, and formats that count the last pixel."""
+
+
+def clean(found: AnnotationSet, problems: Problems) -> AnnotationSet:
+    """Return the set with sizes of upright images, without what cannot be used. Each omission is a problem."""
+    images: dict[str, AnnotatedImage] = {}
+    for image in found.images:
+        if image.name in images:
+            problems.add("image listed twice: the first counts", image.name)
+            continue
+        size_hw = _size(image, problems)
+        if size_hw is None:
+            continue
+        boxes = tuple(_boxes(replace(image, size_hw=size_hw), problems))
+        images[image.name] = replace(image, size_hw=size_hw, boxes=boxes)
+    labels = dict.fromkeys(found.labels)
+    strangers: dict[str, int] = {}
+    for image in images.values():
+        for box in image.boxes:
+            if box.label not in labels and not box.ignore:
+                strangers[box.label] = strangers.get(box.label, 0) + 1
+    for label, count in strangers.items():
+        problems.add("class that is not in the set's list of classes: added", label, count)
+    ids = found.label_ids
+    if ids and strangers:
+        ids = (*ids, *range(max(ids) + 1, max(ids) + 1 + len(strangers)))
+    return replace(found, labels=(*labels, *strangers), images=tuple(images.values()), label_ids=ids)
+
+
+def _size(image: AnnotatedImage, problems: Problems) -> tuple[int, int] | None:
+    """Return the size of the upright image; None where it cannot be used."""
+    try:
+        width, height = imagesize.get(image.path)
+        stored_width, stored_height = imagesize.get(image.path, exif_rotation=False)
+        if not image.path.is_file():
+            raise OSError
+        check_pixels((height, width), MAX_MEGAPIXELS, image.name)
+    except UserError:
+        problems.add(f"image of more than {MAX_MEGAPIXELS:g} megapixels: left out", image.name)
+        return None
+    except FileNotFoundError:
+        problems.add(MISSING, image.name)
+        return None
+    except Exception:  # whatever a parser of untrusted bytes may raise
+        width = height = stored_width = stored_height = -1
+    if width < 1 or height < 1:
+        problems.add("unreadable image: left out", image.name)
+        return None
+    upright, stored, given = (height, width), (stored_height, stored_width), image.size_hw
+    if given not in ((0, 0), upright):
+        if given == stored:
+            problems.add("labels of an image before its EXIF rotation: left out; rotate the file itself", image.name)
+        else:
+            said = f"{image.name}: labels of {given[1]}x{given[0]}, image of {width}x{height}"
+            problems.add("image of another size than its labels: left out", said)
+        return None
+    if upright != stored:
+        problems.add(ROTATED, image.name)
+    return upright
+
+
+def _boxes(image: AnnotatedImage, problems: Problems) -> Iterator[Box]:
+    height, width = image.size_hw
+    seen: set[tuple[object, ...]] = set()
+    for box in image.boxes:
+        left, top, right, bottom = box.xyxy
+        where = f"{image.name}: {box.label} {left:g} {top:g} {right:g} {bottom:g} in {width}x{height}"
+        if not all(map(math.isfinite, box.xyxy)) or right <= left or bottom <= top:
+            problems.add("box without area: left out", where)
+            continue
+        if right <= 0 or bottom <= 0 or left >= width or top >= height:
+            problems.add("box outside its image: left out", where)
+            continue
+        key = (box.label, box.xyxy, box.ignore, box.track_id)
+        if key in seen:
+            problems.add("box listed twice: the first counts", where)
+            continue
+        seen.add(key)
+        if min(left, top) < -REACHES_OUT_PX or max(right - width, bottom - height) > REACHES_OUT_PX:
+            problems.add("box reaches out of its image: kept; training clips it", where)
+        if box.ignore:
+            problems.add(CROWD, where)
+        outlines = tuple(polygon for polygon in box.polygons if len(polygon) >= 6)
+        if len(outlines) < len(box.polygons):
+            problems.add("outline of fewer than three points: left out, its box kept", where)
+            box = replace(box, polygons=outlines)
+        yield box

@@ -1,0 +1,151 @@
+"""CVAT's XML 1.1, of images (`<image>` with boxes and polygons) and of videos (`<track>` with a box a frame).
+
+Coordinates are continuous pixels from 0. Frames of a video are found as CVAT exports them, `frame_000000.PNG`, or by
+their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from datasets.formats.annotations import (
+    AnnotatedImage,
+    AnnotationSet,
+    Box,
+    Format,
+    Polygon,
+    Problems,
+    RoadPart,
+    envelope,
+)
+from datasets.formats.coco import ROAD_CATEGORIES
+from datasets.formats.paths import (
+    ImageFinder,
+    head,
+    image_name,
+    numbers,
+    road_of,
+    size_of,
+    split_of,
+    walk_images,
+    xml_of,
+)
+from perception.errors import UserError
+
+EXPECTED = "annotations.xml of CVAT"
+
+
+def _file(path: Path) -> Path | None:
+    files = [path] if path.is_file() else [path / "annotations.xml", *sorted(path.glob("*.xml"))]
+    good = (file for file in files if file.suffix == ".xml" and file.is_file())
+    return next((file for file in good if "<annotations>" in head(file)), None)
+
+
+def present(path: Path) -> bool:
+    """Whether a file or folder holds CVAT's XML."""
+    return _file(path) is not None
+
+
+def read(path: Path, problems: Problems) -> AnnotationSet:
+    """Read the labels of images, or of a video's frames."""
+    file = _file(path)
+    if file is None:
+        raise UserError(f"{path}: no annotations.xml", EXPECTED)
+    xml = xml_of(file)
+    listed = (label.findtext("name") or "" for label in xml.iter("label") if label.find("name") is not None)
+    labels = tuple(dict.fromkeys(name for name in listed if name and name.lower() not in ROAD_CATEGORIES))
+    has_road = any((label.findtext("name") or "").lower() in ROAD_CATEGORIES for label in xml.iter("label"))
+    finder = ImageFinder(file.parent, ("images", ""))
+    found = (
+        _video(xml, finder, problems) if xml.find("track") is not None else _images(xml, finder, has_road, problems)
+    )
+    return AnnotationSet(file.parent, labels, tuple(found))
+
+
+def _images(xml: Element, finder: ImageFinder, has_road: bool, problems: Problems) -> Iterator[AnnotatedImage]:
+    for image in xml.iter("image"):
+        where = finder(image.get("name") or "", problems)
+        if where is None:
+            continue
+        name = image_name(where, finder.root).removeprefix("images/")
+        boxes, road = [], []
+        for shape in image:
+            label = shape.get("label") or ""
+            outline = _points(shape)
+            if label.lower() in ROAD_CATEGORIES and outline:
+                road.append(RoadPart(outline))
+            elif shape.tag in ("box", "polygon"):
+                if (box := _box(shape, label, outline, f"{name}: {label}", problems)) is not None:
+                    boxes.append(box)
+            elif shape.tag != "tag":
+                problems.add("shape that is no box or polygon: left out", f"{name}: {shape.tag}")
+        size_hw = size_of(image.get("height"), image.get("width"))
+        split = split_of(image.get("subset") or "")
+        mask = tuple(road) if has_road else road_of(finder.root, name)
+        yield AnnotatedImage(name, where, size_hw, tuple(boxes), "", split, mask)
+
+
+def _video(xml: Element, finder: ImageFinder, problems: Problems) -> Iterator[AnnotatedImage]:
+    size = xml.find("meta//original_size")
+    size_hw = size_of(size.findtext("height"), size.findtext("width")) if size is not None else (0, 0)
+    boxes: dict[int, list[Box]] = {}
+    for track in xml.iter("track"):
+        label, number = track.get("label") or "", track.get("id") or ""
+        for shape in track:
+            frame = shape.get("frame") or ""
+            if not frame.isdecimal() or shape.get("outside") == "1":
+                continue
+            where = f"frame {frame}: {label}"
+            track_id = int(number) if number.isdecimal() else None
+            if (box := _box(shape, label, _points(shape), where, problems, track_id)) is not None:
+                boxes.setdefault(int(frame), []).append(box)
+    frames = {int(digits): path for path in walk_images(finder.root) if (digits := _digits(path.stem))}
+    for missing in sorted(set(boxes) - set(frames)):
+        problems.add("frame of a video without an image: left out", f"frame {missing}", len(boxes[missing]))
+    for frame_number, path in sorted(frames.items()):
+        name = image_name(path, finder.root).removeprefix("images/")
+        mine = tuple(boxes.get(frame_number, ()))
+        drive = finder.root.name
+        yield AnnotatedImage(name, path, size_hw, mine, drive, "", road_of(finder.root, name))
+
+
+def _digits(stem: str) -> str:
+    digits = stem.rpartition("_")[2]
+    return digits if digits.isdecimal() and len(digits) < 12 else ""
+
+
+def _points(shape: Element) -> Polygon:
+    pairs = [numbers(pair.split(","), 2) for pair in (shape.get("points") or "").split(";") if pair]
+    return tuple(value for pair in pairs if pair for value in pair)
+
+
+def _box(
+    shape: Element, label: str, outline: Polygon, where: str, problems: Problems, track_id: int | None = None
+) -> Box | None:
+    corners = numbers([shape.get(key) for key in ("xtl", "ytl", "xbr", "ybr")])
+    if corners is None and len(outline) >= 6:
+        corners = envelope([outline])
+    if corners is None or not label:
+        kind = "polygon of fewer than three points: left out" if shape.tag == "polygon" else "box without corners"
+        problems.add(kind, where)
+        return None
+    if float(shape.get("rotation") or 0):
+        problems.add("rotated box: its corners before the rotation are read", where)
+    left, top, right, bottom = corners
+    attributes = tuple((one.get("name") or "", one.text or "") for one in shape.iter("attribute"))
+    occluded = shape.get("occluded")
+    outlines = (outline,) if len(outline) >= 6 else ()
+    occlusion = int(occluded) if occluded in ("0", "1") else None
+    return Box(
+        label,
+        (left, top, right, bottom),
+        track_id=track_id,
+        occlusion=occlusion,
+        polygons=outlines,
+        attributes=attributes,
+    )
+
+
+FORMAT = Format("cvat", "annotations.xml (CVAT for images or video, 1.1)", present, read)

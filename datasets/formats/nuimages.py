@@ -1,0 +1,80 @@
+"""nuImages: tables of JSON in `v1.0-*/`, with boxes [xmin, ymin, xmax, ymax] in pixels of the image.
+
+The numbers are taken as continuous, as MMDetection's converter takes them. Masks are run-length coded and not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Box, Format, Problems
+from datasets.formats.paths import ImageFinder, dicts, image_name, json_of, numbers, road_of, size_of, split_of
+
+TABLES = ("category", "sample_data", "object_ann")
+
+
+def _folders(path: Path) -> list[Path]:
+    places = [path, *sorted(path.glob("v1.0-*"))] if path.is_dir() else []
+    return [place for place in places if all((place / f"{name}.json").is_file() for name in TABLES)]
+
+
+def present(path: Path) -> bool:
+    """Whether a folder holds nuImages' tables."""
+    return bool(_folders(path))
+
+
+def read(path: Path, problems: Problems) -> AnnotationSet:
+    """Read the labelled images (key frames) of every version folder."""
+    folders = _folders(path)
+    root = path.parent if folders[0] == path else path
+    finder, images = ImageFinder(root), []
+    labels: dict[str, None] = {}
+    for folder in folders:
+        tables = {name: _table(folder, name) for name in (*TABLES, "attribute", "sample", "log", "surface_ann")}
+        names = {row.get("token"): str(row.get("name")) for row in tables["category"]}
+        attributes = {row.get("token"): str(row.get("name")) for row in tables["attribute"]}
+        logs = {row.get("token"): row.get("log_token") for row in tables["sample"]}
+        labels |= dict.fromkeys(name for name in names.values() if not name.startswith("flat."))
+        rows: dict[Any, list[dict[str, Any]]] = {}
+        for row in tables["object_ann"]:
+            rows.setdefault(row.get("sample_data_token"), []).append(row)
+        if tables["surface_ann"]:
+            problems.add("surface as a run-length mask: not read", folder, len(tables["surface_ann"]))
+        for data in tables["sample_data"]:
+            if not data.get("is_key_frame", True):
+                continue
+            where = finder(str(data.get("filename")), problems)
+            if where is None:
+                continue
+            name = image_name(where, root)
+            mine = rows.get(data.get("token"), [])
+            boxes = tuple(box for row in mine if (box := _box(row, names, attributes, name, problems)) is not None)
+            size_hw, drive = size_of(data.get("height"), data.get("width")), logs.get(data.get("sample_token"))
+            split = split_of(folder.name)
+            images.append(AnnotatedImage(name, where, size_hw, boxes, str(drive or ""), split, road_of(root, name)))
+    return AnnotationSet(root, tuple(labels), tuple(images))
+
+
+def _table(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = folder / f"{name}.json"
+    return dicts(json_of(path, "a table of nuImages"), str(path)) if path.is_file() else []
+
+
+def _box(
+    row: dict[str, Any], names: dict[Any, str], attributes: dict[Any, str], where: str, problems: Problems
+) -> Box | None:
+    corners, label = numbers(row.get("bbox"), 4), names.get(row.get("category_token"))
+    if corners is None or label is None:
+        problems.add("annotation without a box or a known category: left out", where)
+        return None
+    if row.get("mask"):
+        problems.add("outline as a run-length mask: its box alone is read", where)
+    given = row.get("attribute_tokens")
+    said = [attributes[token] for token in given if token in attributes] if isinstance(given, list) else []
+    left, top, right, bottom = corners
+    pairs = tuple(one.rpartition(".")[::2] if "." in one else (one, "") for one in said)
+    return Box(label, (left, top, right, bottom), attributes=tuple((a, b) for a, b in pairs))
+
+
+FORMAT = Format("nuimages", "v1.0-*/ with object_ann.json, sample_data.json, category.json (nuImages)", present, read)
