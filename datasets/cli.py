@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SUBCOMMANDS = {
     "check": "count, plot label statistics, and list missing, unreadable or inconsistent files",
     "convert": "read labels of any known format and write them as KITTI, COCO or YOLO",
+    "frames": "take frames from videos, to be labelled",
     "fetch": "download and unpack KITTI's public archives",
     "street": "render a synthetic drive with exact ground truth in KITTI's formats",
 }
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
         return _check(rest)
     if name == "fetch":
         return _fetch(rest)
+    if name == "frames":
+        return int(importlib.import_module("datasets.readers.video_frames").main(rest))
     if name == "convert":
         return int(importlib.import_module("datasets.formats.cli").main(rest))
     if name == "street":
@@ -66,6 +69,8 @@ class CheckOptions(CommandOptions):
     """Output directory for label_statistics.png."""
     draw: bool = True
     """Plot label statistics; needs matplotlib."""
+    model: Path | None = None
+    """Model file that looks for label noise in COCO and YOLO sets; writes what it contradicts to OUT/label_noise."""
     all: bool = False
     """List all findings instead of the first five of each kind."""
     json: bool = False
@@ -79,6 +84,7 @@ def _check(argv: list[str]) -> int:
     reports = check(options.root)
     plot = _draw(reports, options.out / "label_statistics.png") if options.draw else None
     shared = shared_drives(reports)
+    noise = _label_noise(reports, options) if options.model is not None else ""
     errors = sum(len(report.of_level("error")) for report in reports)
     warnings = sum(len(report.of_level("warning")) for report in reports)
     if options.json:
@@ -90,8 +96,28 @@ def _check(argv: list[str]) -> int:
     for a, b, drives in shared:
         print(f"note: {a} and {b} show the same recordings; do not train on one and evaluate on the other")
         print(f"    {', '.join(drives)}")
+    if noise:
+        print(noise)
     print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}" + (f"; plot: {plot}" if plot else ""))
     return 1 if errors else 0
+
+
+def _label_noise(reports: list[SetReport], options: CheckOptions) -> str:
+    """Write pictures of the labels that a model contradicts; returns a line about them."""
+    from datasets.checks.label_noise import suspicions, write_pictures
+    from perception.backends import load_model
+    from perception.detector import Detector
+
+    assert options.model is not None
+    images = [image for report in reports for image in report.labelled]
+    if not images:
+        raise UserError(
+            "--model without a set in COCO's or YOLO's format", "labels that can be compared", "omit --model"
+        )
+    model = load_model(options.model)
+    found = suspicions(Detector(model, 0.1), images)
+    count = write_pictures(found, options.out / "label_noise")
+    return f"label noise: {len(found)} places, the {count} strongest in {options.out / 'label_noise'}"
 
 
 def _draw(reports: list[SetReport], path: Path) -> str | None:

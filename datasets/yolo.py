@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datasets.catalogue import DataSet
+from datasets.checks.own import layout_of
 from datasets.formats.yolo import present
 from datasets.readers.annotated import AnnotatedImages, divide
 from perception.types import CLASS_NAMES
@@ -19,5 +20,6 @@ DATA_SET = DataSet(
     road=True,
     divide=divide,
     validates="objects",
+    layout=layout_of("yolo"),
     order=21,
 )

@@ -13,6 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from datasets.formats.annotations import AnnotatedImage
 from datasets.labels import LabelRule
 from datasets.sample import image_stems
 from perception.arrays import U8
@@ -20,7 +21,6 @@ from perception.errors import UserError
 from perception.formats.images import find_image, read_image
 from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows
 from perception.progress import Progress
-from perception.types import CLASS_NAMES
 
 Level = Literal["error", "warning", "note"]
 """error: training or scores would fail or be wrong. warning: worth knowing. note: as expected, and said."""
@@ -54,6 +54,8 @@ class SetReport:
     findings: list[Finding] = field(default_factory=list)
     boxes: list[BoxRow] = field(default_factory=list)
     boxes_per_image: list[int] = field(default_factory=list)
+    labelled: list[AnnotatedImage] = field(default_factory=list)
+    """Images with labels, of sets in the formats of `datasets/formats`."""
     road_sum: np.ndarray = field(default_factory=lambda: np.zeros((2, *ROAD_PRIOR_HW)))
     """Road and judged pixels of every mask, added up."""
 
@@ -92,7 +94,7 @@ class SetReport:
             z = float(rows.location_cam2[i, 2])
             self.boxes.append(
                 BoxRow(
-                    class_id,
+                    rule.class_names[class_id],
                     bottom - top,
                     float("nan") if z == UNKNOWN_LOCATION else z,
                     int(rows.occlusion[i]),
@@ -113,7 +115,8 @@ class SetReport:
 class BoxRow:
     """One labelled object, as the drawing needs it."""
 
-    class_id: int
+    name: str
+    """Its class."""
     height_px: float
     distance_m: float
     occlusion: int
@@ -121,10 +124,6 @@ class BoxRow:
     """Middle of its lower edge, share of the image's width."""
     foot_y: float
     """Lower edge, share of the image's height."""
-
-    @property
-    def name(self) -> str:
-        return CLASS_NAMES[self.class_id]
 
 
 def read_images(report: SetReport, folder: Path, stems: Iterable[str]) -> Iterator[tuple[str, U8 | None]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from perception.types import CLASS_NAMES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#2b6cb0", "#d9822b", "#3a9d5d")
-"""Car, Pedestrian, Cyclist."""
+COLOURS = ("#2b6cb0", "#d9822b", "#3a9d5d", "#8e44ad", "#c0392b", "#52606d")
+"""Of the classes that are drawn, the most frequent ones: Car, Pedestrian and Cyclist first where they are there."""
 MAX_DRIVES = 14
 
 
@@ -97,8 +98,15 @@ def _rows(reports: Sequence[SetReport]) -> list[BoxRow]:
     return [row for report in reports for row in report.boxes]
 
 
-def _histogram(axis: Axes, values: list[np.ndarray], edges: list[float]) -> None:
-    for name, colour, of_class in zip(CLASS_NAMES, COLOURS, values, strict=True):
+def _names(rows: Sequence[BoxRow]) -> list[str]:
+    """Return the classes that are drawn."""
+    counts = Counter(row.name for row in rows)
+    usual = [name for name in CLASS_NAMES if counts[name]]
+    return [*usual, *(name for name, _ in counts.most_common() if name not in CLASS_NAMES)][: len(COLOURS)]
+
+
+def _histogram(axis: Axes, values: Mapping[str, np.ndarray], edges: list[float]) -> None:
+    for (name, of_class), colour in zip(values.items(), COLOURS, strict=False):
         if len(of_class):
             label = f"{name}: {len(of_class)}, median {np.median(of_class):.0f}"
             inside = np.clip(of_class, edges[0], edges[-1])
@@ -113,7 +121,7 @@ def _heights(axis: Axes, reports: Sequence[SetReport]) -> None:
     rows = _rows(reports)
     if not rows:
         return _nothing(axis, "height of the boxes")
-    heights = [np.array([row.height_px for row in rows if row.class_id == i]) for i in range(len(CLASS_NAMES))]
+    heights = {name: np.array([row.height_px for row in rows if row.name == name]) for name in _names(rows)}
     _histogram(axis, heights, np.geomspace(4, 400, 33).tolist())
     axis.set_xscale("log")
     axis.set_xticks([5, 10, 25, 40, 100, 200, 400], ["5", "10", "25", "40", "100", "200", "400"])
@@ -128,7 +136,7 @@ def _distances(axis: Axes, reports: Sequence[SetReport]) -> None:
     rows = [row for row in _rows(reports) if np.isfinite(row.distance_m)]
     if not rows:
         return _nothing(axis, "distance ahead")
-    distances = [np.array([row.distance_m for row in rows if row.class_id == i]) for i in range(len(CLASS_NAMES))]
+    distances = {name: np.array([row.distance_m for row in rows if row.name == name]) for name in _names(rows)}
     _histogram(axis, distances, list(range(0, 101, 5)))
     axis.set_xlabel("metres, where the label has a position")
     axis.set_title("distance ahead")
@@ -155,7 +163,7 @@ def _crowding(axis: Axes, reports: Sequence[SetReport]) -> None:
         shares = np.histogram(counts, edges)[0] / len(counts)
         axis.plot(np.arange(21), shares, marker="o", markersize=3, label=_label(report).replace("\n", " "))
     axis.set_xticks([0, 5, 10, 15, 20], ["0", "5", "10", "15", "20+"])
-    axis.set_xlabel("cars, pedestrians and cyclists in one image")
+    axis.set_xlabel("objects of trained classes in one image")
     axis.set_ylabel("share of the images")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
@@ -168,8 +176,8 @@ def _places(axis: Axes, reports: Sequence[SetReport]) -> None:
     if not rows:
         return _nothing(axis, "where the objects stand")
     # the few small classes on top of the many cars
-    for i, (name, colour) in enumerate(zip(CLASS_NAMES, COLOURS, strict=True)):
-        feet = np.array([(row.foot_x, row.foot_y) for row in rows if row.class_id == i]).reshape(-1, 2)
+    for name, colour in zip(_names(rows), COLOURS, strict=False):
+        feet = np.array([(row.foot_x, row.foot_y) for row in rows if row.name == name]).reshape(-1, 2)
         if len(feet):
             axis.scatter(feet[:, 0], feet[:, 1], s=5, alpha=0.35, color=colour, linewidths=0, label=name)
     axis.set_xlim(0, 1)

@@ -42,10 +42,19 @@ def clean(found: AnnotationSet, problems: Problems) -> AnnotationSet:
                 strangers[box.label] = strangers.get(box.label, 0) + 1
     for label, count in strangers.items():
         problems.add("class that is not in the set's list of classes: added", label, count)
+    images = _with_drives(images)
     ids = found.label_ids
     if ids and strangers:
         ids = (*ids, *range(max(ids) + 1, max(ids) + 1 + len(strangers)))
     return replace(found, labels=(*labels, *strangers), images=tuple(images.values()), label_ids=ids)
+
+
+def _with_drives(images: dict[str, AnnotatedImage]) -> dict[str, AnnotatedImage]:
+    """Take the folders of images as their recordings, where the labels name none and there are several folders."""
+    folders = {name: name.rpartition("/")[0] for name in images}
+    if any(image.drive for image in images.values()) or len(set(folders.values())) < 2 or "" in folders.values():
+        return images
+    return {name: replace(image, drive=folders[name]) for name, image in images.items()}
 
 
 def _size(image: AnnotatedImage, problems: Problems) -> tuple[int, int] | None:

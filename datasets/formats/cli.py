@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +35,8 @@ class ConvertOptions(CommandOptions):
     """Copy the images, or make hard links, which take no space on the same disk."""
     classes: tuple[str, ...] = ()
     """Label names to keep, as the files write them; default: all."""
+    val: tuple[str, ...] = ()
+    """Recordings that become the split val; all others become train. A folder of images is a recording."""
     all: bool = False
     """List every place instead of the first five of each kind."""
     json: bool = False
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> int:
     check_new(options.out)
     problems = Problems()
     found = read(options.source, problems, options.source_format)
-    found = _chosen(found, options.classes, problems)
+    found = _split(_chosen(found, options.classes, problems), options.val)
     if not found.images:
         print("\n".join(problems.lines(None if options.all else 5)))
         raise UserError(f"{options.source}: no image with labels is left", "images beside the labels")
@@ -74,12 +76,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _split(found: AnnotationSet, val: tuple[str, ...]) -> AnnotationSet:
+    """Return the set with recordings moved to the split val."""
+    if not val:
+        return found
+    drives = sorted({image.drive for image in found.images if image.drive})
+    if unknown := [name for name in val if name not in drives]:
+        raise UserError(f"--val {unknown[0]}", f"a recording: {', '.join(drives[:20]) or 'this set names none'}")
+    images = (replace(image, split="val" if image.drive in val else "train") for image in found.images)
+    return replace(found, images=tuple(images))
+
+
 def _chosen(found: AnnotationSet, classes: tuple[str, ...], problems: Problems) -> AnnotationSet:
     """Return the set with some of its classes; ignore regions are kept."""
     if not classes:
         return found
-    from dataclasses import replace
-
     if unknown := [name for name in classes if name not in found.labels]:
         raise UserError(f"--classes {unknown[0]}", f"some of {', '.join(found.labels)}")
     images = []
