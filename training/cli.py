@@ -43,7 +43,7 @@ class TrainOptions(CommandOptions):
     init: Path | None = None
     """Checkpoint to start from. Tensors of the same shape are copied."""
     classes: Path | None = None
-    """TOML file of classes: names, labels, neighbours to ignore, size, colour (docs/guides/own-data.md)."""
+    """Classes in a TOML file: labels, size, colour (docs/guides/own-data.md)."""
     folds: int = 0
     """Cross-validate over this many folds, each trained in OUT/fold-i. --data.fold trains one of them."""
     training: Annotated[TrainConfig, FLAT] = field(default_factory=TrainConfig)

@@ -22,6 +22,8 @@ from perception.formats.images import read_unchanged
 BoxXYXY = tuple[float, float, float, float]
 Polygon = tuple[float, ...]
 """x0 y0 x1 y1 …"""
+DONT_CARE = "DontCare"
+"""Label of ignore regions that belong to no class of the set."""
 ROAD_FOLDER = "road"
 """Folder of road masks beside the images of a set: 0 other, 128 ignored, any other value road."""
 MASK_IGNORED = 128
@@ -33,7 +35,7 @@ class Box:
     """One labelled object, or a region to ignore."""
 
     label: str
-    """Class name as the file writes it."""
+    """Class name as the file writes it; of ignore regions also `DONT_CARE`."""
     xyxy: BoxXYXY
     score: float | None = None
     """0..1, for labels that a machine made."""
@@ -148,7 +150,7 @@ FEATURES: Mapping[str, Callable[[AnnotatedImage], int]] = {
     "scores": lambda image: sum(box.score is not None for box in image.boxes),
     "track ids": lambda image: sum(box.track_id is not None for box in image.boxes),
     "ignore regions": lambda image: sum(box.ignore for box in image.boxes),
-    "classes of ignore regions": lambda image: sum(box.ignore and box.label != "DontCare" for box in image.boxes),
+    "classes of ignore regions": lambda image: sum(box.ignore and box.label != DONT_CARE for box in image.boxes),
     "truncation": lambda image: sum(box.truncation is not None for box in image.boxes),
     "occlusion": lambda image: sum(box.occlusion is not None for box in image.boxes),
     "outlines (polygons)": lambda image: sum(bool(box.polygons) for box in image.boxes),

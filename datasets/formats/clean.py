@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 
 import imagesize
 
-from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Box, Problems
+from datasets.formats.annotations import DONT_CARE, AnnotatedImage, AnnotationSet, Box, Problems
 from datasets.formats.paths import MISSING
 from perception.errors import UserError
 from perception.files import MAX_MEGAPIXELS
@@ -35,6 +35,7 @@ def clean(found: AnnotationSet, problems: Problems) -> AnnotationSet:
         boxes = tuple(_boxes(replace(image, size_hw=size_hw), problems))
         images[image.name] = replace(image, size_hw=size_hw, boxes=boxes)
     labels = dict.fromkeys(found.labels)
+    images = {name: _of_no_class(image, labels) for name, image in images.items()}
     strangers: dict[str, int] = {}
     for image in images.values():
         for box in image.boxes:
@@ -47,6 +48,12 @@ def clean(found: AnnotationSet, problems: Problems) -> AnnotationSet:
     if ids and strangers:
         ids = (*ids, *range(max(ids) + 1, max(ids) + 1 + len(strangers)))
     return replace(found, labels=(*labels, *strangers), images=tuple(images.values()), label_ids=ids)
+
+
+def _of_no_class(image: AnnotatedImage, labels: Container[str]) -> AnnotatedImage:
+    """Call ignore regions whose label is no class of the set `DONT_CARE`."""
+    boxes = (replace(box, label=DONT_CARE) if box.ignore and box.label not in labels else box for box in image.boxes)
+    return replace(image, boxes=tuple(boxes))
 
 
 def _with_drives(images: dict[str, AnnotatedImage]) -> dict[str, AnnotatedImage]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.formats.annotations import (
+    DONT_CARE,
     AnnotatedImage,
     AnnotationSet,
     Box,
@@ -85,7 +86,8 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         if not isinstance(content, dict):
             raise UserError(f"{file}: no JSON object", EXPECTED)
         names = _categories(content, file, problems)
-        labels |= {name: number for number, name in names.items() if name.lower() not in ROAD_CATEGORIES}
+        no_class = (*ROAD_CATEGORIES, DONT_CARE.lower())
+        labels |= {name: number for number, name in names.items() if name.lower() not in no_class}
         split = split_of(file.stem) if len(files) > 1 or split_of(file.stem) in ("train", "val") else ""
         images += _images(content, file, names, finder, split, problems)
     ids = tuple(labels.values())
@@ -194,7 +196,7 @@ def _box(
         xyxy,
         score=float(score) if _is_number(score) else None,  # type: ignore[arg-type]
         track_id=track_id if isinstance(track_id, int) and not isinstance(track_id, bool) else None,
-        ignore=bool(row.get("iscrowd")) or bool(row.get("ignore")),
+        ignore=bool(row.get("iscrowd")) or bool(row.get("ignore")) or label.lower() == DONT_CARE.lower(),
         truncation=float(own["truncation"]) if "truncation" in own else None,
         occlusion=int(own["occlusion"]) if "occlusion" in own else None,
         polygons=outlines,
@@ -210,7 +212,9 @@ def write(found: AnnotationSet, out: Path) -> None:
     """Write `annotations/instances_SPLIT.json`, or `annotations/instances.json` without splits."""
     ids = found.label_ids or tuple(range(1, len(found.labels) + 1))
     number = dict(zip(found.labels, ids, strict=True))
-    categories = [{"id": number[label], "name": label} for label in found.labels]
+    if any(box.label == DONT_CARE for image in found.images for box in image.boxes):
+        number[DONT_CARE] = max(ids, default=0) + 1
+    categories = [{"id": k, "name": label} for label, k in number.items()]
     splits = sorted({image.split for image in found.images}) or [""]
     image_id = box_id = 0
     for split in splits:

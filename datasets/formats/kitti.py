@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Box, Format, Problems
+from datasets.formats.annotations import DONT_CARE, AnnotatedImage, AnnotationSet, Box, Format, Problems
 from datasets.formats.paths import road_of
 from datasets.kitti_object import CLASSES_FILE, label_names
 from datasets.sample import image_stems
@@ -23,7 +23,6 @@ from perception.formats.images import find_image
 from perception.formats.kitti import ObjectRows, format_objects, read_objects
 
 EXPECTED = "training/image_2/000000.png with training/label_2/000000.txt"
-IGNORED = "DontCare"
 UNKNOWN_POSE = (-10.0, -1.0, -1.0, -1.0, -1000.0, -1000.0, -1000.0, -10.0)
 
 
@@ -46,7 +45,7 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         for name in read_text(file).split()
     }
     given = label_names(path) if (path / CLASSES_FILE).is_file() else ()
-    labels = dict.fromkeys(name for name in given if name != IGNORED)
+    labels = dict.fromkeys(name for name in given if name != DONT_CARE)
     images = []
     for name in image_stems(folder / "image_2"):
         label, image = folder / "label_2" / f"{name}.txt", find_image(folder / "image_2", name)
@@ -59,7 +58,7 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
             problems.add("label file that cannot be read: its image is left out", error.found)
             continue
         boxes = tuple(_box(rows, i) for i in range(len(rows)))
-        labels |= dict.fromkeys(box.label for box in boxes if box.label != IGNORED)
+        labels |= dict.fromkeys(box.label for box in boxes if box.label != DONT_CARE)
         split = splits.get(name, "")
         images.append(AnnotatedImage(name, image, (0, 0), boxes, drives.get(name, ""), split, road_of(path, name)))
     if (calibrations := folder / "calib").is_dir():
@@ -71,9 +70,9 @@ def _box(rows: ObjectRows, i: int) -> Box:
     left, top, right, bottom = rows.boxes_xyxy[i].tolist()
     pose = (rows.alpha[i], *rows.dimensions_hwl[i], *rows.location_cam2[i], rows.rotation_y[i])
     pose3d = tuple(float(value) for value in pose)
-    ignored = rows.names[i].lower() == IGNORED.lower()
+    ignored = rows.names[i].lower() == DONT_CARE.lower()
     return Box(
-        IGNORED if ignored else rows.names[i],
+        DONT_CARE if ignored else rows.names[i],
         (left, top, right, bottom),
         score=None if rows.scores is None else float(rows.scores[i]),
         ignore=ignored,
@@ -117,7 +116,7 @@ def _text(boxes: Sequence[Box]) -> str:
     unknown = [-1.0 if box.truncation is None else box.truncation for box in boxes]
     hidden = [-1 if box.occlusion is None else box.occlusion for box in boxes]
     rows = ObjectRows(
-        names=tuple(IGNORED if box.ignore else _word(box.label) for box in boxes),
+        names=tuple(DONT_CARE if box.ignore else _word(box.label) for box in boxes),
         truncation=np.array(unknown, np.float64),
         occlusion=np.array(hidden, np.int64),
         alpha=poses[:, 0],

@@ -377,6 +377,21 @@ def test_category_numbers_of_coco_are_kept(tmp_path: Path) -> None:
     assert content["annotations"][0]["bbox"] == [10, 20, 30, 10.5]
 
 
+@pytest.mark.parametrize("name", ["coco", "kitti", "yolo"])
+def test_ignore_regions_of_no_class(name: str, tmp_path: Path) -> None:
+    """KITTI's DontCare and CityPersons' groups become crowds of a category of their own, which is no class."""
+    root = kitti(tmp_path / "set")
+    path = root / "training/label_2/a.txt"
+    path.write_text(path.read_text() + "DontCare -1 -1 -10 50 20 60 30 -1 -1 -1 -1000 -1000 -1000 -10\n")
+    for source in (root, citypersons(tmp_path / "people")):
+        found = read(source, Problems())
+        write(found, tmp_path / name / source.name, name)
+        again = read(tmp_path / name / source.name, Problems())
+        assert "DontCare" not in again.labels
+        ignored = [(box.label, box.ignore) for image in again.images for box in image.boxes][1:]
+        assert ignored == ([] if name == "yolo" else [("DontCare", True)])
+
+
 def test_hard_links_take_no_space(tmp_path: Path) -> None:
     found = read(coco(tmp_path / "a"), Problems())
     write(found, tmp_path / "b", "yolo", "link")
