@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception.cli.options import CommandOptions, parse_options
+from perception.devices import Device, Precision
 from perception.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class BenchPipelineOptions(CommandOptions):
     model: Path | None = None
     """Model file to run instead of the replay. Its throughput alone is measured in the same process, before and
     after."""
-    device: str = "auto"
+    device: Device = "auto"
     """Device of the network."""
+    precision: Precision = "fp32"
+    """Arithmetic of OpenVINO."""
     realtime: bool = False
     """Play at the source's frame rate and drop late frames. A larger --delay-ms simulates overload."""
     duration: float | None = None
@@ -83,7 +86,7 @@ def bench_pipeline(options: BenchPipelineOptions) -> int:
         )
     with tempfile.TemporaryDirectory() as folder:
         location = options.source or str(make_clip(Path(folder) / "clip.mp4", options.frames))
-        network = load_model(options.model, options.device) if options.model else None  # type: ignore[arg-type]
+        network = load_model(options.model, options.device, precision=options.precision) if options.model else None
         reports = [
             summed_up([measure(options, location, count, Path(folder), network) for _ in range(options.repeat)])
             for count in options.sources

@@ -8,6 +8,8 @@ matrix product with the same runtime.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -28,14 +30,14 @@ from export.graph import load_onnx, read_spec
 from perception import __version__
 from perception.backends import Backend, load_model
 from perception.cli.options import CommandOptions, parse_options
+from perception.devices import Device, Precision, is_openvino, on_cpu
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.model import ModelSpec, shipped_or
 
-Device = Literal["cpu", "cuda", "tensorrt"]
 GEMM_SIDE = 1024
 COPY_FLOATS = 16 * 1024 * 1024
-EVERYDAY = ("models", "device", "batch", "threads", "rounds", "json", "out", "plot", "profile", "config")
+EVERYDAY = ("models", "device", "precision", "batch", "threads", "rounds", "json", "out", "plot", "profile", "config")
 """What `perception bench MODEL --help` shows."""
 
 
@@ -47,6 +49,8 @@ class BenchOptions(CommandOptions):
     """Model files of `perception export`."""
     device: tuple[Device, ...] = ("cpu",)
     """Devices to compare. An engine runs on the GPU that it was built for."""
+    precision: tuple[Precision, ...] = ("fp32",)
+    """Arithmetic of OpenVINO, to compare. Other devices compute in the precision of the file."""
     cuda_graph: bool = False
     """Replay a captured CUDA graph instead of launching each kernel (GPU only)."""
     batch: tuple[int, ...] = (1,)
@@ -100,8 +104,9 @@ class Measurement:
     precision: str
     size_hw: tuple[int, int]
     device: str
+    """As asked for, with the arithmetic where it is not fp32."""
     provider: str
-    """Execution provider that ran the model."""
+    """Engine that ran the model."""
     batch: int
     p50_ms: float
     p90_ms: float
@@ -125,6 +130,7 @@ class Measurement:
 class _Case:
     model: Path
     device: Device
+    precision: Precision
     backend: Backend
     spec: ModelSpec
     images: np.ndarray
@@ -181,9 +187,10 @@ def bench(options: BenchOptions) -> BenchResult:
     if options.cuda_graph and set(options.device) == {"cpu"} and all(m.suffix != ".engine" for m in options.models):
         raise UserError("--cuda-graph on the CPU", "a GPU", "--device cuda, or omit it")
     cases = [
-        _load(model, device, batch, options)
+        _load(model, device, precision, batch, options)
         for model in map(shipped_or, options.models)
         for device in (("tensorrt",) if model.suffix == ".engine" else options.device)
+        for precision in (options.precision if is_openvino(device) else ("fp32",))
         for batch in _batches(model, options.batch)
     ]
     order = np.random.default_rng(0)
@@ -199,14 +206,17 @@ def bench(options: BenchOptions) -> BenchResult:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     floors: dict[str, Floor] = {}
-    for device in dict.fromkeys(options.device) if options.floor else ():
-        floors[device] = measure_floor(device, options.threads)
+    for device in dict.fromkeys(map(floor_device, options.device)) if options.floor else ():
+        if device:
+            floors[device] = measure_floor(device, options.threads)
     profiles = {}
     if options.profile:
         for model in map(shipped_or, options.models):
             if model.suffix == ".onnx":
                 profiles[str(model)] = profile(model, options.threads, rounds=max(5, options.rounds // 5))
-    return BenchResult(machine(), floors, [_measured(case, floors.get(case.device)) for case in cases], profiles)
+    return BenchResult(
+        machine(), floors, [_measured(case, floors.get(floor_device(case.device))) for case in cases], profiles
+    )
 
 
 def _batches(model: Path, wanted: tuple[int, ...]) -> tuple[int, ...]:
@@ -219,26 +229,32 @@ def _batches(model: Path, wanted: tuple[int, ...]) -> tuple[int, ...]:
     return (first.dim_value,) if first.dim_value else wanted
 
 
-def _load(model: Path, device: Device, batch: int, options: BenchOptions) -> _Case:
+def floor_device(device: Device) -> Device | Literal[""]:
+    """Return the device of ONNX Runtime that measures the floor; empty where it has none, as for Intel GPUs."""
+    return "cpu" if on_cpu(device) else "" if is_openvino(device) else device
+
+
+def _load(model: Path, device: Device, precision: Precision, batch: int, options: BenchOptions) -> _Case:
     before = _resident_mb()
-    backend, spec = load_model(model, device, options.threads, options.cuda_graph and device != "cpu")
+    graph = options.cuda_graph and device in ("cuda", "tensorrt")
+    backend, spec = load_model(model, device, options.threads, graph, precision)
     images = np.random.default_rng(0).integers(0, 256, (batch, *spec.size_hw, 3), np.uint8)
     backend.run({"images": images})
     counted = model_cost(onnx.load(str(model)), batch) if model.suffix == ".onnx" else None
-    return _Case(model, device, backend, spec, images, counted, max(0.0, _resident_mb() - before), [], [])
+    return _Case(model, device, precision, backend, spec, images, counted, max(0.0, _resident_mb() - before), [], [])
 
 
 def _measured(case: _Case, floor: Floor | None) -> Measurement:
     p50, p90, p99 = (float(v) for v in np.percentile(case.times_ms, (50, 90, 99)))
     floor_ms = floor_of(case.cost, floor) if case.cost and floor else float("nan")
     share = floor_ms / p50
-    if case.cost and floor and case.device == "cpu":
+    if case.cost and floor and on_cpu(case.device):
         share = case.cost.conv_flops / floor.gemm_gflops_core / 1e6 / min(case.cpu_ms)
     return Measurement(
         model=str(case.model),
         precision=case.spec.precision,
         size_hw=case.spec.size_hw,
-        device=case.device,
+        device=case.device if case.precision == "fp32" else f"{case.device} {case.precision}",
         provider=case.backend.provider,
         batch=len(case.images),
         p50_ms=p50,
@@ -337,6 +353,8 @@ def machine() -> Machine:
         "onnxruntime": onnxruntime.__version__,
         "python": platform.python_version(),
     }
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["openvino"] = importlib.metadata.version("openvino")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     return Machine(name, os.cpu_count() or 1, round(load, 2), versions)
 
@@ -364,20 +382,21 @@ def text(result: BenchResult) -> str:
     """Return the results as tables."""
     info = result.machine
     lines = [
-        f"{info.processor}, {info.cores} cores, load {info.load}, ONNX Runtime {info.versions['onnxruntime']}",
+        f"{info.processor}, {info.cores} cores, load {info.load}, "
+        + ", ".join(f"{name} {info.versions[name]}" for name in ("onnxruntime", "openvino") if name in info.versions),
         *(
             f"{device}: {floor.gemm_gflops:.0f} GFLOP/s in a matrix product ({floor.gemm_gflops_core:.0f} a core),"
             f" {floor.memory_gbs:.0f} GB/s of memory"
             for device, floor in result.floors.items()
         ),
-        f"{'model':34} {'device':8} {'batch':>5} {'p50 ms':>8} {'p90':>7} {'p99':>7} {'img/s':>7} {'cpu ms':>7}"
+        f"{'model':34} {'device':13} {'batch':>5} {'p50 ms':>8} {'p90':>7} {'p99':>7} {'img/s':>7} {'cpu ms':>7}"
         f" {'MB':>6} {'GFLOP':>6} {'floor ms':>8} {'share':>6}",
     ]
     for m in result.measurements:
         lines.append(
-            f"{Path(m.model).name[-34:]:34} {m.device:8} {m.batch:5d} {m.p50_ms:8.2f} {m.p90_ms:7.2f} {m.p99_ms:7.2f}"
-            f" {m.images_per_s:7.1f} {m.cpu_ms:7.2f} {m.memory_mb:6.0f} {m.gflops:6.2f} {m.floor_ms:8.2f}"
-            f" {100 * m.floor_share:5.0f}%"
+            f"{Path(m.model).name[-34:]:34} {m.device:13} {m.batch:5d} {m.p50_ms:8.2f} {m.p90_ms:7.2f}"
+            f" {m.p99_ms:7.2f} {m.images_per_s:7.1f} {m.cpu_ms:7.2f} {m.memory_mb:6.0f} {m.gflops:6.2f}"
+            f" {m.floor_ms:8.2f} {100 * m.floor_share:5.0f}%"
         )
     if info.load > info.cores:
         lines.append(f"The machine was busy (load {info.load} on {info.cores} cores): compare ratios and cpu ms.")
@@ -396,7 +415,7 @@ def slower_than_fp32(measurements: Sequence[Measurement]) -> list[str]:
         for base in measurements:
             same = (base.size_hw, base.device, base.batch) == (like.size_hw, like.device, like.batch)
             if m.precision != "fp32" and base.precision == "fp32" and same:
-                ratio = m.cpu_ms / base.cpu_ms if m.device == "cpu" else m.p50_ms / base.p50_ms
+                ratio = m.cpu_ms / base.cpu_ms if on_cpu(m.device) else m.p50_ms / base.p50_ms
                 verdict = "faster" if ratio < 0.97 else "NOT faster"
                 lines.append(
                     f"{m.precision} is {verdict} than fp32 here: {Path(m.model).name} takes {ratio:.2f} of the time"

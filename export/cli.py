@@ -13,6 +13,7 @@ import tyro
 
 from export.config import EngineConfig, QuantizeConfig
 from perception.cli.options import GROUP, CommandOptions, parse_options
+from perception.devices import Device, Precision
 from perception.errors import UserError
 from perception.files import write_atomically
 from perception.provenance import record
@@ -89,12 +90,16 @@ class VerifyOptions(CommandOptions):
     """Number of frames, per kind of label in the folder."""
     split: Literal["held-out", "all"] = "held-out"
     """Held-out frames only, or all frames."""
-    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
-    """Precision whose tolerance applies; auto: the lower precision of the two models."""
+    tolerance: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    """Precision whose tolerance applies; auto: the lowest of both files and of the arithmetic."""
     size_hw: str = ""
     """Input height x width of a checkpoint. Default: the size of the other model."""
-    device: Literal["cpu", "cuda", "tensorrt"] = "cpu"
-    """Device of model files."""
+    device: Device = "cpu"
+    """Device of B. An engine runs on its own."""
+    precision: Precision = "fp32"
+    """Arithmetic of B on OpenVINO."""
+    reference_device: Device = "cpu"
+    """Device of A."""
     json: bool = False
     """Print the report as JSON."""
 
@@ -287,12 +292,14 @@ def verify(argv: list[str]) -> int:
 
     size_hw = parse_size(options.size_hw) if options.size_hw else None
     # a checkpoint takes the input size of the model file that it is compared with
-    b = open_candidate(options.b, size_hw, options.device) if options.b.suffix != ".pt" else None
-    a = open_candidate(options.a, size_hw or (b.spec.size_hw if b else None), options.device)
-    b = b or open_candidate(options.b, size_hw or a.spec.size_hw, options.device)
+    b = None
+    if options.b.suffix != ".pt":
+        b = open_candidate(options.b, size_hw, options.device, precision=options.precision)
+    a = open_candidate(options.a, size_hw or (b.spec.size_hw if b else None), options.reference_device)
+    b = b or open_candidate(options.b, size_hw or a.spec.size_hw)
     held_out = holdout_for(options.data, options.a, options.b)
     frames = open_frames(options.data, options.frames, options.split, holdout=held_out)
-    report = _compare(a, b, frames, options.precision)
+    report = _compare(a, b, frames, options.tolerance)
     print(json.dumps(report.to_json(), indent=1) if options.json else report.text())
     return 0 if report.passed else 1
 

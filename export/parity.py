@@ -16,9 +16,10 @@ from scipy.optimize import linear_sum_assignment
 
 from export.frames import TestFrame, road_judged
 from perception.arrays import U8
-from perception.backends import Device, load_model
+from perception.backends import load_model
 from perception.boxes import iou
 from perception.detector import Detector
+from perception.devices import Device, Precision, is_openvino
 from perception.errors import UserError
 from perception.evaluation.bootstrap import Score, paired_draws
 from perception.evaluation.object import ObjectEvaluator, score_curve
@@ -65,6 +66,7 @@ class Tolerance:
 TOLERANCES = {
     "fp32": Tolerance(1e-3, 1e-4, 1.0, 1e-5, 0.05, 1e-3, 0.5, 0.05),
     "fp16": Tolerance(None, None, None, 0.003, 1.0, 0.05, 5.0, 0.2),
+    "bf16": Tolerance(None, None, None, 0.015, 2.0, 0.15, 8.0, 0.3),
     "int8": Tolerance(None, None, None, 0.05, 8.0, 0.3, 15.0, 0.5),
 }
 
@@ -77,6 +79,13 @@ class Candidate:
     spec: ModelSpec
     detect: Callable[[U8], tuple[Detections, RoadMask | None]]
     """Returns the detections of all scores and the road of an image (H, W, 3), in its pixels, as `Detector` does."""
+    computes: Precision = "fp32"
+    """Arithmetic of the engine, which may be lower than the precision of the file."""
+
+    @property
+    def precision(self) -> str:
+        """The lower one of the file's precision and the engine's arithmetic."""
+        return max(self.spec.precision, self.computes, key=list(TOLERANCES).index)
 
 
 @dataclass
@@ -196,6 +205,7 @@ def open_candidate(
     device: Device = "cpu",
     threads: int = 0,
     one_to_one: bool | None = None,
+    precision: Precision = "fp32",
 ) -> Candidate:
     """Open a checkpoint (`.pt`, run by torch) or a model file as one side of a comparison.
 
@@ -205,13 +215,15 @@ def open_candidate(
         device: device of a model file.
         threads: CPU threads; 0: one per core.
         one_to_one: head of a checkpoint with two heads; None: the one-to-one head.
+        precision: arithmetic of OpenVINO.
     """
     if path.suffix == ".pt":
         return _checkpoint(path, size_hw or ModelSpec(("Car",), (384, 1248)).size_hw, one_to_one)
     if path.suffix == ".engine":
         device = "tensorrt"  # the only device of an engine
-    model = load_model(path, device, threads)
-    return Candidate(f"{path} ({model.spec.precision}, {device})", model.spec, Detector(model))
+    model = load_model(path, device, threads, precision=precision)
+    runs = f"{device} {precision}" if is_openvino(device) else device
+    return Candidate(f"{path} ({model.spec.precision}, {runs})", model.spec, Detector(model), precision)
 
 
 def _checkpoint(path: Path, size_hw: tuple[int, int], one_to_one: bool | None) -> Candidate:
@@ -232,7 +244,7 @@ def compare(
         a: reference model.
         b: model under test.
         frames: any number of frames, with or without ground truth.
-        precision: precision whose tolerance applies: fp32, fp16, int8, or auto for the lower of the two models.
+        precision: precision whose tolerance applies: fp32, fp16, bf16, int8, or auto for the lower of the two models.
         source: name of the frames, for the report.
 
     Raises:
@@ -244,9 +256,9 @@ def compare(
             f"those of {a.name}: {', '.join(a.spec.class_names)}",
         )
     if precision == "auto":
-        precision = max(a.spec.precision, b.spec.precision, key=list(TOLERANCES).index)
+        precision = max(a.precision, b.precision, key=list(TOLERANCES).index)
     if precision not in TOLERANCES:
-        raise UserError(f"--precision {precision}", "auto, " + ", ".join(TOLERANCES))
+        raise UserError(f"--tolerance {precision}", "auto, " + ", ".join(TOLERANCES))
     report = ParityReport(a.name, b.name, source, precision)
     minimum = min(a.spec.track_threshold, b.spec.track_threshold)
     scores = _Scores(a.spec.class_names)

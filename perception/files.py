@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -218,3 +219,33 @@ def make_folder(folder: Path, new: bool = False) -> bool:
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder}: not writable", "a folder that can be written", "--out FOLDER")
     return made
+
+
+def user_cache(name: str) -> Path | None:
+    """Make this user's folder for what can be computed again; None where it cannot be made.
+
+    The place is the system's: `$XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`.
+    """
+    try:
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library/Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "perception" / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows the home folder
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def keep_newest(folder: Path, pattern: str, count: int) -> None:
+    """Delete all but the newest files of a pattern; one that another process deletes first is no error."""
+    dated = []
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            dated.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(dated)[: max(0, len(dated) - count)]:
+        with contextlib.suppress(OSError):
+            path.unlink()

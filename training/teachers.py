@@ -26,8 +26,9 @@ from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from perception.arrays import U8
 from perception.backends import Model, checked
 from perception.backends.onnxruntime import OnnxRuntimeBackend
+from perception.backends.openvino import compile_graph, import_openvino, read_graph
 from perception.detector import Detector
-from perception.errors import MissingDependencyError, UserError
+from perception.errors import UserError
 from perception.model import METADATA_KEY, ModelSpec
 from perception.types import CLASS_NAMES, Detections, RoadMask
 
@@ -116,19 +117,16 @@ class _OpenVino:
     max_batch: int | None = 1
 
     def __init__(self, path: Path, size_hw: tuple[int, int], threads: int) -> None:
-        try:
-            import openvino
-        except ModuleNotFoundError:
-            raise MissingDependencyError("openvino", "teachers", "teachers") from None
+        import_openvino("teachers")
         if any(side % SIZE_MULTIPLE for side in size_hw):
             raise UserError(f"teacher size {size_hw[0]}x{size_hw[1]}", f"multiples of {SIZE_MULTIPLE}")
-        core = openvino.Core()
+        model = read_graph(path, "an ONNX file, or an .xml with its .bin")
         try:
-            model = core.read_model(path)
             model.reshape([1, 3, *size_hw])
         except RuntimeError as error:
             raise UserError(
-                f"{path}: cannot be read ({str(error).splitlines()[0]})", "an ONNX file, or an .xml with its .bin"
+                f"{path}: no input of size {size_hw[0]}x{size_hw[1]} ({str(error).splitlines()[0]})",
+                "a detector that takes one image",
             ) from None
         self._size_hw = size_hw
         self.inputs: Mapping[str, tuple[Any, ...]] = {"images": (1, *size_hw, 3)}
@@ -139,8 +137,7 @@ class _OpenVino:
         }
         self.metadata: Mapping[str, str] = {}
         self.class_ids, self._read = _layout(model, path)
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-        self._model = core.compile_model(model, "CPU", settings)
+        self._model = compile_graph(model, threads=threads)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one image: named input arrays → named output arrays."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from perception.devices import Device, Precision, is_openvino
 from perception.errors import UserError, lfs_pointer
 from perception.model import ModelSpec, check_tensors, shipped_or
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+log = logging.getLogger("perception.backends")
+
 MOST_THREADS = 256
 """Most CPU threads for one operator, where the machine has fewer cores: more slow inference and delay shutdown."""
 
@@ -59,19 +63,29 @@ class Model(NamedTuple):
     spec: ModelSpec
 
 
-def load_model(path: Path | str, device: Device = "auto", threads: int = 0, cuda_graph: bool = False) -> Model:
-    """Load a model file: `.onnx` with ONNX Runtime, `.engine` with TensorRT.
+def load_model(
+    path: Path | str,
+    device: Device = "auto",
+    threads: int = 0,
+    cuda_graph: bool = False,
+    precision: Precision = "fp32",
+) -> Model:
+    """Load a model file: `.onnx` with ONNX Runtime or OpenVINO, `.engine` with TensorRT.
+
+    `auto` takes an NVIDIA GPU that works; else OpenVINO, where `openvino_suits`; else ONNX Runtime on the CPU.
 
     Args:
         path: a file that `perception export` wrote, or the bare name of a shipped one.
-        device: auto, cpu, cuda or tensorrt. Anything but auto is used or refused, never replaced.
+        device: one of `Device`. Anything but auto is used or refused, never replaced.
         threads: CPU threads for one operator, 0 for one a core.
         cuda_graph: ONNX Runtime on a GPU: capture the kernels of each batch size once and replay them. An engine does
             so anyway.
+        precision: arithmetic of OpenVINO. It is never lowered unless asked for; other engines compute as the file
+            says, and take fp32 alone here.
 
     Raises:
         UserError: missing or broken file, one that breaks the contract, a number of threads that cannot be meant, or
-            the device cannot be used.
+            the device or the precision cannot be used.
     """
     path = shipped_or(Path(path))
     most = max(MOST_THREADS, os.cpu_count() or 1)
@@ -82,14 +96,72 @@ def load_model(path: Path | str, device: Device = "auto", threads: int = 0, cuda
     if path.suffix == ".engine":
         from perception.backends.tensorrt import TensorRTBackend
 
-        if device == "cpu":
-            raise UserError(f"{path} on the CPU", "a GPU: it is a TensorRT engine", "--device auto, or an .onnx file")
+        if device == "cpu" or is_openvino(device):
+            raise UserError(
+                f"{path} on '{device}'", "an NVIDIA GPU: it is a TensorRT engine", "--device auto, or an .onnx file"
+            )
+        _only_openvino_computes(precision, "TensorRT")
         return checked(TensorRTBackend(path), path)
-    if path.suffix == ".onnx" or not path.exists():
-        from perception.backends.onnxruntime import OnnxRuntimeBackend
+    if path.suffix != ".onnx" and path.exists():
+        raise UserError(f"{path}: not a model file", "an .onnx or .engine file", "perception export CHECKPOINT")
+    if is_openvino(device):
+        return _load_openvino(path, device, threads, precision)
+    if device == "auto":
+        return _load_best(path, threads, cuda_graph, precision)
+    _only_openvino_computes(precision, f"--device {device}")
+    from perception.backends.onnxruntime import OnnxRuntimeBackend
 
-        return checked(OnnxRuntimeBackend(path, device, threads, cuda_graph), path)
-    raise UserError(f"{path}: not a model file", "an .onnx or .engine file", "perception export CHECKPOINT")
+    return checked(OnnxRuntimeBackend(path, device, threads, cuda_graph), path)
+
+
+def _load_best(path: Path, threads: int, cuda_graph: bool, precision: Precision) -> Model:
+    """What `--device auto` takes, see `load_model`."""
+    from perception.backends.onnxruntime import OnnxRuntimeBackend, gpu_may_work
+
+    if precision != "fp32":  # only OpenVINO can
+        return _load_openvino(path, "openvino", threads, precision)
+    with_gpu = checked(OnnxRuntimeBackend(path, "auto", threads, cuda_graph), path) if gpu_may_work() else None
+    if with_gpu is not None and with_gpu.backend.provider != "CPUExecutionProvider":
+        return with_gpu
+    if path.is_file() and openvino_suits():
+        try:
+            return _load_openvino(path, "openvino", threads, precision)
+        except UserError as error:
+            log.warning("%s, so ONNX Runtime runs it", error.found)
+    return with_gpu or checked(OnnxRuntimeBackend(path, "cpu", threads), path)
+
+
+def _load_openvino(path: Path, device: Device, threads: int, precision: Precision) -> Model:
+    from perception.backends.openvino import OpenVinoBackend
+
+    backend = OpenVinoBackend(path, device, threads, precision)
+    model = checked(backend, path)  # a broken file must not be compiled
+    backend.compile()
+    return model
+
+
+def openvino_suits() -> bool:
+    """Whether `--device auto` takes OpenVINO: it is installed, and the processor computes BF16 (AVX-512 or AMX).
+
+    On those it was the faster engine in fp32 too; on processors with AVX2 it was not.
+    """
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    from perception.backends.openvino import capabilities
+
+    try:
+        return "BF16" in capabilities("CPU")
+    except UserError:  # installed, and does not load
+        return False
+
+
+def _only_openvino_computes(precision: Precision, engine: str) -> None:
+    if precision != "fp32":
+        raise UserError(
+            f"--precision {precision} with {engine}, which computes in the precision of the file",
+            "OpenVINO, or a file of that precision",
+            f"--device openvino --precision {precision}   (or perception export --precision fp16)",
+        )
 
 
 def checked(backend: FileBackend, path: Path) -> Model:

@@ -9,14 +9,14 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from perception.devices import Device
 from perception.errors import UserError
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 log = logging.getLogger("perception.backends.onnxruntime")
 
 _PROVIDERS = {
@@ -182,7 +182,7 @@ class OnnxRuntimeBackend:
             )
         wanted = device
         if device == "auto":
-            wanted = "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() and _cuda_present() else "cpu"
+            wanted = "cuda" if gpu_may_work() else "cpu"
         cuda_graph = cuda_graph and wanted != "cpu"
         missing = load_gpu_libraries(wanted) if wanted != "cpu" else ""
         try:
@@ -257,6 +257,11 @@ def _free_batch_only(session: ort.InferenceSession) -> bool:
     """Whether buffers can be allocated before a run: known types, and only the batch is free."""
     tensors = (*session.get_inputs(), *session.get_outputs())
     return all(t.type in _TYPES and t.shape and all(isinstance(side, int) for side in t.shape[1:]) for t in tensors)
+
+
+def gpu_may_work() -> bool:
+    """Whether this build can use an NVIDIA GPU and a driver is present. Only loading a model shows more."""
+    return "CUDAExecutionProvider" in ort.get_available_providers() and _cuda_present()
 
 
 def _cuda_present() -> bool:

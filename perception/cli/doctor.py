@@ -23,7 +23,7 @@ Verdict = Literal["ok", "missing", "note"]
 _PACKAGES = {
     "numpy": "", "scipy": "", "lap": "", "av": "", "tyro": "", "rich": "",
     "torch": "train", "torchvision": "train", "onnx": "export",
-    "tensorrt": "tensorrt", "starlette": "web", "uvicorn": "web", "rerun-sdk": "rerun",
+    "openvino": "openvino", "tensorrt": "tensorrt", "starlette": "web", "uvicorn": "web", "rerun-sdk": "rerun",
     "rosbags": "ros", "mcap": "ros", "foxglove-sdk": "ros", "paho-mqtt": "mqtt",
 }  # fmt: skip
 """Distribution → the extra that brings it; none for what the runtime cannot do without."""
@@ -38,6 +38,8 @@ _TINY_MODEL = base64.b64decode(
 class DoctorOptions(CommandOptions):
     """Say what is installed, what really loads, and how to mend what does not."""
 
+    speed: bool = True
+    """Measure the engines and precisions of this machine, which takes some seconds."""
     json: bool = False
     """Print the findings as JSON."""
 
@@ -56,7 +58,7 @@ class Finding:
 def main(argv: list[str]) -> int:
     """Print the findings; 1 where something is missing that the runtime needs."""
     options = parse_options(DoctorOptions, argv, "perception doctor")
-    findings = examine()
+    findings = examine(options.speed)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -68,9 +70,10 @@ def main(argv: list[str]) -> int:
     return 1 if any(finding.verdict == "missing" for finding in findings) else 0
 
 
-def examine() -> list[Finding]:
-    """Everything, in the order of the report."""
-    checks = (check_python, check_packages, check_opencv, check_providers, check_codecs, check_weights, check_shadows)
+def examine(speed: bool = True) -> list[Finding]:
+    """Everything, in the order of the report; `speed` measures too."""
+    checks = [check_python, check_packages, check_opencv, check_providers, check_codecs, check_weights, check_shadows]
+    checks += [check_speed] if speed else []
     findings = []
     for check in checks:
         try:
@@ -125,6 +128,7 @@ def check_providers() -> list[Finding]:
     """Execution providers that really load, each tried on a model of one node."""
     import onnxruntime as ort
 
+    from perception.backends import openvino_suits
     from perception.backends.onnxruntime import _cuda_present
 
     package = next((p for p in ("onnxruntime-gpu", "onnxruntime") if _version(p)), "onnxruntime")
@@ -144,7 +148,35 @@ def check_providers() -> list[Finding]:
         else:
             findings.append(_try_provider(provider, name))
     used = next((f.topic for f in reversed(findings) if f.topic in ("CUDA", "CPU") and f.verdict == "ok"), "nothing")
+    findings += _openvino_devices()
+    if used == "CPU" and openvino_suits():
+        used = "OpenVINO's CPU, in fp32"
     findings.append(Finding("--device auto", "ok", f"runs the network on {used}"))
+    return findings
+
+
+def _openvino_devices() -> list[Finding]:
+    """What OpenVINO finds; nothing where it is not installed, which the packages already say."""
+    if importlib.util.find_spec("openvino") is None:
+        return []
+    from perception.backends.openvino import NAMES, precisions
+
+    named = {name: precisions(name) for name in NAMES.values()}
+    found = "; ".join(f"{name} computes {', '.join(kinds)}" for name, kinds in named.items() if kinds)
+    return [Finding("openvino devices", "ok" if found else "note", found or "none")]
+
+
+def check_speed() -> list[Finding]:
+    """What another engine or precision would gain here."""
+    from perception.cli.doctor_speed import advice, cases, measure, text
+
+    wanted = cases()
+    speeds = measure(wanted)
+    findings = [Finding("speed", "ok", text(speeds), advice(speeds))]
+    if len(wanted) > 1 and not any(case.precision != "fp32" for case in wanted):
+        findings.append(
+            Finding("precision", "ok", "no bf16 or fp16 arithmetic here: --precision cannot gain anything")
+        )
     return findings
 
 

@@ -84,7 +84,7 @@ def _image_folder(options: SharedOptions, task: str) -> Path:
 def _load_detector(options: SharedOptions, minimum_score: float | None = None) -> Detector:
     """Load the model file; without a score, keep the detections that a tracker uses."""
     assert options.model is not None
-    model = load_model(options.model, options.device, options.threads)
+    model = load_model(options.model, options.device, options.threads, precision=options.precision)
     return Detector(model, model.spec.track_threshold if minimum_score is None else minimum_score)
 
 

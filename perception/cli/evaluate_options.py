@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from perception.cli.options import CommandOptions
+from perception.devices import Device, Precision
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class SharedOptions(CommandOptions):
     """KITTI's root, with the images, for --model."""
     out: Path | None = None
     """Folder where --model keeps its results, in KITTI's format; by default one under runs/."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    device: Device = "auto"
     """What runs the network."""
+    precision: Precision = "fp32"
+    """Arithmetic of OpenVINO. Lower ones change results a little, and are faster on processors that have them."""
     threads: int = 0
     """CPU threads for the network, 0 for one a core."""
     allow_missing: bool = False

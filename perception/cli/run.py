@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from perception.cli.options import FLAT, CommandOptions, parse_options
 from perception.cli.run_summary import as_text, opening, summarise
+from perception.devices import Device, Precision
 from perception.errors import UserError
 from perception.files import make_folder, write_atomically
 from perception.lock import alone_in
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("perception.run")
 
 EVERYDAY = (
-    "sources", "out", "model", "camera", "device", "video", "kitti", "mot", "images", "serve", "tracker", "start",
-    "duration", "anonymize", "json", "config",
+    "sources", "out", "model", "camera", "device", "precision", "video", "kitti", "mot", "images", "serve", "tracker",
+    "start", "duration", "anonymize", "json", "config",
 )  # fmt: skip
 """What `perception run --help` shows."""
 DEFAULT_ADDRESSES = {"--serve": "127.0.0.1:8080", "--foxglove": "127.0.0.1:8765"}
@@ -74,8 +75,10 @@ class RunOptions(CommandOptions):
     """ONNX file from `perception export`, or the name of a shipped network. Default: nano."""
     camera: Path | None = None
     """Calibration for distances: from `perception calibrate`, or a KITTI file."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    device: Device = "auto"
     """Where the network runs. Anything but auto is used or refused, never replaced."""
+    precision: Precision = "fp32"
+    """Arithmetic of OpenVINO. Lower ones change results a little, and are faster on processors that have them."""
     threads: int = 0
     """CPU threads of the network; 0: one per core."""
     cuda_graph: bool = False
@@ -224,7 +227,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
         (of_sinks.setdefault(sink, {}) if dot else of_tracker)[field_name or name] = value
     sources = open_sources(options.sources, options.source)
     model_path = shipped_or(options.model, sources[0].size_hw) if options.model else default_model(sources[0].size_hw)
-    model = load_model(model_path, options.device, options.threads, options.cuda_graph)
+    model = load_model(model_path, options.device, options.threads, options.cuda_graph, options.precision)
     thresholds = model[1].confirm_thresholds
 
     def tracker() -> Tracker:

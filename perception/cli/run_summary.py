@@ -46,6 +46,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str =
         "corrupt": sum(source.corrupt for source in pipeline.sources),
         "events": stats.events,
         "provider": pipeline.info.provider,
+        "precision": pipeline.spec.precision,
         "model": str(model_path),
         "sources": {
             source.name: {
@@ -81,7 +82,10 @@ def as_text(summary: dict[str, Any]) -> str:
     if summary["age_ms"]:
         age = summary["age_ms"]
         lines.append(f"age       p50 {age['p50_ms']:.0f} ms, p95 {age['p95_ms']:.0f} ms (capture to result)")
-    lines.append(f"network   {summary['network_share']:.0%} of that time, {summary['provider']}, {summary['model']}")
+    lines.append(
+        f"network   {summary['network_share']:.0%} of that time, {summary['provider']}, "
+        f"{summary['model']} ({summary['precision']})"
+    )
     lines.append("stages    " + ", ".join(f"{n} {s['p50_ms']:.2f}" for n, s in stages.items()) + " (median ms)")
     lines.append(f"tracks    {summary['tracks']}")
     lost = f"{summary['dropped']} frames dropped, {summary['corrupt']} unreadable"

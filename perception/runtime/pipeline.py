@@ -19,10 +19,11 @@ from pathlib import Path
 from threading import Event, Lock, Thread, current_thread, main_thread
 from typing import Any, NamedTuple
 
-from perception.backends import Backend, Device, Model, load_model
+from perception.backends import Backend, Model, load_model
 from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import SizedCamera
 from perception.detector import Detector
+from perception.devices import Device, Precision
 from perception.errors import UserError
 from perception.model import ModelSpec, default_model, shipped_or
 from perception.redact import redact
@@ -392,6 +393,7 @@ def run(
     model: str | Path | Model | None = None,
     *,
     device: Device = "auto",
+    precision: Precision = "fp32",
     sinks: Iterable[Sink] = (),
     config: PipelineConfig | None = None,
     options: SourceOptions | None = None,
@@ -401,7 +403,8 @@ def run(
     Args:
         source: a video, folder, KITTI sequence, camera or URL; several as a list.
         model: an ONNX file, or a shipped network by name; None: `nano`, in the size that suits the source best.
-        device: auto, cpu, cuda or tensorrt.
+        device: what runs the network, see `load_model`.
+        precision: arithmetic of OpenVINO.
         sinks: where results also go.
         config: how the stages are joined.
         options: which part of the source, and how.
@@ -414,5 +417,5 @@ def run(
     if model is None or isinstance(model, (str, Path)):
         size_hw = sources[0].size_hw if sources else None
         path = default_model(size_hw) if model is None else shipped_or(Path(model), size_hw)
-        model = load_model(path, device)
+        model = load_model(path, device, precision=precision)
     return Pipeline(sources, model, sinks, config)

@@ -19,7 +19,7 @@ ALLOWED = {
     "tools": set(ROOMS),
 }
 LAYERS = (
-    {"arrays", "redact", "timing", "clocks", "provenance"},
+    {"arrays", "redact", "timing", "clocks", "provenance", "devices"},
     {"errors", "progress", "types"},
     {"boxes", "boxes3d", "files", "image_pool", "lock"},
     {"classes"},

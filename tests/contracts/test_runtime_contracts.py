@@ -171,6 +171,9 @@ def make_backend(name: str) -> Backend:
         return module.ReplayBackend(SPEC, [found, Detections.empty()])
     if name == "onnxruntime":
         return module.OnnxRuntimeBackend(SHIPPED, "cpu", 1)
+    if name == "openvino":
+        pytest.importorskip("openvino")
+        return module.OpenVinoBackend(SHIPPED, "openvino", 1)
     if name == "tensorrt":
         pytest.skip("needs a GPU and an engine built on it; tests/unit/test_tensorrt_engine.py has a stand-in")
     raise AssertionError(f"{name}: say here how it is made")

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from perception.cli import doctor
+from perception.cli.doctor_speed import Case, Speed, advice, text
 from perception.cli.main import main as front_door
 
 
@@ -13,10 +14,12 @@ def test_it_reports_what_the_runtime_needs(capsys: pytest.CaptureFixture[str]) -
     assert found["encoder"]["verdict"] == "ok"
     assert "h264" in found["decoders"]["text"]
     assert found["CUDA"]["verdict"] == "ok" or found["CUDA"]["mend"]
+    assert "ONNX Runtime on the CPU takes" in found["speed"]["text"]
+    assert ("openvino devices" in found) == (found["openvino"]["verdict"] == "ok")
 
 
 def test_people_get_a_line_a_finding_and_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
-    front_door(["doctor"])
+    front_door(["doctor", "--no-speed"])
     shown = capsys.readouterr().out
     assert shown.startswith("ok")
     assert "onnxruntime" in shown
@@ -30,4 +33,15 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     (finding,) = [f for f in doctor.examine() if f.topic == "codecs"]
     assert finding.verdict == "missing"
     assert "libfoo.so" in finding.text
-    assert doctor.main([]) == 1
+    assert doctor.main(["--no-speed"]) == 1
+
+
+def test_a_faster_precision_is_advised_and_a_slower_engine_is_not() -> None:
+    usual = Speed(Case("ONNX Runtime on the CPU", "cpu", "fp32"), 20.0, 1.0)
+    slower = Speed(Case("OpenVINO CPU fp32", "openvino", "fp32"), 25.0, 0.8)
+    assert text([usual, slower]) == (
+        "nano-384x1248.onnx: ONNX Runtime on the CPU takes 20 ms a frame here; OpenVINO CPU fp32 is 0.8 times as fast"
+    )
+    assert advice([usual, slower]) == ""
+    faster = Speed(Case("OpenVINO CPU bf16", "openvino", "bf16"), 12.5, 1.6)
+    assert advice([usual, slower, faster]).startswith("perception run VIDEO --device openvino --precision bf16 ")

@@ -179,6 +179,7 @@ def test_realtime_takes_as_long_as_the_clip(video_file: Path, tiny_model: Path, 
         (["a={video}", "a={video}", "--model", "{model}"], "same name"),
         (["{video}", "--model", "{model}", "--cuda-graph"], "--device cuda --cuda-graph"),
         (["{video}", "--model", "{model}", "--cuda-graph", "--device", "cpu"], "leave --cuda-graph out"),
+        (["{video}", "--model", "{model}", "--precision", "bf16", "--device", "cpu"], "--device openvino"),
         (["{video}", "--model", "{model}", "--out", "{video}/x"], "--out"),
         (["{video}", "--model", "{model}", "--threads", "9999"], "--threads 9999"),
         (["{video}", "--model", "{model}", "--metrics", "127.0.0.1:99999"], "HOST:PORT"),
@@ -233,7 +234,7 @@ def test_a_cuda_graph_is_asked_of_the_model(
 
     asked = []
 
-    def load(path: Path, device: str, threads: int, cuda_graph: bool) -> object:
+    def load(path: Path, device: str, threads: int, cuda_graph: bool, precision: str) -> object:
         asked.append((device, cuda_graph))
         return real(path, "cpu", threads)
 

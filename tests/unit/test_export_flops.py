@@ -163,18 +163,24 @@ def test_which_case_runs_where(file: Path, tmp_path: Path, monkeypatch: pytest.M
         def run(self, inputs: dict) -> dict:
             return {}
 
-    def load(path: Path, device: str, threads: int, cuda_graph: bool) -> tuple[Backend, ModelSpec]:
-        asked.append((path.suffix, device, cuda_graph))
+    def load(path: Path, device: str, threads: int, cuda_graph: bool, precision: str) -> tuple[Backend, ModelSpec]:
+        asked.append((path.suffix, device, cuda_graph, precision))
         return Backend(), SPEC
 
     engine = tmp_path / "x.engine"
     engine.write_bytes(b"plan")
     monkeypatch.setattr(benchmark, "load_model", load)
-    options = benchmark.BenchOptions((file, engine), ("cpu", "cuda"), True, rounds=1, warmup=0, floor=False)
+    options = benchmark.BenchOptions(
+        (file, engine), ("cpu", "cuda", "openvino"), ("fp32", "bf16"), True, rounds=1, warmup=0, floor=False
+    )
     result = benchmark.bench(options)
-    assert asked == [(".onnx", "cpu", False), (".onnx", "cuda", True), (".engine", "tensorrt", True)]
-    assert [m.device for m in result.measurements] == ["cpu", "cuda", "tensorrt"]
-    assert result.measurements[2].gflops != result.measurements[2].gflops, "nobody counts inside an engine"
+    assert asked == [
+        (".onnx", "cpu", False, "fp32"), (".onnx", "cuda", True, "fp32"),
+        (".onnx", "openvino", False, "fp32"), (".onnx", "openvino", False, "bf16"),
+        (".engine", "tensorrt", True, "fp32"),
+    ]  # fmt: skip
+    assert [m.device for m in result.measurements] == ["cpu", "cuda", "openvino", "openvino bf16", "tensorrt"]
+    assert result.measurements[4].gflops != result.measurements[4].gflops, "nobody counts inside an engine"
 
 
 # ---------------------------------------------------------------- Triton
