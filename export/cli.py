@@ -44,7 +44,8 @@ class Int8Options(QuantizeConfig):
 class ExportOptions(CommandOptions):
     """Export a checkpoint as one self-contained model file, and verify the file against the checkpoint.
 
-    perception export verify A B compares any two models.
+    perception export verify A B compares any two models. perception export doubt MODEL calibrates scores and boxes.
+    perception export familiar MODEL describes usual frames.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -108,6 +109,10 @@ def main(argv: list[str]) -> int:
     """Export, verify against the checkpoint, and print the next command."""
     if argv and argv[0] == "verify":
         return verify(list(argv[1:]))
+    if argv and argv[0] in ("doubt", "familiar"):
+        from export import doubt, familiar
+
+        return {"doubt": doubt, "familiar": familiar}[argv[0]].main(list(argv[1:]))
     options = parse_options(ExportOptions, list(argv), "perception export", everyday=EVERYDAY)
     _check_out(options)
     if options.format == "engine":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +28,21 @@ OPTIONAL_COLUMNS = {"distances": 2, "cuboids": len(COLUMNS)}
 """Outputs (N, K, …) that a model file may have: one row a box, with so many numbers."""
 
 
+class Finder(Protocol):
+    """Whatever finds objects and road in an image: a `Detector`, or several fused (`perception.trust.ensemble`)."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Class names and thresholds of what it returns."""
+
+    @property
+    def provider(self) -> str:
+        """What runs the network, for people."""
+
+    def __call__(self, image_bgr: U8) -> tuple[Detections, RoadMask | None]:
+        """Detect in one image (H, W, 3) uint8; the results are in its pixels."""
+
+
 class Detector:
     """A network with all that lies between it and frames of any size. Not for two threads at once."""
 
@@ -41,13 +57,19 @@ class Detector:
         Raises:
             UserError: the model has other inputs than one named 'images'.
         """
-        self.backend, self.spec = model
+        self.backend: Backend = model[0]
+        self.spec: ModelSpec = model[1]
         self.minimum_score = minimum_score
         fixed = _fixed_batch(self.backend)
         self.batch = min(batch, fixed or self.backend.max_batch or batch)
         """Most images in one run."""
         self._images = np.zeros((fixed or self.batch, *self.spec.size_hw, 3), np.uint8)
         self._always_full = fixed is not None
+
+    @property
+    def provider(self) -> str:
+        """What runs the network, for people."""
+        return self.backend.provider
 
     def __call__(self, image_bgr: U8) -> tuple[Detections, RoadMask | None]:
         """Detect in one image (H, W, 3) uint8; the results are in its pixels."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from perception.classes import MOST_CLASSES, MOST_NAME, ClassInfo, class_problems, classes_named, is_class_name
+from perception.doubt import Doubt
 from perception.errors import UserError
+from perception.familiarity import Familiarity
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Weights that ship with the package: `NAME-HEIGHTxWIDTH.onnx`."""
@@ -64,6 +66,10 @@ class ModelSpec:
     suppression: bool = True
     """Whether the graph suppresses duplicates; False for a one-to-one head, which outputs none. No suppression is
     needed outside the graph."""
+    doubt: Doubt | None = None
+    """Scores as probabilities, and margins that hold the true box; None where nobody has measured them."""
+    familiar: Familiarity | None = None
+    """What usual frames look like; None where nobody has measured them."""
     contract: int = CONTRACT_VERSION
     """Version of inputs and outputs."""
     classes: tuple[ClassInfo, ...] = ()
@@ -114,6 +120,12 @@ class ModelSpec:
             raise UserError(f"{path}: broken model metadata (no {missing[0]})", _METADATA, _EXPORT)
         known = {f.name for f in fields(ModelSpec)}
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        for name, kind in (("doubt", Doubt), ("familiar", Familiarity)):
+            if values.get(name) is not None:
+                values[name] = kind.from_json(values[name])  # type: ignore[attr-defined]
+                if values[name] is None:
+                    do = f"perception export {name} MODEL"
+                    raise UserError(f"{path}: broken model metadata ({name})", _METADATA, do)
         try:
             values["classes"] = _read_classes(values.get("classes", ()))
             return ModelSpec(**values)
@@ -177,6 +189,10 @@ def _problems(spec: ModelSpec) -> Iterator[tuple[str, str]]:
             yield found(field), f"one line of at most {MOST_TEXT} characters"
     if not isinstance(spec.suppression, bool):
         yield found("suppression"), "true or false"
+    if isinstance(names, tuple) and isinstance(spec.doubt, Doubt):
+        yield from spec.doubt.problems(len(names))
+    if isinstance(spec.familiar, Familiarity):
+        yield from spec.familiar.problems()
 
 
 def _is_number(value: object) -> bool:

@@ -43,9 +43,14 @@ _INK, _PAPER = (255, 255, 255), (24, 24, 24)
 class Overlay:
     """Draws the results of one source; keeps recent track positions for the trails."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, margins: bool = False) -> None:
+        """Args:
+        spec: class names, the road threshold, and the margins of boxes.
+        margins: draw round each box the one that holds the true box with the model's stated probability.
+        """
         self.spec = spec
         self._colours = class_colours(spec)
+        self._doubt = spec.doubt if margins else None
         alpha = np.arange(256, dtype=np.float64)
         alpha[: spec.road_threshold] = 0
         self._opacity = (alpha * ROAD_OPACITY).round().astype(np.uint8)  # by confidence
@@ -122,6 +127,11 @@ class Overlay:
     def _draw_box(self, image: U8, track: Track, unit: float) -> None:
         """Draw the box, thin where it is only predicted."""
         left, top, right, bottom = (round(float(v)) for v in track.box_xyxy)
+        if self._doubt is not None and track.frames_since_seen == 0:
+            outer = self._doubt.outer_boxes(track.box_xyxy[None], np.array([track.class_id]))[0]
+            if np.isfinite(outer).all():
+                corners = [round(float(v)) for v in outer]
+                cv2.rectangle(image, corners[:2], corners[2:], track_colour(track, self._colours), 1, cv2.LINE_AA)
         thickness = max(1, round((2.2 if _urgent(track) else 1.6) * unit)) if track.frames_since_seen == 0 else 1
         cv2.rectangle(image, (left, top), (right, bottom), track_colour(track, self._colours), thickness, cv2.LINE_AA)
 

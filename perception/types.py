@@ -270,6 +270,14 @@ def _values_or_none(column: F64 | None, count: int) -> Iterable[float | None]:
 
 
 @dataclass(frozen=True, eq=False)
+class Disagreement:
+    """Where two networks differ in one frame: sure detections of one that the other has nothing at."""
+
+    only_first: Detections
+    only_second: Detections
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """All that the pipeline reports for one frame."""
 
@@ -281,6 +289,8 @@ class Result:
     """Duration of each stage in milliseconds."""
     age_ms: float | None = None
     """Live sources only: how old the frame was when the result left the pipeline."""
+    disagreement: Disagreement | None = None
+    """Where a second network differs, with `perception run --second`."""
 
 
 MOMENTARY = frozenset({"corrupt", "size-changed", "ended"})
@@ -292,6 +302,8 @@ HealthKind = Literal[
     "black",
     "overexposed",
     "blurred",
+    "disagreement",
+    "unfamiliar",
     "size-changed",
     "corrupt",
     "sink-failed",

@@ -1,4 +1,4 @@
-"""`perception evaluate object|road|tracking|detection|compare`: official KITTI scores of results, or of a model."""
+"""`perception evaluate object|road|tracking|detection|fairness|compare`: KITTI's official scores and more."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perception import __version__
+from perception.cli.evaluate_inputs import check_inputs, check_report, out_folder
 from perception.cli.evaluate_options import (
     CompareOptions,
     ObjectOptions,
@@ -34,6 +35,7 @@ SUBCOMMANDS = {
     "road": "maximum F and average precision of road confidence, seen from above or in the image",
     "tracking": "HOTA, CLEAR and Identity of Car and Pedestrian",
     "detection": "COCO's mean average precision, for any classes (extra coco)",
+    "fairness": "whom the network misses more often: miss rates of people by stratum, matched",
     "compare": "two reports side by side: which differences are real",
 }
 
@@ -57,6 +59,10 @@ def main(argv: list[str]) -> int:
         from perception.cli.evaluate_detection import main as detection
 
         return detection(rest)
+    if name == "fairness":
+        from perception.cli.evaluate_fairness import main as fairness
+
+        return fairness(rest)
     return {"object": _object, "road": _road, "tracking": _tracking, "compare": _compare}[name](rest)
 
 
@@ -69,11 +75,11 @@ def _object(argv: list[str]) -> int:
     from perception.evaluation.object_folders import score_object_folders
     from perception.reports.tables import object_json, object_text
 
-    gt, results = _inputs(options)
+    gt, results = check_inputs(options)
     if options.model is not None:
         from perception.cli.evaluate_model import run_objects
 
-        results = run_objects(options, gt, _out(options, "object"))
+        results = run_objects(options, gt, out_folder(options, "object"))
     assert results is not None
     evaluation = score_object_folders(gt, results, split=options.split, allow_missing=options.allow_missing)
     _tell(evaluation.warnings)
@@ -99,11 +105,11 @@ def _road(argv: list[str]) -> int:
     from perception.evaluation.road_folders import score_road_folders
     from perception.reports.tables import road_json, road_text
 
-    gt, results = _inputs(options)
+    gt, results = check_inputs(options)
     if options.model is not None:
         from perception.cli.evaluate_model import run_roads
 
-        results = run_roads(options, gt, _out(options, "road"))
+        results = run_roads(options, gt, out_folder(options, "road"))
     assert results is not None
     with Progress("scoring") as progress:
         evaluation = score_road_folders(
@@ -135,12 +141,12 @@ def _tracking(argv: list[str]) -> int:
     from perception.evaluation.tracking_folders import score_tracking_folders
     from perception.reports.tables import tracking_json, tracking_text
 
-    gt, results = _inputs(options)
+    gt, results = check_inputs(options)
     only_frames = None
     if options.model is not None:
         from perception.cli.evaluate_model import run_tracks
 
-        results, only_frames = run_tracks(options, gt, _out(options, "tracking"))
+        results, only_frames = run_tracks(options, gt, out_folder(options, "tracking"))
     assert results is not None
     evaluation = score_tracking_folders(
         gt, results, seqmap=options.seqmap, allow_missing=options.allow_missing, only_frames=only_frames
@@ -178,7 +184,7 @@ def _compare(argv: list[str]) -> int:
     ):
         if value is not None and not least <= value <= MOST:
             raise UserError(f"{name} {value}", f"a whole number from {least} to {MOST:,}", f"{name} {example}")
-    _check_report(options.report)
+    check_report(options.report)
     from perception.reports.compare import compare, read_groups
     from perception.reports.compare_page import comparison_report, text_table
     from perception.reports.write import render_json, write_report
@@ -204,34 +210,6 @@ def _compare(argv: list[str]) -> int:
 # ---------------------------------------------------------------- shared steps
 
 
-def _inputs(options: SharedOptions) -> tuple[Path, Path | None]:
-    """Labels, and results where they are given; exactly one of --results and --model is."""
-    _check_report(options.report)
-    if (options.results is None) == (options.model is None):
-        found = "neither --results nor --model" if options.results is None else "--results and --model together"
-        raise UserError(
-            found, "a folder of results, or a model to run", "--results DIR, or --model M.onnx --data ROOT"
-        )
-    if options.model is not None and options.data is None:
-        raise UserError("--model without --data", "KITTI's root, with the images", "--data ROOT")
-    gt = options.gt if options.gt is not None else options.data
-    if gt is None:
-        raise UserError("no --gt", "a folder of labels, or KITTI's root", "--gt DIR")
-    return gt, options.results
-
-
-def _check_report(report: Path | None) -> None:
-    """Refuse --report before the work where its packages are missing."""
-    if report is not None:
-        from perception.reports.write import require_page_packages
-
-        require_page_packages()
-
-
-def _out(options: SharedOptions, task: str) -> Path:
-    return options.out if options.out is not None else Path("runs") / f"evaluate-{task}"
-
-
 def _tell(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -246,8 +224,10 @@ def _facts(
     facts = {field.name: getattr(options, field.name) for field in fields(options)}
     silent = {"json", "report", "summary"}
     if options.model is None:
-        silent |= {"data", "device", "minimum_score", "out", "threads", "tracker"}
-    shown = {name: str(value) for name, value in facts.items() if value not in (None, False) and name not in silent}
+        silent |= {"data", "device", "ensemble", "flip", "minimum_score", "out", "scales", "threads", "tracker"}
+    shown = {
+        name: str(value) for name, value in facts.items() if value not in (None, False, ()) and name not in silent
+    }
     made = {"perception": __version__, "commit": commit()}
     read = {"labels_hash": data_hash(find_labels(gt, task)), "results_hash": data_hash(results)}
     return {**shown, "gt": str(gt), "results": str(results), **read, **made}

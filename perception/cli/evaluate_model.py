@@ -11,7 +11,7 @@ import numpy as np
 
 from perception.arrays import I64
 from perception.backends import load_model
-from perception.detector import Detector
+from perception.detector import Detector, Finder
 from perception.errors import UserError
 from perception.evaluation.folders import LAYOUT, find_images, find_labels, find_split, read_names, stems
 from perception.evaluation.predictions import (
@@ -81,14 +81,21 @@ def _image_folder(options: SharedOptions, task: str) -> Path:
     return folder
 
 
-def _load_detector(options: SharedOptions, minimum_score: float | None = None) -> Detector:
-    """Load the model file; without a score, keep the detections that a tracker uses."""
+def _load_detector(options: SharedOptions, minimum_score: float | None = None) -> Finder:
+    """Load the model files; without a score, keep the detections that a tracker uses."""
     assert options.model is not None
-    model = load_model(options.model, options.device, options.threads, precision=options.precision)
-    return Detector(model, model.spec.track_threshold if minimum_score is None else minimum_score)
+    paths = (options.model, *options.ensemble)
+    models = [load_model(path, options.device, options.threads, precision=options.precision) for path in paths]
+    least = models[0].spec.track_threshold if minimum_score is None else minimum_score
+    detectors = [Detector(model, least) for model in models]
+    if not (options.ensemble or options.flip or options.scales):
+        return detectors[0]
+    from perception.trust.ensemble import Ensemble, make_views
+
+    return Ensemble(detectors, make_views(options.flip, options.scales))
 
 
-def _start(options: SharedOptions, detector: Detector, out: Path, labels: Path) -> Path:
+def _start(options: SharedOptions, detector: Finder, out: Path, labels: Path) -> Path:
     """Make the folder for results, and beside it `run.json`, which says how they were made."""
     folder = out / "data"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +103,8 @@ def _start(options: SharedOptions, detector: Detector, out: Path, labels: Path) 
     made = record(
         "perception evaluate",
         options,
-        (options.model, labels),
-        provider=detector.backend.provider,
+        (options.model, *options.ensemble, labels),
+        provider=detector.provider,
         model=asdict(detector.spec),
     )
     write_atomically(out / "run.json", json.dumps(made, indent=1, default=str) + "\n")

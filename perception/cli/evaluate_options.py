@@ -22,6 +22,12 @@ class SharedOptions(CommandOptions):
     """Folder of results in KITTI's format."""
     model: Path | None = None
     """Model file to run over --data first, instead of --results, or the bare name of a shipped one."""
+    ensemble: tuple[Path, ...] = ()
+    """Further model files; what they find is fused with --model's by weighted boxes fusion."""
+    flip: bool = False
+    """With --model: run each image mirrored too, and fuse."""
+    scales: tuple[float, ...] = ()
+    """With --model: run each image at these scales too, and fuse; above 1 in overlapping crops."""
     data: Path | None = None
     """KITTI's root, with the images, for --model."""
     out: Path | None = None

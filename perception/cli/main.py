@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("export.cli:main", "export", "turn a checkpoint into one self-contained ONNX file"),
     "fleet": ("perception.cli.fleet:main", "", "process many drives into tables, and ask questions about them"),
     "evaluate": ("perception.cli.evaluate:main", "", "official KITTI scores: object, road, tracking"),
+    "stress": ("perception.cli.stress:main", "", "score a model under noise, weather, dirt, night, broken video"),
     "track": ("perception.cli.track:main", "", "run a tracker over stored detections"),
     "calibrate": (
         "perception.cli.calibrate:main",

@@ -73,6 +73,8 @@ class RunOptions(CommandOptions):
     """Output directory, overwritten if it exists. Default: a new one under runs/."""
     model: Path | None = None
     """ONNX file from `perception export`, or the name of a shipped network. Default: nano."""
+    second: Path | None = None
+    """Second model file, compared frame by frame; a lasting disagreement is a health event."""
     camera: Path | None = None
     """Calibration for distances: from `perception calibrate`, or a KITTI file."""
     device: Device = "auto"
@@ -228,6 +230,9 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     sources = open_sources(options.sources, options.source)
     model_path = shipped_or(options.model, sources[0].size_hw) if options.model else default_model(sources[0].size_hw)
     model = load_model(model_path, options.device, options.threads, options.cuda_graph, options.precision)
+    second = None
+    if options.second is not None:
+        second = load_model(options.second, options.device, options.threads, options.cuda_graph, options.precision)
     thresholds = model[1].confirm_thresholds
 
     def tracker() -> Tracker:
@@ -255,6 +260,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
         options.pipeline,
         on_event=reporter,
         tracker_factory=factory,
+        second=second,
     )
     return pipeline, model_path, out
 
@@ -431,6 +437,7 @@ def _record(options: RunOptions, pipeline: Pipeline, model_path: Path) -> dict[s
         options,
         (model_path, *(Path(source.location) for source in pipeline.info.sources if Path(source.location).exists())),
         model={"path": str(model_path), **asdict(pipeline.spec)},
+        second=pipeline.second and asdict(pipeline.second.spec),
         provider=pipeline.info.provider,
         sources=[asdict(info) for info in pipeline.info.sources],
     )

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from perception.arrays import U8
-from perception.detector import Detector
+from perception.detector import Finder
 from perception.errors import UserError
 from perception.evaluation.folders import first_ten, stems
 from perception.files import data_files, write_atomically
@@ -18,6 +18,7 @@ from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, f
 from perception.progress import Progress
 from perception.sinks.kitti import seen_tracks, tracking_rows
 from perception.trackers import tracker_for_model
+from perception.types import Detections
 
 FRAME_NS = 100_000_000
 """KITTI's cameras record ten frames per second."""
@@ -60,20 +61,25 @@ def find_sequences(images: Path, labels: Path) -> dict[str, dict[int, Path]]:
     return sequences
 
 
-def predict_objects(detector: Detector, images: Sequence[tuple[str, Path]], out: Path) -> None:
+def predict_objects(detector: Finder, images: Sequence[tuple[str, Path]], out: Path) -> None:
     """Write one KITTI result file an image, `<name>.txt`."""
     names = detector.spec.result_names
     for name, image in _read_all(images, "detecting"):
         detections, _ = detector(image)
-        rows = ObjectRows.from_boxes(
-            [names[i] for i in detections.class_ids],
-            np.round(detections.boxes_xyxy.astype(np.float64), 3),
-            np.round(detections.scores.astype(np.float64), 6),
-        )
+        rows = detection_rows(detections, names)
         write_atomically(out / f"{name}.txt", format_objects(rows))
 
 
-def predict_roads(detector: Detector, images: Sequence[tuple[str, Path]], out: Path) -> None:
+def detection_rows(detections: Detections, class_names: Sequence[str]) -> ObjectRows:
+    """Detections of one frame as KITTI result rows."""
+    return ObjectRows.from_boxes(
+        [class_names[i] for i in detections.class_ids],
+        np.round(detections.boxes_xyxy.astype(np.float64), 3),
+        np.round(detections.scores.astype(np.float64), 6),
+    )
+
+
+def predict_roads(detector: Finder, images: Sequence[tuple[str, Path]], out: Path) -> None:
     """Write one confidence map an image, `<name>.png`, at the image's size.
 
     Raises:
@@ -90,7 +96,7 @@ def predict_roads(detector: Detector, images: Sequence[tuple[str, Path]], out: P
         write_atomically(out / f"{name}.png", cv2.imencode(".png", road.at_frame_size())[1].tobytes())
 
 
-def predict_tracks(detector: Detector, tracker: str, sequences: Mapping[str, Mapping[int, Path]], out: Path) -> None:
+def predict_tracks(detector: Finder, tracker: str, sequences: Mapping[str, Mapping[int, Path]], out: Path) -> None:
     """Write one KITTI tracking file a sequence, `<name>.txt`. Each sequence starts a new tracker."""
     names = detector.spec.result_names
     for name, images in sequences.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perception.reports.object_analysis import Calibration
+from perception.evaluation.calibration import Calibration
 from perception.reports.plots import Axis, Histogram, LinePlot, Series
 from perception.reports.report import Column, Figure, Table, Value
 

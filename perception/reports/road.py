@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.evaluation.calibration import Calibration
 from perception.evaluation.results import RoadEvaluation, RoadImage, ratio
 from perception.evaluation.road import BIRDS_EYE, colour_errors, read_road_calibration, road_planes
 from perception.reports.images import Photo, data_uri, load_image
-from perception.reports.object_analysis import Calibration
 from perception.reports.plots import Axis, LinePlot, Series
 from perception.reports.reliability import calibration_figure, calibration_rows, calibration_table
 from perception.reports.report import (

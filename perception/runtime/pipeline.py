@@ -25,11 +25,13 @@ from perception.cameras.sized import SizedCamera
 from perception.detector import Detector
 from perception.devices import Device, Precision
 from perception.errors import UserError
+from perception.familiarity import Familiarity
 from perception.model import ModelSpec, default_model, shipped_or
 from perception.redact import redact
 from perception.runtime.config import PipelineConfig, WhenLate
 from perception.runtime.health import HealthMonitor, StallMonitor
 from perception.runtime.queues import Channel, FrameBuffer, QueuedFrame
+from perception.runtime.second_opinion import DisagreementMonitor, disagreement
 from perception.runtime.sink_runner import SinkRunner
 from perception.runtime.stats import RunStats
 from perception.sinks import RunInfo, Sink, SourceInfo
@@ -37,11 +39,11 @@ from perception.source_options import SourceOptions
 from perception.sources import Source, open_sources
 from perception.timing import timed
 from perception.trackers import Tracker, tracker_for_model
-from perception.types import Detections, Frame, HealthEvent, Result, RoadMask, Tracks
+from perception.types import Detections, Disagreement, Frame, HealthEvent, Result, RoadMask, Tracks
 
 log = logging.getLogger("perception.runtime.pipeline")
 
-STAGES = ("decode", "health", "letterbox", "network", "read", "track", "range")
+STAGES = ("decode", "health", "letterbox", "network", "read", "second", "track", "range", "familiar")
 """In the order in which a frame passes them."""
 
 
@@ -51,6 +53,8 @@ class DetectedFrame(NamedTuple):
     queued: QueuedFrame
     detections: Detections
     road: RoadMask | None
+    second: Detections | None = None
+    """What the second network found, where there is one."""
 
 
 class SourceEnd(NamedTuple):
@@ -75,6 +79,7 @@ class Pipeline:
         cameras: dict[str, PinholeCamera] | None = None,
         on_event: Callable[[HealthEvent], None] | None = None,
         tracker_factory: Callable[[], Tracker] | None = None,
+        second: Model | tuple[Backend, ModelSpec] | None = None,
     ) -> None:
         """Nothing starts before the first result is asked for.
 
@@ -88,11 +93,17 @@ class Pipeline:
             on_event: called for each health event, from any thread.
             tracker_factory: makes a source's tracker; by default the one that `config` names, with the model's
                 confirmation thresholds.
+            second: a second network that sees the same frames; where the two disagree for long is a health event.
         """
         names = _check_names(sources)
         self.sources, self.config = list(sources), config or PipelineConfig()
         self.spec = model[1]
         self.detector = Detector(model, self.spec.track_threshold, min(len(names), self.config.batch))
+        self.second: Detector | None = None
+        if second is not None:
+            self.second = Detector(second, second[1].track_threshold, self.detector.batch)
+        self._disagreements: dict[str, DisagreementMonitor] = {}
+        self._familiarities: dict[str, Any] = {}
         for source in self.sources:
             if source.calibration is None and cameras and source.name in cameras:
                 source.calibration = SizedCamera(cameras[source.name], source.size_hw)
@@ -208,9 +219,16 @@ class Pipeline:
         if self.config.anonymize:
             frame = self._anonymize(frame, tracks, detections, timings_ms)
 
+        # Compare: where does the second network differ?
+        differs = None if item.second is None else self._compare(frame, detections, item.second)
+
+        # Compare with the training set: is this frame unlike it?
+        if self.config.health and self.spec.familiar is not None:
+            self._check_familiar(frame, self.spec.familiar, detections, item.road, timings_ms)
+
         # Publish: count the result and hand it to every sink
         age_ms = None if frame.captured_ns is None else (time.monotonic_ns() - frame.captured_ns) / 1e6
-        result = Result(frame, detections, tracks, item.road, timings_ms, age_ms)
+        result = Result(frame, detections, tracks, item.road, timings_ms, age_ms, differs)
         self._publish(result)
         return result
 
@@ -223,8 +241,51 @@ class Pipeline:
             self.publish_event(event)
 
     def _run_detector(self, batch: list[QueuedFrame]) -> list[DetectedFrame]:
-        found = self.detector.run([item.frame.image_bgr for item in batch], [item.timings_ms for item in batch])
-        return [DetectedFrame(item, *pair) for item, pair in zip(batch, found, strict=True)]
+        images = [item.frame.image_bgr for item in batch]
+        found = self.detector.run(images, [item.timings_ms for item in batch])
+        if self.second is None:
+            return [DetectedFrame(item, *pair) for item, pair in zip(batch, found, strict=True)]
+        timings_ms: list[dict[str, float]] = [{} for _ in batch]
+        others = self.second.run(images, timings_ms)
+        for item, own_ms in zip(batch, timings_ms, strict=True):
+            item.timings_ms["second"] = sum(own_ms.values())
+        return [
+            DetectedFrame(item, *pair, other) for item, pair, (other, _) in zip(batch, found, others, strict=True)
+        ]
+
+    def _check_familiar(
+        self,
+        frame: Frame,
+        familiar: Familiarity,
+        detections: Detections,
+        road: RoadMask | None,
+        timings_ms: dict[str, float],
+    ) -> None:
+        from perception.runtime.unfamiliar import FamiliarityMonitor
+
+        monitor = self._familiarities.get(frame.source)
+        if monitor is None:
+            monitor = FamiliarityMonitor(frame.source, familiar, self.spec.score_threshold)
+            self._familiarities[frame.source] = monitor
+        with timed(timings_ms, "familiar"):
+            events = monitor.update(frame, detections, road)
+        for event in events:
+            self.publish_event(event)
+
+    def _compare(self, frame: Frame, first: Detections, second: Detections) -> Disagreement:
+        assert self.second is not None
+        specs = self.spec, self.second.spec
+        monitor = self._disagreements.get(frame.source)
+        if monitor is None:
+            names = tuple(spec.name or f"network {i}" for i, spec in enumerate(specs, 1))
+            monitor = DisagreementMonitor(
+                frame.source, (names[0], names[1]), (specs[0].class_names, specs[1].class_names)
+            )
+            self._disagreements[frame.source] = monitor
+        found = disagreement(first, second, (specs[0].score_threshold, specs[1].score_threshold))
+        for event in monitor.update(found, frame.timestamp_ns):
+            self.publish_event(event)
+        return found
 
     def _track(self, frame: Frame, detections: Detections, timings_ms: dict[str, float]) -> Tracks:
         tracker = self._trackers.get(frame.source)

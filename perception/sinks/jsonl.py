@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from perception.sinks import RunInfo, Sink
-from perception.types import HealthEvent, Result, RoadMask, Track
+from perception.types import Disagreement, HealthEvent, Result, RoadMask, Track
 
 SCHEMA = "perception.record/1"
 """Name and version. A new field keeps it; a changed or removed one raises it."""
@@ -94,7 +94,23 @@ def frame_line(result: Result, class_names: Sequence[str], road_threshold: int =
     tracks = ",".join([_track_text(track, class_names) for track in result.tracks if track.state != "tentative"])
     road = None if result.road is None else road_record(result.road, road_threshold)
     tracks = _LAST_ZEROS.sub(r"\1", tracks)
-    return f'{_ENCODER.encode(head)[:-1]},"tracks":[{tracks}],"road":{_ENCODER.encode(road)}}}'
+    differs = ""
+    if result.disagreement is not None:
+        differs = f',"disagreement":{_ENCODER.encode(disagreement_record(result.disagreement))}'
+    return f'{_ENCODER.encode(head)[:-1]},"tracks":[{tracks}],"road":{_ENCODER.encode(road)}{differs}}}'
+
+
+def disagreement_record(found: Disagreement) -> dict[str, list[dict[str, Any]]]:
+    """Boxes that one network is sure of and the other has nothing at, pixels of the original image."""
+    return {
+        name: [
+            {"class_id": class_id, "box_xyxy": [round(side, 2) for side in box], "score": round(score, 4)}
+            for box, score, class_id in zip(
+                part.boxes_xyxy.tolist(), part.scores.tolist(), part.class_ids.tolist(), strict=True
+            )
+        ]
+        for name, part in (("only_first", found.only_first), ("only_second", found.only_second))
+    }
 
 
 def event_record(event: HealthEvent) -> dict[str, Any]:

@@ -31,17 +31,22 @@ class VideoSink(Sink):
 
     name = "video"
 
-    def __init__(self, folder: Path, crf: int = 23, preset: str = "superfast", annotate: bool = True) -> None:
-        """x264's quality (lower is better, 18 looks lossless) and speed; `annotate` draws the results in."""
-        self.folder, self.crf, self.preset, self.annotate = folder, crf, preset, annotate
+    def __init__(
+        self, folder: Path, crf: int = 23, preset: str = "superfast", annotate: bool = True, margins: bool = False
+    ) -> None:
+        """x264's quality (lower is better, 18 looks lossless) and speed; `annotate` draws the results in, `margins`
+        the boxes that hold the true ones as well."""
+        self.folder, self.crf, self.preset, self.annotate, self.margins = folder, crf, preset, annotate, margins
         self._writers: dict[str, H264Writer] = {}
         self._overlays: dict[str, Overlay] = {}
 
     @classmethod
-    def in_folder(cls, folder: Path, crf: int = 23, preset: str = "superfast", annotate: bool = True) -> VideoSink:
+    def in_folder(
+        cls, folder: Path, crf: int = 23, preset: str = "superfast", annotate: bool = True, margins: bool = False
+    ) -> VideoSink:
         if not 0 <= crf <= 51:
             raise UserError(f"video.crf {crf}", "x264's quality from 0 (lossless) to 51", "--set video.crf=23")
-        return cls(folder, crf, preset, annotate)
+        return cls(folder, crf, preset, annotate, margins)
 
     def open(self, info: RunInfo) -> None:
         import av
@@ -49,6 +54,12 @@ class VideoSink(Sink):
         if "libx264" not in av.codecs_available:
             raise UserError(
                 "this build of PyAV has no libx264", "an H.264 encoder", "pip install --force-reinstall av"
+            )
+        if self.margins and info.spec.doubt is None:
+            raise UserError(
+                "video.margins: the model file has no margins",
+                "one with its doubt measured",
+                "perception export doubt MODEL --data LABELLED --out NEW.onnx",
             )
         self.info = info
         self.lossless = not info.live
@@ -59,7 +70,7 @@ class VideoSink(Sink):
         result = shrunk(result, LONGEST_EDGE)
         image = result.frame.image_bgr
         if self.annotate:
-            overlay = self._overlays.setdefault(source, Overlay(self.info.spec))
+            overlay = self._overlays.setdefault(source, Overlay(self.info.spec, self.margins))
             image = overlay.draw(result)
         writer = self._writers.get(source)
         if writer is None:

@@ -151,7 +151,8 @@ def documented_options() -> list[tuple[str, str, str]]:
     found = set()
     for page in pages:
         for call in re.findall(
-            r"perception ((?:run|train|export|evaluate|track|calibrate|data|bench)\b[^\n`|;]*)", page.read_text()
+            r"perception ((?:run|train|export|evaluate|stress|track|calibrate|data|bench)\b[^\n`|;]*)",
+            page.read_text(),
         ):
             words = call.split()
             command = words[0]

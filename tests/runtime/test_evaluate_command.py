@@ -251,3 +251,48 @@ def test_only_a_page_needs_the_packages_for_pages(
     _, err = evaluate(capsys, *words[1:], "--report", tmp_path / "c", code=2)
     assert "'matplotlib' is not installed" in err and "pip install 'perception-pipeline[report]'" in err
     assert not (tmp_path / "c").exists()
+
+
+def test_several_models_and_views_are_fused(
+    kitti: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("object", "--model", tiny_model, "--data", kitti, "--out", tmp_path / "out", "--device", "cpu")
+    evaluate(capsys, *words, "--ensemble", tiny_model)
+    rows = read_objects(tmp_path / "out" / "data" / "000000.txt", scores=True)
+    assert rows.scores is not None and rows.scores.tolist() == pytest.approx([0.9, 0.8, 0.05], abs=1e-6)
+    evaluate(capsys, *words, "--flip")  # the tiny model finds the same boxes in a mirrored image
+    rows = read_objects(tmp_path / "out" / "data" / "000000.txt", scores=True)
+    assert rows.scores is not None and rows.scores.tolist()[0] == pytest.approx(0.45, abs=1e-6)
+    _, err = evaluate(capsys, *words, "--scales", 99, code=2)
+    assert "--scales 99" in err
+    _, err = evaluate(capsys, "object", "--gt", kitti, "--results", kitti, "--flip", code=2)
+    assert "without --model" in err
+
+
+def test_fairness_from_results_with_attributes_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    labels, results = tmp_path / "labels", tmp_path / "results"
+    labels.mkdir()
+    results.mkdir()
+    rows = ["frame,object,attribute,value"]
+    for i in range(12):
+        people = [(x, f"Pedestrian 0 0 0 {x} 50 {x + 25} 110 1 1 1 0 0 20 0\n") for x in range(0, 400, 40)]
+        (labels / f"{i:06d}.txt").write_text("".join(line for _, line in people))
+        found = [
+            x for n, (x, _) in enumerate(people) if n % 2 or (n + i) % 2
+        ]  # of the even ones every other is missed
+        text = "".join(
+            f"Pedestrian -1 -1 -10 {x} 50 {x + 25} 110 -1 -1 -1 -1000 -1000 -1000 -10 0.9\n" for x in found
+        )
+        (results / f"{i:06d}.txt").write_text(text)
+        rows += [f"{i:06d},{n},age,{'adult' if n % 2 else 'child'}" for n in range(10)]
+    (tmp_path / "a.csv").write_text("\n".join(rows) + "\n")
+    words = ("fairness", "--gt", labels, "--results", results, "--attributes", tmp_path / "a.csv", "--resamples", 300)
+    out, err = evaluate(capsys, *words, "--report", tmp_path / "report")
+    assert "30 of 120 people missed, 12 drives" in out and "have no image" in err
+    child = next(line for line in out.splitlines() if line.startswith("age: child"))
+    assert "50.0" in child and child.endswith("more")
+    assert "age: child" in (tmp_path / "report" / "report.html").read_text()
+    _, err = evaluate(capsys, "fairness", "--gt", labels, "--results", results, "--resamples", 1, code=2)
+    assert "--resamples 1" in err

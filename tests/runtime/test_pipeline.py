@@ -21,6 +21,7 @@ from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 CAR = Detections(np.array([[40, 30, 90, 70]], np.float32), np.array([0.9], np.float32), np.array([0]))
 NOISE = np.random.default_rng(0).integers(0, 255, (96, 320, 3)).astype(np.uint8)
+IDS = np.array([0, 1])
 
 
 class Script(Source):
@@ -466,3 +467,24 @@ def test_large_pictures_wait_in_small_numbers_and_get_more_time() -> None:
 
     assert [waiting(size) for size in ((375, 1242), (1080, 1920), (2160, 3840), (4320, 7680))] == [8, 8, 7, 2]
     assert runner._extra_timeout_s == pytest.approx(33, abs=1)
+
+
+def test_a_second_network_that_differs_for_long_is_an_event_with_its_place() -> None:
+    more = Detections(np.array([[40, 30, 90, 70], [200, 30, 240, 80]], np.float32), np.full(2, 0.9, np.float32), IDS)
+    second = replace(SPEC, name="second")
+    events: list[HealthEvent] = []
+    pipeline = Pipeline(
+        [Script(list(range(12)))],
+        (ReplayBackend(SPEC, [CAR]), SPEC),
+        on_event=events.append,
+        second=(ReplayBackend(second, [more]), second),
+    )
+    results = list(pipeline)
+    assert all(len(result.detections) == 1 for result in results), "the first network drives"
+    differs = results[0].disagreement
+    assert differs is not None and len(differs.only_first) == 0
+    assert differs.only_second.boxes_xyxy.tolist() == [[200, 30, 240, 80]]
+    lasting = [event for event in events if event.kind == "disagreement"]
+    assert [(event.active, event.timestamp_ns) for event in lasting] == [(True, 6 * 10**8)]
+    assert lasting[0].detail == "only second sees a Pedestrian at 200,30–240,80"
+    assert "second" in results[0].timings_ms

@@ -1,6 +1,7 @@
 """What each sink writes, read back by something else."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import get_args
@@ -25,7 +26,18 @@ from perception.sinks.metrics import MetricsSink, parse_address
 from perception.sinks.mot import MotSink
 from perception.sinks.rerun import RerunSink
 from perception.sinks.video import VideoSink
-from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, HealthKind, Result, RoadMask, Track, Tracks
+from perception.types import (
+    CLASS_NAMES,
+    Detections,
+    Disagreement,
+    Frame,
+    HealthEvent,
+    HealthKind,
+    Result,
+    RoadMask,
+    Track,
+    Tracks,
+)
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 NOISE = np.random.default_rng(0).integers(0, 255, (91, 301, 3)).astype(np.uint8)
@@ -91,7 +103,14 @@ def test_json_lines_follow_the_published_schema(tmp_path: Path) -> None:
 
 
 def test_the_schema_knows_every_field_that_is_written() -> None:
-    record = frame_record(make_result(0, tracks=TRACKS))
+    lone = Detections(np.array([[1, 2, 30, 40]], np.float32), np.array([0.9], np.float32), np.array([1]))
+    differs = Disagreement(lone, Detections.empty())
+    record = frame_record(replace(make_result(0, tracks=TRACKS), disagreement=differs))
+    jsonschema.Draft202012Validator(SCHEMA).validate(record)
+    assert record["disagreement"] == {
+        "only_first": [{"class_id": 1, "box_xyxy": [1, 2, 30, 40], "score": 0.9}],
+        "only_second": [],
+    }
     assert set(record) == set(SCHEMA["$defs"]["frame"]["properties"])
     assert set(record["tracks"][0]) == set(SCHEMA["$defs"]["track"]["properties"])
     assert set(record["road"]) == set(SCHEMA["$defs"]["road"]["properties"])
