@@ -25,7 +25,7 @@ _PACKAGES = {
     "torch": "train", "torchvision": "train", "onnx": "export",
     "openvino": "openvino", "tensorrt": "tensorrt", "starlette": "web", "uvicorn": "web", "rerun-sdk": "rerun",
     "rosbags": "ros", "mcap": "ros", "foxglove-sdk": "ros", "paho-mqtt": "mqtt",
-    "imagecorruptions-imaug": "stress",
+    "imagecorruptions-imaug": "stress", "xaitk-saliency": "explain",
 }  # fmt: skip
 """Distribution → the extra that brings it; none for what the runtime cannot do without."""
 

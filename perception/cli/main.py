@@ -32,6 +32,11 @@ COMMANDS = {
     "fleet": ("perception.cli.fleet:main", "", "process many drives into tables, and ask questions about them"),
     "evaluate": ("perception.cli.evaluate:main", "", "official KITTI scores: object, road, tracking"),
     "stress": ("perception.cli.stress:main", "", "score a model under noise, weather, dirt, night, broken video"),
+    "explain": (
+        "perception.cli.explain:main",
+        "",
+        "show what a network looks at, with checks of the maps",
+    ),
     "track": ("perception.cli.track:main", "", "run a tracker over stored detections"),
     "calibrate": (
         "perception.cli.calibrate:main",
