@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUBCOMMANDS = {
     "check": "count, plot label statistics, and list missing, unreadable or inconsistent files",
-    "convert": "read labels of any known format and write them as KITTI, COCO or YOLO",
+    "convert": "read labels of any known format and write them in another",
     "frames": "take frames from videos, to be labelled",
     "fetch": "download and unpack KITTI's public archives",
     "street": "render a synthetic drive with exact ground truth in KITTI's formats",

@@ -11,10 +11,12 @@ from pathlib import Path
 from datasets.catalogue import DataSet, ExtraLabels, Layout
 from datasets.checks.files import check_calibrations, check_labels_and_images, one_line, text_stems
 from datasets.checks.findings import SetReport, list_images, read_images
+from datasets.checks.similar import Hash, check_leaks, image_hash
 from datasets.kitti_road import is_road_name
 from datasets.labels import KITTI_RULE, LabelRule, rule_of, targets
 from datasets.sample import Sample, image_stems
 from datasets.splits import Division, HoldoutOptions, divide_by_drive, read_drives, read_split
+from perception.arrays import U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.classes import is_class_name
 from perception.errors import UserError
@@ -193,7 +195,12 @@ def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     except UserError as error:
         report.add("error", "unreadable list of classes", CLASSES_FILE, error.found)
         names = OBJECT_CLASSES
-    check_labels_and_images(report, folder, images, labels, KITTI_RULE, names)
+    hashes: dict[str, Hash] = {}
+
+    def seen(name: str, image: U8) -> None:
+        hashes[name] = image_hash(image)
+
+    check_labels_and_images(report, folder, images, labels, KITTI_RULE, names, seen)
     if labels and not report.boxes:
         report.add("warning", "no object of a trained class in any label", folder / "label_2")
     check_calibrations(report, folder / "calib", set(images))
@@ -202,7 +209,9 @@ def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     if drives:
         unknown = [name for name in images if name not in drives]
         report.add_all("warning", "frame of unknown drive", unknown)
-    _check_splits(report, set(images), set(labels), drives)
+    splits = _check_splits(report, set(images), set(labels), drives)
+    train, val = (splits.get(split, set()) & set(hashes) for split in ("train", "val"))
+    check_leaks(report, *([(n, hashes[n]) for n in sorted(side)] for side in (train, val - train)))
     testing = list_images(report, root / "testing" / "image_2")
     testing = [name for name in testing if not is_road_name(name)]
     if testing:
@@ -221,8 +230,10 @@ def _drives(report: SetReport) -> dict[str, str]:
         return {}
 
 
-def _check_splits(report: SetReport, images: set[str], labels: set[str], drives: dict[str, str]) -> None:
-    """Splits name frames that exist, and no two of them share a frame or a drive."""
+def _check_splits(
+    report: SetReport, images: set[str], labels: set[str], drives: dict[str, str]
+) -> dict[str, set[str]]:
+    """Check that splits name frames that exist, and that no two share a frame or a drive; return the splits."""
     splits: dict[str, set[str]] = {}
     for name in text_stems(report.root / "ImageSets"):
         path = report.root / "ImageSets" / f"{name}.txt"
@@ -244,6 +255,7 @@ def _check_splits(report: SetReport, images: set[str], labels: set[str], drives:
         report.add_all(
             "error", "splits share a drive", [f"{a} and {b}: {d}" for d in sorted(set.intersection(*drives_of))]
         )
+    return splits
 
 
 def looks_like(folder: Path) -> bool:

@@ -261,7 +261,7 @@ def compare(
         raise UserError(f"--tolerance {precision}", "auto, " + ", ".join(TOLERANCES))
     report = ParityReport(a.name, b.name, source, precision)
     minimum = min(a.spec.track_threshold, b.spec.track_threshold)
-    scores = _Scores(a.spec.class_names)
+    scores = _Scores(a.spec.result_names)
     shifts: list[np.ndarray] = []
     for frame in frames:
         found_a, found_b = a.detect(frame.image_bgr), b.detect(frame.image_bgr)

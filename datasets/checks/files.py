@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from datasets.checks.findings import SetReport, read_images
 from datasets.labels import LabelRule
+from perception.arrays import U8
 from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.files import data_files
@@ -42,8 +44,9 @@ def check_labels_and_images(
     labels: list[str],
     rule: LabelRule,
     classes: tuple[str, ...] | None,
+    seen: Callable[[str, U8], None] = lambda name, image: None,
 ) -> None:
-    """Pair `image_2` with `label_2`, read both, and look at every box."""
+    """Pair `image_2` with `label_2`, read both, and look at every box; `seen` is called with every image."""
     report.add_all(
         "error", "image without label", [folder / "image_2" / n for n in sorted(set(images) - set(labels))]
     )
@@ -58,5 +61,7 @@ def check_labels_and_images(
         except UserError as error:
             report.add("error", "bad label", path, one_line(error))
     for name, image in read_images(report, folder / "image_2", images):
+        if image is not None:
+            seen(name, image)
         if image is not None and name in rows:
             report.add_boxes(rows[name], rule, (image.shape[0], image.shape[1]), f"{folder.name}/label_2/{name}.txt")

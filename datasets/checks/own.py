@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.catalogue import DataSet, Layout
 from datasets.checks.findings import BoxRow, Level, SetReport
-from datasets.checks.similar import Hash, groups, image_hash, near_pairs
+from datasets.checks.similar import Hash, check_leaks, groups, image_hash, near_pairs
 from datasets.formats import format_named, read
 from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Problems, road_mask
 from datasets.formats.clean import NOTES
@@ -108,14 +108,8 @@ def check_similar(report: SetReport, images: Sequence[AnnotatedImage], hashes: S
     known = [(image, value) for image, value in zip(images, hashes, strict=True) if value is not None]
     held = [(image, value) for image, value in known if image.split in ("val", "test")]
     rest = [(image, value) for image, value in known if image.split not in ("val", "test")]
-    across = near_pairs([value for _, value in rest], [value for _, value in held])
-    for i, k, bits in across:
-        report.add(
-            "error",
-            "near-copies on both sides of the split: move the recording to one side, or drop one of them",
-            f"{rest[i][0].name} ({rest[i][0].split or 'no split'}) and {held[k][0].name} ({held[k][0].split})",
-            f"{bits} of 256 bits differ",
-        )
+    train, val = ([(image.name, value) for image, value in side] for side in (rest, held))
+    check_leaks(report, train, val)
     for side in (rest, held):
         pairs = near_pairs([value for _, value in side])
         for group in groups(len(side), pairs):

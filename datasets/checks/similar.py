@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from perception.arrays import U8
 from perception.formats.images import read_image
+
+if TYPE_CHECKING:
+    from datasets.checks.findings import SetReport
 
 BITS = 256
 NEAR_BITS = 20
@@ -87,3 +91,14 @@ def groups(count: int, pairs: Iterable[tuple[int, int, int]]) -> list[list[int]]
     for i in range(count):
         members.setdefault(find(i), []).append(i)
     return [group for group in members.values() if len(group) > 1]
+
+
+def check_leaks(report: SetReport, train: Sequence[tuple[str, Hash]], val: Sequence[tuple[str, Hash]]) -> None:
+    """Note near-copies on both sides of a split, given the names and hashes of each side's images."""
+    for i, k, bits in near_pairs([value for _, value in train], [value for _, value in val]):
+        report.add(
+            "error",
+            "near-copies on both sides of the split: move the recording to one side, or drop one of them",
+            f"{train[i][0]} (training) and {val[k][0]} (held out)",
+            f"{bits} of 256 bits differ",
+        )

@@ -134,10 +134,10 @@ def check_new(out: Path) -> None:
 
 
 def _name_in(form: Format, image: AnnotatedImage) -> str:
-    """Return the name that an image has when the written set is read."""
+    """Return the name that an image has when the written set is read: most formats know no folders."""
     from datasets.formats.kitti import flat
 
-    return flat(image.name) if form.name == "kitti" else image.name
+    return image.name if form.name in ("coco", "yolo", "cvat") else flat(image.name)
 
 
 def _twice(places: Sequence[str]) -> str:

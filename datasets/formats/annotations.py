@@ -159,6 +159,7 @@ FEATURES: Mapping[str, Callable[[AnnotatedImage], int]] = {
     "recordings (drives)": lambda image: bool(image.drive),
     "road as polygons (a mask is written)": lambda image: isinstance(image.road, tuple),
     "labels with spaces (written with _)": lambda image: sum(" " in box.label for box in image.boxes),
+    "splits": lambda image: image.split in ("train", "val"),
     "splits besides train and val": lambda image: image.split not in ("", "train", "val"),
 }
 """What labels may hold besides class and box → how often an image has it."""

@@ -1,4 +1,4 @@
-"""`perception data convert`: labels of any known format as KITTI, COCO or YOLO."""
+"""`perception data convert`: labels of any known format in another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ConvertOptions(CommandOptions):
     """Folder or label file."""
     out: Annotated[Path, tyro.conf.Positional]
     """New folder for the labels and images."""
-    to: Literal["kitti", "coco", "yolo"]
+    to: Literal["kitti", "coco", "yolo", "voc", "cvat", "label_studio"]
     """Format to write."""
     source_format: Annotated[str, tyro.conf.arg(name="from")] = ""
     """Format to read, such as voc; default: recognised."""

@@ -271,6 +271,7 @@ FORMAT = Format(
             "attributes",
             "recordings (drives)",
             "labels with spaces (written with _)",
+            "splits",
             "splits besides train and val",
         }
     ),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from datasets.formats.annotations import (
+    DONT_CARE,
     AnnotatedImage,
     AnnotationSet,
     Box,
@@ -27,12 +28,14 @@ from datasets.formats.paths import (
     image_name,
     numbers,
     road_of,
+    rounded,
     size_of,
     split_of,
     walk_images,
     xml_of,
 )
 from perception.errors import UserError
+from perception.files import write_atomically
 
 EXPECTED = "annotations.xml of CVAT"
 
@@ -55,7 +58,8 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         raise UserError(f"{path}: no annotations.xml", EXPECTED)
     xml = xml_of(file)
     listed = (label.findtext("name") or "" for label in xml.iter("label") if label.find("name") is not None)
-    labels = tuple(dict.fromkeys(name for name in listed if name and name.lower() not in ROAD_CATEGORIES))
+    no_class = (*ROAD_CATEGORIES, DONT_CARE.lower())
+    labels = tuple(dict.fromkeys(name for name in listed if name and name.lower() not in no_class))
     has_road = any((label.findtext("name") or "").lower() in ROAD_CATEGORIES for label in xml.iter("label"))
     finder = ImageFinder(file.parent, ("images", ""))
     found = (
@@ -131,21 +135,82 @@ def _box(
         kind = "polygon of fewer than three points: left out" if shape.tag == "polygon" else "box without corners"
         problems.add(kind, where)
         return None
-    if float(shape.get("rotation") or 0):
+    if any(numbers([shape.get("rotation") or "0"]) or ()):
         problems.add("rotated box: its corners before the rotation are read", where)
     left, top, right, bottom = corners
-    attributes = tuple((one.get("name") or "", one.text or "") for one in shape.iter("attribute"))
+    attributes = {one.get("name") or "": (one.text or "").strip() for one in shape.iter("attribute")}
+    score, ignored = numbers([attributes.pop("score", None)]), attributes.pop("ignore", "") in ("1", "true")
     occluded = shape.get("occluded")
     outlines = (outline,) if len(outline) >= 6 else ()
     occlusion = int(occluded) if occluded in ("0", "1") else None
     return Box(
         label,
         (left, top, right, bottom),
+        score=score[0] if score else None,
         track_id=track_id,
+        ignore=ignored or label == DONT_CARE,
         occlusion=occlusion,
         polygons=outlines,
-        attributes=attributes,
+        attributes=tuple(attributes.items()),
     )
 
 
-FORMAT = Format("cvat", "annotations.xml (CVAT for images or video, 1.1)", present, read)
+def write(found: AnnotationSet, out: Path) -> None:
+    """Write `annotations.xml` of images, which CVAT imports as "CVAT for images 1.1".
+
+    Scores and ignore regions are attributes, which every label declares.
+    """
+    names = sorted({name for image in found.images for box in image.boxes for name, _ in _attributes(box)})
+    labels = dict.fromkeys((*found.labels, *(box.label for image in found.images for box in image.boxes)))
+    root = Element("annotations")
+    SubElement(root, "version").text = "1.1"
+    listed = SubElement(SubElement(SubElement(root, "meta"), "task"), "labels")
+    for label in labels:
+        entry = SubElement(listed, "label")
+        SubElement(entry, "name").text = label
+        declared = SubElement(entry, "attributes")
+        for name in names:
+            attribute = SubElement(declared, "attribute")
+            for key, value in (("name", name), ("mutable", "False"), ("input_type", "text"), ("default_value", "")):
+                SubElement(attribute, key).text = value
+            SubElement(attribute, "values")
+    for i, image in enumerate(found.images):
+        height, width = image.size_hw
+        name = image.name + image.path.suffix
+        about = {"id": str(i), "name": name, "width": str(width), "height": str(height)}
+        entry = SubElement(root, "image", {**about, **({"subset": image.split} if image.split else {})})
+        for box in image.boxes:
+            corners = zip(("xtl", "ytl", "xbr", "ybr"), box.xyxy, strict=True)
+            places = {key: f"{rounded(value)}" for key, value in corners}
+            occluded = str(int(bool(box.occlusion)))
+            shape = SubElement(entry, "box", {"label": box.label, "occluded": occluded, **places, "z_order": "0"})
+            for name, value in _attributes(box):
+                SubElement(shape, "attribute", {"name": name}).text = value
+    indent(root)
+    write_atomically(out / "annotations.xml", tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+
+
+def _attributes(box: Box) -> list[tuple[str, str]]:
+    more = [("score", f"{box.score}")] if box.score is not None else []
+    return [*box.attributes, *more, *([("ignore", "1")] if box.ignore else [])]
+
+
+FORMAT = Format(
+    name="cvat",
+    shape="annotations.xml (CVAT for images or video, 1.1)",
+    present=present,
+    read=read,
+    write=write,
+    image_path=lambda image: f"images/{image.name}",
+    carries=frozenset(
+        {
+            "scores",
+            "ignore regions",
+            "classes of ignore regions",
+            "attributes",
+            "labels with spaces (written with _)",
+            "splits",
+            "splits besides train and val",
+        }
+    ),
+)

@@ -142,6 +142,7 @@ FORMAT = Format(
             "occlusion",
             "3-D poses",
             "recordings (drives)",
+            "splits",
             "splits besides train and val",
         }
     ),

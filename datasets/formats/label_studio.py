@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import imagesize
 
@@ -26,8 +26,21 @@ from datasets.formats.annotations import (
     envelope,
 )
 from datasets.formats.coco import ROAD_CATEGORIES
-from datasets.formats.paths import ImageFinder, dicts, head, image_name, json_of, numbers, road_of, size_of
+from datasets.formats.kitti import flat
+from datasets.formats.paths import (
+    ImageFinder,
+    dicts,
+    head,
+    image_name,
+    json_of,
+    numbers,
+    road_of,
+    rounded,
+    size_of,
+    to_json,
+)
 from perception.errors import UserError
+from perception.files import write_atomically
 
 EXPECTED = "a JSON export of Label Studio: tasks with data and annotations"
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
@@ -147,4 +160,45 @@ def _outline(kind: str, value: dict[str, Any], size_hw: tuple[int, int]) -> Poly
     return tuple(v for dx, dy in offsets for v in (x + dx * cosine - dy * sine, y + dx * sine + dy * cosine))
 
 
-FORMAT = Format("label_studio", "a JSON list of tasks with data and annotations (Label Studio)", present, read)
+def write(found: AnnotationSet, out: Path) -> None:
+    """Write `tasks.json` for Label Studio's import, with images as local files below the server's document root.
+
+    The control tags are `<Image name="image"/>` and `<RectangleLabels name="label" toName="image"/>`.
+    """
+    tasks = []
+    for i, image in enumerate(found.images, 1):
+        height, width = image.size_hw
+        results = []
+        for k, box in enumerate(image.boxes):
+            if box.ignore:
+                continue
+            left, top, right, bottom = box.xyxy
+            sides = (left / width, top / height, (right - left) / width, (bottom - top) / height)
+            value = {
+                key: rounded(100 * side, 12) for key, side in zip(("x", "y", "width", "height"), sides, strict=True)
+            }
+            result = {
+                "id": f"{i}-{k}",
+                "type": "rectanglelabels",
+                "from_name": "label",
+                "to_name": "image",
+                "original_width": width,
+                "original_height": height,
+                "value": {**value, "rotation": 0, "rectanglelabels": [box.label]},
+            }
+            results.append(result if box.score is None else {**result, "score": box.score})
+        name = quote(f"images/{flat(image.name)}{image.path.suffix}")
+        task = {"id": i, "data": {"image": f"/data/local-files/?d={name}"}, "annotations": [{"result": results}]}
+        tasks.append(task)
+    write_atomically(out / "tasks.json", to_json(tasks))
+
+
+FORMAT = Format(
+    name="label_studio",
+    shape="a JSON list of tasks with data and annotations (Label Studio)",
+    present=present,
+    read=read,
+    write=write,
+    image_path=lambda image: f"images/{flat(image.name)}",
+    carries=frozenset({"scores", "labels with spaces (written with _)"}),
+)

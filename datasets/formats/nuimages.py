@@ -32,13 +32,13 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
     labels: dict[str, None] = {}
     for folder in folders:
         tables = {name: _table(folder, name) for name in (*TABLES, "attribute", "sample", "log", "surface_ann")}
-        names = {row.get("token"): str(row.get("name")) for row in tables["category"]}
-        attributes = {row.get("token"): str(row.get("name")) for row in tables["attribute"]}
-        logs = {row.get("token"): row.get("log_token") for row in tables["sample"]}
+        names = {_token(row, "token"): str(row.get("name")) for row in tables["category"]}
+        attributes = {_token(row, "token"): str(row.get("name")) for row in tables["attribute"]}
+        logs = {_token(row, "token"): _token(row, "log_token") for row in tables["sample"]}
         labels |= dict.fromkeys(name for name in names.values() if not name.startswith("flat."))
-        rows: dict[Any, list[dict[str, Any]]] = {}
+        rows: dict[str, list[dict[str, Any]]] = {}
         for row in tables["object_ann"]:
-            rows.setdefault(row.get("sample_data_token"), []).append(row)
+            rows.setdefault(_token(row, "sample_data_token"), []).append(row)
         if tables["surface_ann"]:
             problems.add("surface as a run-length mask: not read", folder, len(tables["surface_ann"]))
         for data in tables["sample_data"]:
@@ -48,12 +48,17 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
             if where is None:
                 continue
             name = image_name(where, root)
-            mine = rows.get(data.get("token"), [])
+            mine = rows.get(_token(data, "token"), [])
             boxes = tuple(box for row in mine if (box := _box(row, names, attributes, name, problems)) is not None)
-            size_hw, drive = size_of(data.get("height"), data.get("width")), logs.get(data.get("sample_token"))
+            size_hw, drive = size_of(data.get("height"), data.get("width")), logs.get(_token(data, "sample_token"))
             split = split_of(folder.name)
-            images.append(AnnotatedImage(name, where, size_hw, boxes, str(drive or ""), split, road_of(root, name)))
+            images.append(AnnotatedImage(name, where, size_hw, boxes, drive or "", split, road_of(root, name)))
     return AnnotationSet(root, tuple(labels), tuple(images))
+
+
+def _token(row: dict[str, Any], key: str) -> str:
+    """Return a key into another table; empty where the row has none."""
+    return str(row.get(key) or "")
 
 
 def _table(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -62,16 +67,16 @@ def _table(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _box(
-    row: dict[str, Any], names: dict[Any, str], attributes: dict[Any, str], where: str, problems: Problems
+    row: dict[str, Any], names: dict[str, str], attributes: dict[str, str], where: str, problems: Problems
 ) -> Box | None:
-    corners, label = numbers(row.get("bbox"), 4), names.get(row.get("category_token"))
+    corners, label = numbers(row.get("bbox"), 4), names.get(_token(row, "category_token"))
     if corners is None or label is None:
         problems.add("annotation without a box or a known category: left out", where)
         return None
     if row.get("mask"):
         problems.add("outline as a run-length mask: its box alone is read", where)
     given = row.get("attribute_tokens")
-    said = [attributes[token] for token in given if token in attributes] if isinstance(given, list) else []
+    said = [attributes[str(token)] for token in given if str(token) in attributes] if isinstance(given, list) else []
     left, top, right, bottom = corners
     pairs = tuple(one.rpartition(".")[::2] if "." in one else (one, "") for one in said)
     return Box(label, (left, top, right, bottom), attributes=tuple((a, b) for a, b in pairs))

@@ -116,8 +116,10 @@ def numbers(values: Any, count: int | None = None) -> tuple[float, ...] | None:
     """Return numbers of JSON as floats; None where they are something else or of another count."""
     if not isinstance(values, (list, tuple)) or (count is not None and len(values) != count):
         return None
+    if any(isinstance(value, bool) for value in values):
+        return None
     try:
-        return tuple(float(value) for value in values if not isinstance(value, bool))
+        return tuple(float(value) for value in values)
     except (TypeError, ValueError, OverflowError):
         return None
 

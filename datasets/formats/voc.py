@@ -7,12 +7,13 @@ marked `difficult` are ignored, as in VOC's evaluation.
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Box, Format, Problems
-from datasets.formats.paths import ImageFinder, image_name, road_of, size_of, xml_of
+from datasets.formats.annotations import DONT_CARE, AnnotatedImage, AnnotationSet, Box, Format, Problems
+from datasets.formats.kitti import flat
+from datasets.formats.paths import ImageFinder, image_name, road_of, rounded, size_of, xml_of
 from perception.errors import UserError
-from perception.files import data_files, read_text
+from perception.files import data_files, read_text, write_atomically
 
 EXPECTED = "Annotations/*.xml with JPEGImages/"
 _FOLDERS = ("JPEGImages", "images", "")
@@ -47,7 +48,7 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         boxes = tuple(box for one in root.iter("object") if (box := _box(one, file.stem, problems)) is not None)
         name = image_name(image, path).removeprefix("JPEGImages/")
         images.append(AnnotatedImage(name, image, size_hw, boxes, "", splits.get(file.stem, ""), road_of(path, name)))
-    labels = dict.fromkeys(box.label for image in images for box in image.boxes)
+    labels = dict.fromkeys(box.label for image in images for box in image.boxes if box.label != DONT_CARE)
     return AnnotationSet(path, tuple(sorted(labels)), tuple(images))
 
 
@@ -63,15 +64,58 @@ def _box(one: Element, where: str, problems: Problems) -> Box | None:
     if not label:
         problems.add("object without a name: left out", where)
         return None
-    attributes = [(key, text.strip()) for key in ("pose",) if (text := one.findtext(key)) and text != "Unspecified"]
-    truncated = (one.findtext("truncated") or "").strip()
+    pose, truncated = ((one.findtext(key) or "").strip() for key in ("pose", "truncated"))
+    attributes = [("pose", pose)] * (pose not in ("", "Unspecified")) + [("truncated", "1")] * (truncated == "1")
     difficult = (one.findtext("difficult") or "").strip() == "1"
     return Box(
         label,
         (left - 1, top - 1, right, bottom),
-        ignore=difficult,
-        attributes=tuple(attributes + [("truncated", truncated)] * (truncated == "1")),
+        ignore=difficult or label == DONT_CARE,
+        attributes=tuple(attributes),
     )
 
 
-FORMAT = Format("voc", "Annotations/*.xml with JPEGImages/ (Pascal VOC)", present, read)
+def write(found: AnnotationSet, out: Path) -> None:
+    """Write one XML file an image, and `ImageSets/Main` where the set has splits."""
+    for image in found.images:
+        height, width = image.size_hw
+        root = Element("annotation")
+        SubElement(root, "filename").text = flat(image.name) + image.path.suffix
+        size = SubElement(root, "size")
+        for key, value in (("width", width), ("height", height), ("depth", 3)):
+            SubElement(size, key).text = str(value)
+        for box in image.boxes:
+            entry = SubElement(root, "object")
+            SubElement(entry, "name").text = box.label
+            said = dict(box.attributes)
+            SubElement(entry, "pose").text = said.get("pose", "Unspecified")
+            SubElement(entry, "truncated").text = str(int(bool(box.truncation) or said.get("truncated") == "1"))
+            SubElement(entry, "difficult").text = str(int(box.ignore))
+            corners = SubElement(entry, "bndbox")
+            left, top, right, bottom = box.xyxy
+            for key, number in (("xmin", left + 1), ("ymin", top + 1), ("xmax", right), ("ymax", bottom)):
+                SubElement(corners, key).text = f"{rounded(number)}"
+        indent(root)
+        write_atomically(out / "Annotations" / f"{flat(image.name)}.xml", tostring(root, encoding="unicode") + "\n")
+    for split in {image.split for image in found.images} - {""}:
+        names = sorted(flat(image.name) for image in found.images if image.split == split)
+        write_atomically(out / "ImageSets/Main" / f"{split}.txt", "".join(f"{name}\n" for name in names))
+
+
+FORMAT = Format(
+    name="voc",
+    shape="Annotations/*.xml with JPEGImages/ (Pascal VOC)",
+    present=present,
+    read=read,
+    write=write,
+    image_path=lambda image: f"JPEGImages/{flat(image.name)}",
+    carries=frozenset(
+        {
+            "ignore regions",
+            "classes of ignore regions",
+            "labels with spaces (written with _)",
+            "splits",
+            "splits besides train and val",
+        }
+    ),
+)

@@ -249,5 +249,5 @@ FORMAT = Format(
     read=read,
     write=write,
     image_path=lambda image: f"images/{_place(image, image.name)}",
-    carries=frozenset({"scores", "labels with spaces (written with _)", "splits besides train and val"}),
+    carries=frozenset({"scores", "labels with spaces (written with _)", "splits", "splits besides train and val"}),
 )

@@ -77,7 +77,7 @@ def test_what_is_wrong_with_a_set(tmp_path: Path) -> None:
     assert kinds(report, "error") == {
         "missing image": ["009.png"],
         "box outside its image": ["000: coach 900 900 905 905 in 400x240"],
-        "near-copies on both sides of the split": ["007 (train) and v (val)"],
+        "near-copies on both sides of the split": ["007 (training) and v (held out)"],
     }
     warnings = kinds(report, "warning")
     assert warnings.pop("near-copies") == ["003, 004"]
@@ -85,6 +85,23 @@ def test_what_is_wrong_with_a_set(tmp_path: Path) -> None:
     assert warnings.pop("rare class") == ["coach", "car", "truck", "tree"]
     assert "coach: none in val" in warnings.pop("class in one side of the split only")
     assert warnings == {}
+
+
+def test_copies_over_the_split_of_kittis_layout(tmp_path: Path) -> None:
+    from dataset_folders import kitti_object
+
+    kitti_object(tmp_path)
+    folder = tmp_path / "training/image_2"
+    names = sorted(path.stem for path in folder.iterdir())
+    (tmp_path / "ImageSets").mkdir(exist_ok=True)
+    for split, name in zip(("train", "val"), names, strict=False):
+        (tmp_path / f"ImageSets/{split}.txt").write_text(name + "\n")
+    (report,) = check(tmp_path)
+    kind = "near-copies on both sides of the split"
+    assert kind not in kinds(report, "error")
+    (folder / f"{names[1]}.png").write_bytes((folder / f"{names[0]}.png").read_bytes())
+    (report,) = check(tmp_path)
+    assert kinds(report, "error")[kind] == [f"{names[0]} (training) and {names[1]} (held out)"]
 
 
 def test_sizes_against_the_network() -> None:
