@@ -193,8 +193,8 @@ class DriveTables:
 
 
 def _shapes(tracks: Any) -> list[dict[str, float | None]]:
-    """Size and heading of each track, where the network reports them."""
-    size, heading = getattr(tracks, "size_lwh_m", None), getattr(tracks, "heading_rad", None)
+    """Size and KITTI's rotation_y of each track, where the network reports them."""
+    size, heading = getattr(tracks, "size_m", None), getattr(tracks, "heading_rad", None)
     if size is None or heading is None:
         return [{} for _ in range(len(tracks))]
     names = ("length_m", "width_m", "height_m", "heading_rad")

@@ -120,24 +120,23 @@ def boxes_on_ground(result: Result, camera: PinholeCamera) -> list[tuple[int, F6
     the box has at its distance, the length is the width, and the heading is 0.
     """
     tracks, found = result.tracks, []
+    sizes, headings = getattr(tracks, "size_m", None), getattr(tracks, "heading_rad", None)
     for row, track in enumerate(tracks):
         if track.position_m is None or track.distance_m is None:
             continue
         right, ahead = track.position_m
-        size, heading = _cuboid(result, row)
-        if size is None:
+        if sizes is not None and headings is not None and np.isfinite([*sizes[row], headings[row]]).all():
+            size, heading = np.asarray(sizes[row], np.float64), ground_heading(float(headings[row]))
+        else:
             left, top, far, bottom = track.box_xyxy.tolist()
             depth = max(ahead, 0.1)
             width = (far - left) * depth / float(camera.P_cam2[0, 0])
             size = np.array([width, width, (bottom - top) * depth / float(camera.P_cam2[1, 1])])
+            heading = 0.0
         found.append((row, np.array([ahead, -right, size[2] / 2]), size, heading))
     return found
 
 
-def _cuboid(result: Result, row: int) -> tuple[F64 | None, float]:
-    """Length, width, height in metres and the heading of a track, where the tracks have them."""
-    size = getattr(result.tracks, "size_lwh_m", None)
-    heading = getattr(result.tracks, "heading_rad", None)
-    if size is None or heading is None or not np.isfinite([*size[row], heading[row]]).all():
-        return None, 0.0
-    return np.asarray(size[row], np.float64), float(heading[row])
+def ground_heading(rotation_y: float) -> float:
+    """KITTI's `rotation_y` (0 faces right, -π/2 away from the camera) as yaw in the ground frame (0 faces ahead)."""
+    return float((-rotation_y - np.pi / 2 + np.pi) % (2 * np.pi) - np.pi)
