@@ -31,6 +31,7 @@ from perception.source_options import SourceOptions
 
 if TYPE_CHECKING:
     from perception.runtime.pipeline import Pipeline
+    from perception.runtime.source_control import SourceControl
     from perception.sinks import Sink
     from perception.sinks.events.engine import SceneEvent
     from perception.sources import Source
@@ -167,6 +168,7 @@ def _run_in(
         print(opening(pipeline), file=sys.stderr)
 
     interrupted = _stop_on_signals(pipeline)
+    _reload_on_hangup(options.config, _let_change(pipeline, options))
     progress.total = _frame_count(pipeline.sources, options.source)
     live = any(source.live for source in pipeline.sources)
     broken = ""
@@ -263,6 +265,43 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
         second=second,
     )
     return pipeline, model_path, out
+
+
+def _let_change(pipeline: Pipeline, options: RunOptions) -> SourceControl:
+    """Let the page's API add and remove sources."""
+    from perception.cameras.files import read_camera
+    from perception.runtime.source_control import SourceControl
+    from perception.sinks.web import WebSink
+
+    camera = read_camera(options.camera) if options.camera else None
+    control = SourceControl(pipeline, options.source, camera, options.sources)
+    for runner in pipeline.sinks:
+        if isinstance(runner.sink, WebSink):
+            runner.sink.control = control
+    return control
+
+
+def _reload_on_hangup(path: Path | None, control: SourceControl) -> None:
+    """SIGHUP reads the list of sources in the TOML file again, where there is one."""
+    from perception.files import read_toml
+
+    if path is None or not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        return
+    if "sources" not in read_toml(path):
+        return
+
+    def reload() -> None:
+        try:
+            wanted = read_toml(path).get("sources")
+            if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
+                raise UserError(f"{path}: sources is {wanted!r}", 'a list: sources = ["front=rtsp://…"]')
+            added, removed = control.reload(wanted)
+            log.info("%s: %d sources added, %d removed", path, len(added), len(removed))
+        except UserError as error:
+            log.warning("%s; the sources stay as they are", error.found)
+
+    # opening a source takes time, and the handler may interrupt a thread that holds a lock
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload, name="reload", daemon=True).start())
 
 
 def _frame_count(sources: Sequence[Source], options: SourceOptions) -> int:
@@ -380,7 +419,8 @@ def _signals_as_before() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
         yield
     finally:

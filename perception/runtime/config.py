@@ -26,6 +26,8 @@ class PipelineConfig:
     """Watch for black, frozen, over-exposed and blurred frames."""
     stalled_s: float = 0.8
     """Report a live source without a frame for this long as stalled, seconds."""
+    stay: bool = False
+    """Go on without any source, and wait for those that are added while it runs."""
     anonymize: bool = False
     """Blur people and vehicles in everything that is recorded or shown."""
     drain_s: float = 1.0

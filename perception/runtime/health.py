@@ -139,6 +139,15 @@ class StallMonitor:
         if name in self._last_frame_s:
             self._last_frame_s[name] = time.monotonic()
 
+    def watch(self, name: str) -> None:
+        """Watch a further source."""
+        self._last_frame_s[name] = time.monotonic()
+
+    def forget(self, name: str) -> None:
+        """Forget a source."""
+        self._last_frame_s.pop(name, None)
+        self._stalled.discard(name)
+
     def source_ended(self, name: str) -> None:
         """Stop watching a source."""
         if name in self._last_frame_s:
@@ -147,7 +156,7 @@ class StallMonitor:
     def update(self) -> list[HealthEvent]:
         """Judge every source now; returns the stalls that begin or end."""
         now_s, events = time.monotonic(), []
-        for name, last_s in self._last_frame_s.items():
+        for name, last_s in list(self._last_frame_s.items()):  # sources come and go
             stalled = last_s is not None and now_s - last_s > self._stalled_s
             if stalled == (name in self._stalled):
                 continue

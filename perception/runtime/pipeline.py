@@ -98,7 +98,8 @@ class Pipeline:
         names = _check_names(sources)
         self.sources, self.config = list(sources), config or PipelineConfig()
         self.spec = model[1]
-        self.detector = Detector(model, self.spec.track_threshold, min(len(names), self.config.batch))
+        most = self.config.batch if self.config.stay else min(len(names), self.config.batch)
+        self.detector = Detector(model, self.spec.track_threshold, most)
         self.second: Detector | None = None
         if second is not None:
             self.second = Detector(second, second[1].track_threshold, self.detector.batch)
@@ -120,7 +121,9 @@ class Pipeline:
         self._rangers: dict[str, Any] = {}
         self._stalls = StallMonitor([s.name for s in sources if s.behaves_live], self.config.stalled_s)
 
-        self._buffer = FrameBuffer({source.name: self._when_late(source) for source in sources}, self.config.queue)
+        self._buffer = FrameBuffer(
+            {source.name: self._when_late(source) for source in sources}, self.config.queue, self.config.stay
+        )
         self._detected: Channel[DetectedFrame | SourceEnd] = Channel(max(2, len(names)))
         self._in_network: list[QueuedFrame] = []
         self._network_error: BaseException | None = None
@@ -129,6 +132,10 @@ class Pipeline:
         self._closed = Event()
         self._threads: list[Thread] = []
         self._event_lock = Lock()
+        self._sources_lock = Lock()
+        self._names_used = set(names)
+        self._removed: set[str] = set()
+        self._ended: set[str] = set()
         self.info = RunInfo(self.spec, tuple(map(_describe, sources)), self.detector.backend.provider)
         self.sinks = [SinkRunner(sink, self.info, self.stats.clock, self.publish_event) for sink in sinks]
 
@@ -344,16 +351,89 @@ class Pipeline:
 
     def _publish_end(self, name: str) -> None:
         """Report that one source has ended while others go on. The end of the last one is the end of the run."""
-        if name not in self.errors:
+        if name not in self.errors and name not in self._ended:
             notes = "".join(f"; {note}" for source in self.sources if source.name == name for note in source.notes)
             frames = self.stats.frames.get(name, 0)
-            self.publish_event(HealthEvent("ended", name, True, None, f"after {frames} frames{notes}"))
+            removed = "removed " if name in self._removed else ""
+            self.publish_event(HealthEvent("ended", name, True, None, f"{removed}after {frames} frames{notes}"))
+        self._ended.add(name)
+        if name in self._removed:
+            self._forget(name)
 
     def _watch_stalls(self) -> None:
         """Watch thread: report live sources that deliver no frames."""
         while not self._closed.wait(0.1):
             for event in self._stalls.update():
                 self.publish_event(event)
+
+    # ------------------------------------------------------------ sources that come and go
+
+    def add_source(self, source: Source) -> str:
+        """Read a further source from now on; returns its name. Any thread may call it.
+
+        A name that was used before in this run gets a number, so that its files and counts stay apart.
+
+        Raises:
+            UserError: the run is ending.
+        """
+        with self._sources_lock:
+            if self._stopping.is_set() or self._closed.is_set():
+                source.close()
+                raise UserError("the run is ending", "a run that goes on")
+            name, number = source.name, 2
+            while source.name in self._names_used:
+                source.name, number = f"{name}-{number}", number + 1
+            self._names_used.add(source.name)
+            self.sources.append(source)
+            self.stats.add_source(source.name)
+            if source.behaves_live:
+                self._stalls.watch(source.name)
+            self._buffer.add(source.name, self._when_late(source))
+            self._publish_sources()
+            if self._threads:  # else the start of the run reads it with the others
+                jobs: list[tuple[str, Callable[[], None]]] = [(f"source-{source.name}", lambda: self._read(source))]
+                if source.behaves_live and all(thread.name != "watch" for thread in self._threads):
+                    jobs.append(("watch", self._watch_stalls))
+                self._start_threads(jobs)
+        return source.name
+
+    def remove_source(self, name: str) -> None:
+        """Read a source no longer. What is queued of it is still processed. Any thread may call it.
+
+        Raises:
+            UserError: no such source.
+        """
+        with self._sources_lock:
+            source = next((s for s in self.sources if s.name == name and name not in self._removed), None)
+            if source is None:
+                raise UserError(f"no source '{name}'", "one of " + ", ".join(s.name for s in self.sources))
+            self._removed.add(name)
+            has_ended = name in self._ended
+        source.stop()
+        if has_ended:  # its end was reported before
+            self._detected.put(SourceEnd(name))
+
+    def _forget(self, name: str) -> None:
+        """Keep nothing of a source that was removed but its counts."""
+        with self._sources_lock:
+            self.sources = [source for source in self.sources if source.name != name]
+            self._trackers.pop(name, None)
+            self._rangers.pop(name, None)
+            self._disagreements.pop(name, None)
+            self._familiarities.pop(name, None)
+            self._stalls.forget(name)
+            self.stats.source_ended(name)
+            self.stats.dropped_at_shutdown[name] += self._buffer.forget(name)
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self._removed.discard(name)
+            self._ended.discard(name)
+            self._publish_sources()
+
+    def _publish_sources(self) -> None:
+        self._detected.set_capacity(max(2, len(self.sources)))
+        self.info = replace(self.info, sources=tuple(map(_describe, self.sources)))
+        for sink in self.sinks:
+            sink.publish(self.info)
 
     # ------------------------------------------------------------ start, stop, close
 
@@ -363,11 +443,16 @@ class Pipeline:
         for sink in self.sinks:
             sink.start()
         jobs: list[tuple[str, Callable[[], None]]] = [("network", self._detect)]
-        jobs += [(f"source-{s.name}", lambda s=s: self._read(s)) for s in self.sources]  # type: ignore[misc]
-        if any(source.behaves_live for source in self.sources):
-            jobs.append(("watch", self._watch_stalls))
-        self._threads = [Thread(target=job, name=name, daemon=True) for name, job in jobs]
-        for thread in self._threads:
+        with self._sources_lock:
+            jobs += [(f"source-{s.name}", lambda s=s: self._read(s)) for s in self.sources]  # type: ignore[misc]
+            if self.config.stay or any(source.behaves_live for source in self.sources):
+                jobs.append(("watch", self._watch_stalls))
+            self._start_threads(jobs)
+
+    def _start_threads(self, jobs: Sequence[tuple[str, Callable[[], None]]]) -> None:
+        threads = [Thread(target=job, name=name, daemon=True) for name, job in jobs]
+        self._threads += threads
+        for thread in threads:
             thread.start()
 
     def stop(self) -> None:
@@ -391,7 +476,8 @@ class Pipeline:
 
     def _stop_input(self) -> None:
         """Read no more frames, and run the network on none of those queued."""
-        self._stopping.set()
+        with self._sources_lock:
+            self._stopping.set()
         for source in self.sources:
             source.stop()
         self._buffer.stop()
@@ -411,7 +497,7 @@ class Pipeline:
         until_s = time.monotonic() + 0.2 if self._deadline_s is None else self._deadline_s
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
-        self.stats.dropped_at_shutdown = self._buffer.dropped_at_shutdown()
+        self.stats.dropped_at_shutdown.update(self._buffer.dropped_at_shutdown())
         for item in unpublished + self._in_network:
             self.stats.dropped_at_shutdown[item.frame.source] += 1 + item.frame.dropped_before
         atexit.unregister(self._finish_at_exit)

@@ -50,13 +50,15 @@ class FrameBuffer:
     that source that is taken.
     """
 
-    def __init__(self, when_late: dict[str, WhenLate], capacity: int = 2) -> None:
+    def __init__(self, when_late: dict[str, WhenLate], capacity: int = 2, stay: bool = False) -> None:
         """Args:
         when_late: the rule of each source, by its name.
         capacity: frames that each queue holds.
+        stay: wait for further sources when all have ended.
         """
         if capacity < 1:
             raise ValueError(f"capacity: found {capacity}, expected at least one frame")
+        self._capacity, self._stay = capacity, stay
         self._queues = {name: _SourceQueue(capacity, rule) for name, rule in when_late.items()}
         self._order = deque(self._queues)
         self._changed = Condition()
@@ -85,6 +87,20 @@ class FrameBuffer:
             queue.frames.append(item)
             self._changed.notify_all()
         return True
+
+    def add(self, name: str, when_late: WhenLate) -> None:
+        """Take a further source, with a name that is new."""
+        with self._changed:
+            self._queues[name] = _SourceQueue(self._capacity, when_late)
+            self._order.append(name)
+
+    def forget(self, name: str) -> int:
+        """Drop the queue of a source that has ended; returns the frames that no result counts."""
+        with self._changed:
+            queue = self._queues.pop(name)
+            self._order.remove(name)
+            self._changed.notify_all()
+            return _uncounted(queue)
 
     def end(self, name: str) -> None:
         """Mark a source as having no more frames."""
@@ -143,10 +159,7 @@ class FrameBuffer:
     def dropped_at_shutdown(self) -> dict[str, int]:
         """Frames that no result counts, by source: still queued, or dropped after the last one taken."""
         with self._changed:
-            return {
-                name: queue.dropped_since + queue.refused + sum(1 + i.frame.dropped_before for i in queue.frames)
-                for name, queue in self._queues.items()
-            }
+            return {name: _uncounted(queue) for name, queue in self._queues.items()}
 
     def _ready(self) -> bool:
         return any(queue.frames for queue in self._queues.values())
@@ -155,7 +168,11 @@ class FrameBuffer:
         return [name for name, q in self._queues.items() if q.ended and not q.frames and not q.end_reported]
 
     def _all_ended(self) -> bool:
-        return all(queue.ended for queue in self._queues.values())
+        return not self._stay and all(queue.ended for queue in self._queues.values())
+
+
+def _uncounted(queue: _SourceQueue) -> int:
+    return queue.dropped_since + queue.refused + sum(1 + item.frame.dropped_before for item in queue.frames)
 
 
 def _with_drops(item: QueuedFrame, count: int) -> QueuedFrame:

@@ -41,7 +41,7 @@ class SinkRunner:
     _size_hw: tuple[int, int] = (0, 0)
     _extra_timeout_s: float = 0.0
     _has_deadline: bool = False
-    _queue: Channel[Result | HealthEvent] = field(init=False)
+    _queue: Channel[Result | HealthEvent | RunInfo] = field(init=False)
     _thread: Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,8 +51,8 @@ class SinkRunner:
     def start(self) -> None:
         self._thread.start()
 
-    def publish(self, item: Result | HealthEvent) -> None:
-        """Queue a result or an event; waits only where the sink is lossless and its queue is full."""
+    def publish(self, item: Result | HealthEvent | RunInfo) -> None:
+        """Queue a result, an event or other sources; waits only where the sink is lossless and its queue is full."""
         if self.error or self._finished:
             return
         if isinstance(item, Result) and item.frame.size_hw != self._size_hw:
@@ -65,7 +65,11 @@ class SinkRunner:
                 else:
                     self._fail(f"accepted nothing for {timeout_s:.0f} s")
             return
-        self.dropped += sum(isinstance(old, Result) for old in self._queue.put_drop_oldest(item))
+        dropped = self._queue.put_drop_oldest(item)
+        self.dropped += sum(isinstance(old, Result) for old in dropped)
+        changes = [old for old in dropped if isinstance(old, RunInfo) and old is not item]
+        if changes and not isinstance(item, RunInfo):
+            self.publish(changes[-1])  # late, but not lost
 
     def _adapt_to_size(self, size_hw: tuple[int, int]) -> None:
         """Queue fewer large frames, and allow more time for each."""
@@ -102,6 +106,9 @@ class SinkRunner:
             for item in self._queue:
                 if isinstance(item, HealthEvent):
                     self.sink.event(item)
+                    continue
+                if isinstance(item, RunInfo):
+                    self.sink.sources_changed(item)
                     continue
                 start = time.perf_counter_ns()
                 self.sink.write(item)

@@ -57,6 +57,15 @@ class RunStats:
             self.age.add(result.age_ms)
         self._count_tracks(result)
 
+    def add_source(self, name: str) -> None:
+        """Counters at zero for a further source."""
+        for counts in (self.frames, self.dropped, self.dropped_at_shutdown):
+            counts.setdefault(name, 0)
+
+    def source_ended(self, name: str) -> None:
+        """Keep the counts of a source, and nothing else."""
+        self._confirmed.pop(name, None)
+
     def _count_tracks(self, result: Result) -> None:
         """Count each confirmed track once. An id is never used again, so deleted tracks are forgotten."""
         name = result.frame.source

@@ -79,6 +79,9 @@ class Sink(ABC):
     def event(self, event: HealthEvent) -> None:  # noqa: B027  (most don't care)
         """Something went wrong with a source or another sink, or is well again."""
 
+    def sources_changed(self, info: RunInfo) -> None:  # noqa: B027  (not all keep something by source)
+        """Sources were added, or removed while others go on: a result of one that is missing here follows no more."""
+
     @abstractmethod
     def close(self) -> None:
         """After the last result, also where `open` or `write` failed. May be called twice."""

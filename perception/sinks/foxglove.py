@@ -59,6 +59,12 @@ class FoxgloveSink(Sink):
 
         self._messages = FoxgloveMessages(info, self.quality)
 
+    def sources_changed(self, info: RunInfo) -> None:
+        self._messages.sources_changed(info)
+        names = {source.name for source in info.sources}
+        for topic in [t for t in self._channels if t.count("/") > 1 and t.split("/")[1] not in names]:
+            self._channels.pop(topic).close()
+
     def write(self, result: Result) -> None:
         for message in self._messages.of_result(result):
             self._send(message)

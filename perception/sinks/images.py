@@ -31,8 +31,13 @@ class ImageSink(Sink):
     def open(self, info: RunInfo) -> None:
         self.info = info
         self.lossless = not info.live
+        self.sources_changed(info)
+
+    def sources_changed(self, info: RunInfo) -> None:
         for source in info.sources:
             (self.folder / source.name).mkdir(parents=True, exist_ok=True)
+        names = {source.name for source in info.sources}
+        self._overlays = {name: overlay for name, overlay in self._overlays.items() if name in names}
 
     def write(self, result: Result) -> None:
         source = result.frame.source

@@ -20,6 +20,7 @@ class KittiSink(Sink):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files: dict[str, IO[str]] = {}
+        self._paths: list[str] = []
 
     @classmethod
     def in_folder(cls, folder: Path) -> KittiSink:
@@ -28,8 +29,10 @@ class KittiSink(Sink):
     def open(self, info: RunInfo) -> None:
         self.class_names = info.spec.result_names
         self.folder.mkdir(parents=True, exist_ok=True)
-        for source in info.sources:  # a run without objects leaves an empty file, which is legal
-            self._files[source.name] = (self.folder / f"{source.name}.txt").open("w", encoding="utf-8")
+        self.sources_changed(info)
+
+    def sources_changed(self, info: RunInfo) -> None:
+        self._paths += open_files(self._files, self.folder, info)
 
     def write(self, result: Result) -> None:
         tracks = seen_tracks(result.tracks)
@@ -43,7 +46,19 @@ class KittiSink(Sink):
             file.close()
 
     def outputs(self) -> list[str]:
-        return [str(self.folder / f"{name}.txt") for name in self._files]
+        return list(self._paths)
+
+
+def open_files(files: dict[str, IO[str]], folder: Path, info: RunInfo) -> list[str]:
+    """Open `NAME.txt` of each new source, so that one without objects leaves an empty file; close those of sources
+    that are gone. Returns the paths of the new ones."""
+    names = {source.name for source in info.sources}
+    for name in [name for name in files if name not in names]:
+        files.pop(name).close()
+    new = [name for name in sorted(names) if name not in files]
+    for name in new:
+        files[name] = (folder / f"{name}.txt").open("w", encoding="utf-8")
+    return [str(folder / f"{name}.txt") for name in new]
 
 
 def seen_tracks(tracks: Tracks) -> Tracks:

@@ -68,10 +68,18 @@ class MetricsSink(Sink):
     def begin(self, info: RunInfo) -> None:
         """Set the counters up without a server; `write`, `event` and `render` work from here on."""
         self._provider = info.provider
+        self.sources_changed(info)
+
+    def sources_changed(self, info: RunInfo) -> None:
+        names = {source.name for source in info.sources}
         with self._lock:
-            for source in info.sources:
+            gone = {s for (c, s) in self._counters if c == "frames" and s not in names}
+            self._counters = {key: value for key, value in self._counters.items() if key[1] not in gone}
+            self._active = {key: value for key, value in self._active.items() if key[1] not in gone}
+            self._clocks = {name: clock for name, clock in self._clocks.items() if name not in gone}
+            for name in names:
                 for counter in ("frames", "frames_dropped", "tracked_objects"):
-                    self._counters[counter, source.name] = 0
+                    self._counters.setdefault((counter, name), 0)
 
     def write(self, result: Result) -> None:
         source = result.frame.source

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from perception.sinks import RunInfo, Sink
+from perception.sinks.kitti import open_files
 from perception.types import Result
 
 
@@ -17,6 +18,7 @@ class MotSink(Sink):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files: dict[str, IO[str]] = {}
+        self._paths: list[str] = []
 
     @classmethod
     def in_folder(cls, folder: Path) -> MotSink:
@@ -24,8 +26,10 @@ class MotSink(Sink):
 
     def open(self, info: RunInfo) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for source in info.sources:
-            self._files[source.name] = (self.folder / f"{source.name}.txt").open("w", encoding="utf-8")
+        self.sources_changed(info)
+
+    def sources_changed(self, info: RunInfo) -> None:
+        self._paths += open_files(self._files, self.folder, info)
 
     def write(self, result: Result) -> None:
         file = self._files[result.frame.source]
@@ -43,4 +47,4 @@ class MotSink(Sink):
             file.close()
 
     def outputs(self) -> list[str]:
-        return [str(self.folder / f"{name}.txt") for name in self._files]
+        return list(self._paths)

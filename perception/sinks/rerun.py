@@ -42,9 +42,12 @@ class RerunSink(Sink):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._recording = rerun.RecordingStream("perception")
         self._recording.save(str(self.path))
-        road = rerun.AnnotationInfo(id=ROAD_LABEL, label="road", color=(30, 160, 190))
+        self.sources_changed(info)
+
+    def sources_changed(self, info: RunInfo) -> None:
+        road = self._rr.AnnotationInfo(id=ROAD_LABEL, label="road", color=(30, 160, 190))
         for source in info.sources:
-            self._recording.log(source.name, rerun.AnnotationContext([road]), static=True)
+            self._recording.log(source.name, self._rr.AnnotationContext([road]), static=True)
 
     def write(self, result: Result) -> None:
         try:

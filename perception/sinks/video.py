@@ -39,6 +39,7 @@ class VideoSink(Sink):
         self.folder, self.crf, self.preset, self.annotate, self.margins = folder, crf, preset, annotate, margins
         self._writers: dict[str, H264Writer] = {}
         self._overlays: dict[str, Overlay] = {}
+        self._paths: list[Path] = []
 
     @classmethod
     def in_folder(
@@ -76,15 +77,24 @@ class VideoSink(Sink):
         if writer is None:
             rate_hz = next((s.rate_hz for s in self.info.sources if s.name == source), None)
             path = self.folder / self.info.file_name(source, ".mp4", "annotated")
+            if path in self._paths:  # one source was alone at first, and another is alone now
+                path = path.with_stem(f"annotated-{source}")
+            self._paths.append(path)
             writer = self._writers[source] = H264Writer(path, rate_hz or 25.0, self.crf, self.preset)
         writer.write(image, result.frame.timestamp_ns)
+
+    def sources_changed(self, info: RunInfo) -> None:
+        self.info, names = info, {source.name for source in info.sources}
+        for name in [name for name in self._writers if name not in names]:
+            self._writers.pop(name).close()
+            self._overlays.pop(name, None)
 
     def close(self) -> None:
         for writer in self._writers.values():
             writer.close()
 
     def outputs(self) -> list[str]:
-        return [str(writer.path) for writer in self._writers.values()]
+        return [str(path) for path in self._paths]
 
 
 class H264Writer:

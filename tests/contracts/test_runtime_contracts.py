@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -133,6 +134,33 @@ def test_a_sink_takes_results_and_events_and_closes_twice(name: str, what: str, 
         sink.close()
     assert all(np.array_equal(b, r.frame.image_bgr) for b, r in zip(before, given, strict=True)), "frames are shared"
     for path in first.outputs():
+        assert "://" in path or Path(path).exists()
+
+
+@pytest.mark.parametrize("name", modules_of(perception.sinks))
+def test_a_sink_follows_sources_that_come_and_go(name: str, tmp_path: Path) -> None:
+    def info(*names: str) -> RunInfo:
+        return RunInfo(SPEC, tuple(SourceInfo(n, f"{n}.mp4", "video", False, (61, 99), 10.0) for n in names))
+
+    def of(source: str) -> Result:
+        given = RESULTS["road and tracks"](0)
+        return replace(given, frame=replace(given.frame, source=source))
+
+    sink = sink_class(name).in_folder(tmp_path)
+    try:
+        sink.open(info("cam"))
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    sink.write(of("cam"))
+    sink.sources_changed(info("cam", "new"))
+    sink.write(of("new"))
+    sink.write(of("cam"))
+    sink.sources_changed(info("new"))
+    sink.event(HealthEvent("ended", "cam", True, None, "removed"))
+    sink.write(of("new"))
+    sink.sources_changed(info())
+    sink.close()
+    for path in sink.outputs():
         assert "://" in path or Path(path).exists()
 
 

@@ -47,6 +47,7 @@ class EventsSink(Sink):
         self._file: IO[str] | None = None
         self._clips: dict[str, ClipRecorder] = {}
         self._clip_count = 0
+        self._epochs: dict[str, int | None] = {}
 
     @classmethod
     def in_folder(cls, folder: Path, config: str = "") -> EventsSink:
@@ -54,16 +55,22 @@ class EventsSink(Sink):
 
     def open(self, info: RunInfo) -> None:
         self._engine = EventEngine(self.config, info.spec.class_names)
-        self._epochs = {source.name: source.epoch_ns for source in info.sources}
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = (self.folder / FILE_NAME).open("w", encoding="utf-8", errors="backslashreplace")
+        self.sources_changed(info)
+
+    def sources_changed(self, info: RunInfo) -> None:
+        for name in [name for name in self._epochs if all(name != source.name for source in info.sources)]:
+            for event in self._engine.finish(name):
+                self._publish(event, clip=False)
+            if name in self._clips:
+                self._clips.pop(name).close()
+        self._epochs = {source.name: source.epoch_ns for source in info.sources}
         before_s, after_s = self.config.clip_before_s, self.config.clip_after_s
-        if before_s or after_s:
-            for source in info.sources:
-                rate_hz = source.rate_hz or 25.0
-                self._clips[source.name] = ClipRecorder(
-                    self.folder / "clips", source.name, rate_hz, before_s, after_s
-                )
+        for source in info.sources if before_s or after_s else ():
+            if source.name not in self._clips:
+                folder, rate_hz = self.folder / "clips", source.rate_hz or 25.0
+                self._clips[source.name] = ClipRecorder(folder, source.name, rate_hz, before_s, after_s)
 
     def write(self, result: Result) -> None:
         if (clips := self._clips.get(result.frame.source)) is not None:

@@ -143,10 +143,12 @@ class EventEngine:
             events += self._of_gone(key[0], self._objects.pop(key))
         return events
 
-    def finish(self) -> list[SceneEvent]:
-        """What ends with the run: objects that are still in a zone leave it."""
-        events = [event for (source, _), known in self._objects.items() for event in self._of_gone(source, known)]
-        self._objects.clear()
+    def finish(self, name: str | None = None) -> list[SceneEvent]:
+        """What ends with a source, or with the run: objects that are still in a zone leave it."""
+        keys = [key for key in self._objects if name in (None, key[0])]
+        events = [event for key in keys for event in self._of_gone(key[0], self._objects.pop(key))]
+        if name is not None:
+            self._counted = {key: seen for key, seen in self._counted.items() if key[0] != name}
         return events
 
     # ------------------------------------------------------------ one object

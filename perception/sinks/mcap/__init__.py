@@ -55,6 +55,9 @@ class McapSink(Sink):
         self._writer = Writer(self._file)
         self._writer.start(profile=self._messages.profile, library="perception")
 
+    def sources_changed(self, info: RunInfo) -> None:
+        self._messages.sources_changed(info)
+
     def write(self, result: Result) -> None:
         for message in self._messages.of_result(result):
             self._write(message)

@@ -38,6 +38,11 @@ class FoxgloveMessages:
         self._info, self._quality, self._clock = info, jpeg_quality, Clock(info)
         self._calibrated: dict[str, tuple[PinholeCamera, int]] = {}
 
+    def sources_changed(self, info: RunInfo) -> None:
+        """Know further sources, and forget those that are gone."""
+        self._info = info
+        self._clock.sources_changed(info)
+
     def of_result(self, result: Result) -> Iterator[Message]:
         """All messages of one frame."""
         frame = result.frame

@@ -69,6 +69,11 @@ class Ros2Messages:
         self._types = _store().types
         self._definitions: dict[str, bytes] = {}
 
+    def sources_changed(self, info: RunInfo) -> None:
+        """Know further sources, and forget those that are gone."""
+        self._info = info
+        self._clock.sources_changed(info)
+
     def of_result(self, result: Result) -> Iterator[Message]:
         """All messages of one frame."""
         frame, topic = result.frame, f"/{result.frame.source}"

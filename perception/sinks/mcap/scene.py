@@ -38,9 +38,15 @@ class Clock:
     """Unix time of each source's frames."""
 
     def __init__(self, info: RunInfo) -> None:
-        live_ns = time.time_ns() - time.monotonic_ns()
-        self._epochs = {s.name: _epoch_ns(s, live_ns) for s in info.sources}
+        self._epochs: dict[str, int] = {}
         self._last_ns: dict[str, int] = {}
+        self.sources_changed(info)
+
+    def sources_changed(self, info: RunInfo) -> None:
+        """Know further sources, and forget those that are gone."""
+        live_ns = time.time_ns() - time.monotonic_ns()
+        self._epochs = {s.name: self._epochs.get(s.name, _epoch_ns(s, live_ns)) for s in info.sources}
+        self._last_ns = {name: at_ns for name, at_ns in self._last_ns.items() if name in self._epochs}
 
     def of_frame(self, source: str, timestamp_ns: int) -> int:
         """Capture time since 1970, nanoseconds. A source that does not know it begins at 0."""

@@ -17,6 +17,7 @@ from perception.types import HealthEvent, Result
 if TYPE_CHECKING:
     from perception.sinks.events.engine import SceneEvent
     from perception.sinks.web.server import LiveServer
+    from perception.sinks.web.sources import SourceControl
 
 DEFAULT_PORT = 8080
 NEEDED = ("starlette", "uvicorn", "websockets")
@@ -38,6 +39,8 @@ class WebSink(Sink):
         self.address, self.token = address, token
         self.door: Door | None = None
         self._server: LiveServer | None = None
+        self.control: SourceControl | None = None
+        """What changes the run's sources, for the API."""
 
     @classmethod
     def in_folder(cls, folder: Path) -> WebSink:
@@ -65,6 +68,7 @@ class WebSink(Sink):
         self._metrics = MetricsSink()
         self._metrics.begin(info)
         self._server = LiveServer(self._board, self._metrics, door)
+        self._server.sources.control = self.control
         self._server.start()
 
     def write(self, result: Result) -> None:
@@ -75,6 +79,12 @@ class WebSink(Sink):
         encoder.offer(result)
         if encoder.error is not None:
             raise encoder.error
+
+    def sources_changed(self, info: RunInfo) -> None:
+        assert self._server is not None
+        self._board.sources_changed(info)
+        self._metrics.sources_changed(info)
+        self._server.hub.sources_changed()
 
     def event(self, event: HealthEvent) -> None:
         self._board.event(event, time.monotonic())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WRONG_TOKEN_WAIT_S = 0.5
 PUBLIC_PATHS = ("/static/style.css", "/static/icon.svg")
 """What the page that asks for the token needs itself."""
+API = "/api/"
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 
 
@@ -27,7 +28,8 @@ class Guard:
     - Host: on loopback only loopback's own names, so that a foreign site whose name was bound to 127.0.0.1 (DNS
       rebinding) reads nothing.
     - Origin: a web socket is opened from this page or from no page at all.
-    - Method: nothing here changes anything, so GET and HEAD are all there is.
+    - Method: GET and HEAD, but for the API, which takes the token in a header alone: no cookie, so that no other site
+      can use a browser that was here.
     """
 
     def __init__(
@@ -77,6 +79,12 @@ class Guard:
             origin = headers.get("origin")
             if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
                 return PlainTextResponse("wrong origin\n", 403)
+        elif scope["path"].startswith(API) and scope["method"] in ("POST", "DELETE"):
+            if self.door.token is None:
+                return PlainTextResponse("changes need a token: start the run with --token\n", 403)
+            bearer = headers.get("authorization", "")
+            right = bearer[:7].lower() == "bearer " and same(bearer[7:].strip(), self.door.token)
+            return None if right else await self._denied(bool(bearer))
         elif scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("nothing here can be changed\n", 405, {"Allow": "GET, HEAD"})
         if self.door.token is None or scope["path"] in PUBLIC_PATHS:

@@ -103,6 +103,12 @@ class Board:
 
     # ------------------------------------------------------------ in
 
+    def sources_changed(self, info: RunInfo) -> None:
+        """Show further sources, and forget those that are gone."""
+        with self._lock:
+            self.info = info
+            self.sources = {s.name: self.sources.get(s.name) or SourceBoard(s) for s in info.sources}
+
     def write(self, result: Result, now_s: float) -> None:
         """One result."""
         latency_ms = sum(result.timings_ms.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from threading import Condition, Thread
 
@@ -61,6 +61,13 @@ class FrameEncoder:
             self._newest[name] = (number, result)
             if name in self._wanted:
                 self._changed.notify()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all sources but these."""
+        with self._changed:
+            for held in (self._newest, self._frames, self._due_s, self._overlays):
+                for name in [name for name in held if name not in names]:
+                    held.pop(name)  # type: ignore[attr-defined]
 
     def want(self, names: frozenset[str]) -> None:
         """The sources of which some viewer is ready to take a frame."""

@@ -34,6 +34,7 @@ from perception.sinks.web.access import Guard
 from perception.sinks.web.board import GONE, HISTORY_S, Board
 from perception.sinks.web.encoder import EncodedFrame, FrameEncoder
 from perception.sinks.web.gate import Gate, gated_protocol
+from perception.sinks.web.sources import SourceApi
 
 log = logging.getLogger("perception.sinks.web")
 
@@ -100,13 +101,36 @@ class Hub:
         self._packets: dict[str, tuple[int, bytes]] = {}
         self._hello = self._greeting()
 
+    def sources_changed(self) -> None:
+        """Other sources, from the sink's thread: every page is greeted anew, with their numbers."""
+        self.encoder.keep(frozenset(self.board.sources))
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._greet_all)
+
+    def _greet_all(self) -> None:
+        self.names = list(self.board.sources)
+        self._hello = self._greeting()
+        self._packets = {
+            name: (number, struct.pack(">H", self.names.index(name)) + packet[2:])
+            for name, (number, packet) in self._packets.items()
+            if name in self.names
+        }
+        for viewer in self.viewers:
+            viewer.frames.clear()
+            viewer.texts = {"hello": self._hello}
+            viewer.watching, viewer.detail = frozenset(), None
+            viewer.wake.set()
+        self.update_wanted()
+
     def deliver(self, frame: EncodedFrame) -> None:
         """A new frame, from the thread that made it."""
-        packet = struct.pack(">H", self.names.index(frame.source)) + frame.jpeg
         if self.loop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._spread, frame.source, frame.number, packet)
+            self.loop.call_soon_threadsafe(self._spread, frame.source, frame.number, frame.jpeg)
 
-    def _spread(self, name: str, number: int, packet: bytes) -> None:
+    def _spread(self, name: str, number: int, jpeg: bytes) -> None:
+        if name not in self.names:  # removed in the meantime
+            return
+        packet = struct.pack(">H", self.names.index(name)) + jpeg
         self._packets[name] = number, packet
         for viewer in self.viewers:
             if name in viewer.watching and (name in viewer.frames or viewer.may_get_frame):
@@ -287,9 +311,10 @@ class LiveServer:
 
     def __init__(self, board: Board, metrics: MetricsSink, door: Door) -> None:
         self.hub = Hub(board)
+        self.sources = SourceApi()
         self.gate = Gate()
         denied = (STATIC / "denied.html").read_text("utf-8")
-        application = Guard(_application(self.hub, metrics), door, denied, self.gate.admit)
+        application = Guard(_application(self.hub, metrics, self.sources), door, denied, self.gate.admit)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application,
@@ -330,7 +355,7 @@ class LiveServer:
         self._server.force_exit = True
 
 
-def _application(hub: Hub, metrics: MetricsSink) -> Starlette:
+def _application(hub: Hub, metrics: MetricsSink, sources: SourceApi) -> Starlette:
     page = (STATIC / "index.html").read_text("utf-8")
 
     async def index(_: Request) -> HTMLResponse:
@@ -356,6 +381,7 @@ def _application(hub: Hub, metrics: MetricsSink) -> Starlette:
             Route("/", index),
             Route("/metrics", prometheus),
             Route("/healthz", health),
+            *sources.routes(),
             WebSocketRoute("/live", hub.attend),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
