@@ -328,7 +328,7 @@ def _warm_up() -> None:
 def _expand_serve(argv: list[str]) -> list[str]:
     """`--serve` and `--foxglove` may stand alone."""
     words: list[str] = []
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+    for word, following in zip(argv, [*argv[1:], "--"], strict=False):
         words.append(word)
         if word in DEFAULT_ADDRESSES and following.startswith("--"):
             words.append(DEFAULT_ADDRESSES[word])
