@@ -1,7 +1,8 @@
-"""A page to click lane lines in: one HTML file with the image inside, which needs no window system and no network.
+"""A page to click lane lines in, or zones and lines for events.
 
-`perception calibrate --frame road.png --page` writes it; it opens in any browser, also on another machine, and shows
-the command to type.
+It is one HTML file with the image inside, which needs no window system and no network. `perception calibrate
+--frame road.png --page` writes it; it opens in any browser, also on another machine, and shows the command to type or
+the text for the events' file.
 """
 
 from __future__ import annotations
@@ -26,15 +27,20 @@ _PAGE = """<!doctype html>
  button { font: inherit; padding: .2rem 1rem; }
 </style></head><body>
 <h1>Where does the camera look?</h1>
-<p>Click two points, far apart, on a lane line or kerb that runs straight along the road; then two on another one.
-Three lines are better than two.</p>
+<p>Draw <label><input type="radio" name="mode" value="lanes" checked> lane lines</label>
+<label><input type="radio" name="mode" value="zone"> a zone</label>
+<label><input type="radio" name="mode" value="line"> a line</label>
+(zones and lines are for <code>perception run --events FILE.toml</code>)</p>
+<p id="help">Click two points, far apart, on a lane line or kerb that runs straight along the road; then two on
+another one. Three lines are better than two.</p>
 <div id="stage"><img alt="the road" src="data:image/jpeg;base64,@IMAGE@">
 <svg viewBox="0 0 @WIDTH@ @HEIGHT@"></svg></div>
 <p><button id="undo">Take the last point back</button> <span id="found" aria-live="polite"></span></p>
-<p>Then type:</p><pre id="command"></pre>
+<p>Then type, or put into the file:</p><pre id="command"></pre>
 <script>
 "use strict";
 const width = @WIDTH@, height = @HEIGHT@, command = @COMMAND@, points = [];
+const mode = () => document.querySelector("[name=mode]:checked").value;
 const stage = document.getElementById("stage"), svg = stage.querySelector("svg");
 function meeting(lines) {  // least squares, weighed alike, as perception.cameras.calibration.meeting_point
   let a = 0, b = 0, d = 0, p = 0, q = 0;
@@ -52,7 +58,10 @@ function shape(name, values) {
 }
 function draw() {
   svg.replaceChildren();
-  const lines = [], size = width / 300;
+  const size = width / 300;
+  document.getElementById("help").hidden = mode() !== "lanes";
+  if (mode() !== "lanes") return drawPlace(size);
+  const lines = [];
   for (let i = 0; i + 1 < points.length; i += 2) lines.push([points[i], points[i + 1]]);
   for (const [x, y] of points) shape("circle", {cx: x, cy: y, r: size, fill: "#ffdc28", stroke: "#222"});
   for (const [[x1, y1], [x2, y2]] of lines) {
@@ -68,6 +77,20 @@ function draw() {
   const options = lines.map(l => ` --lane-line ${l.flat().map(n => n.toFixed(1)).join(",")}`).join("");
   document.getElementById("command").textContent = command + (options || " --lane-line X1,Y1,X2,Y2");
 }
+function drawPlace(size) {  // a zone or line in the words of the events' file
+  const shown = mode() === "line" ? points.slice(-2) : points;
+  for (const [x, y] of shown) shape("circle", {cx: x, cy: y, r: size, fill: "#ffdc28", stroke: "#222"});
+  const fill = mode() === "zone" ? "#ffdc2840" : "none";
+  const corners = shown.map(p => p.join(",")).join(" ");
+  shape("polygon", {points: corners, fill, stroke: "#ffdc28", "stroke-width": size / 3});
+  const least = mode() === "zone" ? 3 : 2;
+  document.getElementById("found").textContent = `${shown.length} of ${mode() === "zone" ? "at least 3" : 2} points`;
+  const text = shown.map(p => `[${p.map(n => n.toFixed(1)).join(", ")}]`).join(", ");
+  document.getElementById("command").textContent =
+    shown.length < least ? "…" : `[[${mode()}]]\nname = "${mode()}"\npoints_px = [${text}]`;
+}
+for (const button of document.querySelectorAll("[name=mode]"))
+  button.addEventListener("change", () => { points.length = 0; draw(); });
 stage.addEventListener("click", event => {
   const box = stage.getBoundingClientRect();
   const x = (event.clientX - box.left) / box.width * width, y = (event.clientY - box.top) / box.height * height;

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": ("training.cli:main", "train", "train a network on KITTI, other street data and the synthetic street"),
     "export": ("export.cli:main", "export", "turn a checkpoint into one self-contained ONNX file"),
     "fleet": ("perception.cli.fleet:main", "", "process many drives into tables, and ask questions about them"),
+    "ros2": ("perception.cli.ros2:main", "", "run as a ROS 2 node: images in, detections out"),
     "evaluate": ("perception.cli.evaluate:main", "", "official KITTI scores: object, road, tracking"),
     "stress": ("perception.cli.stress:main", "", "score a model under noise, weather, dirt, night, broken video"),
     "explain": (

@@ -9,6 +9,7 @@ apart. On a machine that others use only the ratios within a round mean anything
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for way, of_way in runs.items():
             of_way.append(measure(way, options.model, drives))
+            print(f"{way}: {of_way[-1]}", file=sys.stderr)
     print("| way | start s | drives s | CPU ms a frame | frames/s | against plain |\n|---|---|---|---|---|---|")
     for way, of_way in runs.items():
         ratio = statistics.median(p.drives_s / r.drives_s for p, r in zip(runs["plain"], of_way, strict=True))

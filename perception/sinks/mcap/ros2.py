@@ -65,6 +65,7 @@ class Ros2Messages:
     profile = "ros2"
 
     def __init__(self, info: RunInfo, jpeg_quality: int) -> None:
+        """`jpeg_quality` 0 leaves the images out."""
         self._info, self._quality, self._clock = info, jpeg_quality, Clock(info)
         self._types = _store().types
         self._definitions: dict[str, bytes] = {}
@@ -79,8 +80,9 @@ class Ros2Messages:
         frame, topic = result.frame, f"/{result.frame.source}"
         at_ns = self._clock.of_frame(frame.source, frame.timestamp_ns)
         header = self._header(at_ns, frame.source)
-        done, data = cv2.imencode(".jpg", frame.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
-        if done:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._quality]
+        done, data = cv2.imencode(".jpg", frame.image_bgr, quality) if self._quality else (False, None)
+        if done and data is not None:
             image = self._new("sensor_msgs/msg/CompressedImage", header, "jpeg", data.reshape(-1))
             yield self._message(f"{topic}/image/compressed", image, at_ns)
         tracks = result.tracks[result.tracks.states == CONFIRMED]
