@@ -64,12 +64,12 @@ class SceneEvent:
     def text(self) -> str:
         """For people."""
         who = f"{self.class_name} {self.track_id}"
-        more = [self.direction or ""]
+        more = [who, self.direction or ""]
         more += [f"after {self.inside_s:.1f} s"] if self.inside_s is not None else []
         more += [f"number {self.count}"] if self.count is not None else []
         more += [f"{self.distance_m:.1f} m"] if self.distance_m is not None else []
         more += [f"TTC {self.ttc_s:.1f} s"] if self.ttc_s is not None else []
-        return f"{self.name}: {who} " + ", ".join(part for part in more if part)
+        return f"{self.name}: " + ", ".join(part for part in more if part)
 
 
 def _rounded(value: Any) -> Any:

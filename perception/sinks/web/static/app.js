@@ -5,6 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const GONE = new Set(["lost", "failed", "stalled"]);
 const AWAY = new Set([...GONE, "silent", "ended"]);
+const QUIET = new Set(["ended", "enter", "leave", "dwell", "crossing", "alarm-over"]); // news, but no fault
 const KINDS = { "size-changed": "new size", overexposed: "over-exposed", "sink-failed": "output failed" };
 
 let hello = null; // what the run is
@@ -326,7 +327,7 @@ function showEvents(events) {
     ...events.map((event) => {
       const at = new Date(Date.now() - 1000 * event.ago_s).toLocaleTimeString("en-GB");
       const kind = (KINDS[event.kind] ?? event.kind) + (event.active ? "" : " ended");
-      const row = make("li", event.kind === "ended" ? "" : event.active ? "begins" : "over", make("time", "", at), make("span", "where", event.source),
+      const row = make("li", QUIET.has(event.kind) ? "" : event.active ? "begins" : "over", make("time", "", at), make("span", "where", event.source),
         make("span", "kind", kind), make("span", "detail", event.active ? event.detail : ""));
       row.title = event.detail;
       return row;
