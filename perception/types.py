@@ -184,8 +184,8 @@ class Tracks:
 
     def __post_init__(self) -> None:
         count = len(self.track_ids)
-        columns = (self.class_ids, self.scores, self.states, self.ages, self.frames_since_seen)
-        if self.boxes_xyxy.shape == (count, 4) and {len(column) for column in columns} == {count}:
+        lengths = len(self.class_ids), len(self.scores), len(self.states), len(self.ages), len(self.frames_since_seen)
+        if self.boxes_xyxy.shape == (count, 4) and lengths == (count,) * 5:
             return
         _require_shape("Tracks.boxes_xyxy", self.boxes_xyxy, (count, 4))
         for name in ("class_ids", "scores", "states", "ages", "frames_since_seen"):

@@ -7,6 +7,7 @@ takes half a second, too much for the start of a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 
 import lap
 import numpy as np
@@ -15,6 +16,8 @@ from perception.boxes import Floats
 
 Pair = tuple[int, int, float]
 """Row, column, and what pairing them gains."""
+FEW_PAIRINGS = 40
+"""Up to so many possible pairings are all tried."""
 
 
 def assign(gain: Floats) -> dict[int, int]:
@@ -36,47 +39,54 @@ def assign_pairs(pairs: Iterable[Pair], is_later: Callable[[int], bool] | None =
     pairs = [pair for pair in pairs if pair[2] > 0]
     match: dict[int, int] = {}
     best_gain: dict[int, float] = {}
-    choosers = set()  # rows with more than one possibility
     for row, column, gain in pairs:
-        if row not in match:
+        if row not in match or gain > best_gain[row]:
             match[row], best_gain[row] = column, gain
-        else:
-            choosers.add(row)
-            if gain > best_gain[row]:
-                match[row], best_gain[row] = column, gain
     # streets are mostly clear: where no two rows gain most from one column, each gets its best
     if len(set(match.values())) == len(match):
-        return match
-
-    fans: dict[int, list[int]] = {}
-    for row, column in match.items():
-        fans.setdefault(column, []).append(row)
-    contests = [rows for rows in fans.values() if len(rows) > 1]
-    # mostly rows that compete have no other column: the one that gains most gets it
-    if choosers.isdisjoint([row for rows in contests for row in rows]):
-        for rows in contests:
-            first = [row for row in rows if not is_later(row)] if is_later else rows
-            winner = max(first or rows, key=best_gain.__getitem__)
-            for row in rows:
-                if row != winner:
-                    del match[row]
         return match
 
     # a row whose best column no other row can take gets it; the rest is solved together
     wanted: dict[int, int] = {}
     for _, column, _ in pairs:
         wanted[column] = wanted.get(column, 0) + 1
-    match = {row: column for row, column in match.items() if wanted[column] == 1}
-    pairs = [pair for pair in pairs if pair[0] not in match]
+    open_rows = {row for row, column in match.items() if wanted[column] > 1}
+    match = {row: column for row, column in match.items() if row not in open_rows}
     if is_later is None:
-        return match | _solve(pairs)
-    later = {row for row in best_gain if row not in match and is_later(row)}
-    match |= assign_pairs([pair for pair in pairs if pair[0] not in later])
-    taken = set(match.values())
-    return match | assign_pairs([pair for pair in pairs if pair[0] in later and pair[1] not in taken])
+        return match | _solve([pair for pair in pairs if pair[0] in open_rows])
+    later = {row for row in open_rows if is_later(row)}
+    match |= _solve([pair for pair in pairs if pair[0] in open_rows and pair[0] not in later])
+    if later:
+        taken = set(match.values())
+        match |= assign_pairs([pair for pair in pairs if pair[0] in later and pair[1] not in taken])
+    return match
 
 
 def _solve(pairs: list[Pair]) -> dict[int, int]:
+    """The pairing of largest gain."""
+    offers: dict[int, list[tuple[int, float]]] = {}
+    for row, column, gain in pairs:
+        offers.setdefault(row, []).append((column, gain))
+    if prod(len(own) + 1 for own in offers.values()) <= FEW_PAIRINGS:
+        return _best(list(offers.items()), frozenset())[1]
+    return _solve_by_matrix(pairs)
+
+
+def _best(offers: list[tuple[int, list[tuple[int, float]]]], taken: frozenset[int]) -> tuple[float, dict[int, int]]:
+    """The largest gain and its pairing, of all there are: few rows are quicker so than by the general method."""
+    if not offers:
+        return 0.0, {}
+    (row, own), *others = offers
+    best = _best(others, taken)
+    for column, gain in own:
+        if column not in taken:
+            total, match = _best(others, taken | {column})
+            if gain + total > best[0]:
+                best = gain + total, match | {row: column}
+    return best
+
+
+def _solve_by_matrix(pairs: list[Pair]) -> dict[int, int]:
     """The pairing of largest gain by the general method."""
     rows, columns = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     row_at, column_at = ({value: i for i, value in enumerate(values)} for values in (rows, columns))

@@ -18,7 +18,8 @@ A track is tentative until its tracker confirms it. Then it gets its id: the fir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,9 +45,13 @@ MAX_TRACKS = 2000
 CLOCK_TOLERANCE_S = 1e-6
 """So that a `lost_s` of one second means ten steps of a tenth, whatever their rounding."""
 
-_UNSEEN = np.full((4, 1), np.inf)
-"""Variance of the box of a track that has none."""
-_XYXY_FROM_CXCYWH_ROWS = np.ascontiguousarray(XYXY_FROM_CXCYWH.T)
+_UNSEEN = np.repeat([0.0, -np.inf], 4)[:, None]
+"""Box of a track that has none, and the negative of its variance."""
+
+
+def whole_numbers(values: list[int]) -> I64:
+    """An array of them, in a quarter of the time that numpy takes."""
+    return np.frombuffer(array("q", values), np.int64) if values else np.zeros(0, np.int64)
 
 
 def clean(detections: Detections, low_score: float = 0.0) -> tuple[F64, F64, I64]:
@@ -188,51 +193,46 @@ class TrackTable:
         """Correct tracks by their detections, boxes (4, M), with the noise of a usual detector."""
         boxes_cxcywh = CXCYWH_FROM_XYXY @ boxes_xyxy
         variance = np.square(self.noise.measurement * box_size(boxes_cxcywh))
-        self.correct(detection_of, boxes_cxcywh, variance, scores.tolist())
+        self.correct(detection_of, np.concatenate([boxes_cxcywh, -variance]), scores.tolist())
 
-    def correct(
-        self, detection_of: dict[int, int], boxes_cxcywh: F64, variance: F64, scores: Sequence[float]
-    ) -> None:
+    def correct(self, detection_of: dict[int, int], measured: F64, scores: Sequence[float]) -> None:
         """Correct tracks by their detections and note that they were seen.
 
         Args:
             detection_of: detection of each track that was seen.
-            boxes_cxcywh: (4, M) of all detections.
-            variance: (4, M) of all detections.
+            measured: (8, M) of all detections: cx, cy, w, h and the negative of their variance.
             scores: (M,)
         """
         if not detection_of:
             return
-        column_of = detection_of.get
-        columns = np.array([column_of(row, -1) for row in range(len(self.tracklets))])
-        # -1: a track without a detection gets the last one's box and the infinite variance put at the end
-        spread = np.concatenate([variance, _UNSEEN], axis=1).take(columns, 1)
-        correct(self.states, boxes_cxcywh.take(columns, 1), spread)
         tracklets, frame, now_s = self.tracklets, self.frame, self.clock.now_s
+        columns = [-1] * len(tracklets)  # a track without a detection takes what is put at the end
         for row, column in detection_of.items():
-            tracklet = tracklets[row]
+            columns[row], tracklet = column, tracklets[row]
             tracklet.score, tracklet.detection = scores[column], column
             tracklet.seen_frame, tracklet.seen_s = frame, now_s
             tracklet.hits += 1
+        own = np.concatenate([measured, _UNSEEN], axis=1).take(whole_numbers(columns), 1)
+        correct(self.states, own.reshape(2, 4, -1))
         if self.history is not None:
-            self.history += [(tracklets[i], frame, boxes_cxcywh[:, j], scores[j]) for i, j in detection_of.items()]
+            self.history += [(tracklets[i], frame, measured[:4, j], scores[j]) for i, j in detection_of.items()]
 
     def start(
-        self, columns: Sequence[int], boxes_xyxy: F64, scores: Sequence[float], class_ids: I64
+        self, columns: Sequence[int], boxes_cxcywh: F64, scores: Sequence[float], class_ids: I64
     ) -> list[Tracklet]:
         """One tentative track for each chosen detection, as far as there is room; they come last in the table.
 
         Args:
             columns: the detections that start tracks.
-            boxes_xyxy: (4, M) of all detections.
+            boxes_cxcywh: (4, M) of all detections.
             scores: (M,)
             class_ids: (M,)
         """
         columns = columns[: max(0, MAX_TRACKS - len(self))]
         if not len(columns):
             return []
-        boxes_cxcywh = CXCYWH_FROM_XYXY @ boxes_xyxy.take(columns, 1)
-        self.states.append(BoxStates.born(boxes_cxcywh, self.noise))
+        boxes = boxes_cxcywh.take(columns, 1)
+        self.states.append(BoxStates.born(boxes, self.noise))
         own_classes = class_ids.take(columns)
         self.class_ids = np.concatenate([self.class_ids, own_classes])
         born = [
@@ -241,7 +241,7 @@ class TrackTable:
         ]
         self.tracklets += born
         if self.history is not None:
-            self.history += [(t, self.frame, boxes_cxcywh[:, i], t.score) for i, t in enumerate(born)]
+            self.history += [(t, self.frame, boxes[:, i], t.score) for i, t in enumerate(born)]
         return born
 
     def start_unmatched(
@@ -250,7 +250,7 @@ class TrackTable:
         """A tentative track for each detection of at least `least_score` that no track took."""
         free = scores >= least_score
         free[list(detection_of.values())] = False
-        self.start(free.nonzero()[0].tolist(), boxes_xyxy, scores.tolist(), class_ids)
+        self.start(free.nonzero()[0].tolist(), CXCYWH_FROM_XYXY @ boxes_xyxy, scores.tolist(), class_ids)
 
     def confirm(self, tracklet: Tracklet) -> None:
         """Give a tentative track the next id."""
@@ -275,20 +275,25 @@ class TrackTable:
             self.tracklets = [t for t, is_wanted in zip(self.tracklets, wanted, strict=True) if is_wanted]
             kept = np.array(wanted)
             self.states.keep(kept)
-            self.class_ids = self.class_ids[kept]
+            self.class_ids = self.class_ids.compress(kept)
 
-    def report(self, rows: Sequence[int], boxes_cxcywh: F64) -> Tracks:
-        """The values that leave the tracker: confirmed tracks by row, with the boxes (4, K) to show."""
+    def report(self, rows: Sequence[int], boxes_of: Callable[[I64, I64], F64]) -> Tracks:
+        """The values that leave the tracker.
+
+        Args:
+            rows: confirmed tracks to report.
+            boxes_of: corners (K, 4) to show, from these rows and the latest detection of each (K,).
+        """
         tracklets, frame = self.tracklets, self.frame
         numbers: list[int] = []
         scores: list[float] = []
         for row in rows:
-            tracklet = tracklets[row]
-            tracklet.reported_frame = frame
-            unseen = frame - tracklet.seen_frame
+            t = tracklets[row]
+            t.reported_frame = frame
+            unseen = frame - t.seen_frame
             state = LOST if unseen else CONFIRMED
-            numbers += (tracklet.track_id, tracklet.class_id, state, frame - tracklet.born_frame + 1, unseen)
-            scores.append(tracklet.score)
-        track_ids, class_ids, states, ages, frames_since_seen = np.array(numbers, np.int64).reshape(-1, 5).T
-        boxes_xyxy = boxes_cxcywh.T.dot(_XYXY_FROM_CXCYWH_ROWS).astype(np.float32)
+            numbers += (row, t.detection, t.track_id, t.class_id, state, frame - t.born_frame + 1, unseen)
+            scores.append(t.score)
+        own, found, track_ids, class_ids, states, ages, frames_since_seen = whole_numbers(numbers).reshape(-1, 7).T
+        boxes_xyxy = boxes_of(own, found).astype(np.float32)
         return Tracks(track_ids, class_ids, boxes_xyxy, np.array(scores, np.float64), states, ages, frames_since_seen)

@@ -14,7 +14,7 @@ from perception.arrays import F64
 from perception.boxes import Floats
 from perception.trackers.assignment import assign
 from perception.trackers.base import Recorder, TrackTable, clean
-from perception.trackers.kalman import CXCYWH_FROM_XYXY, Noise
+from perception.trackers.kalman import Noise
 from perception.types import Detections, Tracks
 
 
@@ -69,9 +69,7 @@ class ByteTrackTracker(Recorder):
         birth_score = max(config.birth_score, config.high_score)
         table.start_unmatched(detection_of, boxes, scores, class_ids, birth_score)
         # 6. Report the detector's own boxes.
-        rows = table.seen_rows()
-        measured = CXCYWH_FROM_XYXY @ boxes
-        return table.report(rows, measured[:, [table.tracklets[row].detection for row in rows]])
+        return table.report(table.seen_rows(), lambda _, found: boxes.take(found, 1).T)
 
     def _pair(self, overlap: Floats, scores: F64) -> dict[int, int]:
         """The detection of each track that gets one.

@@ -86,8 +86,9 @@ class Calibration:
         self._again, self._gone = AGAIN_PRIOR
         self._seen, self._real = [0.0] * len(NODES), [0.0] * len(NODES)
         self._total, self._fresh = 0.0, 0
-        self._prior = 1 / (1 + np.exp(log(threshold / (1 - threshold)) - NODES))
-        self._set_map(self._prior)
+        prior = [1 / (1 + exp(log(threshold / (1 - threshold)) - node)) for node in NODES.tolist()]
+        self._prior = [PRIOR_WEIGHT * share for share in prior]
+        self._set_map(prior)
         self.typical_score = FIRST_TYPICAL_SCORE if learn else 1.0
         self._found, self._missed = HIDDEN_PRIOR
         self._log_spread = [0.0] * 4
@@ -96,7 +97,7 @@ class Calibration:
 
     def map(self) -> tuple[F64, F64]:
         """The whole map: scores and their log-odds, one each node."""
-        return 1 / (1 + np.exp(-NODES)), self._values.copy()
+        return 1 / (1 + np.exp(-NODES)), np.array(self._values)
 
     @property
     def resolved(self) -> float:
@@ -167,29 +168,32 @@ class Calibration:
             self._again *= keep
             self._gone *= keep
             self._total = MOST_EVIDENCE
-        seen, real = _smoothed(np.array(self._seen)), _smoothed(np.array(self._real))
-        real = (real - STEADY_IF_FALSE * seen) / (STEADY_IF_REAL - STEADY_IF_FALSE)
-        shares = _monotone(real + PRIOR_WEIGHT * self._prior, seen + PRIOR_WEIGHT)
-        self._set_map(np.minimum(np.maximum(shares, LEAST_SHARE), 1 - LEAST_SHARE))
+        seen, real = _smoothed(self._seen), _smoothed(self._real)
+        scale = 1 / (STEADY_IF_REAL - STEADY_IF_FALSE)
+        pools = _monotone(
+            [scale * (r - STEADY_IF_FALSE * n) + prior for r, n, prior in zip(real, seen, self._prior, strict=True)],
+            [n + PRIOR_WEIGHT for n in seen],
+        )
+        self._set_map([min(max(share, LEAST_SHARE), 1 - LEAST_SHARE) for share in pools])
 
-    def _set_map(self, shares: F64) -> None:
-        self._values = np.clip(np.log(shares / (1 - shares)), -SUREST, SUREST)
+    def _set_map(self, shares: list[float]) -> None:
+        self._values = [min(max(log(share / (1 - share)), -SUREST), SUREST) for share in shares]
         self.worth = np.interp(_SCORE_LOG_ODDS, NODES, self._values).tolist()
 
 
-def _smoothed(counts: F64) -> F64:
+def _smoothed(counts: list[float]) -> list[float]:
     """Each node shares half of its counts with its two neighbours."""
-    padded = np.concatenate([counts[:1], counts, counts[-1:]])
-    return 0.25 * padded[:-2] + 0.5 * counts + 0.25 * padded[2:]
+    padded = [counts[0], *counts, counts[-1]]
+    return [0.25 * a + 0.5 * b + 0.25 * c for a, b, c in zip(padded, counts, padded[2:], strict=False)]
 
 
-def _monotone(real: F64, seen: F64) -> F64:
+def _monotone(real: list[float], seen: list[float]) -> list[float]:
     """Shares real / seen that never fall, closest to the given ones: adjacent violators are pooled."""
     pools: list[tuple[float, float, int]] = []
-    for r, n in zip(real.tolist(), seen.tolist(), strict=True):
-        pool = (r, n, 1)
-        while pools and pools[-1][0] * pool[1] >= pool[0] * pools[-1][1]:
-            before = pools.pop()
-            pool = (before[0] + pool[0], before[1] + pool[1], before[2] + pool[2])
-        pools.append(pool)
-    return np.repeat([r / n for r, n, _ in pools], [count for _, _, count in pools])
+    for r, n in zip(real, seen, strict=True):
+        count = 1
+        while pools and pools[-1][0] * n >= r * pools[-1][1]:
+            real_before, seen_before, count_before = pools.pop()
+            r, n, count = real_before + r, seen_before + n, count_before + count
+        pools.append((r, n, count))
+    return [r / n for r, n, count in pools for _ in range(count)]

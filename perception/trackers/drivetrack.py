@@ -121,9 +121,12 @@ FAR_SIGMAS_SQUARED = 20.0
 """Beyond so many variances in one coordinate no pairing gains, whatever the others say."""
 FEW_ROWS = 16
 """Of up to so many tracks, boxes are compared one by one."""
-_ZERO, _ONE, _FAR = constants(0.0, 1.0, FAR_SIGMAS_SQUARED)
+_ONE, _FAR = constants(1.0, FAR_SIGMAS_SQUARED)
 _MINUS_HALF_OF_FOUR = np.repeat(-0.5 * np.eye(2), 4, axis=1)
 """Left factor (2, 8): the sums of the first and of the last four rows, times -0.5."""
+# rows of what is known of detections (`_measure`), one column each; those of tracks are the first eight of these
+_BOX, _VARIANCE, _SCORE, _SPREAD, _ROWS = slice(0, 4), slice(4, 8), 8, slice(9, 13), 13
+_UNIT_ROWS, _ERROR_ROWS = np.array([0, 1, 0, 1, 0, 1, 0, 1]), np.array([0, 1, 2, 3, 0, 1, 2, 3])
 
 
 class DriveTracker(Recorder):
@@ -133,14 +136,18 @@ class DriveTracker(Recorder):
         self.config = config
         # what the settings come to in the formulas below
         error = config.noise.measurement
-        self._doubtful, self._doubt = constants(error * (1 + config.doubt), error * config.doubt)
         # overlap above t means shared area above t / (1 + t) of both areas together
         self._double = config.duplicate_iou / (1 + config.duplicate_iou)
-        self._slip, self._far_slip = constants(config.slip**2, (2 * config.slip) ** 2)
-        shares = np.log([1 - config.slip_share, config.slip_share]) - 2 * log(2 * pi)
-        self._shares = shares[:, None]
-        (self._score_log_odds,) = constants(config.score_log_odds)
-        self._smooth, self._raw = constants(config.smoothing, 1 - config.smoothing)
+        self._slip, self._slip_odds = constants(config.slip**2, log(config.slip_share / (1 - config.slip_share)))
+        # the least variance of a pair, in squared widths, at which nothing is missed
+        (self._reach,) = constants(-((error * (1 + config.doubt)) ** 2 + (2 * config.slip) ** 2))
+        # from how sure a detection is: the error of its box, four times, and what it adds to a pairing
+        exact = log(1 - config.slip_share) - 2 * log(2 * pi)
+        box_error = [error * (1 + config.doubt), -error * config.doubt]
+        self._from_surety = np.array([*[box_error] * 4, [exact, config.score_log_odds]])
+        # from predicted and detected boxes to the corners that are shown
+        shown = [config.smoothing * XYXY_FROM_CXCYWH, (1 - config.smoothing) * XYXY_FROM_CXCYWH]
+        self._shown = np.ascontiguousarray(np.concatenate(shown, axis=1).T)
         self.reset()
 
     def reset(self) -> None:
@@ -150,14 +157,17 @@ class DriveTracker(Recorder):
             Calibration(thresholds[min(class_id, len(thresholds) - 1)], learn) for class_id in range(MAX_CLASSES)
         ]
         """By class id."""
-        self._typical = np.array([c.typical_score for c in self.calibrations])
-        self._spread = np.ones((4, MAX_CLASSES))
+        self._habits = np.ones((5, MAX_CLASSES))
+        """Of each class: `Calibration.typical_score` and `spread`."""
+        self._habits[0] = [c.typical_score for c in self.calibrations]
         self.restart()
 
     def restart(self) -> None:
         """Forget all tracks, and keep what was learned of the detector; ids start at 1 again."""
         self._table = TrackTable(self.config.noise)
         self._hidden_tracks: list[Tracklet] = []
+        self._young: list[Tracklet] = []
+        """Those that are not steady yet, or not confirmed."""
 
     def update(self, detections: Detections, timestamp_ns: int, image_bgr: np.ndarray | None = None) -> Tracks:
         """Take one frame's detections.
@@ -170,11 +180,11 @@ class DriveTracker(Recorder):
         boxes, scores, class_ids = clean(detections, config.low_score)
         table.advance(timestamp_ns, config.lost_s, projective=config.projective)
         # 2. Pair tracks with detections by likelihood, and correct those that were seen.
-        measured, score_list = CXCYWH_FROM_XYXY.dot(boxes), scores.tolist()
-        match = self._match(measured, scores, class_ids) if len(table) and score_list else {}
+        found, score_list, kinds = self._measure(boxes, scores, class_ids), scores.tolist(), class_ids.tolist()
+        match = self._match(found, score_list, kinds) if len(table) and score_list else {}
         # 3. Start tentative tracks from detections that no track took.
         if len(match) < len(score_list):
-            self._start(match, boxes, score_list, class_ids)
+            self._start(match, boxes, found, score_list, class_ids)
         # 4. Choose the tracks to report: one class for one place. Confirm those that are new.
         rows, missing, is_one_over = self._reportable()
         rows = self._of_one_class(rows, boxes)
@@ -183,7 +193,7 @@ class DriveTracker(Recorder):
                 table.confirm(table.tracklets[row])
         # 5. Add confirmed tracks that a nearer object hides, and report.
         hidden = self._hidden(missing, match, boxes) if missing and match and config.hidden_s > 0 else []
-        tracks = table.report(*self._shown(rows, hidden, measured))
+        tracks = self._report(rows, hidden, found)
         # 6. End tentative tracks that were not seen for too long, and learn from all that ended.
         if is_one_over:
             table.keep([t.track_id > 0 or t.seen_s >= self._earliest_s(config.tentative_s) for t in table.tracklets])
@@ -191,55 +201,72 @@ class DriveTracker(Recorder):
             self._learn_from_ended()
         return tracks
 
-    def _match(self, measured: F64, scores: F64, class_ids: I64) -> dict[int, int]:
+    def _measure(self, boxes: F64, scores: F64, class_ids: I64) -> F64:
+        """What is known of detections, (13, M): box, the negative of its variance, what the score adds, spread."""
+        found = np.empty((_ROWS, len(scores)))
+        measured = CXCYWH_FROM_XYXY.dot(boxes, out=found[_BOX])
+        self._habits.take(class_ids, 1, out=found[_SCORE:], mode="clip")
+        surety = np.ones((2, len(scores)))
+        np.minimum(scores / found[_SCORE], _ONE, out=surety[1])
+        self._from_surety.dot(surety, out=found[4:9])
+        variance = found[_VARIANCE]
+        variance *= box_size(measured)
+        np.negative(np.square(variance, out=variance), out=variance)
+        return found
+
+    def _match(self, found: F64, scores: list[float], kinds: list[int]) -> dict[int, int]:
         """Pair and correct; the detection of each track that has one."""
         table = self._table
-        surety = np.minimum(scores / self._typical.take(class_ids, mode="clip"), _ONE)
-        variance = np.square((self._doubtful - self._doubt * surety) * box_size(measured))
-        match = self._pair(measured, variance, surety, class_ids)
+        match = self._pair(found, kinds)
         if self._hidden_tracks or table.frame % LEARN_EVERY == 0:
-            self._learn_from_predictions(match, measured, variance)
-        table.correct(match, measured, variance, scores.tolist())
-        self._weigh([table.tracklets[row] for row in match])
+            self._learn_from_predictions(match, found)
+        table.correct(match, found[:8], scores)
+        if table.frame % LEARN_EVERY == 0:
+            self._weigh([t for t in table.tracklets if t.seen_frame == table.frame])
+        elif self._young:
+            self._young = [t for t in self._young if t.hits <= STEADY_HITS or not t.track_id]
+            self._weigh([t for t in self._young if t.seen_frame == table.frame])
         return match
 
-    def _pair(self, measured: F64, variance: F64, surety: F64, class_ids: I64) -> dict[int, int]:
+    def _pair(self, found: F64, kinds: list[int]) -> dict[int, int]:
         """The detection of each track that has one: the pairing that gains most, confirmed tracks first."""
         table, tracklets = self._table, self._table.tracklets
-        position, spread = table.states.position, table.states.var_pp
+        expected = table.states.data[:2]  # boxes and their variance, (2, 4, N)
         # almost all pairs are far apart: look across first, in full only at the rest
-        reach = variance[0] + self._far_slip * np.square(measured[2])
-        across = np.square(position[0][:, None] - measured[0])  # (N, M)
-        near = across < _FAR * (spread[0][:, None] + reach)
-        near &= table.class_ids[:, None] == class_ids
-        rows, columns = near.nonzero()
-        expected, found = position.take(rows, 1), measured.take(columns, 1)
-        # all that follows is in units of the size of the pair's boxes; its square, (4, K)
-        unit = box_size(expected * found)
-        error = np.square(found - expected)
-        error /= unit
-        # the variance of an exact box and of a slipped one, side by side
-        either = np.empty((2, *unit.shape))  # (2, 4, K)
-        exact = np.divide(spread.take(rows, 1) + variance.take(columns, 1), unit, out=either[0])
-        exact *= self._spread.take(class_ids.take(columns), 1, mode="clip")
-        np.add(exact, self._slip, out=either[1])
+        reach = np.empty((2, found.shape[1]))
+        reach[0] = found[0]
+        np.multiply(np.square(found[2]), self._reach, out=reach[1])
+        apart = expected[:, 0, :, None] - reach[:, None]  # (2, N, M)
+        rows, columns = (np.square(apart[0]) < _FAR * apart[1]).nonzero()
+        tracks, detections = expected.reshape(8, -1).take(rows, 1), found.take(columns, 1)
+        # all that follows is in units of the size of the pair's boxes; its square, (8, K)
+        unit = (tracks[2:4] * detections[2:4]).take(_UNIT_ROWS, 0)
+        pairs = tracks - detections[:8]
+        error, variance = pairs[_BOX], pairs[_VARIANCE]
+        np.square(error, out=error)
+        pairs /= unit
+        # the variance of an exact box and of a slipped one, below each other
+        either = np.empty(pairs.shape)
+        exact = np.multiply(variance, detections[_SPREAD], out=either[:4])
+        np.add(exact, self._slip, out=either[4:])
         # of four independent coordinates; they are summed by a product, the quickest way
-        terms = np.log(either)
-        terms += error / either
-        density = _MINUS_HALF_OF_FOUR.dot(terms.reshape(8, -1))  # (2, K)
-        density += self._shares
-        gain = np.logaddexp(density[0], density[1])
-        gain += (self._score_log_odds * surety).take(columns)
+        terms = pairs.take(_ERROR_ROWS, 0)
+        terms /= either
+        terms += np.log(either)
+        density = _MINUS_HALF_OF_FOUR.dot(terms)  # (2, K)
+        gain = np.logaddexp(density[0], density[1] + self._slip_odds)
+        gain += detections[_SCORE]
         now_s, last, cost = table.clock.now_s, table.frame - 1, self.config.unseen_log_odds_per_s
-        unseen = [0.0 if tracklet.seen_frame == last else cost * (now_s - tracklet.seen_s) for tracklet in tracklets]
-        if any(unseen):
-            gain -= np.array(unseen).take(rows)
-        good = (gain > _ZERO).nonzero()[0]
-        rows, columns, gain = rows.take(good), columns.take(good), gain.take(good)
-        pairs = zip(rows.tolist(), columns.tolist(), gain.tolist(), strict=True)
-        return assign_pairs(pairs, is_later=lambda row: not tracklets[row].track_id)
+        unseen = [0.0 if t.seen_frame == last else cost * (now_s - t.seen_s) for t in tracklets]
+        own = table.class_ids.tolist()
+        possible = [
+            (row, column, value - unseen[row])
+            for row, column, value in zip(rows.tolist(), columns.tolist(), gain.tolist(), strict=True)
+            if value > unseen[row] and own[row] == kinds[column]
+        ]
+        return assign_pairs(possible, is_later=lambda row: not tracklets[row].track_id)
 
-    def _start(self, match: dict[int, int], boxes: F64, scores: list[float], class_ids: I64) -> None:
+    def _start(self, match: dict[int, int], boxes: F64, found: F64, scores: list[float], class_ids: I64) -> None:
         """New tracks from detections that nobody claimed; they join the match."""
         config, table = self.config, self._table
         free = set(range(len(scores))).difference(match.values())
@@ -265,7 +292,8 @@ class DriveTracker(Recorder):
         if not new:
             return
         count = len(table)
-        born = table.start(new, boxes, scores, class_ids)
+        born = table.start(new, found[_BOX], scores, class_ids)
+        self._young += born
         self._weigh(born)
         match |= zip(range(count, count + len(born)), new, strict=False)
         if config.shared_motion:
@@ -318,17 +346,19 @@ class DriveTracker(Recorder):
         class_ids = self._table.class_ids.take(rows)
         return bool(((iou(own, own) > self.config.duplicate_iou) & (class_ids[:, None] != class_ids)).any())
 
-    def _shown(self, rows: list[int], hidden: list[int], measured: F64) -> tuple[list[int], F64]:
-        """All rows to report in order of birth, and their boxes (4, K): smoothed where seen, else predicted."""
-        position, tracklets = self._table.states.position, self._table.tracklets
-        seen, columns = np.array([rows, [tracklets[row].detection for row in rows]], np.int64)
-        shown = self._smooth * position.take(seen, 1) + self._raw * measured.take(columns, 1)
-        if not hidden:
-            return rows, shown
-        shown = np.concatenate([shown, position.take(hidden, 1)], axis=1)
-        rows = rows + hidden
-        order = sorted(range(len(rows)), key=rows.__getitem__)
-        return sorted(rows), shown.take(order, 1)
+    def _report(self, rows: list[int], hidden: list[int], found: F64) -> Tracks:
+        """Report in order of birth: smoothed boxes of tracks that were seen, predicted ones of hidden tracks."""
+        order = sorted(rows + hidden) if hidden else rows
+
+        def boxes_of(own: I64, columns: I64) -> F64:
+            both = np.empty((8, len(own)))
+            self._table.states.position.take(own, 1, out=both[:4], mode="clip")
+            found[_BOX].take(columns, 1, out=both[4:], mode="clip")
+            for row in hidden:
+                both[4:, order.index(row)] = both[:4, order.index(row)]
+            return both.T.dot(self._shown)
+
+        return self._table.report(order, boxes_of)
 
     def _hidden(self, rows: list[int], match: dict[int, int], boxes: F64) -> list[int]:
         """Mark those of the rows that a nearer box covers, one matched in this frame; returns the ones to report."""
@@ -356,14 +386,12 @@ class DriveTracker(Recorder):
 
     def _weigh(self, seen: list[Tracklet]) -> None:
         """Add what their latest scores are worth to these tracks; learn from those that are or become steady."""
-        calibrations, looks = self.calibrations, self._table.frame % LEARN_EVERY == 0
+        looks = self._table.frame % LEARN_EVERY == 0
         for t in seen:
-            if t.hits > STEADY_HITS and t.track_id and not looks:
-                continue
             class_id, score = t.class_id, t.score
             if not 0 <= class_id < MAX_CLASSES:
                 class_id = min(max(class_id, 0), MAX_CLASSES - 1)
-            calibration = calibrations[class_id]
+            calibration = self.calibrations[class_id]
             worth = calibration.worth[int(score * STEPS)]
             if t.hits > 1:
                 worth = max(worth, LEAST_WORTH_AGAIN) + calibration.again_log_odds
@@ -373,16 +401,16 @@ class DriveTracker(Recorder):
                 t.young_scores.append(score)
                 continue
             if looks:
-                self._typical[class_id] = calibration.see_steady(score)
+                self._habits[0, class_id] = calibration.see_steady(score)
             if t.young_scores:
                 calibration.resolve(t.young_scores, True)
                 t.young_scores = []
             elif looks:  # old tracks add a little evidence too
                 calibration.resolve((score,), True)
 
-    def _learn_from_predictions(self, match: dict[int, int], measured: F64, variance: F64) -> None:
+    def _learn_from_predictions(self, match: dict[int, int], found: F64) -> None:
         """Before tracks are corrected: whether hidden ones are where they should be, and how far all others are."""
-        table, states = self._table, self._table.states
+        table, states, measured = self._table, self._table.states, found[_BOX]
         for t in self._hidden_tracks:
             row = table.tracklets.index(t) if t in table.tracklets else -1  # -1: it ended in this frame
             if row in match:
@@ -402,13 +430,13 @@ class DriveTracker(Recorder):
                 steady.setdefault(min(max(t.class_id, 0), MAX_CLASSES - 1), []).append(row)
         for class_id, rows in steady.items():
             columns = [match[row] for row in rows]
-            error = measured.take(columns, 1) - states.position.take(rows, 1)
-            expected = states.var_pp.take(rows, 1) + variance.take(columns, 1)
-            self._spread[:, class_id] = self.calibrations[class_id].see_errors(np.square(error) / expected)
+            error, expected = states.data[:2].take(rows, 2) - found[:8].take(columns, 1).reshape(2, 4, -1)
+            self._habits[1:, class_id] = self.calibrations[class_id].see_errors(np.square(error) / expected)
 
     def _learn_from_ended(self) -> None:
         """Tracks that ended before they were steady were false; hidden ones were not found again."""
         self._hidden_tracks = [t for t in self._hidden_tracks if t not in self._table.ended]
+        self._young = [t for t in self._young if t not in self._table.ended]
         for t in self._table.ended:
             if t.young_scores:
                 self._of(t.class_id).resolve(t.young_scores, False)

@@ -32,7 +32,7 @@ XYXY_FROM_CXCYWH = np.array([[1, 0, -0.5, 0], [0, 1, 0, -0.5], [1, 0, 0.5, 0], [
 """Left factors for boxes in columns."""
 _SIZE_ROWS = np.array([2, 3, 2, 3])
 _POWER_ROWS = np.repeat([0, 0, 1, 2], 4)
-"""Which power of the stretch multiplies velocity, covariance, variance of the velocity and push in `predict`."""
+"""Which power of the stretch multiplies velocity, covariance, variance of the velocity and noise in `predict`."""
 
 
 def constants(*values: float) -> tuple[F64, ...]:
@@ -60,9 +60,9 @@ class Noise:
         return np.diag(self.acceleration) @ np.eye(4)[_SIZE_ROWS]
 
     @cached_property
-    def birth_velocity_column(self) -> F64:
-        """(4, 1), `birth_velocity`."""
-        return np.array(self.birth_velocity)[:, None]
+    def birth_velocity_from_box(self) -> F64:
+        """Left factor (4, 4) that makes `birth_velocity` in pixels of boxes (4, N)."""
+        return np.diag(self.birth_velocity) @ np.eye(4)[_SIZE_ROWS]
 
 
 class BoxStates:
@@ -70,7 +70,8 @@ class BoxStates:
 
     def __init__(self, data: F64) -> None:
         self.data = data
-        """(5, 4, N): position and its variance, velocity, covariance of the two, variance of the velocity."""
+        """(6, 4, N): position and its variance, velocity, covariance of the two, variance of the velocity, and room
+        for the noise that `predict` adds."""
 
     def __len__(self) -> int:
         return self.data.shape[2]
@@ -103,16 +104,15 @@ class BoxStates:
     @staticmethod
     def born(boxes_cxcywh: F64, noise: Noise) -> BoxStates:
         """New states at rest where they were first seen, from boxes in columns (4, N)."""
-        size = box_size(boxes_cxcywh)
-        data = np.zeros((5, *size.shape))
+        data = np.zeros((6, *boxes_cxcywh.shape))
         data[0] = boxes_cxcywh
-        data[1] = np.square(noise.measurement * size)
-        data[4] = np.square(noise.birth_velocity_column * size)
+        np.square(noise.measurement * box_size(boxes_cxcywh), out=data[1])
+        np.square(noise.birth_velocity_from_box.dot(boxes_cxcywh), out=data[4])
         return BoxStates(data)
 
     def keep(self, mask: np.ndarray) -> None:
         """Forget the boxes where `mask` (N,) is False."""
-        self.data = self.data[:, :, mask]
+        self.data = self.data.compress(mask, 2)
 
     def append(self, other: BoxStates) -> None:
         """Add the boxes of `other` at the end."""
@@ -135,32 +135,28 @@ def predict(states: BoxStates, dt_s: float, noise: Noise, *, projective: bool = 
     if dt_s <= 0 or not len(states):
         return
     data = states.data
-    push = np.square(noise.acceleration_from_box.dot(data[0]))
+    np.square(noise.acceleration_from_box.dot(data[0]), out=data[5])
     if projective:
         # a step of stretched time is a plain step at a stretched rate; after it the rate has stretched once more
-        powers = _stretch(data[0, 3], data[2, 3], data[4, 3], dt_s).take(_POWER_ROWS, 0)
-        stretch = powers[:12].reshape(3, 4, -1)
-        rates = data[2:]  # velocity, covariance, variance of the velocity: the last is stretched twice
-        rates *= stretch
-        push *= powers[12:]
-    move, grow = _step(dt_s)
-    moved = move.dot(data.reshape(5, -1))
-    moved += grow.dot(push.reshape(1, -1))
-    states.data = data = moved.reshape(data.shape)
-    if projective:
+        powers = _stretch(data[0, 3], data[2, 3], data[4, 3], dt_s).take(_POWER_ROWS, 0).reshape(4, 4, -1)
         rates = data[2:]
-        rates *= stretch
+        rates *= powers
+    states.data = data = _step(dt_s).dot(data.reshape(6, -1)).reshape(data.shape)
+    if projective:
+        rates = data[2:5]
+        rates *= powers[:3]
     size = data[0, 2:]
     np.maximum(size, _MIN_SIZE, out=size)
 
 
 @lru_cache(maxsize=64)
-def _step(dt_s: float) -> tuple[F64, F64]:
-    """What time does to a state: (5, 5) that multiplies it, and (5, 1) that multiplies the noise added to it."""
-    move = np.eye(5)
+def _step(dt_s: float) -> F64:
+    """What time does to a state, (6, 6)."""
+    move = np.eye(6)
     move[0, 2] = move[3, 4] = dt_s
     move[1, 3], move[1, 4] = 2 * dt_s, dt_s**2
-    return move, np.array([0, dt_s**3 / 3, 0, dt_s**2 / 2, dt_s]).reshape(5, 1)
+    move[1, 5], move[3, 5], move[4, 5] = dt_s**3 / 3, dt_s**2 / 2, dt_s
+    return move
 
 
 def _stretch(height: F64, growth: F64, variance: F64, dt_s: float) -> F64:
@@ -177,18 +173,21 @@ def _stretch(height: F64, growth: F64, variance: F64, dt_s: float) -> F64:
     return powers
 
 
-def correct(states: BoxStates, boxes_cxcywh: F64, variance: F64) -> None:
-    """Blend measured boxes (4, N) of variance (4, N) into the states, in place.
+def correct(states: BoxStates, measured: F64) -> None:
+    """Blend measured boxes into the states, in place.
 
-    Where the variance is infinite, nothing happens; so unseen tracks need no arrays of their own.
+    Args:
+        states: of N boxes.
+        measured: (2, 4, N) boxes and the negative of their variance. Where it is infinite, nothing happens; so
+            unseen tracks need no arrays of their own.
     """
     data = states.data  # its parts one by one: to unpack it takes longer
     position, var_pp, velocity, var_pv, var_vv = data[0], data[1], data[2], data[3], data[4]
-    total = var_pp + variance
+    difference = data[:2] - measured
+    residual, total = difference[0], difference[1]
     gain, velocity_gain = var_pp / total, var_pv / total
-    residual = boxes_cxcywh - position
-    position += gain * residual
-    velocity += velocity_gain * residual
+    position -= gain * residual
+    velocity -= velocity_gain * residual
     var_vv -= velocity_gain * var_pv
     var_pv -= gain * var_pv
     var_pp -= gain * var_pp

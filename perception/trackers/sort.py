@@ -12,7 +12,7 @@ import numpy as np
 
 from perception.trackers.assignment import assign
 from perception.trackers.base import Recorder, TrackTable, clean
-from perception.trackers.kalman import Noise
+from perception.trackers.kalman import XYXY_FROM_CXCYWH, Noise
 from perception.types import Detections, Tracks
 
 
@@ -58,5 +58,6 @@ class SortTracker(Recorder):
         # 5. Start a tentative track from every detection left.
         table.start_unmatched(detection_of, boxes, scores, class_ids)
         # 6. Report the filter's boxes.
-        rows = table.seen_rows()
-        return table.report(rows, table.states.position[:, rows])
+        return table.report(
+            table.seen_rows(), lambda rows, _: table.states.position.take(rows, 1).T @ XYXY_FROM_CXCYWH.T
+        )

@@ -86,7 +86,7 @@ def test_equals_the_full_filter() -> None:
         measured = BOX + rng.normal(0, 2, (4, 1))
         K = cov @ H.T @ np.linalg.inv(H @ cov @ H.T + np.diag([4.0] * 4))
         mean, cov = mean + K @ (measured[:, 0] - H @ mean), (np.eye(8) - K @ H) @ cov
-        correct(states, measured, np.full((4, 1), 4.0))
+        correct(states, np.stack([measured, np.full((4, 1), -4.0)]))
         assert states.position[:, 0] == pytest.approx(mean[:4])
         assert states.velocity[:, 0] == pytest.approx(mean[4:])
         assert states.var_pp[:, 0] == pytest.approx(np.diag(cov)[:4])
@@ -95,9 +95,9 @@ def test_equals_the_full_filter() -> None:
 
 def test_a_box_of_infinite_variance_changes_nothing() -> None:
     states, untouched = (BoxStates.born(np.repeat(BOX, 3, axis=1), Noise()) for _ in range(2))
-    variance = np.full((4, 3), np.inf)
-    variance[:, 1] = 1.0
-    correct(states, np.repeat(BOX + 3, 3, axis=1), variance)
+    negative_variance = np.full((4, 3), -np.inf)
+    negative_variance[:, 1] = -1.0
+    correct(states, np.stack([np.repeat(BOX + 3, 3, axis=1), negative_variance]))
     assert (states.data[:, :, [0, 2]] == untouched.data[:, :, [0, 2]]).all()
     assert (states.position[:, 1] > BOX[:, 0]).all()
 
