@@ -16,8 +16,11 @@ from perception.errors import UserError
 from perception.progress import Progress
 
 if TYPE_CHECKING:
+    from perception.arrays import F32
+    from perception.cli.explain_methods import Method
     from perception.detector import Detector
     from perception.reports.explain import Explained
+    from perception.reports.report import Value
     from perception.trust.explain_targets import Case
 
 EVERYDAY = ("images", "data", "split", "model", "count", "masks", "road-at", "out", "json")
@@ -31,8 +34,8 @@ def _advance(progress: Progress, before: int, done: int, total: int) -> None:
 class ExplainOptions(CommandOptions):
     """Show what a network looks at: for each box of an image, or for the worst mistakes of a labelled set.
 
-    Works on any model file, without torch. The default takes under two minutes on two cores. For maps to publish,
-    --masks 2000 takes about ten minutes an image.
+    Works on any model file, without torch (D-RISE). A checkpoint (.pt) is explained by its gradients in seconds
+    (LayerCAM). The default takes under two minutes on two cores; --masks 2000 takes about ten minutes an image.
     """
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE …")] = ()
@@ -42,7 +45,7 @@ class ExplainOptions(CommandOptions):
     split: Path | None = None
     """With --data: a file with frame names, or a name in ImageSets, such as val."""
     model: Path | None = None
-    """Model file, or the bare name of a shipped one. Default: the shipped one that fits best."""
+    """Model file or checkpoint, or the bare name of a shipped one. Default: the shipped file that fits best."""
     count: int = 1
     """Maps of each kind: misses, false alarms, found objects of each class; boxes of each image."""
     masks: int = 120
@@ -69,24 +72,23 @@ def main(argv: list[str]) -> int:
     """Explain, check, and write the page."""
     options = parse_options(ExplainOptions, argv, "perception explain", everyday=EVERYDAY, names={"cell_px": "cell"})
     _check(options)
-    from perception.backends import load_model
-    from perception.detector import Detector
+    from perception.cli.explain_methods import open_method
     from perception.formats.images import read_image
-    from perception.model import default_model
     from perception.reports.explain import explain_report, explain_text
     from perception.reports.write import render_json, write_report
-    from perception.trust.explain import require_xaitk
 
-    require_xaitk()
     first = options.images[0] if options.images else _first_image(options)
-    model_path = options.model or default_model(read_image(first).shape[:2])
-    detector = Detector(load_model(model_path, options.device, options.threads), 0.01, batch=4)
+    method, model_path = open_method(options, read_image(first).shape[:2])
+    detector = method.detector
     cases = _cases(options, detector)
     if not cases:
         print("nothing was found, missed or falsely reported: nothing to explain", file=sys.stderr)
         return 1
-    done = _explain(options, detector, model_path, cases)
-    report = explain_report(done, detector.spec.class_names, {"model": str(model_path), "masks": options.masks})
+    done = _explain(options, method, model_path, cases)
+    facts: dict[str, Value] = {"model": str(model_path), "method": method.name}
+    if method.units > 1:
+        facts["masks"] = method.units
+    report = explain_report(done, detector.spec.class_names, facts)
     print(f"report: {write_report(report, options.out)}", file=sys.stderr)
     print(render_json(report) if options.json else explain_text(done, detector.spec.class_names))
     return 0
@@ -162,34 +164,28 @@ def _cases(options: ExplainOptions, detector: Detector) -> list[Case]:
     return worst(cases, options.count)
 
 
-def _explain(options: ExplainOptions, detector: Detector, model_path: Path, cases: Sequence[Case]) -> list[Explained]:
-    """Map and check every case; the cases of one image share its masks."""
-    from perception.detector import Detector
+def _explain(options: ExplainOptions, method: Method, model_path: Path, cases: Sequence[Case]) -> list[Explained]:
+    """Map and check every case, image by image."""
     from perception.formats.images import read_image
+    from perception.model import shipped_or
+    from perception.provenance import data_hash
     from perception.reports.explain import Explained, load_explained, save_explained
-    from perception.trust.explain import check, make_masks, saliency
-    from perception.trust.shuffled import shuffled_model
+    from perception.trust.explain import check
 
     images = list(dict.fromkeys(case.image for case in cases))
-    shuffled = shuffled_model(model_path, options.seed, options.threads) if options.shuffle else None
-    other = None if shuffled is None else Detector(shuffled, 0.001, batch=4)
-    key = f"{model_path}|{options.masks}|{options.cell_px}|{options.seed}|{options.shuffle}"
+    key = f"{data_hash(shipped_or(model_path))}|{options.masks}|{options.cell_px}|{options.seed}|{options.shuffle}"
     done: list[Explained] = []
-    with Progress("masked images", len(images) * options.masks) as progress:
+    with Progress("masked images" if method.units > 1 else "images", len(images) * method.units) as progress:
         for i, path in enumerate(images):
             own = [case for case in cases if case.image == path]
             kept = load_explained(options.out / "maps", key, own)
             if kept is None:
                 image = read_image(path)
-                masks = make_masks(image.shape[:2], options.masks, options.cell_px, options.seed)
                 targets = [case.target for case in own]
-                tell = partial(_advance, progress, i * options.masks)
-                maps = saliency(detector, image, targets, masks, tell)
-                others = (
-                    [None] * len(own) if other is None else saliency(other, image, targets, masks[: len(masks) // 2])
-                )
+                maps = method.maps(image, targets, partial(_advance, progress, i * method.units))
+                others: Sequence[F32 | None] = method.shuffled_maps(image, targets) or [None] * len(own)
                 kept = [
-                    Explained(case, found, check(detector, image, case.target, found, shuffled_map))
+                    Explained(case, found, check(method.detector, image, case.target, found, shuffled_map))
                     for case, found, shuffled_map in zip(own, maps, others, strict=True)
                 ]
                 save_explained(options.out / "maps", key, kept)

@@ -33,6 +33,7 @@ COMMANDS = {
     "ros2": ("perception.cli.ros2:main", "", "run as a ROS 2 node: images in, detections out"),
     "evaluate": ("perception.cli.evaluate:main", "", "official KITTI scores: object, road, tracking"),
     "stress": ("perception.cli.stress:main", "", "score a model under noise, weather, dirt, night, broken video"),
+    "attack": ("training.attack_cli:main", "train", "change pixels a little so that a checkpoint fails: FGSM, PGD"),
     "explain": (
         "perception.cli.explain:main",
         "",

@@ -109,6 +109,8 @@ def _figure(one: Explained, class_names: Sequence[str]) -> Figure:
     words = f"{_name(one, class_names)}{score}. Deletion {checks.deletion:.2f}, insertion {checks.insertion:.2f}"
     if not math.isnan(checks.shuffled):
         words += f", shuffled weights {checks.shuffled:+.2f}"
+    if one.found_map.std() == 0:
+        words = f"{_name(one, class_names)}. No box of the class overlaps it, whatever is hidden"
     if checks.meaningless:
         words += " – meaningless"
     return Figure((Photo(data_uri(painted(one)), words),), words)

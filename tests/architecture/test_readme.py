@@ -151,12 +151,13 @@ def documented_options() -> list[tuple[str, str, str]]:
     found = set()
     for page in pages:
         for call in re.findall(
-            r"perception ((?:run|train|export|evaluate|stress|track|calibrate|data|bench)\b[^\n`|;]*)",
+            r"perception ((?:run|train|export|evaluate|explain|attack|stress|track|calibrate|data|bench)\b[^\n`|;]*)",
             page.read_text(),
         ):
             words = call.split()
             command = words[0]
-            if command in ("evaluate", "data") or words[:2] in (["export", "verify"], ["bench", "pipeline"]):
+            inner = ("export verify", "export doubt", "export familiar", "bench pipeline")
+            if command in ("evaluate", "data") or " ".join(words[:2]) in inner:
                 command = " ".join(words[:2])
             found |= {(page.name, command, word.split("=")[0]) for word in words if re.match(r"--[a-z]", word)}
     return sorted(found)
