@@ -148,6 +148,22 @@ class Track(NamedTuple):
     """(x, z) relative to the camera, metres per second."""
     ttc_s: float | None = None
     """Seconds until it reaches the camera at the present closing speed; None where it does not approach."""
+    bottom_m: float | None = None
+    """How far its underside lies below the camera, metres along gravity."""
+    size_m: tuple[float, float, float] | None = None
+    """(length, width, height) in metres; None where the network gives no 3-D boxes."""
+    size_std_m: tuple[float, float, float] | None = None
+    """One standard deviation of each of `size_m`."""
+    heading_rad: float | None = None
+    """KITTI's `rotation_y`, -π to π: 0 faces to the right, -π/2 away from the camera, π/2 towards it."""
+    heading_std_rad: float | None = None
+    """One standard deviation of `heading_rad`; above 1 where front and rear are not told apart."""
+
+
+_PAIRS = ("position_m", "position_std_m", "velocity_mps")
+_TRIPLES = ("size_m", "size_std_m")
+_NUMBERS = ("distance_m", "ttc_s", "bottom_m", "heading_rad", "heading_std_rad")
+"""Metric fields of a track by their number of values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +197,16 @@ class Tracks:
     """(N, 2) x, z relative to the camera, metres per second."""
     ttc_s: F64 | None = None
     """(N,) seconds until it reaches the camera at the present closing speed; NaN where it does not approach."""
+    bottom_m: F64 | None = None
+    """(N,) how far the underside lies below the camera, metres along gravity."""
+    size_m: F64 | None = None
+    """(N, 3) length, width, height in metres; None where the network gives no 3-D boxes."""
+    size_std_m: F64 | None = None
+    """(N, 3) one standard deviation of each of `size_m`."""
+    heading_rad: F64 | None = None
+    """(N,) KITTI's `rotation_y`, -π to π: 0 faces to the right, -π/2 away from the camera, π/2 towards it."""
+    heading_std_rad: F64 | None = None
+    """(N,) one standard deviation of `heading_rad`; above 1 where front and rear are not told apart."""
 
     def __post_init__(self) -> None:
         count = len(self.track_ids)
@@ -216,11 +242,16 @@ class Tracks:
             map(TRACK_STATES.__getitem__, self.states.tolist()),
             self.ages.tolist(),
             self.frames_since_seen.tolist(),
-            _pairs_or_none(self.position_m, len(self)),
-            _pairs_or_none(self.position_std_m, len(self)),
+            _tuples_or_none(self.position_m, len(self)),
+            _tuples_or_none(self.position_std_m, len(self)),
             _values_or_none(self.distance_m, len(self)),
-            _pairs_or_none(self.velocity_mps, len(self)),
+            _tuples_or_none(self.velocity_mps, len(self)),
             _values_or_none(self.ttc_s, len(self)),
+            _values_or_none(self.bottom_m, len(self)),
+            _tuples_or_none(self.size_m, len(self)),
+            _tuples_or_none(self.size_std_m, len(self)),
+            _values_or_none(self.heading_rad, len(self)),
+            _values_or_none(self.heading_std_rad, len(self)),
         )
 
     @staticmethod
@@ -231,18 +262,17 @@ class Tracks:
     def from_rows(rows: Iterable[Track]) -> Tracks:
         """Columns from single tracks."""
         rows = list(rows)
-        no_pair = (math.nan, math.nan)
         whole = np.array(
             [(t.track_id, t.class_id, TRACK_STATES.index(t.state), t.age_frames, t.frames_since_seen) for t in rows],
             np.int64,
         ).reshape(-1, 5)
         metric: dict[str, F64] = {}
-        if any(value is not None for t in rows for value in t[7:]):
-            for name in ("position_m", "position_std_m", "velocity_mps"):
-                pairs = [no_pair if (value := getattr(t, name)) is None else value for t in rows]
-                metric[name] = np.array(pairs, np.float64).reshape(-1, 2)
-            for name in ("distance_m", "ttc_s"):
-                metric[name] = np.array([getattr(t, name) for t in rows], np.float64)  # None becomes NaN
+        nan = math.nan
+        for names, unknown in ((_PAIRS, (nan, nan)), (_TRIPLES, (nan, nan, nan)), (_NUMBERS, nan)):
+            for name in names:
+                values = [getattr(t, name) for t in rows]
+                if any(value is not None for value in values):
+                    metric[name] = np.array([unknown if value is None else value for value in values], np.float64)
         return Tracks(
             track_ids=whole[:, 0],
             class_ids=whole[:, 1],
@@ -255,11 +285,11 @@ class Tracks:
         )
 
 
-def _pairs_or_none(column: F64 | None, count: int) -> Iterable[tuple[float, float] | None]:
-    """Rows of an optional column (N, 2); NaN becomes None."""
+def _tuples_or_none(column: F64 | None, count: int) -> Iterable[tuple[float, ...] | None]:
+    """Rows of an optional column (N, M); NaN becomes None."""
     if column is None:
         return repeat(None, count)
-    return [None if x != x else (x, z) for x, z in column.tolist()]
+    return [None if row[0] != row[0] else tuple(row) for row in column.tolist()]
 
 
 def _values_or_none(column: F64 | None, count: int) -> Iterable[float | None]:

@@ -220,6 +220,13 @@ class RangingFilter:
         own = self._state.reshape(54, -1)[3 : 3 + 2 * 20 : 20, :count]  # cov[X, X] and cov[Z, Z], 2 · 9 + 2 rows on
         return spread[:, 0] + spread[:, 1] + own
 
+    def speed_variance(self, count: int) -> F64:
+        """(3, N) of the first `count` objects: variance of VX, covariance, variance of VZ; with the tilt."""
+        right, ahead = self._state[VX, :, :count], self._state[VZ, :, :count]
+        tilted = (right[1:3], right[1:3], ahead[1:3]), (right[1:3], ahead[1:3], ahead[1:3])
+        by_tilt = [(a * (self.tilt_cov @ b)).sum(axis=0) for a, b in zip(*tilted, strict=True)]
+        return np.stack([right[3 + VX], right[3 + VZ], ahead[3 + VZ]]) + by_tilt
+
     def speed_along(self, right: F64, ahead: F64) -> tuple[F64, F64]:
         """(N,) speed of the first N objects along directions (right, ahead), and its variance, tilt included."""
         count = len(right)

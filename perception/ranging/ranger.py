@@ -7,6 +7,9 @@ What a box measures, each with the noise of its own edge:
   from its class only roughly at first, and better the longer it is watched;
 - its sides: left and right edge give the place across the road.
 
+A network with 3-D boxes adds their projected centre, and `shape.py` filters sizes and headings. These then replace
+the usual extent of the class along the line of sight.
+
 Depths are those of the visible face or corner; `position_m` is the middle of the object's footprint, as KITTI labels
 it, so half the object's extent along the line of sight is added. Everything meets in `filter.py`, where the
 tilt between camera and road is a state that all objects share, and time comes from the time stamps.
@@ -29,6 +32,7 @@ from perception.arrays import F32, F64, I64
 from perception.boxes import iou
 from perception.cameras.pinhole import PinholeCamera
 from perception.ranging.filter import LOG_HEIGHT, SLOPE, VX, VZ, Drift, RangingFilter, X, Z
+from perception.ranging.shape import ShapeConfig, ShapeFilter, turning_rad_s
 from perception.ranging.size_priors import SIZE_PRIORS, UNKNOWN_SIZE, SizePrior
 from perception.types import Detections, Tracks
 
@@ -77,6 +81,8 @@ class RangingConfig:
     """Hysteresis: once reported, it stays reported down to this share of both thresholds."""
     speed_report_std_mps: float = 5.0
     """A speed is reported where its standard deviation, towards us, is below this, or where it surely closes."""
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    """How sizes and headings are filtered, where the model gives 3-D boxes."""
     drift: Drift = field(default_factory=Drift)
     """How the world moves between frames."""
     forget_s: float = 3.0
@@ -135,7 +141,9 @@ class Ranger:
             ]
         ).T
         """(9, classes) columns of the priors, by class id; the last is the unknown class."""
-        self._rays_from_box = _rays_from_box(camera)
+        self._turning_rad_s = np.array([turning_rad_s(size.half_depth_m) for size in sizes])
+        self._level_from_pixel = _level_from_pixel(camera)
+        self._rays_from_box = _rays_from_box(self._level_from_pixel)
         # P2's fourth column: our origin is camera 2, KITTI's labels count from camera 0
         self._origin = np.linalg.solve(camera.K_cam2, camera.P_cam2[:, 3])[[0, 2], None]  # (2, 1) right, ahead
         self.reset()
@@ -143,6 +151,7 @@ class Ranger:
     def reset(self) -> None:
         """Forget everything."""
         self._filter = RangingFilter(self.config.drift)
+        self._shape = ShapeFilter(self._turning_rad_s, self.config.shape)
         self._time_ns: int | None = None
         self._ids: list[int] = []
         self._seen_ns: I64 = np.zeros(0, np.int64)
@@ -162,8 +171,9 @@ class Ranger:
         timestamp_ns: int,
         size_hw: tuple[int, int],
         depths: F32 | None = None,
+        cuboids: F32 | None = None,
     ) -> Tracks:
-        """The same tracks with place, speed and time to collision.
+        """The same tracks with place, speed and time to collision, and size and heading where there are `cuboids`.
 
         A track that was never seen with a usable box, or not for `forget_s`, keeps None. Time that stands still adds
         no knowledge; time that goes back, or leaps by more than `forget_s`, starts everything afresh.
@@ -172,7 +182,8 @@ class Ranger:
             tracks: of this frame.
             timestamp_ns: moment of capture.
             size_hw: of the frame, to know which boxes its border cuts.
-            depths: (N, 2) the network's distance of each track, see `depths_of_tracks`; None: nothing.
+            depths: (N, 2) the network's distance of each track, see `network_of_tracks`; None: nothing.
+            cuboids: (N, 8) what it says of each track's 3-D box, the same way.
         """
         self._advance(timestamp_ns)
         self._arrange(tracks.track_ids.tolist(), timestamp_ns)
@@ -184,8 +195,10 @@ class Ranger:
         fresh = usable & ~self._placed[:count]
         for row in np.flatnonzero(fresh).tolist():
             self._place(row, view, int(class_ids[row]))
-        self._learn(view, self._repetition(usable, fresh, timestamp_ns), depths)
-        return self._report(tracks)
+        self._learn(view, self._repetition(usable, fresh, timestamp_ns), depths, cuboids)
+        if cuboids is not None:
+            self._learn_shape(cuboids, class_ids, usable)
+        return self._report_shape(self._report(tracks)) if self._shape else self._report(tracks)
 
     # ------------------------------------------------------------ time and identity
 
@@ -198,6 +211,8 @@ class Ranger:
         self._time_ns = timestamp_ns
         if dt_s > 0:
             self._filter.predict(dt_s)
+            if self._shape:
+                self._shape.predict(dt_s)
 
     def _arrange(self, ids: list[int], timestamp_ns: int) -> None:
         """Rows in the order of this frame's tracks, remembered ones after them; forget what was not seen for long."""
@@ -213,6 +228,7 @@ class Ranger:
         order = np.array([row_of.get(i, -1) for i in ids + absent], np.int64)
         known = order >= 0
         self._filter.rearrange(order)
+        self._shape.rearrange(order, known & self._placed[order] if self._ids else known)
         if self._ids:
             self._seen_ns, self._placed = self._seen_ns[order], self._placed[order] & known
             self._half_depth_var = self._half_depth_var[order]
@@ -268,6 +284,11 @@ class Ranger:
 
         turned = np.minimum(np.maximum(width / height * scale - start, 0.0), 1.0)
         half_depth = usual_depth + turned * side_depth
+        if self._shape:
+            place_m = self._filter.mean[X : Z + 1 : 2, : len(usable)] - self._origin
+            seen, seen_var, known = self._shape.half_depths(np.arctan2(place_m[0], place_m[1]))
+            half_depth, usual_depth = np.where(known, seen, (half_depth, usual_depth))
+            half_depth_var = np.where(known, seen_var, half_depth_var)
         near = np.maximum(extent * config.border_share, config.border_px)  # (2, N)
         cut = edges[:4] * _OUTWARD + np.concatenate([near, near]) >= ((0,), (0,), (size_hw[1],), (size_hw[0],))
         any_cut, cut_foot = bool(cut.any()), resting
@@ -335,8 +356,8 @@ class Ranger:
         joint.begin(row, (across_m, 0.0, ahead_m, 0.0, log_height, 0.0), variance)
         self._placed[row] = True
 
-    def _learn(self, view: _View, repetition: F64, depths: F32 | None) -> None:
-        """All edges of all boxes of this frame, and the network's own distances."""
+    def _learn(self, view: _View, repetition: F64, depths: F32 | None, cuboids: F32 | None) -> None:
+        """All edges of all boxes of this frame, and the network's own distances and centres."""
         joint, camera_m = self._filter, self.camera.height_m
         mean = joint.mean[:, : len(repetition)]
         ends = view.ends - joint.tilt @ view.tilt
@@ -372,6 +393,12 @@ class Ranger:
             known = (ahead_m > NEAREST_M) & (ahead_m < FARTHEST_M) & (depths[:, 1] > 0)
             std_m = np.where(known, self.config.network_std_factor * depths[:, 1] * ahead_m, np.inf)
             joint.observe(np.where(known, ahead_m - mean[Z], 0.0), Z, (), None, std_m * std_m * repetition)
+        if cuboids is not None:
+            bearing, variance = self._centres(cuboids, view.side_var)
+            ahead_m = np.maximum(mean[Z], 0.7)
+            variance *= ahead_m * ahead_m * repetition
+            # leaning on the measured bearing here and in `across_m` would make their difference a distance
+            joint.observe(bearing * ahead_m - mean[X], X, ((Z, mean[X] / ahead_m),), None, variance)
         joint.settle()
         self._keep_sane()
 
@@ -407,6 +434,27 @@ class Ranger:
         np.maximum(mean, _LOWEST, out=mean)
         np.minimum(mean, _HIGHEST, out=mean)
 
+    def _learn_shape(self, cuboids: F32, class_ids: I64, usable: np.ndarray) -> None:
+        """Sizes and angles of this frame. A direction is that of the ray through the projected centre."""
+        bearing, _ = self._centres(cuboids, np.ones(len(usable)))
+        ahead_m = self._filter.mean[Z, : len(usable)]
+        direction_rad = np.arctan2(bearing * ahead_m - self._origin[0], ahead_m - self._origin[1])
+        self._shape.observe(cuboids, direction_rad, class_ids, usable, (self._time_ns or 0) * 1e-9)
+
+    def _centres(self, cuboids: F32, side_var: F64) -> tuple[F64, F64]:
+        """The ray through the projected centre of each 3-D box.
+
+        Returns:
+            (N,) its tangent, right of straight ahead, and the variance of that; infinite where there is no centre.
+        """
+        pixels = np.ones((3, len(cuboids)))
+        known = np.abs(cuboids[:, :2]).max(axis=1) < 1e5  # nor is NaN
+        pixels[:2] = np.where(known, cuboids[:, :2].T, 0.0)
+        rays = self._level_from_pixel @ pixels
+        known &= rays[2] > 1e-3
+        variance = np.where(known, self.config.network_std_factor**2 * side_var, np.inf)
+        return rays[0] / np.where(known, rays[2], 1.0), variance
+
     # ------------------------------------------------------------ out
 
     def _report(self, tracks: Tracks) -> Tracks:
@@ -426,11 +474,13 @@ class Ranger:
         variance = joint.place_variance(count) + _DEPTH_SHARE * self._half_depth_var[:count]
         std_m = np.sqrt(np.maximum(variance, 1e-4))
         ttc_s = np.divide(distance_m, closing, out=np.full(count, np.nan), where=approaching)
+        mean, (pitch, roll) = joint.mean[:, :count], joint.tilt.tolist()
+        bottom_m = self.camera.height_m + mean[Z] * (mean[SLOPE] + pitch) + mean[X] * roll
         velocity_mps[:, ~known] = np.nan
         placed = self._placed[:count]
         if not placed.all():
             position_m[:, ~placed] = std_m[:, ~placed] = velocity_mps[:, ~placed] = np.nan
-            distance_m[~placed] = ttc_s[~placed] = np.nan
+            distance_m[~placed] = ttc_s[~placed] = bottom_m[~placed] = np.nan
         return replace(
             tracks,
             position_m=position_m.T,
@@ -438,17 +488,41 @@ class Ranger:
             distance_m=distance_m,
             velocity_mps=velocity_mps.T,
             ttc_s=ttc_s,
+            bottom_m=bottom_m,
+        )
+
+    def _report_shape(self, tracks: Tracks) -> Tracks:
+        """The tracks with size and heading, NaN where the network has not shown them."""
+        joint, count = self._filter, len(tracks)
+        place_m = joint.mean[X : Z + 1 : 2, :count] - self._origin
+        votes = self._shape.resolve(place_m, joint.mean[VX : VZ + 1 : 2, :count], joint.speed_variance(count))
+        shape = self._shape.report(votes)
+        if not (placed := self._placed[:count]).all():
+            for column in shape:
+                column[~placed] = np.nan
+        size_m, size_std_m, heading_rad, heading_std_rad = shape
+        return replace(
+            tracks,
+            size_m=size_m,
+            size_std_m=size_std_m,
+            heading_rad=heading_rad,
+            heading_std_rad=heading_std_rad,
         )
 
 
-def _rays_from_box(camera: PinholeCamera) -> F64:
+def _level_from_pixel(camera: PinholeCamera) -> F64:
+    """(3, 3) from a pixel (u, v, 1) to its view ray in level coordinates: right, down along gravity, ahead."""
+    cos, sin = np.cos(camera.pitch_rad), np.sin(camera.pitch_rad)
+    level: F64 = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]) @ np.linalg.inv(camera.K_cam2)
+    return level
+
+
+def _rays_from_box(level: F64) -> F64:
     """(12, 5) from the edges of a box (left, top, right, bottom, 1) to its view rays, in level coordinates.
 
     Numerators, then denominators, of the tangents: aside through the middle of the left and of the right edge, down
     through the middle of the upper and of the lower edge, of pitch (1), aside through the middle of the upper edge.
     """
-    cos, sin = np.cos(camera.pitch_rad), np.sin(camera.pitch_rad)
-    level = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]) @ np.linalg.inv(camera.K_cam2)
     x, y, one = np.eye(5)[[0, 2]], np.eye(5)[[1, 3]], np.eye(5)[4]  # each a row: of a box, take this
     middle_x, middle_y = x.mean(axis=0), y.mean(axis=0)
     left, right = (level @ np.stack([side, middle_y, one]) for side in x)  # (3, 5)
@@ -458,24 +532,29 @@ def _rays_from_box(camera: PinholeCamera) -> F64:
     )
 
 
-def depths_of_tracks(tracks: Tracks, detections: Detections) -> F32 | None:
-    """The network's distance of each track: that of the detection in the same place.
+def network_of_tracks(tracks: Tracks, detections: Detections) -> tuple[F32 | None, F32 | None]:
+    """What the network says of each track's depth and 3-D box: that of the detection in the same place.
 
     Returns:
-        (N, 2) as `Detections.depths`, NaN for a track that no detection of its class overlaps by half; None where the
-        network gives none.
+        (N, 2) as `Detections.depths` and (N, 8) as `Detections.cuboids`, NaN for a track that no detection of its
+        class overlaps by half; None where the network gives none.
     """
-    if detections.depths is None or not len(tracks):
-        return None
-    found = np.full((len(tracks), 2), np.nan, np.float32)
-    if not len(detections):
-        return found
-    overlap = iou(tracks.boxes_xyxy, detections.boxes_xyxy)  # (N, M)
-    overlap[tracks.class_ids[:, None] != detections.class_ids] = 0.0
-    best = overlap.argmax(axis=1)
-    good = overlap[np.arange(len(tracks)), best] >= 0.5
-    found[good] = detections.depths[best[good]]
-    return found
+    columns = (detections.depths, detections.cuboids)
+    if not len(tracks) or all(column is None for column in columns):
+        return None, None
+    best, good = np.zeros(0, np.int64), np.zeros(len(tracks), bool)
+    if len(detections):
+        overlap = iou(tracks.boxes_xyxy, detections.boxes_xyxy)  # (N, M)
+        overlap[tracks.class_ids[:, None] != detections.class_ids] = 0.0
+        best = overlap.argmax(axis=1)
+        good = overlap[np.arange(len(tracks)), best] >= 0.5
+    found: list[F32 | None] = [None, None]
+    for i, column in enumerate(columns):
+        if column is not None:
+            rows = np.full((len(tracks), column.shape[1]), np.nan, np.float32)
+            rows[good] = column[best[good]] if good.any() else 0.0
+            found[i] = rows
+    return found[0], found[1]
 
 
 def _hidden_feet(edges: F64, width: F64, height: F64, usable: np.ndarray) -> tuple[F64 | None, np.ndarray | None]:

@@ -309,7 +309,7 @@ class Pipeline:
         detections: Detections,
         timings_ms: dict[str, float],
     ) -> Tracks:
-        from perception.ranging.ranger import Ranger, RangingConfig, depths_of_tracks
+        from perception.ranging.ranger import Ranger, RangingConfig, network_of_tracks
         from perception.ranging.size_priors import sizes_of
 
         with timed(timings_ms, "range"):
@@ -317,8 +317,8 @@ class Pipeline:
             if ranger is None or ranger.camera is not camera:  # a new calibration starts anew
                 config = RangingConfig(sizes=sizes_of(self.spec.class_infos))
                 ranger = self._rangers[frame.source] = Ranger(camera, self.spec.class_names, config)
-            depths = None if detections.depths is None else depths_of_tracks(tracks, detections)
-            ranged: Tracks = ranger.update(tracks, frame.timestamp_ns, frame.size_hw, depths)
+            depths, cuboids = network_of_tracks(tracks, detections)
+            ranged: Tracks = ranger.update(tracks, frame.timestamp_ns, frame.size_hw, depths, cuboids)
             return ranged
 
     @staticmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from perception.cameras.pinhole import PinholeCamera
-from perception.ranging.ranger import Ranger, depths_of_tracks
+from perception.ranging.ranger import Ranger, network_of_tracks
 from perception.types import Detections, Track, Tracks
 
 FOCAL = 1000.0
@@ -66,10 +68,15 @@ def test_each_track_gets_the_depth_of_its_own_detection() -> None:
     tracks = Tracks.from_rows(
         [car([101, 0, 111, 10], 5), car([1, 0, 11, 10], 6), car([500, 0, 510, 10], 7), car([100, 0, 110, 10], 8, 1)]
     )
-    found = depths_of_tracks(tracks, detections)
-    assert found is not None
+    found, nothing = network_of_tracks(tracks, detections)
+    assert found is not None and nothing is None
     assert found[[0, 1, 3], 0].tolist() == pytest.approx([0.02, 0.01, 0.03]) and np.isnan(found[2]).all()
-    nothing = depths_of_tracks(tracks, detections[np.zeros(3, bool)])
-    assert nothing is not None and np.isnan(nothing).all()
-    assert depths_of_tracks(Tracks.empty(), detections) is None
-    assert depths_of_tracks(tracks, Detections(boxes, detections.scores, detections.class_ids)) is None
+    none_seen, _ = network_of_tracks(tracks, detections[np.zeros(3, bool)])
+    assert none_seen is not None and np.isnan(none_seen).all()
+    assert network_of_tracks(Tracks.empty(), detections) == (None, None)
+    plain = Detections(boxes, detections.scores, detections.class_ids)
+    assert network_of_tracks(tracks, plain) == (None, None)
+    cuboids = np.arange(24, dtype=np.float32).reshape(3, 8)
+    _, seen = network_of_tracks(tracks, replace(plain, cuboids=cuboids))
+    assert seen is not None and seen.shape == (4, 8) and np.isnan(seen[2]).all()
+    assert seen[[0, 1, 3]].tolist() == cuboids[[1, 0, 2]].tolist()

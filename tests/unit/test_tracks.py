@@ -7,18 +7,21 @@ from perception.types import CONFIRMED, LOST, Track, Tracks
 
 BOX = np.array([10.25, 20.5, 40, 60], np.float32)
 NEAR = Track(3, 0, BOX, 0.75, "confirmed", 4, 0, (1.0, 10.0), (0.1, 1.0), 10.05, (0.0, -2.0), 5.0)
+WHOLE = NEAR._replace(
+    bottom_m=1.6, size_m=(4.0, 1.6, 1.5), size_std_m=(0.4, 0.1, 0.1), heading_rad=-1.5, heading_std_rad=0.1
+)
 HIDDEN = Track(4, 2, BOX + 1, 0.5, "lost", 9, 5)
 
 
 def test_rows_come_back_as_they_went_in() -> None:
-    tracks = Tracks.from_rows([NEAR, HIDDEN])
-    assert len(tracks) == 2
-    for given, found in zip((NEAR, HIDDEN), tracks, strict=True):
+    tracks = Tracks.from_rows([NEAR, HIDDEN, WHOLE])
+    assert len(tracks) == 3
+    for given, found in zip((NEAR, HIDDEN, WHOLE), tracks, strict=True):
         assert found.box_xyxy.tolist() == given.box_xyxy.tolist()
         assert found._replace(box_xyxy=None) == given._replace(box_xyxy=None)  # type: ignore[arg-type]
-    assert tracks[1].track_id == tracks[-1].track_id == 4
+    assert tracks[1].track_id == tracks[-2].track_id == 4
     with pytest.raises(IndexError):
-        tracks[2]
+        tracks[3]
 
 
 def test_columns_hold_what_rows_say() -> None:
@@ -33,6 +36,7 @@ def test_columns_hold_what_rows_say() -> None:
 def test_without_a_calibration_there_are_no_metric_columns() -> None:
     tracks = Tracks.from_rows([HIDDEN])
     assert (tracks.position_m, tracks.velocity_mps, tracks.ttc_s) == (None, None, None)
+    assert (tracks.size_m, tracks.heading_rad, Tracks.from_rows([NEAR]).size_m) == (None, None, None)
     assert tracks[0].distance_m is None
     assert list(Tracks.empty()) == [] and Tracks.empty().boxes_xyxy.shape == (0, 4)
 
