@@ -25,6 +25,20 @@ def corners_bev(boxes_xyzlhwr: F64) -> F64:
     return boxes_xyzlhwr[:, None, (0, 2)] + offset
 
 
+def corners_3d(boxes_xyzlhwr: F64) -> F64:
+    """Return all corners, (N, 8, 3): the four on the ground in order round the box, then those above them.
+
+    The front is between corners 0 and 1.
+    """
+    ground = corners_bev(boxes_xyzlhwr)  # (N, 4, 2)
+    corners = np.empty((len(ground), 8, 3))
+    corners[:, :4, 0] = corners[:, 4:, 0] = ground[..., 0]
+    corners[:, :4, 2] = corners[:, 4:, 2] = ground[..., 1]
+    corners[:, :4, 1] = boxes_xyzlhwr[:, None, 1]
+    corners[:, 4:, 1] = (boxes_xyzlhwr[:, 1] - boxes_xyzlhwr[:, 4])[:, None]
+    return corners
+
+
 def areas_bev(boxes_xyzlhwr: F64) -> F64:
     """Return length times width, (N,); negative where one of them alone is negative."""
     return boxes_xyzlhwr[:, 3] * boxes_xyzlhwr[:, 5]

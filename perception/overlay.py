@@ -1,4 +1,4 @@
-"""Draw results into a frame: road, tracks with trails and captions, time, rate and drops."""
+"""Draw results into a frame: road, tracks as boxes or cuboids with trails and captions, time, rate and drops."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from perception.arrays import U8
 from perception.cameras.letterbox import resize
 from perception.model import ModelSpec
 from perception.types import Frame, Result, RoadMask, Track
+from perception.wireframe import UNDECIDED_RAD, cuboids_in_camera, draw_cuboid
 
 ROAD_BGR = (190, 160, 30)
 ROAD_OPACITY = 0.35
@@ -73,8 +74,16 @@ class Overlay:
         for track in shown:
             self._draw_trail(image, track, unit, result.frame.timestamp_ns)
         by_distance = sorted(shown, key=lambda t: float(t.box_xyxy[3]))
+        cuboids = cuboids_in_camera(result.tracks, result.frame.camera)
         for track in by_distance:  # near boxes over far ones
-            self._draw_box(image, track, unit)
+            self._draw_doubt(image, track)
+            if (corners := cuboids.get(track.track_id)) is not None and result.frame.camera is not None:
+                faces = (track.heading_std_rad or 0.0) < UNDECIDED_RAD
+                thickness = _thickness(track, 0.8 * unit)
+                colour = track_colour(track, self._colours)
+                draw_cuboid(image, corners, result.frame.camera, colour, thickness, show_front=faces)
+            else:
+                self._draw_box(image, track, unit)
         taken: list[tuple[int, int, int, int]] = []
         for track in reversed(by_distance):  # near tracks place their captions first
             self._draw_label(image, track, unit, taken)
@@ -127,13 +136,16 @@ class Overlay:
     def _draw_box(self, image: U8, track: Track, unit: float) -> None:
         """Draw the box, thin where it is only predicted."""
         left, top, right, bottom = (round(float(v)) for v in track.box_xyxy)
+        colour = track_colour(track, self._colours)
+        cv2.rectangle(image, (left, top), (right, bottom), colour, _thickness(track, unit), cv2.LINE_AA)
+
+    def _draw_doubt(self, image: U8, track: Track) -> None:
+        """Draw the outer box of an object that was seen, where the model knows how far its boxes err."""
         if self._doubt is not None and track.frames_since_seen == 0:
             outer = self._doubt.outer_boxes(track.box_xyxy[None], np.array([track.class_id]))[0]
             if np.isfinite(outer).all():
                 corners = [round(float(v)) for v in outer]
                 cv2.rectangle(image, corners[:2], corners[2:], track_colour(track, self._colours), 1, cv2.LINE_AA)
-        thickness = max(1, round((2.2 if _urgent(track) else 1.6) * unit)) if track.frames_since_seen == 0 else 1
-        cv2.rectangle(image, (left, top), (right, bottom), track_colour(track, self._colours), thickness, cv2.LINE_AA)
 
     def caption(self, track: Track) -> str:
         """Compose `Car 12  23 m  -3 m/s`: class and id, then distance and radial speed where known."""
@@ -186,6 +198,11 @@ class Overlay:
         _plate(image, pad, pad, width + 2 * pad, height + 2 * pad, _PAPER, 0.55)
         ink = _ALARM if result.frame.dropped_before else _INK
         cv2.putText(image, text, (2 * pad, 2 * pad + height), _FONT, scale, ink, stroke, cv2.LINE_AA)
+
+
+def _thickness(track: Track, unit: float) -> int:
+    """Of a track's lines: thin where it is only predicted."""
+    return max(1, round((2.2 if _urgent(track) else 1.6) * unit)) if track.frames_since_seen == 0 else 1
 
 
 def time_shown(frame: Frame) -> str:
@@ -269,9 +286,14 @@ def shrunk(result: Result, longest_edge: int) -> Result:
     if road is not None:
         to_network = (road.letterbox.scale_xy[0] / scale_x, road.letterbox.scale_xy[1] / scale_y)
         road = RoadMask(road.confidence, replace(road.letterbox, source_hw=size_hw, scale_xy=to_network))
+    camera = result.frame.camera
     return replace(
         result,
-        frame=replace(result.frame, image_bgr=resize(result.frame.image_bgr, size_hw)),
+        frame=replace(
+            result.frame,
+            image_bgr=resize(result.frame.image_bgr, size_hw),
+            camera=None if camera is None else camera.scaled(scale_x, scale_y),
+        ),
         tracks=replace(result.tracks, boxes_xyxy=result.tracks.boxes_xyxy * box_scale),
         road=road,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class PinholeCamera:
     def horizon_y(self) -> float:
         """Row of the horizon in pixels, at the image centre column."""
         return float(self.P_cam2[1, 2] - self.P_cam2[1, 1] * np.tan(self.pitch_rad))
+
+    def scaled(self, x: float, y: float) -> PinholeCamera:
+        """The camera of the same images, resized by these factors."""
+        return replace(self, P_cam2=self.P_cam2 * np.array([[x], [y], [1.0]]))
 
     def project(self, points_cam2: F64) -> F64:
         """Camera coordinates (N, 3) in metres → pixels (N, 2)."""

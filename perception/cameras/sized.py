@@ -90,12 +90,12 @@ class SizedCamera:
         if scale is None:
             return self.camera
         if abs(scale[0] / scale[1] - 1) <= SAME_SHAPE:
-            return _scaled(self.camera, *scale)
+            return self.camera.scaled(*scale)
         if geometry is not None and not geometry.is_identity:
             shown_hw = geometry.shown_size_hw(own_hw)
             scale = _scale(size_hw, shown_hw) or (1.0, 1.0)
             if abs(scale[0] / scale[1] - 1) <= SAME_SHAPE:
-                return _scaled(as_shown(self.camera, own_hw, geometry), *scale)
+                return as_shown(self.camera, own_hw, geometry).scaled(*scale)
         raise UserError(
             f"{self.origin}: the calibration is for {_text(own_hw)} pixels, these are {_text(size_hw)}",
             "the same shape: cropped images need a calibration of their own",
@@ -182,13 +182,6 @@ def _scale(size_hw: tuple[int, int], own_hw: tuple[int, int]) -> tuple[float, fl
     """How much wider and higher images are than the calibration's; None where that is nothing."""
     x, y = size_hw[1] / own_hw[1], size_hw[0] / own_hw[0]
     return None if abs(x - 1) < SAME_SIZE and abs(y - 1) < SAME_SIZE else (x, y)
-
-
-def _scaled(camera: PinholeCamera, x: float, y: float) -> PinholeCamera:
-    projection = camera.P_cam2.copy()
-    projection[0] *= x
-    projection[1] *= y
-    return replace(camera, P_cam2=projection)
 
 
 def _text(size_hw: tuple[int, int]) -> str:

@@ -183,8 +183,8 @@ def _track(
         rows += len(tracks)
         ids.update(tracks.track_ids.tolist())
         if len(tracks):
-            height_m = ranger.camera.height_m if ranger is not None else 0.0
-            text.append(format_tracking(tracking_rows(frame_id, tracks, class_names, height_m)))
+            camera = ranger.camera if ranger is not None else None
+            text.append(format_tracking(tracking_rows(frame_id, tracks, class_names, camera)))
     counts = {
         "frames": len(frames),
         "detections": sum(len(detections) for _, detections in frames),

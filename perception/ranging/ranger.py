@@ -195,6 +195,7 @@ class Ranger:
         fresh = usable & ~self._placed[:count]
         for row in np.flatnonzero(fresh).tolist():
             self._place(row, view, int(class_ids[row]))
+        self._shape.forget(fresh)
         self._learn(view, self._repetition(usable, fresh, timestamp_ns), depths, cuboids)
         if cuboids is not None:
             self._learn_shape(cuboids, class_ids, usable)

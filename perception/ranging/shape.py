@@ -34,7 +34,7 @@ rear; 1 where anything is known, class, time of the latest measurement, and stan
 
 
 def turning_rad_s(half_depth_m: float) -> float:
-    """Standard deviation of an object's yaw rate, by half its length: a car turns slowly, a pedestrian on the spot."""
+    """Standard deviation of the yaw rate by half the length: a car turns slowly, a pedestrian on the spot."""
     return min(max(0.6 / half_depth_m, 0.3), 1.0)
 
 
@@ -100,6 +100,11 @@ class ShapeFilter:
             self._state = np.zeros((16, len(order)))
         else:
             self._state = np.where(keep, self._state[:, order], 0.0)
+
+    def forget(self, rows: Bools) -> None:
+        """Start the first N objects afresh where `rows` says so."""
+        if rows.any():
+            self._state[:, : len(rows)][:, rows] = 0.0
 
     def predict(self, dt_s: float) -> None:
         """Move all objects `dt_s` seconds ahead: they turn on, and their yaw rate fades."""

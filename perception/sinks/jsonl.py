@@ -1,4 +1,4 @@
-"""One JSON object a line: a frame, or a health event. The schema is `perception/schemas/record-1.json`.
+"""One JSON object a line: a frame, or a health event. The schema is `perception/schemas/record-2.json`.
 
 Every line is handed to the system whole before the next begins, so after a kill all lines but at most the last are
 valid.
@@ -19,8 +19,8 @@ import numpy as np
 from perception.sinks import RunInfo, Sink
 from perception.types import Disagreement, HealthEvent, Result, RoadMask, Track
 
-SCHEMA = "perception.record/1"
-"""Name and version. A new field keeps it; a changed or removed one raises it."""
+SCHEMA = "perception.record/2"
+"""Name and version. A new required field raises it, as does a changed or removed one."""
 FILE_NAME = "tracks.jsonl"
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
@@ -150,7 +150,8 @@ def road_record(road: RoadMask, threshold: int) -> dict[str, Any]:
 
 _TRACK = (
     '{"track_id":%d,"class":%s,"box_xyxy":[%.2f,%.2f,%.2f,%.2f],"score":%.4f,"state":"%s","age_frames":%d,'
-    '"frames_since_seen":%d,"position_m":%s,"position_std_m":%s,"distance_m":%s,"velocity_mps":%s,"ttc_s":%s}'
+    '"frames_since_seen":%d,"position_m":%s,"position_std_m":%s,"distance_m":%s,"velocity_mps":%s,"ttc_s":%s,'
+    '"bottom_m":%s,"size_m":%s,"size_std_m":%s,"heading_rad":%s,"heading_std_rad":%s}'
 )
 _LAST_ZEROS = re.compile(r"(\.\d\d*?)0+(?=[],}])")
 """Of a decimal number; the zero after the point stays."""
@@ -176,11 +177,16 @@ def _track_text(track: Track, class_names: Sequence[str]) -> str:
         track.state,
         track.age_frames,
         track.frames_since_seen,
-        _pair(track.position_m),
-        _pair(track.position_std_m),
+        _numbers(track.position_m),
+        _numbers(track.position_std_m),
         _number(track.distance_m),
-        _pair(track.velocity_mps),
+        _numbers(track.velocity_mps),
         _number(track.ttc_s),
+        _number(track.bottom_m),
+        _numbers(track.size_m),
+        _numbers(track.size_std_m),
+        _number(track.heading_rad),
+        _number(track.heading_std_rad),
     )
 
 
@@ -188,5 +194,7 @@ def _number(value: float | None) -> str:
     return "null" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def _pair(value: tuple[float, float] | None) -> str:
-    return "null" if value is None or not math.isfinite(value[0] + value[1]) else f"[{value[0]:.3f},{value[1]:.3f}]"
+def _numbers(values: tuple[float, ...] | None) -> str:
+    if values is None or not math.isfinite(sum(values)):
+        return "null"
+    return f"[{','.join([f'{value:.3f}' for value in values])}]"

@@ -7,7 +7,17 @@ from typing import IO
 
 import numpy as np
 
-from perception.formats.kitti import UNKNOWN_LOCATION, ObjectRows, TrackingRows, format_tracking
+from perception.cameras.cuboids import wrap
+from perception.cameras.level import places_in_camera
+from perception.cameras.pinhole import PinholeCamera
+from perception.formats.kitti import (
+    UNKNOWN_ALPHA,
+    UNKNOWN_DIMENSION,
+    UNKNOWN_LOCATION,
+    ObjectRows,
+    TrackingRows,
+    format_tracking,
+)
 from perception.sinks import RunInfo, Sink
 from perception.types import CONFIRMED, Result, Tracks
 
@@ -37,8 +47,8 @@ class KittiSink(Sink):
     def write(self, result: Result) -> None:
         tracks = seen_tracks(result.tracks)
         file = self._files[result.frame.source]
-        height_m = result.frame.camera.height_m if result.frame.camera else 0.0
-        file.write(format_tracking(tracking_rows(result.frame.frame_id, tracks, self.class_names, height_m)))
+        rows = tracking_rows(result.frame.frame_id, tracks, self.class_names, result.frame.camera)
+        file.write(format_tracking(rows))
         file.flush()
 
     def close(self) -> None:
@@ -66,17 +76,32 @@ def seen_tracks(tracks: Tracks) -> Tracks:
     return tracks[tracks.states == CONFIRMED]
 
 
-def tracking_rows(frame_id: int, tracks: Tracks, class_names: tuple[str, ...], height_m: float = 0.0) -> TrackingRows:
-    """Tracks of one frame as KITTI rows. A known position is written at the road, `height_m` below the camera."""
+def tracking_rows(
+    frame_id: int, tracks: Tracks, class_names: tuple[str, ...], camera: PinholeCamera | None = None
+) -> TrackingRows:
+    """Tracks of one frame as KITTI rows, in coordinates of the camera; -1, -10 and -1000 where something is unknown.
+
+    A known position without a size is written all the same, as the point on the road.
+    """
     count = len(tracks)
-    location = np.full((count, 3), UNKNOWN_LOCATION)
-    if tracks.position_m is not None:
-        known = np.isfinite(tracks.position_m).all(axis=1)
-        location[known] = np.insert(tracks.position_m[known], 1, height_m, axis=1)
+    location, dimensions = np.full((count, 3), UNKNOWN_LOCATION), np.full((count, 3), UNKNOWN_DIMENSION)
+    rotation_y, alpha = np.full(count, UNKNOWN_ALPHA), np.full(count, UNKNOWN_ALPHA)
+    if camera is not None:
+        places = places_in_camera(tracks, camera)
+        known = np.isfinite(places).all(axis=1)
+        location[known] = places[known]
+        if tracks.size_m is not None and tracks.heading_rad is not None:
+            known &= np.isfinite(tracks.size_m).all(axis=1) & np.isfinite(tracks.heading_rad)
+            dimensions[known] = tracks.size_m[known][:, (2, 1, 0)]  # height, width, length
+            rotation_y[known] = tracks.heading_rad[known]
+            alpha[known] = wrap(rotation_y[known] - np.arctan2(location[known, 0], location[known, 2]))
     rows = ObjectRows.from_boxes(
         [class_names[class_id] for class_id in tracks.class_ids.tolist()],
         np.round(tracks.boxes_xyxy.astype(np.float64), 3),
         np.array([round(score, 6) for score in tracks.scores.tolist()], np.float64),
+        alpha=np.round(alpha, 4),
+        dimensions_hwl=np.round(dimensions, 3),
         location_cam2=np.round(location, 3),
+        rotation_y=np.round(rotation_y, 4),
     )
     return TrackingRows(np.full(count, frame_id, np.int64), tracks.track_ids, rows)

@@ -27,7 +27,7 @@ LAYERS = (
     {"access", "formats"},
     {"cameras"},
     {"familiarity"},
-    {"model", "engine", "anonymize", "video"},
+    {"model", "engine", "anonymize", "video", "wireframe"},
     {"overlay", "bags"},
     {"backends", "sources", "sinks", "trackers", "ranging"},
     {"detector"},

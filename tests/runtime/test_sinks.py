@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception.cameras.letterbox import plan_letterbox
+from perception.cameras.pinhole import PinholeCamera
 from perception.errors import UserError
 from perception.formats.kitti import read_tracking
 from perception.model import ModelSpec
@@ -41,7 +42,7 @@ from perception.types import (
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
 NOISE = np.random.default_rng(0).integers(0, 255, (91, 301, 3)).astype(np.uint8)
-SCHEMA = json.loads((files("perception") / "schemas" / "record-1.json").read_text())
+SCHEMA = json.loads((files("perception") / "schemas" / "record-2.json").read_text())
 
 
 def make_result(
@@ -64,6 +65,7 @@ TRACKS = (
     Track(
         3, 0, np.array([10.25, 20.5, 40, 60], np.float32), 0.75, age_frames=4,
         position_m=(1.0, 10.0), position_std_m=(0.1, 1.0), distance_m=10.05, velocity_mps=(0.0, -2.0), ttc_s=5.0,
+        bottom_m=1.6, size_m=(4.1, 1.7, 1.5), size_std_m=(0.3, 0.1, 0.1), heading_rad=-1.5, heading_std_rad=0.1,
     ),
     Track(4, 2, np.array([50, 20, 70, 60], np.float32), 0.5, "lost", 9, 5),
     Track(5, 1, np.array([80, 20, 90, 60], np.float32), 0.5, "tentative"),
@@ -148,8 +150,9 @@ def test_tracks_are_written_as_python_rounds_and_prints(
 ) -> None:
     position, spread, velocity = pairs
     track = Track(
-        7, 0, np.array(box, np.float32), score, "confirmed", 3, 0, position, spread, numbers[0], velocity, numbers[1]
-    )
+        7, 0, np.array(box, np.float32), score, "confirmed", 3, 0, position, spread, numbers[0], velocity, numbers[1],
+        numbers[1], position and (*position, 1.5), spread and (0.25, *spread), numbers[0],
+    )  # fmt: skip
     line = frame_line(make_result(0, tracks=(track,)), [json_text(name)])
     assert json.loads(line)["tracks"][0]["class"] == name
     fields = {
@@ -163,6 +166,11 @@ def test_tracks_are_written_as_python_rounds_and_prints(
         "distance_m": numbers[0] if numbers[0] is None else round(numbers[0], 3),
         "velocity_mps": velocity and [round(v, 3) for v in velocity],
         "ttc_s": numbers[1] if numbers[1] is None else round(numbers[1], 3),
+        "bottom_m": numbers[1] if numbers[1] is None else round(numbers[1], 3),
+        "size_m": position and [round(v, 3) for v in (*position, 1.5)],
+        "size_std_m": spread and [round(v, 3) for v in (0.25, *spread)],
+        "heading_rad": numbers[0] if numbers[0] is None else round(numbers[0], 3),
+        "heading_std_rad": None,
     }
     assert json.dumps(fields, separators=(",", ":"))[1:] + "]" in line
 
@@ -218,7 +226,42 @@ def test_kitti_rows_come_back_through_the_one_parser(tmp_path: Path) -> None:
     assert rows.track_ids.tolist() == [3, 3]
     assert rows.objects.names == ("Car", "Car")
     assert rows.objects.boxes_xyxy[0].tolist() == [10.25, 20.5, 40, 60]
-    assert rows.objects.location_cam2[0].tolist() == [1.0, 0.0, 10.0]
+    assert (rows.objects.location_cam2[0] == -1000).all()  # no calibration, no camera to place it by
+    assert (rows.objects.dimensions_hwl == -1).all() and (rows.objects.rotation_y == -10).all()
+
+
+def test_kitti_rows_hold_the_whole_3d_box(tmp_path: Path) -> None:
+    """10 m ahead and 10 m to the right, seen from behind: alpha is -90°, and rotation_y 45° more."""
+    whole = TRACKS[0]._replace(position_m=(10.0, 10.0), heading_rad=-np.pi / 4)
+    flat = Track(9, 1, TRACKS[0].box_xyxy, 0.5, position_m=(0.0, 20.0))
+    result = make_result(0, tracks=(whole, flat, Track(8, 1, TRACKS[0].box_xyxy, 0.5)))
+    camera = PinholeCamera(np.array([[200.0, 0, 150, 0], [0, 200, 45, 0], [0, 0, 1, 0]]), 1.65)
+    play(KittiSink(tmp_path), [replace(result, frame=replace(result.frame, camera=camera))])
+    rows = read_tracking(tmp_path / "a.txt", scores=True).objects
+    assert rows.location_cam2.tolist() == [[10, 1.6, 10], [-1000, -1000, -1000], [-1000, -1000, -1000]]
+    assert rows.dimensions_hwl.tolist() == [[1.5, 1.7, 4.1], [-1, -1, -1], [-1, -1, -1]]
+    assert rows.rotation_y.tolist() == [-0.7854, -10, -10] and rows.alpha.tolist() == [-1.5708, -10, -10]
+    (text, *_) = (tmp_path / "a.txt").read_text().split("\n")
+    assert text.split()[3:6] == ["-1", "-1", "-1.570800"]
+
+
+def test_a_position_without_a_size_is_a_point_on_the_road(tmp_path: Path) -> None:
+    result = make_result(0, tracks=(Track(9, 1, TRACKS[0].box_xyxy, 0.5, position_m=(0.0, 20.0)),))
+    camera = PinholeCamera(np.array([[200.0, 0, 150, 0], [0, 200, 45, 0], [0, 0, 1, 0]]), 1.65, pitch_rad=0.1)
+    play(KittiSink(tmp_path), [replace(result, frame=replace(result.frame, camera=camera))])
+    (place,) = read_tracking(tmp_path / "a.txt", scores=True).objects.location_cam2
+    # a camera that looks down by 0.1 rad sees the road 20 m ahead higher than one that looks straight on
+    assert place == pytest.approx(
+        [0, 1.65 * np.cos(0.1) - 20 * np.sin(0.1), 20 * np.cos(0.1) + 1.65 * np.sin(0.1)], abs=1e-3
+    )
+
+
+def test_records_of_version_1_still_have_their_schema() -> None:
+    """Files written before sizes and headings are checked against the schema that they name."""
+    first = json.loads((files("perception") / "schemas" / "record-1.json").read_text())
+    record = frame_record(make_result(0, tracks=TRACKS)) | {"schema": "perception.record/1"}
+    jsonschema.Draft202012Validator(first).validate(record)  # more fields than it knows are no error
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(record)
 
 
 def test_mot_rows(tmp_path: Path) -> None:
@@ -301,6 +344,34 @@ def test_a_rerun_recording_is_written(tmp_path: Path) -> None:
     play(RerunSink(tmp_path / "r.rrd"), [make_result(i, tracks=TRACKS) for i in range(3)])
     assert (tmp_path / "r.rrd").read_bytes()[:3] == b"RRF"
     assert (tmp_path / "r.rrd").stat().st_size > 3000
+
+
+def test_a_rerun_recording_shows_the_road_from_above(tmp_path: Path) -> None:
+    rerun = pytest.importorskip("rerun", reason="rerun-sdk is not installed (pip install -e '.[rerun]')")
+    camera = PinholeCamera(np.array([[200.0, 0, 150, 0], [0, 200, 45, 0], [0, 0, 1, 0]]), 1.65)
+    flat = Track(9, 1, TRACKS[0].box_xyxy, 0.5, position_m=(2.0, 20.0), position_std_m=(0.5, 1.0))
+    results = [make_result(0, tracks=TRACKS), make_result(1, tracks=(*TRACKS, flat)), make_result(2)]
+    sink = RerunSink(tmp_path / "r.rrd")
+    logged: dict[str, list] = {}
+    sink.open(RunInfo(SPEC, (SourceInfo("a", "a", "video", False, (91, 301), 25.0),)))
+    log = sink._recording.log
+    sink._recording.log = lambda path, what, **more: (
+        logged.setdefault(path, []).append(what),
+        log(path, what, **more),
+    )
+    sink.write(results[0])
+    assert not any("plan" in path for path in logged)  # without a calibration there is no plan
+    for result in results[1:]:
+        sink.write(replace(result, frame=replace(result.frame, camera=camera)))
+    sink.close()
+    assert (tmp_path / "r.rrd").read_bytes()[:3] == b"RRF"
+    assert len(logged["a/plan/rings"]) == 1 and len(logged["a/plan/rings"][0].strips) == 5
+    outlines = logged["a/plan/objects"][0].strips.as_arrow_array().to_pylist()
+    assert [len(outline) for outline in outlines] == [5, 17]  # a footprint, and an ellipse
+    assert np.mean(outlines[0][:4], axis=0) == pytest.approx([1, -10], abs=1e-5)
+    assert len(logged["a/plan/headings"][0].vectors) == 1 and len(logged["a/image/cuboids"][0].strips) == 13
+    assert len(logged["a/plan/objects"][1].strips) == 0
+    assert isinstance(logged["a/plan/velocities"][0], rerun.Arrows2D)
 
 
 def test_a_picture_that_does_not_fit_leaves_no_half_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from perception.access import is_loopback_name
 from perception.cameras.letterbox import plan_letterbox
+from perception.cameras.pinhole import PinholeCamera
 from perception.cli.main import main as front_door
 from perception.errors import MissingDependencyError, UserError
 from perception.model import ModelSpec
@@ -142,6 +144,26 @@ def test_objects_nearest_first_and_never_nan() -> None:
     assert (said[0]["speed_mps"], said[0]["ttc_s"], said[0]["class"]) == (-5.0, 1.0, "Car")
     assert (said[1]["distance_m"], said[1]["speed_mps"], said[1]["ttc_s"]) == (None, None, None)
     json.dumps(said, allow_nan=False)
+
+
+def test_the_plan_view_gets_places_headings_and_the_field_of_view() -> None:
+    known = track(
+        1, position_m=(3.0, 4.0), position_std_m=(0.1, 0.254), distance_m=5.0, velocity_mps=(-3.0, -4.0),
+        size_m=(4.0, 1.6, 1.5), heading_rad=-1.5, heading_std_rad=0.2,
+    )  # fmt: skip
+    board = Board(info_of("front"), 0.0)
+    board.write(result(0, tracks=(known, track(2, position_m=(0.0, float("nan"))))), 0.1)
+    said = board.now("front", 0.2)
+    assert said["view"] is None  # not calibrated
+    first, second = said["objects"]
+    assert (first["position_m"], first["position_std_m"], first["velocity_mps"]) == ([3, 4], [0.1, 0.25], [-3, -4])
+    assert (first["size_m"], first["heading_rad"], first["heading_std_rad"]) == ([4, 1.6, 1.5], -1.5, 0.2)
+    assert [second[key] for key in ("position_m", "size_m", "heading_rad")] == [None] * 3
+    width = IMAGE.shape[1]
+    camera = PinholeCamera(np.array([[width / 2, 0, width / 2, 0], [0, width / 2, 9, 0], [0, 0, 1, 0]]))
+    seen = result(1, tracks=(known,))
+    board.write(replace(seen, frame=replace(seen.frame, camera=camera)), 0.3)
+    assert board.now("front", 0.4)["view"] == [-0.785, 0.785]  # 45° to either side
 
 
 # ---------------------------------------------------------------- frames

@@ -386,3 +386,11 @@ def test_shapes_move_with_their_tracks() -> None:
         update([1], 2.1 + 0.1 * step)
     update([1], 5.6)
     assert update([2, 1], 5.7, exact=False)[2].size_m is None
+
+
+def test_a_car_that_was_hidden_for_too_long_starts_afresh() -> None:
+    """Four seconds unseen: its place is forgotten, and what it looked like too, though the tracker kept its id."""
+    frames = drive(lambda t: [car(0, 15, AWAY if t < 3 else TOWARDS)], 8, hidden=range(20, 60))
+    assert frames[58][0].size_m is None and frames[58][0].distance_m is None
+    assert off(frames[60][0], TOWARDS) < 0.02
+    assert frames[60][0].size_std_m == pytest.approx((0.4, 0.16, 0.15), rel=1e-3)  # as after a single look

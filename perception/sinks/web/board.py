@@ -14,7 +14,7 @@ from perception.overlay import class_colours, radial_speed_mps, track_colour
 from perception.redact import redact
 from perception.sinks import RunInfo, SourceInfo
 from perception.timing import StageClock
-from perception.types import CONFIRMED, MOMENTARY, HealthEvent, Result, Track
+from perception.types import CONFIRMED, MOMENTARY, Frame, HealthEvent, Result, Track
 
 HISTORY_S = 300
 MOST_EVENTS = 60
@@ -192,6 +192,7 @@ class Board:
             shown = [track for track in latest.tracks if track.state == "confirmed"]
             shown.sort(key=_nearest_first)
             message["objects"] = [_object(track, names, colours) for track in shown[:MOST_OBJECTS]]
+            message["view"] = _view(latest.frame)
         return message
 
     def minutes(self, detail: str | None, now_s: float) -> dict[str, Any]:
@@ -265,4 +266,25 @@ def _object(
         "distance_m": rounded(track.distance_m, 1),
         "speed_mps": rounded(radial_speed_mps(track), 1),
         "ttc_s": rounded(track.ttc_s, 1),
+        "position_m": _all_rounded(track.position_m),
+        "position_std_m": _all_rounded(track.position_std_m),
+        "velocity_mps": _all_rounded(track.velocity_mps),
+        "size_m": _all_rounded(track.size_m),
+        "heading_rad": rounded(track.heading_rad, 3),
+        "heading_std_rad": rounded(track.heading_std_rad, 3),
     }
+
+
+def _all_rounded(values: tuple[float, ...] | None) -> list[float] | None:
+    """For JSON, in centimetres; None where one of them is not known."""
+    if values is None or not all(map(math.isfinite, values)):
+        return None
+    return [round(value, 2) for value in values]
+
+
+def _view(frame: Frame) -> list[float] | None:
+    """Directions of the left and right edge of the image, radians right of straight ahead; None uncalibrated."""
+    if frame.camera is None:
+        return None
+    focal, centre = frame.camera.P_cam2[0, 0], frame.camera.P_cam2[0, 2]
+    return [round(math.atan2(x - centre, focal), 3) for x in (0, frame.size_hw[1])]

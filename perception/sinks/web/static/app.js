@@ -248,6 +248,17 @@ function showDetail(line, source) {
   const nearest = objects.find((o) => o.distance_m !== null);
   $("count-more").textContent = nearest ? `nearest ${metres(nearest.distance_m)}` : objects.length ? "not calibrated" : "";
   showObjects(objects);
+  showPlan();
+}
+
+function showPlan() {
+  const view = now?.view ?? null;
+  const shown = view !== null;
+  $("plan").hidden = $("plan-note").hidden = !shown;
+  $("no-plan").hidden = shown;
+  const state = now?.sources[selected]?.state;
+  $("no-plan").textContent = AWAY.has(state) || state === "waiting" ? "no frame" : "not calibrated";
+  if (shown) drawPlan($("plan"), now.objects ?? [], view);
 }
 
 function showObjects(objects) {
@@ -463,5 +474,9 @@ $("screen").onclick = (event) => {
 };
 document.onvisibilitychange = watch;
 window.onpagehide = () => socket.close(); // a page kept for the back button is no viewer
-window.onresize = () => hello && selected !== null && drawCharts();
+window.onresize = () => {
+  if (!hello || selected === null) return;
+  drawCharts();
+  showPlan();
+};
 connect();
