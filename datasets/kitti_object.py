@@ -18,7 +18,7 @@ from datasets.sample import Sample, image_stems
 from datasets.splits import Division, HoldoutOptions, divide_by_drive, read_drives, read_split
 from perception.arrays import U8
 from perception.cameras.pinhole import PinholeCamera
-from perception.classes import is_class_name
+from perception.classes import DEFAULT_CLASSES, ClassInfo, is_class_name
 from perception.errors import UserError
 from perception.files import read_text
 from perception.formats.images import find_image, read_image
@@ -195,12 +195,14 @@ def check_kitti_object(root: Path, data_sets: Sequence[DataSet]) -> SetReport:
     except UserError as error:
         report.add("error", "unreadable list of classes", CLASSES_FILE, error.found)
         names = OBJECT_CLASSES
+    own = tuple(ClassInfo(name) for name in names if name not in OBJECT_CLASSES)
+    rule = rule_of((*DEFAULT_CLASSES, *own), names) if own else KITTI_RULE
     hashes: dict[str, Hash] = {}
 
     def seen(name: str, image: U8) -> None:
         hashes[name] = image_hash(image)
 
-    check_labels_and_images(report, folder, images, labels, KITTI_RULE, names, seen)
+    check_labels_and_images(report, folder, images, labels, rule, names, seen)
     if labels and not report.boxes:
         report.add("warning", "no object of a trained class in any label", folder / "label_2")
     check_calibrations(report, folder / "calib", set(images))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from datasets.catalogue import ExtraLabels
-from datasets.kitti_object import KittiObject, label_names, open_objects
+from datasets.kitti_object import KittiObject, check_kitti_object, label_names, open_objects
 from datasets.labels import ALL_CLASSES, KITTI_RULE, numbering, rule_of
 from perception.classes import DEFAULT_CLASSES, ClassInfo, SizePrior, classes_named, read_classes
 from perception.errors import UserError
@@ -130,6 +130,8 @@ def test_own_names_in_kittis_layout(tmp_path: Path) -> None:
     sample = open_objects(tmp_path, classes)[0]
     assert sample.class_names == (*CLASS_NAMES, "Bus") and sample.class_ids is not None
     assert sample.class_ids.tolist() == [3, 0] and sample.labelled_classes == (True, False, False, True)
+    report = check_kitti_object(tmp_path, [])
+    assert {row.name for row in report.boxes} == {"bus", "Car"} and not report.of_level("error")
     assert KittiObject(tmp_path, known=("bus", "car"))[0].class_ids.tolist() == [0]  # type: ignore[union-attr]
     (tmp_path / "classes.txt").write_text("two words\n")
     with pytest.raises(UserError, match="two words"):
