@@ -25,7 +25,8 @@ NEAR_BITS = 20
 """Bits in which near-copies differ at most. On KITTI's frames, copies in another size, light or compression differ in
 up to 7 bits, frames of different recordings in 33 and more, neighbouring frames of a moving car in 37 (median)."""
 _SIDE = 16
-_CHUNK = 1024
+_PAIRS = 2_000_000
+"""Pairs that are compared at once, 64 MB."""
 
 Hash = NDArray[np.uint64]
 """(4,) the 256 bits."""
@@ -65,8 +66,9 @@ def near_pairs(
     """
     others = np.stack(a if b is None else b) if len(a if b is None else b) else np.zeros((0, BITS // 64), np.uint64)
     found: list[tuple[int, int, int]] = []
-    for start in range(0, len(a), _CHUNK):
-        block = np.stack(a[start : start + _CHUNK])
+    step = max(1, _PAIRS // max(1, len(others)))
+    for start in range(0, len(a), step):
+        block = np.stack(a[start : start + step])
         bits = np.bitwise_count(block[:, None] ^ others[None]).sum(-1, dtype=np.int32)  # (chunk, M)
         rows, columns = np.nonzero(bits <= most)
         for i, k in zip((rows + start).tolist(), columns.tolist(), strict=True):

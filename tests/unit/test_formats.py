@@ -387,6 +387,17 @@ def test_boxes_survive_a_trip_through_another_format(through: str, tmp_path: Pat
         assert rows[0] == rows[1]
 
 
+def test_pycocotools_reads_what_is_written(tmp_path: Path) -> None:
+    coco_tools = pytest.importorskip("pycocotools.coco")
+    write(everything(tmp_path / "set"), tmp_path / "out", "coco")
+    labels = coco_tools.COCO(str(tmp_path / "out/annotations/instances_train.json"))
+    assert len(labels.getImgIds()) == 4 and len(labels.getAnnIds()) == 12
+    assert [one["name"] for one in labels.loadCats(labels.getCatIds())] == ["bus", "traffic light", "car"]
+    assert len(labels.getAnnIds(iscrowd=True)) == 1
+    outlined = next(row for row in labels.loadAnns(labels.getAnnIds()) if row["segmentation"] and not row["iscrowd"])
+    assert labels.annToMask(outlined).any()
+
+
 def test_category_numbers_of_coco_are_kept(tmp_path: Path) -> None:
     write(read(coco(tmp_path / "a"), Problems()), tmp_path / "b", "coco")
     content = json.loads((tmp_path / "b/annotations/instances_train.json").read_text())
