@@ -82,6 +82,8 @@ class AnnotatedImage:
     split: str = ""
     """`train`, `val`, `test`, or empty."""
     road: Road = None
+    label_file: Path | None = None
+    """File that the labels were read from, where the format is trained from as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _images(
         drive = str(entry.get("drive") or videos.get(_hashable(entry.get("video_id")), ""))
         size_hw = size_of(entry.get("height"), entry.get("width"))
         mask = tuple(road) if labels_road else road_of(finder.root, name)
-        yield AnnotatedImage(name, where, size_hw, tuple(boxes), drive, split, mask)
+        yield AnnotatedImage(name, where, size_hw, tuple(boxes), drive, split, mask, file)
     if rows:
         problems.add(
             "annotation of an image that is not listed: left out",

@@ -165,7 +165,7 @@ def _image(
     elif height > 0:
         rows = _rows(read_text(label), name, (height, width), labels, numbers, problems)
     # the label names no size of its own: shares fit any
-    return AnnotatedImage(name, path, (0, 0), tuple(rows), "", split, road_of(root, name))
+    return AnnotatedImage(name, path, (0, 0), tuple(rows), "", split, road_of(root, name), label)
 
 
 def _rows(

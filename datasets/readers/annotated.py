@@ -65,9 +65,10 @@ class AnnotatedImages:
         return self.found.images[i].drive
 
     def files(self, i: int) -> list[Path]:
-        """Return the files of image `i`, the image first."""
+        """Return the files of image `i`, the image first, then its labels."""
         image = self.found.images[i]
-        return [image.path, *([image.road] if isinstance(image.road, Path) else [])]
+        labels = [image.label_file] if image.label_file is not None else []
+        return [image.path, *labels, *([image.road] if isinstance(image.road, Path) else [])]
 
     def __getitem__(self, i: int) -> Sample:
         image = self.found.images[i]

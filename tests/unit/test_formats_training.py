@@ -131,6 +131,33 @@ def test_a_network_with_a_new_class_is_trained_from(form: str, tmp_path: Path) -
     assert {"bus_ap50", "score"} <= set(scores) and ("car_moderate" in scores) == (form == "kitti")
 
 
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_other_labels_are_other_data(form: str, tmp_path: Path) -> None:
+    """The hash of a run's data and the key of a cached copy change with the labels."""
+    pytest.importorskip("torch")
+    from training_runs import tiny
+
+    from training.cache import CachedSource
+    from training.sets import find_sets
+
+    root = coco(tmp_path / "coco")
+    if form == "yolo":
+        assert main(["data", "convert", str(root), str(tmp_path / form), "--to", form]) == 0
+        root = tmp_path / form
+    label = root / ("annotations/instances.json" if form == "coco" else "labels/train/000.txt")
+
+    def seen() -> tuple[str, str]:
+        sets = find_sets(tiny(root).data)
+        source = next(s.source for s in (*sets.train, sets.objects) if s is not None)
+        return sets.data_hash(), CachedSource(source, tmp_path / "cache", 1000, 10**9).path(0).name
+
+    before = seen()
+    assert before == seen()
+    label.write_text(label.read_text().replace("20", "21", 1).replace("0.", "0.0", 1))
+    after = seen()
+    assert before[0] != after[0] and before[1] != after[1]
+
+
 def test_the_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = coco(tmp_path / "in")
     (root / "images/003.png").unlink()
