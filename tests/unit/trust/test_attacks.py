@@ -108,3 +108,23 @@ def test_the_command_scores_and_continues(tmp_path: Path, capsys: pytest.Capture
         assert main([*words, *more]) == 2
         assert expected in capsys.readouterr().err
     assert main(["attack", "nano.pt"]) == 2
+
+
+def test_layercam_lies_on_the_box_and_is_zero_where_there_is_nothing(network: Network) -> None:
+    from datasets.synthetic_street import StreetConfig, SyntheticStreet
+    from perception.trust.explain import Target, points_at
+    from training.layercam import CheckpointExplainer
+
+    image = SyntheticStreet(StreetConfig(seed=3, frames=1, setting="city", weather="sun")).frame(0).image_bgr
+    explainer = CheckpointExplainer(network, (384, 1248))
+    found, road = explainer.detector(image)
+    assert found.scores[0] > 0.3 and road is not None
+    target = Target("found", int(found.class_ids[0]), found.boxes_xyxy[0].astype(float), float(found.scores[0]))
+    nothing = Target("missed", int(found.class_ids[0]), np.array([1.0, 1, 3, 3]), 0.0)
+    place = Target("road", -1, np.array([600.0, 350, 600, 350]), 1.0)
+    one, none, at_road = explainer.saliency(image, [target, nothing, place])
+    assert one.shape == (image.shape[0] // 4, image.shape[1] // 4) and one.min() >= 0 and one.max() > 0.2
+    assert points_at(one, target, image.shape[:2])
+    assert none.max() == 0 and at_road.max() > 0
+    assert (one == explainer.saliency(image, [target])[0]).all()
+    assert (explainer.shuffled(0).saliency(image, [target])[0] != one).any()
