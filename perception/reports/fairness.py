@@ -83,16 +83,21 @@ def _gaps(found: Fairness) -> Section:
             intervals,
             Axis("points of the miss rate", -limit, limit),
             zero_line=True,
-            label_width=220,
+            label_width=130,
         )
         blocks += (Figure((plot,), "Matched gaps with 95 % intervals over drives."),)
     return Section("gaps", "Gaps", (*blocks, table))
 
 
+PLAIN = ("pose", "height", "distance", "occlusion")
+"""Attributes whose values say what they are."""
+
+
 def _interval(gap: Gap) -> Interval:
-    one = gap.matched or gap.raw
-    label = f"{gap.stratum.attribute}: {gap.stratum.value}"
-    return Interval(label, one.difference, one.low, one.high, f"{one.difference:+.0f}, {gap.verdict}")
+    one, stratum = gap.matched or gap.raw, gap.stratum
+    short = stratum.value.split(" (")[0]
+    label = short if stratum.attribute in PLAIN else f"{stratum.attribute}: {short}"
+    return Interval(label[:24], one.difference, one.low, one.high, f"{one.difference:+.0f}")
 
 
 def _strata(found: Fairness) -> Section:
