@@ -65,6 +65,19 @@ def test_hindsight_reads_a_recording_twice(video_file: Path, tiny_model: Path, t
     assert json.loads(offline.stdout)["frames"] == 20 and json.loads(offline.stdout)["tracks"] == 2
 
 
+def test_a_second_network_watches_and_margins_need_a_measured_model(
+    video_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = (video_file, "--model", tiny_model, "--out", tmp_path / "o", "--quiet")
+    done = play(*words, "--second", tiny_model, "--no-video")
+    assert done.returncode == 0, done.stderr
+    lines = records(tmp_path / "o" / "tracks.jsonl")
+    assert all(r["disagreement"] == {"only_first": [], "only_second": []} for r in lines if r["type"] == "frame")
+    assert json.loads((tmp_path / "o" / "run.json").read_text())["second"]["name"] == "tiny"
+    done = play(*words, "--set", "video.margins=True")
+    assert "perception export doubt MODEL" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_hindsight_needs_one_recording(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
     words = ("--model", tiny_model, "--out", tmp_path / "o", "--offline")
     done = play(f"a={video_file}", f"b={video_file}", *words)
