@@ -35,8 +35,8 @@ CLEAN = "clean"
 """Name of the cell without a disturbance, severity 0."""
 ORDER = (3, 5, 1, 4, 2)
 """Severities in the order of their use: a run that is cut short has the middle of all kinds first."""
-WATCHED = 12
-"""Frames that the health monitor sees before the disturbance begins, and after."""
+WATCHED, DISTURBED = 12, 18
+"""Frames that the health monitor sees before the disturbance begins, and after: longer than any event takes."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def watch_health(
     strange = spec and spec.familiar and FamiliarityMonitor("stress", spec.familiar, spec.score_threshold)
     monitor, images, seen = HealthMonitor("stress"), [read_image(path) for path in paths], []
     images = [image for image in images if image.shape == images[0].shape]
-    for step in range(2 * len(images)):
+    for step in range(len(images) + (DISTURBED if images else 0)):
         image = images[step % len(images)]
         begun = step >= len(images)
         if begun and corruption is not None:
