@@ -108,8 +108,9 @@ def _build(
 ) -> bytes:
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    # required by TensorRT 10, ignored by 11
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    # required by TensorRT 10; 11 has no other networks, and may drop the flag
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(onnx_path.read_bytes()):
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))

@@ -8,6 +8,7 @@ from typing import Literal
 from perception.errors import UserError
 from perception.files import MAX_MEGAPIXELS
 
+Decoder = Literal["software", "auto", "cuda", "vaapi", "qsv", "videotoolbox", "d3d11va"]
 LONGEST_S = 1e9
 """Thirty years: the end of what counts as a number of seconds; nanoseconds stay well within 64 bits."""
 
@@ -30,6 +31,8 @@ class SourceOptions:
     """Height of a bag's camera above the road, metres. With it the bag's CameraInfo is the calibration."""
     deinterlace: bool = True
     """Deinterlace video that is marked as interlaced."""
+    decoder: Decoder = "software"
+    """Decoder of video. auto: hardware where it works, else software; a named one is used or refused."""
     max_megapixels: float = MAX_MEGAPIXELS
     """Refuse larger images before they are decoded: a few kilobytes can decode to gigabytes."""
     verify_tls: bool = True

@@ -18,6 +18,7 @@ from perception.source_options import SourceOptions
 from perception.sources import Source
 from perception.types import Frame
 from perception.video.frames import Deinterlacer, FrameConverter
+from perception.video.hardware import device_for, said
 from perception.video.opening import (
     PLAYLISTS,
     choose_stream,
@@ -107,9 +108,11 @@ class Video(Source):
         except UserError:
             container.close()
             raise
+        if text := said(self.options.decoder, device_for(self.options.decoder), stream.codec_context):
+            self.note(text)
         # frame threads halve the decoding time of a file, and add a delay that a live stream cannot have
         stream.thread_type = "SLICE" if self._remote else "AUTO"
-        if not self._remote:
+        if not self._remote and not stream.codec_context.is_hwaccel:
             stream.codec_context.thread_count = max(DECODE_AHEAD, min(16, (os.cpu_count() or 1) + 1))
         stream.codec_context.options = {"max_pixels": str(int(self.options.max_megapixels * 1e6))}
         self._tick: Fraction | None = stream.time_base

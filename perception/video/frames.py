@@ -90,10 +90,18 @@ class FrameConverter:
         by one on average. OpenCV knows BT.601 with limited range and even sizes only, so everything else goes
         through FFmpeg.
         """
-        plain = frame.format.name == "yuv420p" and frame.width % 2 == 0 and frame.height % 2 == 0
+        even = frame.width % 2 == 0 and frame.height % 2 == 0
+        plain = even and frame.format.name in ("yuv420p", "nv12")  # nv12: what hardware decodes to
         if plain and frame.color_range != _FULL_RANGE and frame.colorspace in _BT601 + _UNSPECIFIED:
             image = self._pool.take((frame.height, frame.width, 3))
-            return np.asarray(cv2.cvtColor(self._i420(frame), cv2.COLOR_YUV2BGR_I420, dst=image), np.uint8)
+            if frame.format.name == "nv12":
+                luma, chroma = (_rows(plane) for plane in frame.planes)
+                luma = luma[: frame.height, : frame.width]
+                chroma = chroma[: frame.height // 2, : frame.width].reshape(frame.height // 2, -1, 2)
+                converted = cv2.cvtColorTwoPlane(luma, chroma, cv2.COLOR_YUV2BGR_NV12, dst=image)
+            else:
+                converted = cv2.cvtColor(self._i420(frame), cv2.COLOR_YUV2BGR_I420, dst=image)
+            return np.asarray(converted, np.uint8)
         if frame.format.name.startswith("yaf32"):
             raise _no_conversion(frame, "FFmpeg has none")  # and ends the process when asked
         if frame.format.name.startswith("bayer_") and (frame.width % 2 or frame.height % 2):
@@ -110,7 +118,7 @@ class FrameConverter:
             self._planes = np.empty((height * 3 // 2, width), np.uint8)
         chroma = self._planes[height:].reshape(2, height // 2, width // 2)
         for plane, to in zip(frame.planes, (self._planes[:height], *chroma), strict=True):
-            padded = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+            padded = _rows(plane)
             np.copyto(to, padded[: to.shape[0], : to.shape[1]])
         return self._planes
 
@@ -124,6 +132,11 @@ class FrameConverter:
         # 2.4 is the gamma of BT.1886 displays; the square root keeps dark tones apart in eight bits
         root = np.asarray(cv2.sqrt(np.clip(light, 0, 1)) * 255 + 0.5, np.uint8)
         return np.asarray(cv2.LUT(root, _gamma_from_root()), np.uint8)
+
+
+def _rows(plane: Any) -> U8:
+    """A plane's rows with their padding, (H, line size) uint8, without a copy."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
 
 
 @cache

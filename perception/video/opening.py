@@ -13,6 +13,7 @@ from perception.errors import UserError, lfs_pointer
 from perception.formats.images import check_pixels
 from perception.redact import redact
 from perception.video.certificates import authorities, certificate_fault, check_playlist, is_encrypted
+from perception.video.hardware import device_for
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -56,6 +57,10 @@ def open_container(location: str, options: SourceOptions) -> InputContainer:
     limits = {"max_pixels": str(int(options.max_megapixels * 1e6))}
     # titles in Latin-1 and the like are not worth a run
     common: dict[str, Any] = {"mode": "r", "metadata_errors": "replace"}
+    if kind := device_for(options.decoder):
+        from av.codec.hwaccel import HWAccel
+
+        common["hwaccel"] = HWAccel(kind, allow_software_fallback=True)
     if location == "-":
         return av.open(sys.stdin.buffer, options=limits, **common)
     patience = (options.timeout_s, options.timeout_s)
