@@ -12,7 +12,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /wheels /wheels
-RUN pip install --no-cache-dir /wheels/*.whl 'onnxruntime-gpu[cuda,cudnn]'
+RUN pip install --no-cache-dir /wheels/*.whl 'onnxruntime-gpu[cuda,cudnn]>=1.31'
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 RUN useradd --create-home perception
 USER perception

@@ -145,7 +145,7 @@ def openvino_suits() -> bool:
 
     On those it was the faster engine in fp32 too; on processors with AVX2 it was not.
     """
-    if importlib.util.find_spec("openvino") is None:
+    if importlib.util.find_spec("openvino") is None or not _may_have_avx512():
         return False
     from perception.backends.openvino import capabilities
 
@@ -153,6 +153,16 @@ def openvino_suits() -> bool:
         return "BF16" in capabilities("CPU")
     except UserError:  # installed, and does not load
         return False
+
+
+def _may_have_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether it is worth asking OpenVINO, whose import costs a third of the start of a run."""
+    try:
+        text = cpuinfo.read_text(errors="replace")
+    except OSError:  # not Linux
+        return True
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return not flags or " avx512" in flags
 
 
 def _only_openvino_computes(precision: Precision, engine: str) -> None:

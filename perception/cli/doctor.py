@@ -203,7 +203,7 @@ def _try_provider(provider: str, name: str) -> Finding:
     if active == provider:
         return Finding(name, "ok", "loads and runs")
     mend = {
-        "CUDA": "pip install 'onnxruntime-gpu[cuda,cudnn]'   (brings CUDA's libraries)",
+        "CUDA": "pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'   (brings CUDA's libraries)",
         "Tensorrt": f"pip install 'tensorrt{_linked_tensorrt()}'",
     }.get(name, "pip install --force-reinstall onnxruntime")
     return Finding(name, "missing" if name == "CPU" else "note", f"does not load: {reason}", mend)

@@ -85,8 +85,19 @@ def test_auto_takes_openvino_on_processors_that_it_serves_well(
     from perception.backends import onnxruntime
 
     monkeypatch.setattr(openvino, "capabilities", lambda name="CPU": able)
+    monkeypatch.setattr(perception.backends, "_may_have_avx512", lambda: True)
     monkeypatch.setattr(onnxruntime, "gpu_may_work", lambda: driver)
     assert load_model(SHIPPED, "auto", 1).backend.provider == taken
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [("flags\t: fpu avx2 fma\n", False), ("flags\t: fpu avx512f amx_bf16\n", True), ("Features\t: asimd\n", True)],
+)
+def test_openvino_is_not_imported_for_a_processor_without_avx512(text: str, asked: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{text}")
+    assert perception.backends._may_have_avx512(tmp_path / "cpuinfo") is asked
+    assert perception.backends._may_have_avx512(tmp_path / "none")
 
 
 def test_auto_falls_back_with_a_warning(
