@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from perception.cli.options import FLAT, CommandOptions, parse_options
+from perception.cli.run_outputs import make_sinks
+from perception.cli.run_signals import (
+    leave,
+    let_change,
+    let_signals_kill,
+    reload_on_hangup,
+    signals_as_before,
+    stop_on_signals,
+)
 from perception.cli.run_summary import as_text, opening, summarise
 from perception.devices import Device, Precision
 from perception.errors import UserError
@@ -31,9 +37,6 @@ from perception.source_options import SourceOptions
 
 if TYPE_CHECKING:
     from perception.runtime.pipeline import Pipeline
-    from perception.runtime.source_control import SourceControl
-    from perception.sinks import Sink
-    from perception.sinks.events.engine import SceneEvent
     from perception.sources import Source
     from perception.trackers import Tracker
     from perception.types import HealthEvent
@@ -134,7 +137,7 @@ def main(argv: list[str]) -> int:
     if not {"-h", "--help", "--help-all"} & set(argv):
         warm.start()  # the slow imports run while the options are read and the source is opened
     try:
-        with _signals_as_before():
+        with signals_as_before():
             return _run(
                 parse_options(RunOptions, _expand_serve(argv), "perception run", everyday=EVERYDAY, names=NAMES)
             )
@@ -145,7 +148,7 @@ def main(argv: list[str]) -> int:
 
 def _run(options: RunOptions) -> int:
     _check(options)
-    _let_signals_kill()  # nothing is written yet, and a camera that does not answer would hold Python's handler up
+    let_signals_kill()  # nothing is written yet, and a camera that does not answer would hold Python's handler up
     begin = time.perf_counter()
     progress = Progress("frames", quiet=options.quiet)
     pipeline, model_path, out = _open(options, _Reporter(progress, options.quiet))
@@ -153,7 +156,7 @@ def _run(options: RunOptions) -> int:
     with alone_in(out, "writing", made):
         code, interrupted = _run_in(out, options, pipeline, model_path, begin, progress)
     if interrupted:
-        _leave(code)
+        leave(code)
     return code
 
 
@@ -167,8 +170,8 @@ def _run_in(
     if not options.quiet:
         print(opening(pipeline), file=sys.stderr)
 
-    interrupted = _stop_on_signals(pipeline)
-    _reload_on_hangup(options.config, _let_change(pipeline, options))
+    interrupted = stop_on_signals(pipeline)
+    reload_on_hangup(options.config, let_change(pipeline, options))
     progress.total = _frame_count(pipeline.sources, options.source)
     live = any(source.live for source in pipeline.sources)
     broken = ""
@@ -258,50 +261,13 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     pipeline = Pipeline(
         sources,
         model,
-        _sinks(options, out, of_sinks, sources),
+        make_sinks(options, out, of_sinks, sources),
         options.pipeline,
         on_event=reporter,
         tracker_factory=factory,
         second=second,
     )
     return pipeline, model_path, out
-
-
-def _let_change(pipeline: Pipeline, options: RunOptions) -> SourceControl:
-    """Let the page's API add and remove sources."""
-    from perception.cameras.files import read_camera
-    from perception.runtime.source_control import SourceControl
-    from perception.sinks.web import WebSink
-
-    camera = read_camera(options.camera) if options.camera else None
-    control = SourceControl(pipeline, options.source, camera, options.sources)
-    for runner in pipeline.sinks:
-        if isinstance(runner.sink, WebSink):
-            runner.sink.control = control
-    return control
-
-
-def _reload_on_hangup(path: Path | None, control: SourceControl) -> None:
-    """SIGHUP reads the list of sources in the TOML file again, where there is one."""
-    from perception.files import read_toml
-
-    if path is None or not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
-        return
-    if "sources" not in read_toml(path):
-        return
-
-    def reload() -> None:
-        try:
-            wanted = read_toml(path).get("sources")
-            if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
-                raise UserError(f"{path}: sources is {wanted!r}", 'a list: sources = ["front=rtsp://…"]')
-            added, removed = control.reload(wanted)
-            log.info("%s: %d sources added, %d removed", path, len(added), len(removed))
-        except UserError as error:
-            log.warning("%s; the sources stay as they are", error.found)
-
-    # opening a source takes time, and the handler may interrupt a thread that holds a lock
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload, name="reload", daemon=True).start())
 
 
 def _frame_count(sources: Sequence[Source], options: SourceOptions) -> int:
@@ -342,124 +308,6 @@ def _free_folder(wanted: Path | None, sources: list[Source]) -> Path:
     while wanted is None and candidate.exists():
         candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
     return candidate
-
-
-def _sinks(
-    options: RunOptions, out: Path, settings: dict[str, dict[str, Any]], sources: Sequence[Source]
-) -> list[Sink]:
-    """Create what the options ask for; heavy sinks are imported only then.
-
-    Args:
-        settings: fields of sinks that --set names, by sink.
-        sources: opened, for what depends on their names and sizes.
-    """
-    from perception.sinks import create_sink
-
-    shorthands = [name for name in ("video", "images", "kitti", "mot", "rerun", "mcap") if getattr(options, name)]
-    names = dict.fromkeys(["jsonl", *shorthands, *options.sink])  # each once, in this order
-    if unused := [name for name in settings if name not in names]:
-        raise UserError(
-            f"--set {unused[0]}.FIELD for a sink that does not run",
-            f"one of {', '.join(names)}",
-            f"--sink {unused[0]}",
-        )
-    sinks = [create_sink(name, out, **settings.get(name, {})) for name in names]
-    listeners: list[Callable[[SceneEvent], None]] = []
-    if options.events:
-        sinks.append(_events(options, options.events, out, sources, listeners))
-    if options.metrics:
-        from perception.sinks.metrics import MetricsSink
-
-        metrics = MetricsSink(options.metrics, options.token)
-        print(f"metrics   {metrics.listen().url_with_token('metrics')}", file=sys.stderr)
-        sinks.append(metrics)
-    if options.foxglove:
-        from perception.sinks.foxglove import FoxgloveSink
-
-        viewer = FoxgloveSink(options.foxglove)
-        print(f"foxglove  {viewer.listen()}", file=sys.stderr)
-        sinks.append(viewer)
-    if options.serve:
-        from perception.sinks.web import WebSink
-
-        page = WebSink(options.serve, options.token)
-        print(f"live page {page.listen().url_with_token()}", file=sys.stderr)  # a taken port ends the run here
-        sinks.append(page)
-        listeners.append(page.scene_event)
-    return sinks
-
-
-def _events(
-    options: RunOptions,
-    path: Path,
-    out: Path,
-    sources: Sequence[Source],
-    listeners: list[Callable[[SceneEvent], None]],
-) -> Sink:
-    """The sink of events, its file checked against the sources."""
-    from perception.sinks.events import EventsSink
-    from perception.sinks.events.config import check_events, read_events
-    from perception.sinks.events.delivery import Delivery, Mqtt, Webhook, read_secret
-
-    config = read_events(path)
-    facts = {source.name: (source.size_hw, source.calibration is not None) for source in sources}
-    for note in check_events(config, facts, path):
-        print(f"warning: {path}: {note}", file=sys.stderr)
-    deliveries: list[Delivery] = []
-    if options.webhook:
-        deliveries.append(Webhook(options.webhook, read_secret(options.webhook_secret)))
-    if options.mqtt:
-        deliveries.append(Mqtt(options.mqtt))
-    return EventsSink(out, config, deliveries, listeners)
-
-
-@contextmanager
-def _signals_as_before() -> Iterator[None]:
-    """Whatever the run does with SIGINT and SIGTERM, afterwards they are handled as they were."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def _let_signals_kill() -> None:
-    """SIGINT and SIGTERM end the process at once, also while it waits inside a library."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _stop_on_signals(pipeline: Pipeline) -> threading.Event:
-    """SIGINT and SIGTERM end the run in order; a second one ends it at once. Set once one has come."""
-    interrupted = threading.Event()
-
-    def stop() -> None:
-        interrupted.set()
-        pipeline.stop()
-
-    def handle(number: int, _: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        # not in the handler itself: it may interrupt a thread that holds a lock which `stop` needs
-        threading.Thread(target=stop, daemon=True).start()
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, handle)
-        signal.signal(signal.SIGTERM, handle)
-    return interrupted
-
-
-def _leave(code: int) -> None:
-    """End the process now that all is written. A thread may still be inside the network or waiting for a camera:
-    Python's own way out would tear the libraries down under it, which aborts, or takes seconds on a busy machine."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

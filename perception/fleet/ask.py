@@ -20,12 +20,12 @@ class Question(NamedTuple):
 
 QUESTIONS = {
     "close-approaches": Question(
-        "time to collision under 2 s: the closest moment of each object",
+        "time to collision under 2 s in three frames or more: the closest moment of each object",
         """SELECT drive, source, track_id, any_value(class) AS class, arg_min(frame_id, ttc_s) AS frame_id,
                   arg_min(timestamp_ns, ttc_s) AS timestamp_ns, min(ttc_s) AS ttc_s,
                   arg_min(distance_m, ttc_s) AS distance_m
            FROM tracks WHERE state = 'confirmed' AND ttc_s < 2.0
-           GROUP BY drive, source, track_id ORDER BY ttc_s, drive, source, track_id""",
+           GROUP BY drive, source, track_id HAVING count(*) >= 3 ORDER BY ttc_s, drive, source, track_id""",
     ),
     "cut-ins": Question(
         "a vehicle that comes from more than 2 m beside to less than 1.2 m within 2 s, 2 to 40 m ahead",

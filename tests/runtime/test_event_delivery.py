@@ -266,3 +266,28 @@ def test_the_command_reports_events_everywhere(
     events.write_text('[[zone]]\nname = "far"\npoints_px = [[900, 0], [920, 0], [920, 96]]\n')
     assert main([*words, "--events", str(events)]) == 2
     assert "lies outside the image" in capsys.readouterr().err
+
+
+def test_the_page_of_the_command_shows_events(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="needs the extra 'web'")
+    from perception.cli.run import RunOptions
+    from perception.cli.run_outputs import make_sinks
+    from perception.sinks.web import WebSink
+    from perception.sources import open_sources
+
+    file = tmp_path / "events.toml"
+    file.write_text('[[zone]]\nname = "all"\npoints_px = [[0, 0], [320, 0], [320, 96], [0, 96]]\n')
+    options = RunOptions(sources=(str(video_file),), video=False, serve="127.0.0.1:0", events=file)
+    sources = open_sources(options.sources)
+    sinks = make_sinks(options, tmp_path / "out", {}, sources)
+    events, page = (next(s for s in sinks if isinstance(s, kind)) for kind in (EventsSink, WebSink))
+    info = RunInfo(ModelSpec(CLASS_NAMES, (96, 320)), (SourceInfo("drive", "a", "video", False, (96, 320), 10.0),))
+    events.open(info)
+    page.open(info)
+    for i in range(6):
+        tracks = Tracks.from_rows([Track(1, 0, np.array([10, 10, 30, 40], np.float32), 0.9)])
+        image = np.zeros((96, 320, 3), np.uint8)
+        events.write(Result(Frame(image, i * 10**8, i, "drive"), Detections.empty(), tracks, None))
+    assert [(e["kind"], e["detail"]) for e in page._board.events] == [("enter", "all: Car 1, number 1")]
+    for sink in (events, page):
+        sink.close()

@@ -193,7 +193,8 @@ def asked(tmp_path: Path) -> Any:
 
 def test_close_approaches(asked: Any) -> None:
     rows = [{"ttc_s": t, "distance_m": 10.0 - i} for i, t in enumerate([3.0, 1.8, 1.5, 1.9])]
-    (row,) = asked(rows + [{"track_id": 2, "ttc_s": 2.5}], "close-approaches")
+    noise = [{"track_id": 2, "ttc_s": 2.5}, {"track_id": 3, "ttc_s": 0.4}]  # too far away, and one frame alone
+    (row,) = asked(rows + noise, "close-approaches")
     assert (row["frame_id"], row["timestamp_ns"], row["ttc_s"], row["distance_m"]) == (2, 2 * 10**8, 1.5, 8.0)
 
 

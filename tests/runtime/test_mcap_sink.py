@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 import subprocess
@@ -22,7 +23,7 @@ from perception.model import ModelSpec
 from perception.sinks import RunInfo, SourceInfo
 from perception.sinks.foxglove import FoxgloveSink
 from perception.sinks.mcap import McapSink
-from perception.sinks.mcap.scene import CELL_M, _ground_to_pixels, camera_rotation, road_grid
+from perception.sinks.mcap.scene import CELL_M, _ground_to_pixels, boxes_on_ground, camera_rotation, road_grid
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, RoadMask, Track, Tracks
 
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -216,3 +217,28 @@ def test_a_client_of_foxglove_sees_channels_and_messages(tmp_path: Path) -> None
     assert (op, subscription, at_ns) == (1, 1, EPOCH_NS + 10**8)
     assert b"Car 7 10 m" in data
     sink.close()
+
+
+def test_cuboids_of_the_network_have_their_size_and_heading() -> None:
+    given = result(0)
+    # rotation_y of 0 faces right; the ground frame's yaw is counted from ahead to the left
+    for rotation_y, yaw in ((-np.pi / 2, 0.0), (0.0, -np.pi / 2), (np.pi, np.pi / 2)):
+        vars(given.tracks)["size_m"] = np.array([[4.0, 1.8, 1.5]])
+        vars(given.tracks)["heading_rad"] = np.array([rotation_y])
+        ((_, middle, size, heading),) = boxes_on_ground(given, CAMERA)
+        assert middle.tolist() == [10, 0, 0.75]
+        assert size.tolist() == [4.0, 1.8, 1.5]
+        assert np.isclose(heading, yaw)
+    vars(given.tracks)["heading_rad"] = np.array([np.nan])
+    assert np.allclose(boxes_on_ground(given, CAMERA)[0][2], [1.0, 1.0, 1.5])  # not known: from the box
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_the_recording_with_words(tmp_path: Path) -> None:
+    sink = McapSink(Path("/dev/full"))
+    sink.open(INFO)
+    with pytest.raises(OSError, match="No space left"):
+        for i in range(2000):
+            sink.write(result(i))
+    with contextlib.suppress(OSError):
+        sink.close()
