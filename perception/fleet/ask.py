@@ -87,12 +87,12 @@ def done_drives(output: Store) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: there are none.
     """
+    paths = [path for path in output.sizes() if path.startswith("drives/") and path.endswith(".json")]
     found = {}
-    for path in output.sizes():
-        if path.startswith("drives/") and path.endswith(".json"):
-            outcome = json.loads(output.read(path))
-            if outcome.get("status") == "done":
-                found[str(outcome["drive"])] = outcome
+    for text in output.read_all(paths).values():
+        outcome = json.loads(text)
+        if outcome.get("status") == "done":
+            found[str(outcome["drive"])] = outcome
     if not found:
         raise UserError(
             f"{output.shown}: no drive is done here", "the output of perception fleet run", "check the path"

@@ -82,15 +82,12 @@ def missing_drives(drives: list[Drive], job: Job) -> list[Drive]:
     for path in listing:
         if path.startswith("attempts/"):
             output.remove(path)
+    outcomes = output.read_all([path for d in drives if (path := f"drives/{d.drive_id}.json") in listing])
     missing = []
     for drive in drives:
-        path = f"drives/{drive.drive_id}.json"
         known: dict[str, Any] = {}
-        if path in listing:
-            try:
-                known = json.loads(output.read(path))
-            except (ValueError, FileNotFoundError):
-                known = {}
+        with contextlib.suppress(ValueError):  # written by somebody else
+            known = json.loads(outcomes.get(f"drives/{drive.drive_id}.json", b"{}"))
         if known.get("status") != "done" or known.get("key") != job.key + drive.fingerprint:
             missing.append(drive)
     return missing

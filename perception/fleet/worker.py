@@ -102,6 +102,7 @@ class DriveWorker:
         text = json.dumps(asdict(outcome), indent=1) + "\n"
         try:
             self.output.write(f"drives/{outcome.drive}.json", text.encode())
+            self.output.remove(f"attempts/{outcome.drive}.json")
         except UserError as error:  # a full disk: the run's report says so
             outcome.status, outcome.error = "failed", error.found
 
