@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -22,7 +23,17 @@ from perception.bags.messages import normalised_type, read_ros
 from perception.errors import UserError
 
 _MAGIC = b"\x89MCAP0\r\n"
-_BROKEN = (McapError, struct.error, ValueError, EOFError, OverflowError, RuntimeError, zstandard.ZstdError, KeyError)
+_BROKEN = (
+    McapError,
+    struct.error,
+    ValueError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    zstandard.ZstdError,
+    KeyError,
+    MemoryError,
+)
 """What parsing bytes that are no MCAP, or not all of one, raises."""
 
 
@@ -46,6 +57,14 @@ class McapBag(Bag):
             part.file.close()
 
 
+class _Bounded(io.BufferedReader):
+    """A file that allocates no more for a read than it holds, whatever length a damaged record names."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 class _Part:
     """One file."""
 
@@ -53,7 +72,7 @@ class _Part:
         self.path = path
         self.notes: list[str] = []
         try:
-            self.file: IO[bytes] = path.open("rb")
+            self.file: IO[bytes] = _Bounded(path.open("rb", buffering=0))
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}", "an MCAP file", "check the path") from None
         if self.file.read(8) != _MAGIC:

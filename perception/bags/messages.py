@@ -109,24 +109,36 @@ def read_ros(data: bytes | memoryview, msgtype: str, encoding: str) -> Any:
 
 
 def image_of(message: Any, msgtype: str) -> ImageMessage:
-    """The image in a decoded message of one of `IMAGE_TYPES`."""
-    stamp_ns = _stamp_ns(message)
-    data = message.data
-    data = data.data if isinstance(data, np.ndarray) else data
-    if msgtype.endswith(("/Image", "RawImage")):
-        size_hw = (int(message.height), int(message.width))
-        return ImageMessage(
-            stamp_ns, data, message.encoding, size_hw, int(message.step), bool(getattr(message, "is_bigendian", 0))
-        )
-    return ImageMessage(stamp_ns, data, message.format)
+    """The image in a decoded message of one of `IMAGE_TYPES`.
+
+    Raises:
+        ValueError: the message lacks a field, as where a bag defines a type of that name in its own way.
+    """
+    try:
+        stamp_ns, data = _stamp_ns(message), message.data
+        data = data.data if isinstance(data, np.ndarray) else memoryview(data)
+        if msgtype.endswith(("/Image", "RawImage")):
+            size_hw, step = (int(message.height), int(message.width)), int(message.step)
+            is_bigendian = bool(getattr(message, "is_bigendian", 0))
+            return ImageMessage(stamp_ns, data, str(message.encoding), size_hw, step, is_bigendian)
+        return ImageMessage(stamp_ns, data, str(message.format))
+    except (AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(f"not a {msgtype} ({str(error)[:100]})") from None
 
 
 def calibration_of(message: Any) -> CalibrationMessage:
     """The calibration in a decoded message of one of `CALIBRATION_TYPES`.
 
     Raises:
-        ValueError: its matrices have the wrong size or hold no numbers.
+        ValueError: its matrices have the wrong size or hold no numbers, or a field is missing.
     """
+    try:
+        return _calibration_of(message)
+    except (AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(str(error)[:100]) from None
+
+
+def _calibration_of(message: Any) -> CalibrationMessage:
 
     def field(name: str) -> Any:  # ROS 1 and Foxglove write them in upper case
         return getattr(message, name, None) if hasattr(message, name) else getattr(message, name.lower())

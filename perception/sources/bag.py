@@ -142,7 +142,12 @@ class BagTopic(Source):
             if stored.message is None:
                 yield None, stored.log_ns, stored.problem
             else:
-                yield image_of(stored.message, msgtype), stored.log_ns, ""
+                try:
+                    image = image_of(stored.message, msgtype)
+                except ValueError as error:
+                    yield None, stored.log_ns, str(error)
+                else:
+                    yield image, stored.log_ns, ""
 
     def _decoded(self) -> Iterator[tuple[U8, int, int]]:
         """Image, time and number of each message that can be decoded; times and numbers count from the first."""

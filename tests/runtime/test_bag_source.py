@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,31 @@ def test_a_chunk_that_would_unpack_to_more_than_it_says_is_refused(tmp_path: Pat
     bomb = zstandard.compress(bytes(50_000_000))
     with pytest.raises(ValueError, match="announced"):
         _unpacked(Chunk("zstd", bomb, 0, 0, 0, 1000))
+
+
+@pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
+def test_damaged_bags_end_in_words(kind: str, tmp_path: Path) -> None:
+    """Bytes changed, lengths made huge, pieces cut out: frames come or a `UserError`, nothing else."""
+    path = write_bag(
+        tmp_path / ("a.bag" if kind == "bag" else "a"), {"/c": raw_topic(3, 1 if kind == "bag" else 2)}, kind
+    )
+    whole = (path if kind == "bag" else next(path.glob(f"*.{kind}"))).read_bytes()
+    rng, ends = random.Random(0), set()
+    for _ in range(60):
+        data = bytearray(whole)
+        at = rng.randrange(len(data))
+        damage = rng.randrange(3)
+        if damage == 0:
+            data[at] = rng.randrange(256)
+        elif damage == 1:
+            data[at : at + 8] = rng.choice((b"\xff" * 8, bytes(8), b"\xff\xff\xff\x7f\0\0\0\0"))
+        else:
+            del data[at : at + rng.randrange(1, 64)]
+        (tmp_path / f"b.{kind}").write_bytes(data)
+        try:
+            source = open_source(f"{tmp_path / f'b.{kind}'}:/c")
+            ends.add(len(list(source)))
+            source.close()
+        except UserError:
+            ends.add("refused")
+    assert {3, "refused"} <= ends
