@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -118,23 +119,31 @@ def run_drives(
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     shared: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address:
-            ray.init(address=address, **shared)
-        else:
-            ray.init(
-                num_cpus=workers,
-                include_dashboard=False,
-                object_store_memory=_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                **shared,
-            )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--address {address}: {str(error)[:200]}", "a Ray cluster", "ray status") from None
-    try:
-        yield from _outcomes(ray, job, drives, workers, gpus)
-    finally:
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
+        try:
+            if address:
+                ray.init(address=address, **shared)
+            else:
+                ray.init(
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    object_store_memory=_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,  # else each run would leave its logs behind
+                    **shared,
+                )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = f"--address {address}" if address else "Ray"
+            raise UserError(f"{where}: {str(error)[:200]}", "a Ray cluster that runs", "ray status") from None
+        try:
+            yield from _outcomes(ray, job, drives, workers, gpus)
+        finally:
+            ray.shutdown()
+
+
+def _short_folder() -> str | None:
+    """Where Ray may put its sockets, whose paths have at most 107 characters; None: the usual temporary folder."""
+    return "/tmp" if len(tempfile.gettempdir()) > 20 and os.path.isdir("/tmp") else None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class FoxgloveSink(Sink):
             except ImportError:
                 raise MissingDependencyError("foxglove-sdk", "ros", "--foxglove") from None
             host, port = _loopback(self.address)
+            logging.getLogger("foxglove").setLevel(logging.WARNING)  # that it starts and stops is no news
             self._foxglove, self._context = foxglove, foxglove.Context()
             try:
                 self._server = foxglove.start_server(
