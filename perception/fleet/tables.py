@@ -20,6 +20,8 @@ FLUSH_FRAMES = 2000
 _POINT = pa.list_(pa.float32(), 2)
 _KEY = [("drive", pa.string()), ("source", pa.string()), ("frame_id", pa.int64()), ("timestamp_ns", pa.int64())]
 _METRIC = ("x_m", "z_m", "x_std_m", "z_std_m", "distance_m", "vx_mps", "vz_mps", "ttc_s")
+_SHAPE = ("length_m", "width_m", "height_m", "heading_rad")
+"""Where the network gives 3-D boxes; the heading is KITTI's rotation_y."""
 TABLES = {
     "frames": pa.schema(
         [
@@ -44,7 +46,7 @@ TABLES = {
             *((side, pa.float32()) for side in ("left", "top", "right", "bottom")),
             ("on_road", pa.bool_()),
             *((name, pa.float32()) for name in _METRIC),
-            *((name, pa.float32()) for name in ("length_m", "width_m", "height_m", "heading_rad")),
+            *((name, pa.float32()) for name in _SHAPE),
         ]
     ),
     "events": pa.schema(
@@ -121,7 +123,6 @@ class DriveTables:
             y = np.clip(boxes[:, 3], 0, mask.shape[0] - 1).astype(int)
             on_road = mask[y, x].tolist()
         rows = []
-        shapes = _shapes(tracks)
         for row, track in enumerate(tracks):
             left, top, right, bottom = track.box_xyxy.tolist()
             pairs = [track.position_m, track.position_std_m, (track.distance_m, None), track.velocity_mps]
@@ -141,7 +142,7 @@ class DriveTables:
                     "bottom": bottom,
                     "on_road": on_road[row],
                     **dict(zip(_METRIC, values, strict=True)),
-                    **shapes[row],
+                    **dict(zip(_SHAPE, (*(track.size_m or (None,) * 3), track.heading_rad), strict=True)),
                 }
             )
         return rows
@@ -190,13 +191,3 @@ class DriveTables:
         finally:
             for writer in self._writers.values():
                 writer.close()
-
-
-def _shapes(tracks: Any) -> list[dict[str, float | None]]:
-    """Size and KITTI's rotation_y of each track, where the network reports them."""
-    size, heading = getattr(tracks, "size_m", None), getattr(tracks, "heading_rad", None)
-    if size is None or heading is None:
-        return [{} for _ in range(len(tracks))]
-    names = ("length_m", "width_m", "height_m", "heading_rad")
-    columns = np.column_stack([size, heading]).tolist()
-    return [{name: None if v != v else v for name, v in zip(names, row, strict=True)} for row in columns]

@@ -125,14 +125,13 @@ def boxes_on_ground(result: Result, camera: PinholeCamera) -> list[tuple[int, F6
     Tracks without a position are left out. Where the network reports no cuboid, the width and height are those that
     the box has at its distance, the length is the width, and the heading is 0.
     """
-    tracks, found = result.tracks, []
-    sizes, headings = getattr(tracks, "size_m", None), getattr(tracks, "heading_rad", None)
-    for row, track in enumerate(tracks):
+    found: list[tuple[int, F64, F64, float]] = []
+    for row, track in enumerate(result.tracks):
         if track.position_m is None or track.distance_m is None:
             continue
         right, ahead = track.position_m
-        if sizes is not None and headings is not None and np.isfinite([*sizes[row], headings[row]]).all():
-            size, heading = np.asarray(sizes[row], np.float64), ground_heading(float(headings[row]))
+        if track.size_m is not None and track.heading_rad is not None:
+            size, heading = np.array(track.size_m), ground_heading(track.heading_rad)
         else:
             left, top, far, bottom = track.box_xyxy.tolist()
             depth = max(ahead, 0.1)
