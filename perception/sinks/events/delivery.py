@@ -26,6 +26,8 @@ log = logging.getLogger("perception.events")
 
 MOST_WAITING = 1000
 """Events in a queue."""
+MOST_REASONS = 10
+"""Different complaints between two successes."""
 TIMEOUT_S = 5.0
 SHORTEST_SECRET = 16
 _AGAIN = (408, 425, 429)
@@ -39,6 +41,7 @@ class Delivery(ABC):
         self.shown = shown
         """The address without anything secret."""
         self.delivered = self.dropped = self.refused = 0
+        self._said: set[str] = set()
 
     @abstractmethod
     def offer(self, record: dict[str, Any]) -> None:
@@ -47,6 +50,16 @@ class Delivery(ABC):
     @abstractmethod
     def close(self, wait_s: float) -> int:
         """Send what waits, at most so long; returns how many events did not arrive."""
+
+    def complain(self, text: str) -> None:
+        """Log a reason, each once until it works again."""
+        if text not in self._said and len(self._said) < MOST_REASONS:
+            self._said.add(text)
+            log.warning("%s: %s", self.shown, printable(redact(text)))
+
+    def works(self) -> None:
+        """It works again: reasons are worth a line again."""
+        self._said.clear()
 
 
 class Webhook(Delivery):
@@ -82,7 +95,6 @@ class Webhook(Delivery):
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(waiting)
         self._stopping = threading.Event()
         self._in_hand = 0
-        self._complained = False
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
         self._thread.start()
 
@@ -91,7 +103,7 @@ class Webhook(Delivery):
             self._queue.put_nowait(record)
         except queue.Full:
             self.dropped += 1
-            self._complain(f"{self._queue.maxsize} events wait; further ones are dropped and counted")
+            self.complain(f"{self._queue.maxsize} events wait; further ones are dropped and counted")
 
     def close(self, wait_s: float) -> int:
         until_s = time.monotonic() + wait_s
@@ -120,14 +132,14 @@ class Webhook(Delivery):
             else:
                 if 200 <= status < 300:
                     self.delivered += 1
-                    self._complained = False
+                    self.works()
                     return
                 if status < 500 and status not in _AGAIN:
                     self.refused += 1
-                    self._complain(f"answered {status}; the event is not sent again")
+                    self.complain(f"answered {status}; the event is not sent again")
                     return
                 reason = f"answered {status}"
-            self._complain(f"{reason}; trying again")
+            self.complain(f"{reason}; trying again")
             self._backoff.wait(self._stopping)
 
     def _post(self, body: bytes, number: str) -> int:
@@ -159,12 +171,6 @@ class Webhook(Delivery):
             return response.status
         finally:
             connection.close()
-
-    def _complain(self, text: str) -> None:
-        """Once until it works again."""
-        if not self._complained:
-            log.warning("webhook %s: %s", self.shown, printable(redact(text)))
-        self._complained = True
 
 
 class Mqtt(Delivery):
@@ -202,9 +208,9 @@ class Mqtt(Delivery):
         self._client.reconnect_delay_set(1, 30)
         self._client.on_publish = self._published
         self._client.on_connect = self._connected
-        self._client.on_connect_fail = lambda client, data: self._complain("no connection")
+        self._client.on_connect_fail = lambda client, data: self.complain("no connection; trying again")
         self._client.on_disconnect = self._disconnected
-        self._complained = self._closing = False
+        self._closing = False
         self._waiting: set[int] = set()
         self._lock = threading.Lock()
         self._client.connect_async(parts.hostname or "", port, keepalive=30)
@@ -221,7 +227,7 @@ class Mqtt(Delivery):
                 full = False
                 self._waiting.add(sent.mid)
         if full:
-            self._complain(f"{MOST_WAITING} events wait; further ones are dropped and counted")
+            self.complain(f"{MOST_WAITING} events wait; further ones are dropped and counted")
 
     def close(self, wait_s: float) -> int:
         until_s = time.monotonic() + wait_s
@@ -239,18 +245,13 @@ class Mqtt(Delivery):
 
     def _connected(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._complain(f"refused: {reason}")
+            self.complain(f"refused: {reason}; trying again")
         else:
-            self._complained = False
+            self.works()
 
     def _disconnected(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not self._closing:
-            self._complain(f"disconnected: {reason}")
-
-    def _complain(self, text: str) -> None:
-        if not self._complained:
-            log.warning("mqtt %s: %s; trying again", self.shown, printable(redact(text)))
-        self._complained = True
+            self.complain(f"disconnected: {reason}; trying again")
 
 
 def _level(name: str) -> str:
