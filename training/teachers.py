@@ -67,6 +67,11 @@ class Teacher:
         self.road: RoadMask | None = None
         """Road of the last image; None for a teacher without a road head."""
 
+    @property
+    def finder(self) -> Detector:
+        """The detector itself, with the class names of its own model."""
+        return self._detector
+
     def __call__(self, image_bgr: U8) -> Detections:
         """Return the detections of all scores, in pixels of the image (H, W, 3) uint8."""
         found, self.road = self._detector(image_bgr)

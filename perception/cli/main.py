@@ -46,6 +46,12 @@ COMMANDS = {
         "describe your camera, so that tracks carry metres and seconds",
     ),
     "data": ("datasets.cli:main", "", "check, fetch or make data sets"),
+    "label": (
+        "training.labelling_cli:label",
+        "",
+        "label your frames by machine: several networks, fused and tracked",
+    ),
+    "select": ("training.labelling_cli:select", "", "choose the frames that a person should label next"),
     "bench": ("export.bench_cli:main", "export", "measure latency and throughput"),
     "doctor": ("perception.cli.doctor:main", "", "report what works on this machine, and how to mend what does not"),
 }

@@ -33,6 +33,7 @@ LAYERS = (
     {"detector"},
     {"runtime", "evaluation"},
     {"trust"},
+    {"labelling"},
     {"reports", "fleet"},
     {"cli"},
 )

@@ -100,7 +100,7 @@ def test_every_command_of_the_guide_runs(tmp_path: Path) -> None:
         ran.append(" ".join(words[1:3] if words[1] in ("data", "evaluate") else words[1:2]))
         if ran[-1] == "data frames":
             label(tmp_path / "frames", truth)
-    assert ran == "data frames,data convert,data check,train,export,evaluate detection,run".split(",")
+    assert ran == "data frames,data convert,data check,train,export,evaluate detection,run,label,select".split(",")
     content = json.loads((tmp_path / "mydata/annotations/instances_val.json").read_text())
     assert {image["drive"] for image in content["images"]} == {"tuesday"}
     scores = json.loads((tmp_path / "runs/bus/results.json").read_text())["metrics"]
