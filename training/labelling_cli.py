@@ -63,6 +63,8 @@ class LabelOptions(PoolOptions):
     Sure boxes become labels, doubtful ones regions to ignore. OUT/FORMAT holds the set.
     """
 
+    scales: tuple[float, ...] = (1.5,)
+    """Show each network the image at these scales, too; above 1 in overlapping tiles. `--scales` alone: none."""
     to: str = "coco"
     """Format to write: one that perception data convert writes."""
     verdict: Annotated[VerdictConfig, FLAT] = field(default_factory=VerdictConfig)

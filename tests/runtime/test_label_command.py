@@ -35,7 +35,7 @@ def test_label_then_another_format_without_looking_again(
         "--keep-s",
         "0.2",
     ]
-    command += ["--threads", "1", "--json", "--device", "cpu"]
+    command += ["--scales", "--threads", "1", "--json", "--device", "cpu"]
     assert main([*command, "--truth", str(street)]) == 0
     first = json.loads(capsys.readouterr().out)
     assert (first["frames"], first["labelled"], first["looked_at_before"]) == (FRAMES, FRAMES // 2, 0)
