@@ -64,7 +64,9 @@ def approaching(step: int) -> Detections:
     """One car that comes nearer, one pedestrian that stands."""
     bottom = 50 + step * 0.4
     boxes = np.array([[100, bottom - 20, 150, bottom], [200, 40, 212, 70]], np.float32)
-    return Detections(boxes, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
+    sizes = [[125, bottom - 10, 4, 1.6, 1.5, 1.6, 0.1, 0.1], [206, 55, 0.8, 0.6, 1.8, 0, 0.1, 0.3]]
+    scores, class_ids = np.array([0.9, 0.8], np.float32), np.array([0, 1])
+    return Detections(boxes, scores, class_ids, None, np.array(sizes, np.float32))
 
 
 @dataclass
@@ -136,6 +138,24 @@ def test_the_page_loads_the_picture_moves_and_the_numbers_follow(show: Show) -> 
     assert page.run(
         "document.querySelector('#rate-chart').getContext('2d').getImageData(0,0,999,99).data.some(v => v)"
     )
+
+
+def test_the_plan_view_shows_objects_where_they_are(show: Show) -> None:
+    page = show.visit("front")
+    page.wait("now.view && now.objects.length === 2 && now.objects.every(o => o.size_m && o.heading_rad !== null)")
+    car = page.run("now.objects.find(o => o.class === 'Car')")
+    assert abs(car["heading_rad"]) > 1  # along the road
+    colour = page.run("""(() => {
+        const canvas = document.querySelector("#plan"), car = now.objects.find(o => o.class === "Car");
+        const perM = (canvas.clientHeight - 24) / planRangeM, scale = canvas.width / canvas.clientWidth;
+        const u = canvas.clientWidth / 2 + car.position_m[0] * perM;
+        const v = canvas.clientHeight - 12 - car.position_m[1] * perM;
+        return [[car], []].map(objects => {
+            drawPlan(canvas, objects, now.view);
+            return [...canvas.getContext("2d").getImageData(u * scale, v * scale, 1, 1).data];
+        });
+    })()""")
+    assert colour[0][3] == 255 and colour[0] != colour[1]
 
 
 def test_a_lost_camera_shows_as_lost_and_comes_back(show: Show) -> None:
