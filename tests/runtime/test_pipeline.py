@@ -11,11 +11,13 @@ import pytest
 from perception.backends.replay import ReplayBackend
 from perception.cameras.pinhole import PinholeCamera
 from perception.model import ModelSpec
+from perception.runtime.hindsight import tracks_of
 from perception.runtime.pipeline import Pipeline, PipelineConfig
 from perception.runtime.queues import Channel
 from perception.sinks import RunInfo, Sink
 from perception.source_options import SourceOptions
 from perception.sources import Source
+from perception.trackers import tracker_for_model
 from perception.types import CLASS_NAMES, Detections, Frame, HealthEvent, Result, Tracks
 
 SPEC = ModelSpec(CLASS_NAMES, (96, 320))
@@ -418,6 +420,28 @@ def test_metric_fields_where_the_camera_is_known() -> None:
     assert track.distance_m == pytest.approx(float(np.hypot(*track.position_m)))  # type: ignore[misc]
     assert "range" in results[-1].timings_ms
     assert all(t.distance_m is None for r in pipeline(Script([0, 1])) for t in r.tracks)
+
+
+def test_size_and_heading_come_from_the_model_with_hindsight_too() -> None:
+    camera = PinholeCamera(np.array([[700, 0, 160, 0], [0, 700, 40, 0], [0, 0, 1, 0]], np.float64))
+    cuboid = np.array([[65, 50, 4, 1.6, 1.5, -1.5, 0.1, 0.1]], np.float32)
+    backend = ReplayBackend(SPEC, [replace(CAR, cuboids=cuboid)])
+    live = list(Pipeline([Script(list(range(12)))], (backend, SPEC), cameras={"a": camera}))
+    known = tracks_of(
+        Script(list(range(12))),
+        (backend, SPEC),
+        PipelineConfig(),
+        tracker_for_model("drivetrack", SPEC.confirm_thresholds),
+        lambda count: None,
+    )
+    late = list(Pipeline([Script(list(range(12)))], (backend, SPEC), cameras={"a": camera}, tracker_factory=known))
+    for track in (live[-1].tracks[0], late[0].tracks[0], late[-1].tracks[0]):
+        assert track.size_m == pytest.approx((4, 1.6, 1.5), rel=1e-3)
+        # the ray through column 65 points (160 - 65) / 700 to the left
+        assert track.heading_rad == pytest.approx(-1.5 - np.arctan2(95, 700), abs=0.01)
+    assert live[-1].tracks[0].heading_std_rad < late[0].tracks[0].heading_std_rad  # type: ignore[operator]
+    bare = pipeline(Script(list(range(12))))
+    assert all(track.size_m is None and track.heading_rad is None for result in bare for track in result.tracks)
 
 
 def test_anonymized_results_reach_no_one_unblurred() -> None:
