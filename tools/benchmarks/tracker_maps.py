@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import F64
 from perception.boxes import intersection_over_area, iou
 from perception.trackers.drivetrack import DriveTracker
-from perception.types import CLASS_NAMES, F64
+from perception.types import CLASS_NAMES
 from tools.benchmarks.trackers import CLASSES, Recording, load_sets
 
 DISTRACTORS = {"Car": ("van",), "Pedestrian": ("person_sitting", "cyclist")}
