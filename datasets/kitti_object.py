@@ -125,6 +125,7 @@ class KittiObject:
             class_names=self.rule.class_names,
             labelled_classes=self.rule.labelled_classes,
             distances_m=found.distances_m,
+            boxes_xyzlhwr=found.boxes_xyzlhwr,
             camera=camera,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +56,25 @@ class KittiTracking:
         root: folder that holds `training/`.
         sequences: names such as `0006`; None takes every sequence with images.
         rule: how class names become targets.
+        calibrations: folder of the sequences' calibrations for images of `full_hw`; None: those under `root`, for
+            images as they are.
+        full_hw: height and width of the images that `calibrations` belong to.
 
     Raises:
         UserError: a sequence without images or labels, or nothing at all.
     """
 
-    def __init__(self, root: Path, sequences: Sequence[str] | None = None, rule: LabelRule = KITTI_RULE) -> None:
+    def __init__(
+        self,
+        root: Path,
+        sequences: Sequence[str] | None = None,
+        rule: LabelRule = KITTI_RULE,
+        calibrations: Path | None = None,
+        full_hw: tuple[int, int] | None = None,
+    ) -> None:
         self.root, self.rule = Path(root), rule
         self.variant = "" if rule == KITTI_RULE else repr(rule)
+        self._calibrations, self._full_hw = calibrations or self.root / "training" / "calib", full_hw
         self.folder = self.root / "training"
         images = self.folder / "image_02"
         if sequences is None:
@@ -84,8 +96,16 @@ class KittiTracking:
         self._cameras = {s: self._camera(s) for s in sequences}
 
     def _camera(self, sequence: str) -> PinholeCamera | None:
-        path = self.folder / "calib" / f"{sequence}.txt"
+        path = self._calibrations / f"{sequence}.txt"
         return PinholeCamera(read_calibration(path)["P2"]) if path.exists() else None
+
+    def _camera_of(self, sequence: str, size_hw: tuple[int, int]) -> PinholeCamera | None:
+        """Return the calibration of an image of this size."""
+        camera, full = self._cameras[sequence], self._full_hw
+        if camera is None or full is None:
+            return camera
+        scale = np.array([[size_hw[1] / full[1]], [size_hw[0] / full[0]], [1.0]])
+        return replace(camera, P_cam2=camera.P_cam2 * scale)
 
     def _road(self, sequence: str, stem: str) -> U8 | None:
         path = self.folder / ROAD_FOLDER / sequence / f"{stem}.png"
@@ -117,7 +137,7 @@ class KittiTracking:
         return [
             self._image_path(sequence, stem),
             self.folder / "label_02" / f"{sequence}.txt",
-            self.folder / "calib" / f"{sequence}.txt",
+            self._calibrations / f"{sequence}.txt",
             self.folder / ROAD_FOLDER / sequence / f"{stem}.png",
         ]
 
@@ -138,8 +158,9 @@ class KittiTracking:
             class_names=self.rule.class_names,
             labelled_classes=self.rule.labelled_classes,
             distances_m=found.distances_m,
+            boxes_xyzlhwr=found.boxes_xyzlhwr,
             road=self._road(sequence, stem),
-            camera=self._cameras[sequence],
+            camera=self._camera_of(sequence, (image.shape[0], image.shape[1])),
         )
 
 

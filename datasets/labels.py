@@ -127,6 +127,15 @@ class Targets:
     ignore_boxes_xyxy: F32
     ignore_class_ids: I64
     distances_m: F32
+    boxes_xyzlhwr: F32
+
+
+def boxes_xyzlhwr(rows: ObjectRows) -> F32:
+    """Return the 3-D boxes (N, 7) of label rows; NaN where the file marks the place or a size as unknown."""
+    place, hwl = rows.location_cam2, rows.dimensions_hwl
+    boxes = np.concatenate([place, hwl[:, (2, 0, 1)], rows.rotation_y[:, None]], axis=1).astype(np.float32)
+    boxes[(place == UNKNOWN_LOCATION).any(axis=1) | (hwl <= 0).any(axis=1)] = np.nan
+    return boxes
 
 
 def targets(rows: ObjectRows, rule: LabelRule, size_hw: tuple[int, int]) -> Targets:
@@ -149,4 +158,5 @@ def targets(rows: ObjectRows, rule: LabelRule, size_hw: tuple[int, int]) -> Targ
         ignore_boxes_xyxy=boxes[ignored].astype(np.float32),
         ignore_class_ids=class_ids[ignored],
         distances_m=np.where(z == UNKNOWN_LOCATION, np.nan, z).astype(np.float32),
+        boxes_xyzlhwr=boxes_xyzlhwr(rows[positive]),
     )

@@ -43,6 +43,8 @@ class Sample:
     """(N,) confidence of each label, 0..1; None: all 1. Less than 1 for the labels of a teacher."""
     distances_m: F32 | None = None
     """(N,) metres along the road to each box, NaN where unknown."""
+    boxes_xyzlhwr: F32 | None = None
+    """(N, 7) 3-D box of each object in camera coordinates, see `perception.boxes3d`; rows of NaN where unknown."""
     road: U8 | None = None
     """(H, W) 1 road, 0 other, 255 ignored; None where road is not labelled."""
     semantic: U8 | None = None

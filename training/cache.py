@@ -32,7 +32,7 @@ from perception.files import write_atomically
 
 log = logging.getLogger("training.cache")
 
-MAGIC = b"perception sample 1\n"
+MAGIC = b"perception sample 2\n"
 KEEP_AS_IS = 1.1
 """A frame wider than requested by up to this factor keeps its size: a second interpolation would cost more."""
 FREE_BYTES = 2_000_000_000
@@ -47,6 +47,7 @@ _ARRAYS = (
     "ignore_class_ids",
     "confidences",
     "distances_m",
+    "boxes_xyzlhwr",
     "road",
     "semantic",
 )

@@ -180,6 +180,9 @@ class OptimiserConfig:
     """Backbone stages that are not trained, counted from the finest of four (strides 4, 8, 16, 32)."""
     frozen_norm: bool = False
     """Freeze the backbone's batch norm statistics. Useful for pretrained backbones and small batches."""
+    train_only: str = ""
+    """Train only this part of the network, for example detection.cuboid; all else keeps its weights and statistics to
+    the bit. Empty: the whole network."""
     weight_decay: float = 0.03
     """Weight decay of convolution weights; biases and batch norm have none."""
     clip_norm: float = 10.0

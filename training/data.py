@@ -211,6 +211,7 @@ def collate(examples: list[TrainingImage]) -> Batch:
             labelled=torch.tensor([p.labelled for p in examples]),
             depths=pad([p.depths for p in examples], np.nan),
             confidences=pad([p.confidences for p in examples], 0.0),
+            cuboids=pad([p.cuboids for p in examples], np.nan),
         ),
         masks=torch.from_numpy(np.stack([p.masks for p in examples])),
     )

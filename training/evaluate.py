@@ -19,6 +19,7 @@ from perception.classes import ClassInfo
 from perception.detector import Detector
 from perception.evaluation.detection import Matches, average_precision, f1_scores, pool
 from perception.evaluation.object import ObjectEvaluator
+from perception.evaluation.predictions import object_rows
 from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, RoadImage
 from perception.evaluation.road import category_of, confidence_histograms, pr_curve
 from perception.formats.kitti import ObjectRows
@@ -99,7 +100,7 @@ def object_scores(
     for k, sample in my_samples(subset, readers):
         detections, road = detect(sample.image_bgr)
         matches = [_matches(sample, detections, i, name) for i, name in enumerate(class_names)]
-        found.append((k, result_rows(detections, [info.result_name for info in classes]), matches))
+        found.append((k, object_rows(detections, [info.result_name for info in classes], sample.camera), matches))
         if show is not None and k < SHOWN * world():
             show(f"objects/{sample.name}", draw(sample, detections, road, class_names))
     evaluator = ObjectEvaluator()
@@ -195,13 +196,6 @@ def my_samples(subset: Subset, readers: int) -> Iterator[tuple[int, Sample]]:
             if n + ahead < len(mine):
                 waiting.append(pool.submit(read, mine[n + ahead]))
             yield k, sample
-
-
-def result_rows(detections: Detections, class_names: Sequence[str]) -> ObjectRows:
-    """Convert detections to KITTI result rows."""
-    return ObjectRows.from_boxes(
-        [class_names[i] for i in detections.class_ids], detections.boxes_xyxy, detections.scores
-    )
 
 
 def road_scores(detect: Detect, subset: Subset, readers: int = 0, show: Show | None = None) -> dict[str, float]:

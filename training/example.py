@@ -38,6 +38,14 @@ class TrainingImage:
     """(G,) metres ahead over the focal length in network pixels, NaN where unknown."""
     confidences: F32
     """(G,) confidence of each label, 0..1: the upper bound of its class target."""
+    cuboids: F32
+    """(G, 6) 3-D box of each object as the image shows it, the first columns of `perception.cameras.cuboids.COLUMNS`:
+    u and v of its centre in network pixels, length, width, height, observation angle; NaN where unknown."""
+
+
+def unknown_cuboids(count: int) -> F32:
+    """Return `TrainingImage.cuboids` of objects without a known 3-D box."""
+    return np.full((count, 6), np.nan, np.float32)
 
 
 def of_classes(
@@ -65,6 +73,7 @@ def of_classes(
         class_ids=class_ids[keep],
         depths=example.depths[keep],
         confidences=example.confidences[keep],
+        cuboids=example.cuboids[keep],
         ignore_xyxy=example.ignore_xyxy[ignored],
         ignore_class_ids=ignore_class_ids[ignored],
         labelled=tuple(example.labelled[i] for i in chosen),

@@ -321,6 +321,10 @@ def _learner(
         _start_from(network, init)
     for stage in network.backbone.stages[: config.optimiser.frozen_stages]:
         stage.requires_grad_(False)
+    if config.optimiser.train_only:
+        part = part_of(network, config.optimiser.train_only)
+        network.requires_grad_(False)
+        part.requires_grad_(True)
     average = copy.deepcopy(network).eval()
     if config.hardware.compile:
         _check_compiler()
@@ -337,6 +341,19 @@ def _learner(
         distiller = Distiller(config.distill, load_network(config.distill.network)[0], network)
     scaler = torch.amp.GradScaler("cuda", enabled=scaled)
     return Learner(network, model, average, optimiser, scaler, distiller)
+
+
+def part_of(network: nn.Module, name: str) -> nn.Module:
+    """Return the part of a network that `OptimiserConfig.train_only` names.
+
+    Raises:
+        UserError: there is no such part, or it has no weights.
+    """
+    parts = dict(network.named_modules())
+    if name not in parts or not any(True for _ in parts[name].parameters()):
+        known = [part for part in parts if part and part.count(".") < 2 and not part.startswith("backbone.")]
+        raise UserError(f"--train-only {name}: no such part", f"one of {', '.join(known)}", "--train-only detection")
+    return parts[name]
 
 
 def _check_compiler() -> None:
@@ -381,6 +398,9 @@ def train_step(
     model.train()
     if config.optimiser.frozen_norm:
         network.backbone.eval()
+    if config.optimiser.train_only:
+        model.eval()
+        part_of(network, config.optimiser.train_only).train()
     scaler = scaler or torch.amp.GradScaler("cuda", enabled=False)
     precision = choose_precision(config.hardware.precision, batch.images.device)
     parts = batch.parts(config.schedule.accumulate)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from datasets.labels import boxes_xyzlhwr
 from datasets.sample import Sample
 from datasets.synthetic_street.geometry import NEAR_M, View
 from datasets.synthetic_street.people import Limbs, Person, Silhouette, pose, silhouettes
@@ -247,6 +248,7 @@ def sample_of(rows: TrackingRows, image_bgr: U8, road: U8, camera: PinholeCamera
         ignore_boxes_xyxy=objects.boxes_xyxy[ignored].astype(np.float32),
         ignore_class_ids=np.where(vans[ignored], CLASS_NAMES.index("Car"), -1).astype(np.int64),
         distances_m=objects.location_cam2[known, 2].astype(np.float32),
+        boxes_xyzlhwr=boxes_xyzlhwr(objects[known]),
         road=road,
         camera=camera,
     )

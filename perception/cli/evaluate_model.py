@@ -36,10 +36,11 @@ def run_objects(options: ObjectOptions, gt: Path, out: Path) -> Path:
         names = stems(labels, ".txt")
     else:
         names = list(read_names(find_split(options.split, gt, labels)))
-    images = find_all_images(_image_folder(options, "object"), names)
+    folder_of_images = _image_folder(options, "object")
+    images = find_all_images(folder_of_images, names)
     detector = _load_detector(options, options.minimum_score)
     folder = _start(options, detector, out, labels)
-    predict_objects(detector, images, folder)
+    predict_objects(detector, images, folder, options.calib or folder_of_images.parent / "calib")
     return folder
 
 

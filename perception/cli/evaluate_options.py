@@ -56,6 +56,8 @@ class ObjectOptions(SharedOptions):
     """File with the frames to score, one name on a line, or a name in KITTI's ImageSets such as val."""
     minimum_score: float = 0.01
     """With --model: lowest score that is written."""
+    calib: Path | None = None
+    """With --model: folder of the images' calibrations, which place 3-D boxes; by default KITTI's 'calib'."""
     score_threshold: float | None = None
     """Operating point of the report; by default each class's highest F1 at moderate."""
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from perception.arrays import U8
+from perception.arrays import F64, U8
+from perception.cameras.cuboids import ALPHA, HEIGHT, LENGTH, WIDTH, cuboids_to_boxes
+from perception.cameras.pinhole import PinholeCamera
 from perception.detector import Finder
 from perception.errors import UserError
 from perception.evaluation.folders import first_ten, stems
 from perception.files import data_files, write_atomically
 from perception.formats.images import SUFFIXES, find_image, read_image
-from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking
+from perception.formats.kitti import ObjectRows, TrackingRows, format_objects, format_tracking, read_calibration
 from perception.progress import Progress
 from perception.sinks.kitti import seen_tracks, tracking_rows
 from perception.trackers import tracker_for_model
 from perception.types import Detections
 
+log = logging.getLogger("perception.evaluation.predictions")
 FRAME_NS = 100_000_000
 """KITTI's cameras record ten frames per second."""
 
@@ -61,21 +66,71 @@ def find_sequences(images: Path, labels: Path) -> dict[str, dict[int, Path]]:
     return sequences
 
 
-def predict_objects(detector: Finder, images: Sequence[tuple[str, Path]], out: Path) -> None:
-    """Write one KITTI result file an image, `<name>.txt`."""
-    names = detector.spec.result_names
+def predict_objects(
+    detector: Finder, images: Sequence[tuple[str, Path]], out: Path, calibrations: Path | None = None
+) -> None:
+    """Write one KITTI result file an image, `<name>.txt`.
+
+    Args:
+        detector: the network.
+        images: names and paths.
+        out: folder of the files.
+        calibrations: folder of the images' calibrations, `<name>.txt`, which place 3-D boxes. Images without one get
+            the observation angle and the size alone, and a warning counts them.
+    """
+    flat: list[str] = []
     for name, image in _read_all(images, "detecting"):
         detections, _ = detector(image)
-        rows = detection_rows(detections, names)
+        path = calibrations / f"{name}.txt" if calibrations is not None else None
+        camera = None
+        if detections.cuboids is not None and path is not None and path.is_file():
+            camera = PinholeCamera(read_calibration(path)["P2"])
+        elif detections.cuboids is not None:
+            flat.append(name)
+        rows = detection_rows(detections, detector.spec.result_names, camera)
         write_atomically(out / f"{name}.txt", format_objects(rows))
+    if flat:
+        log.warning(
+            "%d of %d images have no calibration in %s, so their 3-D boxes have no place: %s",
+            len(flat),
+            len(images),
+            calibrations or "training/calib",
+            first_ten(flat),
+        )
 
 
-def detection_rows(detections: Detections, class_names: Sequence[str]) -> ObjectRows:
-    """Detections of one frame as KITTI result rows."""
+def object_rows(detections: Detections, class_names: Sequence[str], camera: PinholeCamera | None) -> ObjectRows:
+    """Return detections as KITTI result rows, with all that is known of 3-D boxes.
+
+    The observation angle and the size come from the image alone. The place and the heading need a calibration and the
+    network's distances.
+    """
+    columns: dict[str, F64] = {}
+    if detections.cuboids is not None:
+        cuboids = detections.cuboids.astype(np.float64)
+        columns |= {"alpha": cuboids[:, ALPHA], "dimensions_hwl": cuboids[:, (HEIGHT, WIDTH, LENGTH)]}
+        if camera is not None and detections.depths is not None:
+            boxes = cuboids_to_boxes(detections.cuboids, detections.depths, camera)
+            columns |= {"location_cam2": boxes[:, :3], "rotation_y": boxes[:, 6]}
     return ObjectRows.from_boxes(
-        [class_names[i] for i in detections.class_ids],
-        np.round(detections.boxes_xyxy.astype(np.float64), 3),
-        np.round(detections.scores.astype(np.float64), 6),
+        [class_names[i] for i in detections.class_ids], detections.boxes_xyxy, detections.scores, **columns
+    )
+
+
+def detection_rows(
+    detections: Detections, class_names: Sequence[str], camera: PinholeCamera | None = None
+) -> ObjectRows:
+    """Return `object_rows` as they are written: pixels and metres to three digits, angles to four, scores to six."""
+    rows = object_rows(detections, class_names, camera)
+    assert rows.scores is not None
+    return replace(
+        rows,
+        boxes_xyxy=np.round(rows.boxes_xyxy, 3),
+        scores=np.round(rows.scores, 6),
+        alpha=np.round(rows.alpha, 4),
+        dimensions_hwl=np.round(rows.dimensions_hwl, 3),
+        location_cam2=np.round(rows.location_cam2, 3),
+        rotation_y=np.round(rows.rotation_y, 4),
     )
 
 

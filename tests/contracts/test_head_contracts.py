@@ -32,7 +32,7 @@ every_head = pytest.mark.parametrize("name", HEADS)
 def model(name: str) -> ModelConfig:
     """A small network with this head, every optional output of it switched on."""
     base = ModelConfig(channels=CHANNELS)
-    detection = replace(base.detection, distance=True, max_detections=20)
+    detection = replace(base.detection, distance=True, cuboid=True, max_detections=20)
     # a head may need the one that it replaces
     return replace(base, heads=tuple(sorted({name, "detection"})), detection=detection)
 
@@ -71,6 +71,7 @@ def image(objects: bool, masks: bool, labelled: bool = True) -> TrainingImage:
         truth,
         np.full(len(boxes), 0.03, np.float32),
         np.ones(len(boxes), np.float32),
+        np.array([[42, 26, 3.9, 1.6, 1.5, -1.5], [74, 36, 0.8, 0.7, 1.8, 3.0]], np.float32)[: len(boxes)],
     )
 
 

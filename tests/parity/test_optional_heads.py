@@ -28,7 +28,7 @@ SPEC = ModelSpec(("Car", "Pedestrian", "Cyclist"), SIZE, name="test")
 def network() -> Network:
     """Random weights with batch statistics of real spread, so that no two scores tie."""
     torch.manual_seed(1)
-    detection = DetectionConfig(distance=True, max_detections=20)
+    detection = DetectionConfig(distance=True, cuboid=True, max_detections=20)
     network = Network(ModelConfig(channels=16, one_to_one=True, detection=detection))
     network.train()
     with torch.no_grad():
@@ -46,6 +46,7 @@ def test_each_head_leaves_the_graph_as_torch_says(network: Network, tmp_path: Pa
     model = export_onnx(network, SPEC, path, OnnxConfig(SIZE, one_to_one=one_to_one))
     backend = OnnxRuntimeBackend(path, "cpu", 1)
     assert tuple(backend.outputs) == network.output_names and backend.outputs["distances"][1:] == (20, 2)
+    assert backend.outputs["cuboids"][1:] == (20, 8)
     images = example_images(SIZE, 3, 7)
     got = backend.run({"images": images})
     with torch.inference_mode():

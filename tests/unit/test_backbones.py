@@ -24,7 +24,7 @@ from training import loop  # noqa: E402
 from training.checkpoint import load_checkpoint, load_network, model_config_from_json, save_checkpoint  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
 from training.data import collate  # noqa: E402
-from training.example import TrainingImage  # noqa: E402
+from training.example import TrainingImage, unknown_cuboids  # noqa: E402
 from training.models import backbone as backbones  # noqa: E402
 from training.models.backbone import Backbone  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
@@ -211,4 +211,6 @@ def street_image(seed: int) -> TrainingImage:
     nothing, none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     box, one = np.array([[20, 10, 60, 40]], np.float32), np.ones(1, np.float32)
     image = rng.integers(0, 255, (*SIZE, 3), np.uint8)
-    return TrainingImage(image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, one, one)
+    return TrainingImage(
+        image, box, np.zeros(1, np.int64), nothing, none, (True,) * 3, masks, one, one, unknown_cuboids(1)
+    )

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from perception.errors import UserError  # noqa: E402
+from perception.types import CLASS_NAMES  # noqa: E402
 from training.models.heads.detection import (  # noqa: E402
     DetectionConfig,
     DetectionHead,
@@ -36,6 +37,7 @@ def targets(
     ignore_classes: list[int] | None = None,
     labelled: tuple[bool, ...] = (True, True, True),
     depths: list[float] | None = None,
+    cuboids: list[list[float]] | None = None,
 ) -> DetectionTargets:
     return DetectionTargets(
         boxes_xyxy=torch.tensor(boxes, dtype=torch.float32).reshape(1, -1, 4),
@@ -45,6 +47,7 @@ def targets(
         confidences=torch.ones(1, len(boxes)),
         labelled=torch.tensor([labelled]),
         depths=torch.tensor(depths or [float("nan")] * len(boxes), dtype=torch.float32).reshape(1, -1),
+        cuboids=torch.tensor(cuboids or [[float("nan")] * 6] * len(boxes), dtype=torch.float32).reshape(1, -1, 6),
     )
 
 
@@ -143,7 +146,7 @@ def test_a_positive_inside_an_ignore_region_still_counts() -> None:
 
 def test_a_soft_label_asks_for_a_lower_score() -> None:
     """The best point of a box that a teacher was 0.4 sure of learns 0.4 times its overlap, not its overlap."""
-    head = DetectionHead(16, 3, DetectionConfig())
+    head = DetectionHead(16, CLASS_NAMES, DetectionConfig())
     points, _ = grid_points(SIZE, torch.device("cpu"))
     sides = torch.zeros(1, len(points), 4, 16)
     sides[..., 1] = 20.0  # every side one stride long, so the box around a point of stride 16 is 32 px wide
@@ -162,7 +165,7 @@ def test_a_soft_label_asks_for_a_lower_score() -> None:
 
 def test_a_class_that_is_not_labelled_adds_nothing_to_the_loss() -> None:
     torch.manual_seed(0)
-    head = DetectionHead(8, 3, DetectionConfig())
+    head = DetectionHead(8, CLASS_NAMES, DetectionConfig())
     logits = torch.randn(1, point_count(), 3, requires_grad=True)
     bins = torch.randn(1, point_count(), 64, requires_grad=True)
     losses = head.loss(RawDetections(logits, bins, None), targets([], [], labelled=(False, True, False)), SIZE)
@@ -175,7 +178,7 @@ def test_class_weights_multiply_a_class_s_part_of_the_loss() -> None:
     raw = RawDetections(torch.randn(1, point_count(), 3), torch.zeros(1, point_count(), 64), None)
 
     def loss(weights: tuple[float, ...], labelled: tuple[bool, bool, bool] = (True, True, True)) -> float:
-        head = DetectionHead(8, 3, DetectionConfig(class_weights=weights))
+        head = DetectionHead(8, CLASS_NAMES, DetectionConfig(class_weights=weights))
         return float(head.loss(raw, targets([], [], labelled=labelled), SIZE)["class"])
 
     assert loss((1, 1, 1)) == loss(())
@@ -188,7 +191,7 @@ def test_class_weights_multiply_a_class_s_part_of_the_loss() -> None:
 
 
 def test_an_image_without_object_labels_adds_exactly_nothing() -> None:
-    head = DetectionHead(8, 3, DetectionConfig())
+    head = DetectionHead(8, CLASS_NAMES, DetectionConfig())
     losses = head.loss(
         RawDetections(torch.randn(1, point_count(), 3), torch.randn(1, point_count(), 64), None),
         targets([], [], labelled=(False,) * 3),
@@ -198,7 +201,7 @@ def test_an_image_without_object_labels_adds_exactly_nothing() -> None:
 
 
 def test_decode_returns_the_planted_box_once_and_sorted() -> None:
-    head = DetectionHead(8, 3, DetectionConfig(max_detections=20))
+    head = DetectionHead(8, CLASS_NAMES, DetectionConfig(max_detections=20))
     points, _ = grid_points(SIZE, torch.device("cpu"))
     logits = torch.full((1, len(points), 3), -9.0)
     bins = torch.zeros(1, len(points), 4, 16)
@@ -220,7 +223,7 @@ def test_parallel_suppression_equals_the_greedy_one() -> None:
     torch.manual_seed(3)
     torchvision = pytest.importorskip("torchvision")
     config = DetectionConfig(max_detections=40, nms_iou=0.5, nms_rounds=12)
-    head = DetectionHead(8, 1, config)
+    head = DetectionHead(8, ("Car",), config)
     logits, bins = torch.randn(1, point_count(), 1) * 3, torch.randn(1, point_count(), 64) * 4
     boxes, scores, _ = head.decode(RawDetections(logits, bins, None), SIZE)
     points, strides = grid_points(SIZE, torch.device("cpu"))
@@ -251,7 +254,7 @@ def test_an_unknown_box_loss_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["ciou", "giou"])
 def test_box_loss_is_zero_for_right_boxes_and_moves_wrong_ones(kind: str) -> None:
-    head = DetectionHead(8, 3, DetectionConfig(box_loss=kind, topk=1))  # type: ignore[arg-type]
+    head = DetectionHead(8, CLASS_NAMES, DetectionConfig(box_loss=kind, topk=1))  # type: ignore[arg-type]
     bins = torch.full((1, point_count(), 4, 16), -50.0)
     bins[..., 2] = 50.0  # every point says: two strides to each side
     points, _ = grid_points(SIZE, torch.device("cpu"))
@@ -276,7 +279,7 @@ def test_a_one_to_one_head_teaches_one_point_an_object() -> None:
 
 
 def test_without_suppression_duplicates_stay_and_order_holds() -> None:
-    head = DetectionHead(8, 1, DetectionConfig(max_detections=20, nms_rounds=0))
+    head = DetectionHead(8, ("Car",), DetectionConfig(max_detections=20, nms_rounds=0))
     torch.manual_seed(1)
     raw = RawDetections(torch.randn(1, point_count(), 1), torch.zeros(1, point_count(), 64), None)
     boxes, scores, class_ids = head.decode(raw, SIZE)
@@ -286,7 +289,7 @@ def test_without_suppression_duplicates_stay_and_order_holds() -> None:
 
 
 def distance_head() -> DetectionHead:
-    return DetectionHead(8, 3, DetectionConfig(distance=True, max_detections=20))
+    return DetectionHead(8, CLASS_NAMES, DetectionConfig(distance=True, max_detections=20))
 
 
 def test_depth_of_a_point_is_relative_to_its_stride() -> None:

@@ -68,7 +68,7 @@ def test_a_high_temperature_compares_logits() -> None:
 
 def test_a_small_network_learns_from_a_larger_one_without_labels(tmp_path: Path) -> None:
     from training.data import collate
-    from training.example import TrainingImage
+    from training.example import TrainingImage, unknown_cuboids
     from training.loop import train_step
     from training.models.network import ModelConfig, Network
 
@@ -79,7 +79,9 @@ def test_a_small_network_learns_from_a_larger_one_without_labels(tmp_path: Path)
     nothing, none, empty = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32)
     masks = np.full((3, 16, 24), 255, np.uint8)
     image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
-    picture = TrainingImage(image, nothing, none, nothing, none, (False,) * 3, masks, empty, empty)
+    picture = TrainingImage(
+        image, nothing, none, nothing, none, (False,) * 3, masks, empty, empty, unknown_cuboids(0)
+    )
     batch = collate([picture, picture])
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     optimiser = torch.optim.AdamW(student.parameters(), lr=2e-3)

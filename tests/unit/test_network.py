@@ -27,6 +27,9 @@ SIZE = (64, 96)
 TINY = ModelConfig(channels=16, detection=DetectionConfig(max_detections=20))
 
 
+CUBOID = np.array([[40, 24, 3.9, 1.6, 1.5, -1.5]], np.float32)
+
+
 def examples() -> list[TrainingImage]:
     """One with a car 20 m away, one with road alone."""
     image = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
@@ -35,9 +38,11 @@ def examples() -> list[TrainingImage]:
     road = masks.copy()
     road[0] = 1
     box, far = np.array([[20, 10, 60, 40]], np.float32), np.array([20 / 720], np.float32)
-    car = TrainingImage(image, box, np.array([0]), nothing, none, (True,) * 3, masks, far, np.ones(1, np.float32))
+    car = TrainingImage(
+        image, box, np.array([0]), nothing, none, (True,) * 3, masks, far, np.ones(1, np.float32), CUBOID
+    )
     empty = np.zeros(0, np.float32)
-    bare = TrainingImage(image, nothing, none, nothing, none, (False,) * 3, road, empty, empty)
+    bare = TrainingImage(image, nothing, none, nothing, none, (False,) * 3, road, empty, empty, CUBOID[:0])
     return [car, bare]
 
 

@@ -53,6 +53,7 @@ def targets(classes: int) -> DetectionTargets:
         confidences=torch.ones(2, 3),
         labelled=torch.ones(2, classes, dtype=torch.bool),
         depths=torch.rand(2, 3),
+        cuboids=torch.rand(2, 3, 6),
     )
 
 

@@ -43,6 +43,7 @@ def targets(
         confidences=torch.ones(1, len(boxes)),
         labelled=torch.tensor([labelled]),
         depths=torch.full((1, len(boxes)), math.nan),
+        cuboids=torch.full((1, len(boxes), 6), math.nan),
     )
 
 

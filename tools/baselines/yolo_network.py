@@ -154,7 +154,7 @@ class PathAggregation(nn.Module):
         return [n3, n4, self.up5(torch.cat([self.stride4(n4), r5], 1))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class YoloRaw(RawDetections):
     """`class_logits` are those of objectness times class; `bin_logits` (B, A, 4) centre and log size in strides."""
 
@@ -190,7 +190,7 @@ class YoloHead(DetectionHead):
             boxes.append(self.box_outs[k](self.box_branches[k](x)).flatten(2).transpose(1, 2))
         alone, box = torch.cat(classes, 1).float(), torch.cat(boxes, 1).float()
         objectness = box[..., 4]
-        return YoloRaw(joint_logits(objectness, alone), box[..., :4], None, objectness, alone)
+        return YoloRaw(joint_logits(objectness, alone), box[..., :4], None, objectness=objectness, alone=alone)
 
     def deploy(self, features: Features, size_hw: SizeHW) -> tuple[Tensor, ...]:
         """Return the outputs from the logits of all points: levels share no layer that could run at a few."""

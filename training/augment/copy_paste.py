@@ -342,6 +342,7 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.
     boxes, ids = sample.boxes_xyxy, sample.class_ids
     distances = sample.distances_m if sample.distances_m is not None else np.full(len(boxes), np.nan, np.float32)
     confidences = sample.confidences if sample.confidences is not None else np.ones(len(boxes), np.float32)
+    boxes_3d = sample.boxes_xyzlhwr if sample.boxes_xyzlhwr is not None else np.full((len(boxes), 7), np.nan)
     return replace(
         sample,
         image_bgr=image,
@@ -349,6 +350,7 @@ def _blend(sample: Sample, cutout: Cutout, alpha: F32, box: F64, rng: np.random.
         class_ids=np.append(ids[~gone], cutout.class_id),
         distances_m=np.append(distances[~gone], np.float32(np.nan)),
         confidences=np.append(confidences[~gone], np.float32(1)),
+        boxes_xyzlhwr=np.concatenate([boxes_3d[~gone], np.full((1, 7), np.nan)]).astype(np.float32),
         ignore_boxes_xyxy=np.concatenate([sample.ignore_boxes_xyxy, boxes[gone]]),
         ignore_class_ids=np.concatenate([sample.ignore_class_ids, ids[gone]]),
         road=masked(sample.road, 0),

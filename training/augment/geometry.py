@@ -16,7 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transform
 
 from datasets.sample import ROAD_IGNORE, Sample
-from perception.arrays import F32, U8
+from perception.arrays import F32, F64, U8
+from perception.cameras.cuboids import ALPHA, U, V, wrap
 from perception.cameras.letterbox import PAD_VALUE
 from perception.cameras.pinhole import PinholeCamera
 from training.example import SMALLEST_VISIBLE, TrainingImage
@@ -55,6 +56,7 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
     keep, seen, present = share >= SMALLEST_VISIBLE, share > 0, _area(ignore) > 0
     distances = sample.distances_m if sample.distances_m is not None else np.full(len(given), np.nan, np.float32)
     confidences = sample.confidences if sample.confidences is not None else np.ones(len(given), np.float32)
+    boxes_3d = sample.boxes_xyzlhwr
     return replace(
         sample,
         image_bgr=image,
@@ -62,6 +64,7 @@ def crop_sample(sample: Sample, window: tuple[int, int, int, int]) -> Sample:
         class_ids=class_ids[keep],
         distances_m=distances[keep],
         confidences=confidences[keep],
+        boxes_xyzlhwr=None if boxes_3d is None else boxes_3d[keep],
         ignore_boxes_xyxy=np.concatenate([ignore[present], clipped[seen & ~keep]]),
         ignore_class_ids=np.concatenate([ignore_ids[present], class_ids[seen & ~keep]]),
         labelled_classes=sample.labelled_classes
@@ -89,19 +92,25 @@ def mirror(example: TrainingImage) -> TrainingImage:
         return np.asarray(transform.horizontal_flip(_as_boxes(boxes_xyxy, size_hw)))
 
     flipped, ignore = _both(boxes, example.boxes_xyxy, example.ignore_xyxy)
+    cuboids = example.cuboids.copy()
+    cuboids[:, U] = size_hw[1] - cuboids[:, U]
+    cuboids[:, ALPHA] = wrap(np.pi - cuboids[:, ALPHA].astype(np.float64))
     return replace(
         example,
         image_bgr=_from_image(transform.horizontal_flip(_as_image(example.image_bgr))),
         boxes_xyxy=flipped,
         ignore_xyxy=ignore,
         masks=np.asarray(transform.horizontal_flip(tv_tensors.Mask(torch.from_numpy(example.masks)))),
+        cuboids=cuboids,
     )
 
 
 def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> TrainingImage:
     """Rotate an image about its centre, then crop it to `size_hw`. Empty corners are ignored.
 
-    Objects that the crop mostly hides become ignore regions.
+    Objects that the crop mostly hides become ignore regions. The image is that of a camera that rolls about its axis:
+    depths stay, the centres of 3-D boxes turn with the image, and the observation angle stays, because it lies in the
+    ground plane, which rolls as well.
     """
     big_hw = (example.image_bgr.shape[0], example.image_bgr.shape[1])
     stride = big_hw[0] // example.masks.shape[1]
@@ -130,6 +139,8 @@ def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> 
     objects, ignored = _both(cut, example.boxes_xyxy, example.ignore_xyxy)
     boxes, share, ignore = objects[:, :4], objects[:, 4], ignored[:, :4]
     keep, seen, present = share >= SMALLEST_VISIBLE, share > 0, ignored[:, 4] > 0
+    cuboids, turn = example.cuboids[keep], _rotation((big_hw[1] / 2, big_hw[0] / 2), degrees, big_hw, size_hw)
+    cuboids[:, : V + 1] = cuboids[:, : V + 1] @ turn[:, :2].T.astype(np.float32) + turn[:, 2].astype(np.float32)
     return replace(
         example,
         image_bgr=_turned(example.image_bgr, degrees, size_hw),
@@ -139,6 +150,7 @@ def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> 
         ignore_class_ids=np.concatenate([example.ignore_class_ids[present], example.class_ids[seen & ~keep]]),
         depths=example.depths[keep],
         confidences=example.confidences[keep],
+        cuboids=cuboids,
         masks=np.ascontiguousarray(transform.center_crop(masks, [side // stride for side in size_hw])),
     )
 
@@ -146,10 +158,18 @@ def rotate(example: TrainingImage, degrees: float, size_hw: tuple[int, int]) -> 
 def _turned(image_bgr: U8, degrees: float, size_hw: tuple[int, int]) -> U8:
     """Return the result of torchvision's `rotate` and `center_crop`, up to rounding, in a quarter of the time."""
     (big_h, big_w), (height, width) = image_bgr.shape[:2], size_hw
-    matrix = cv2.getRotationMatrix2D(((big_w - 1) / 2, (big_h - 1) / 2), degrees, 1.0)
-    matrix[:, 2] -= (big_w - width) // 2, (big_h - height) // 2
+    matrix = _rotation(((big_w - 1) / 2, (big_h - 1) / 2), degrees, (big_h, big_w), size_hw)  # of pixel centres
     turned = cv2.warpAffine(image_bgr, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD_VALUE,) * 3)
     return np.asarray(turned, np.uint8)
+
+
+def _rotation(
+    centre_xy: tuple[float, float], degrees: float, big_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> F64:
+    """Return the affine map (2, 3) of a rotation about a point and the crop after it."""
+    matrix: F64 = cv2.getRotationMatrix2D(centre_xy, degrees, 1.0)
+    matrix[:, 2] -= (big_hw[1] - size_hw[1]) // 2, (big_hw[0] - size_hw[0]) // 2
+    return matrix
 
 
 def _both(function: Callable[[F32], F32], first: F32, second: F32) -> tuple[F32, F32]:

@@ -51,11 +51,12 @@ def mosaic(
         masks[:, top // STRIDE : bottom // STRIDE, left // STRIDE : right // STRIDE] = part.masks
         parts.append(part)
     labelled = tuple(any(part.labelled[c] for part in parts) for c in range(len(parts[0].labelled)))
-    boxes, ignore, ignore_ids = [], [], []
+    boxes, ignore, ignore_ids, cuboids = [], [], [], []
     for part, (left, top, right, bottom) in zip(parts, corners, strict=True):
         offset = np.array([left, top, left, top], np.float32)
         unlabelled = [c for c, some in enumerate(labelled) if some and not part.labelled[c]]
         boxes.append(part.boxes_xyxy + offset)
+        cuboids.append(part.cuboids + np.array([left, top, 0, 0, 0, 0], np.float32))
         ignore += [part.ignore_xyxy + offset, np.array([[left, top, right, bottom]] * len(unlabelled), np.float32)]
         ignore_ids += [part.ignore_class_ids, np.array(unlabelled, np.int64)]
     return TrainingImage(
@@ -68,6 +69,7 @@ def mosaic(
         masks=masks,
         depths=np.concatenate([part.depths for part in parts]),
         confidences=np.concatenate([part.confidences for part in parts]),
+        cuboids=np.concatenate(cuboids),
     )
 
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from datasets.sample import Sample
 from perception.arrays import F32, U8
+from perception.cameras.cuboids import boxes_to_image
 from perception.cameras.letterbox import Letterbox, letterbox
 from training.augment.copy_paste import CutoutBank, horizon_of, paste
 from training.augment.geometry import crop_sample, mirror, rotate
 from training.augment.mosaic import mosaic
 from training.augment.weather import expose, haze, night, rain, recolour, sensor_noise, soften
 from training.config import AugmentConfig
-from training.example import SMALLEST_HEIGHT, TrainingImage
+from training.example import SMALLEST_HEIGHT, TrainingImage, unknown_cuboids
 from training.models.heads.segmentation import IGNORE, STRIDE
 
 _TURN_MARGIN = 8
@@ -151,6 +152,7 @@ def place(sample: Sample, size_hw: tuple[int, int]) -> TrainingImage:
         masks=masks,
         depths=_depths(sample, placed)[~tiny],
         confidences=(np.ones(len(boxes), np.float32) if sample.confidences is None else sample.confidences)[~tiny],
+        cuboids=_cuboids(sample, placed)[~tiny],
     )
 
 
@@ -160,6 +162,18 @@ def _depths(sample: Sample, placed: Letterbox) -> F32:
     if sample.camera is None or sample.distances_m is None:
         return np.full(len(sample.boxes_xyxy), np.nan, np.float32)
     return (sample.distances_m / (sample.camera.P_cam2[1, 1] * placed.scale_xy[1])).astype(np.float32)
+
+
+def _cuboids(sample: Sample, placed: Letterbox) -> F32:
+    """Return the 3-D boxes as the network sees them (N, 6), see `TrainingImage.cuboids`."""
+    assert sample.boxes_xyxy is not None
+    if sample.camera is None or sample.boxes_xyzlhwr is None:
+        return unknown_cuboids(len(sample.boxes_xyxy))
+    centres, alpha = boxes_to_image(sample.boxes_xyzlhwr.astype(np.float64), sample.camera)
+    lengths_lhw = sample.boxes_xyzlhwr[:, 3:6]
+    seen = np.concatenate([centres, lengths_lhw[:, (0, 2, 1)], alpha[:, None]], axis=1)
+    seen[:, :2] = seen[:, :2] * placed.scale_xy + placed.offset_xy
+    return seen.astype(np.float32)
 
 
 def _mask_to_stride(mask: U8, placed: Letterbox) -> U8:

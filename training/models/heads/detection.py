@@ -1,4 +1,4 @@
-"""Anchor-free decoupled detection head: module, target assignment, losses, in-graph decode and distance.
+"""Anchor-free decoupled detection head: module, target assignment, losses, in-graph decode, distance and 3-D boxes.
 
 Sources:
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from perception.errors import FieldError, UserError
 from training.distributed import sum_over_ranks
 from training.models.blocks import separable_block
+from training.models.cuboid import STRIDE, CuboidBranch
 from training.models.head import Features, Head, HeadConfig, SizeHW
 from training.ranges import check_ranges
 
@@ -66,6 +67,11 @@ class DetectionConfig(HeadConfig):
     """Predict the distance of each object. Trained on images with KITTI's 3-D labels and a calibration."""
     distance_weight: float = 0.5
     """Weight of the distance loss."""
+    cuboid: bool = False
+    """Predict the 3-D box of each object: centre, size and heading, see `training.models.cuboid`. Trained where
+    distances are; together they place the box in space."""
+    cuboid_weight: float = 0.5
+    """Weight of the losses of the 3-D box."""
 
     def __post_init__(self) -> None:
         if self.assign_by not in ("alignment", "centre"):
@@ -73,7 +79,7 @@ class DetectionConfig(HeadConfig):
         if self.box_loss not in ("ciou", "giou"):
             raise FieldError(self, "box_loss", "ciou or giou")
         weights = ("alpha", "beta", "class_weight", "box_weight", "bins_weight")
-        check_ranges(self, **dict.fromkeys((*weights, "distance_weight"), (0, math.inf)))
+        check_ranges(self, **dict.fromkeys((*weights, "distance_weight", "cuboid_weight"), (0, math.inf)))
         check_ranges(self, bins=(2, 1000), topk=(1, math.inf), max_detections=(1, 10_000))
         check_ranges(self, nms_iou=(0, 1), nms_rounds=(0, 1000))
         if not all(0 <= weight < math.inf for weight in self.class_weights):
@@ -122,6 +128,8 @@ class DetectionTargets:
     Scaling an image by s scales its focal length by s, so this ratio depends only on the object's apparent size, not
     on the camera or the crop. The runtime multiplies it by its focal length.
     """
+    cuboids: Tensor
+    """(B, G, 6) 3-D box of each object as the image shows it, NaN where unknown, see `TrainingImage.cuboids`."""
 
 
 @dataclass(frozen=True)
@@ -134,30 +142,39 @@ class RawDetections:
     """(B, A, 4·bins)."""
     depth_logits: Tensor | None
     """(B, A, 2), see `DetectionHead.depths`; None without a distance head."""
+    box_features: Tensor | None = None
+    """(B, A, F) of the box branch, for 3-D boxes; None without them, and so is the next."""
+    level: Tensor | None = None
+    """(B, F, H/16, W/16) map of the neck that 3-D boxes look at."""
 
 
 class DetectionHead(Head[RawDetections, DetectionTargets]):
     """Detection head whose weights are shared by all levels, because labelled objects are few."""
 
-    tasks: ClassVar[tuple[tuple[str, ...], ...]] = (("class", "box", "bins"), ("distance",))
+    tasks: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("class", "box", "bins"),
+        ("distance", "cuboid_centre", "cuboid_size", "cuboid_angle"),
+    )
 
-    def __init__(self, channels: int, class_count: int, config: DetectionConfig) -> None:
+    def __init__(self, channels: int, class_names: tuple[str, ...], config: DetectionConfig) -> None:
         super().__init__()
-        self.config, self.class_count = config, class_count
+        self.config, self.class_count = config, len(class_names)
         self.stem = separable_block(channels, channels)
         self.class_branch = separable_block(channels, channels)
         self.box_branch = separable_block(channels, channels)
-        self.class_out = nn.Conv2d(channels, class_count, 1)
+        self.class_out = nn.Conv2d(channels, self.class_count, 1)
         self.box_out = nn.Conv2d(channels, 4 * config.bins, 1)
         self.depth_out = nn.Conv2d(channels, 2, 1) if config.distance else None
+        self.cuboid = CuboidBranch(channels, class_names) if config.cuboid else None
         # initial score 0.01, so that the first steps do not have to lower the scores of the background
         nn.init.constant_(self.class_out.bias, -math.log(99.0))  # type: ignore[arg-type]
         self.register_buffer("bin_values", torch.arange(config.bins, dtype=torch.float32), persistent=False)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Return the names of boxes, scores and classes, and of distances with a distance branch."""
-        return ("boxes_xyxy", "scores", "class_ids", *(("distances",) if self.config.distance else ()))
+        """Return the names of boxes, scores and classes, and of distances and cuboids where they are predicted."""
+        optional = {"distances": self.config.distance, "cuboids": self.config.cuboid}
+        return ("boxes_xyxy", "scores", "class_ids", *(name for name, present in optional.items() if present))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -170,7 +187,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
 
     def forward(self, features: Features) -> RawDetections:
         """Return the logits of all points."""
-        classes, boxes, depths = [], [], []
+        classes, boxes, depths, box_features = [], [], [], []
         for feature in features.levels:
             x = self.stem(feature)
             box = self.box_branch(x)
@@ -178,8 +195,15 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
             boxes.append(self.box_out(box).flatten(2).transpose(1, 2))  # (B, HW, 4·bins)
             if self.depth_out is not None:
                 depths.append(self.depth_out(box).flatten(2).transpose(1, 2))  # (B, HW, 2)
-        all_depths = torch.cat(depths, 1).float() if depths else None
-        return RawDetections(torch.cat(classes, 1).float(), torch.cat(boxes, 1).float(), all_depths)
+            if self.cuboid is not None:
+                box_features.append(box.flatten(2).transpose(1, 2))  # (B, HW, F)
+        return RawDetections(
+            torch.cat(classes, 1).float(),
+            torch.cat(boxes, 1).float(),
+            torch.cat(depths, 1).float() if depths else None,
+            torch.cat(box_features, 1) if box_features else None,
+            features.levels[STRIDES.index(STRIDE)] if box_features else None,
+        )
 
     def boxes(self, bin_logits: Tensor, points: Tensor, strides: Tensor) -> Tensor:
         """Return boxes (…, A, 4) from bin logits (…, A, 4·bins), points (…, A, 2) and strides (…, A, 1) in pixels."""
@@ -203,6 +227,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         """Return boxes_xyxy (B, K, 4), scores (B, K) sorted, class_ids (B, K) int64.
 
         With a distance branch also distances (B, K, 2): depth over focal length, and its relative standard deviation.
+        With 3-D boxes also cuboids (B, K, 8), see `Detections.cuboids`, in network pixels.
 
         Boxes are computed only for the best K pairs of point and class. Parallel NMS on a K×K matrix removes
         duplicates; it has a fixed shape and uses only operators that every runtime has. A suppressed box has score 0.
@@ -213,7 +238,10 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
             return values.gather(1, point_ids[..., None].expand(-1, -1, values.shape[2]))  # (B, K, …)
 
         depths = chosen(raw.depth_logits) if raw.depth_logits is not None else None
-        return self.decode_best(scores, class_ids, point_ids, chosen(raw.bin_logits), size_hw, depths)
+        seen = None
+        if raw.box_features is not None and raw.level is not None:
+            seen = raw.level, chosen(raw.box_features)
+        return self.decode_best(scores, class_ids, point_ids, chosen(raw.bin_logits), size_hw, depths, seen)
 
     def deploy(self, features: Features, size_hw: SizeHW) -> tuple[Tensor, ...]:
         """Return the same as `decode`, with box and depth logits computed only at the best K points."""
@@ -227,7 +255,10 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         chosen = everywhere.gather(2, point_ids[:, None].expand(-1, everywhere.shape[1], -1))  # (B, F, K)
         bins = _at_points(self.box_out, chosen)  # (B, K, 4·bins)
         depths = _at_points(self.depth_out, chosen) if self.depth_out is not None else None  # (B, K, 2)
-        return self.decode_best(scores, class_ids, point_ids, bins, size_hw, depths)
+        seen = None
+        if self.cuboid is not None:
+            seen = features.levels[STRIDES.index(STRIDE)], chosen.transpose(1, 2)
+        return self.decode_best(scores, class_ids, point_ids, bins, size_hw, depths, seen)
 
     def best(self, class_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores, class ids and point ids (B, K) of the best pairs, by score, from class logits (B, A, C)."""
@@ -242,20 +273,26 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         chosen: Tensor,
         size_hw: SizeHW,
         chosen_depths: Tensor | None = None,
+        seen: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
-        """Return the outputs of `decode` from the logits of the chosen points, (B, K, 4·bins) and (B, K, 2)."""
+        """Return the outputs of `decode` from the logits of the chosen points, (B, K, 4·bins) and (B, K, 2).
+
+        3-D boxes also need the neck's map and the box features (B, K, F) of the points, `seen`.
+        """
         config = self.config
         points, strides = grid_points(size_hw, scores.device)
         boxes = self.boxes(chosen, points[point_ids], strides[point_ids])
         height, width = size_hw
         limits = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
         boxes = torch.minimum(boxes.clamp(min=0), limits)
-        distances: tuple[Tensor, ...] = ()
+        optional: list[Tensor] = []
         if chosen_depths is not None:
             middle, spread = self.depths(chosen_depths, strides[point_ids])
-            distances = (torch.stack([middle.exp(), math.sqrt(2) * spread.exp()], -1),)  # (B, K, 2)
+            optional.append(torch.stack([middle.exp(), math.sqrt(2) * spread.exp()], -1))  # (B, K, 2)
+        if seen is not None:
+            optional.append(self.cuboids(*seen, boxes, class_ids))  # (B, K, 8)
         if config.nms_rounds == 0:
-            return boxes, scores, class_ids, *distances
+            return boxes, scores, class_ids, *optional
         overlap = pairwise_iou(boxes, boxes)  # (B, K, K)
         same = class_ids[:, :, None] == class_ids[:, None, :]
         better = torch.ones(config.max_detections, config.max_detections, device=boxes.device).triu(
@@ -267,11 +304,19 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
             keep = 1.0 - (keep[:, :, None] * suppresses).amax(1)
         scores, order = (scores * keep).topk(config.max_detections, dim=1)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        distances = tuple(d.gather(1, order[..., None].expand(-1, -1, 2)) for d in distances)
-        return boxes, scores, class_ids.gather(1, order), *distances
+        optional = [values.gather(1, order[..., None].expand(-1, -1, values.shape[2])) for values in optional]
+        return boxes, scores, class_ids.gather(1, order), *optional
+
+    def cuboids(self, level: Tensor, box_features: Tensor, boxes: Tensor, class_ids: Tensor) -> Tensor:
+        """Return cuboids (B, K, 8) of boxes (B, K, 4), from the neck's map and box features (B, K, F)."""
+        assert self.cuboid is not None
+        image_ids = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(-1, boxes.shape[1]).flatten()
+        flat = boxes.flatten(0, 1)
+        raw = self.cuboid(level, image_ids, flat, box_features.flatten(0, 1))
+        return self.cuboid.decode(raw, flat, class_ids.flatten()).unflatten(0, boxes.shape[:2])
 
     def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: SizeHW) -> dict[str, Tensor]:
-        """Return the losses `class`, `box`, `bins` and, with a distance branch, `distance`.
+        """Return the losses `class`, `box` and `bins`; those of `distance` and `cuboid` where they are predicted.
 
         Each is weighted, and normalised by the assigned quality over the batch of all processes: sums pass through
         `sum_over_ranks` before the division.
@@ -309,12 +354,26 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
             middle, spread = self.depths(raw.depth_logits[batch, point], strides[point])
             sums = sum_over_ranks(torch.stack(laplace_loss(middle, spread, depths, point_weights)))
             losses["distance"] = config.distance_weight * sums[0] / sums[1].clamp(min=1.0)
+
+        # 3-D box: likelihood of centre, size and observation angle, in the boxes as they are found
+        if raw.level is not None and raw.box_features is not None:
+            assert self.cuboid is not None
+            limits = boxes.new_tensor([size_hw[1], size_hw[0]] * 2)
+            found = torch.minimum(boxes.detach()[batch, point].clamp(min=0), limits)
+            raw_cuboids = self.cuboid(raw.level, batch, found, raw.box_features[batch, point])
+            class_ids = targets.class_ids[batch, object_ids]
+            parts = self.cuboid.losses(
+                raw_cuboids, found, class_ids, targets.cuboids[batch, object_ids], point_weights
+            )
+            *sums, weight = sum_over_ranks(torch.stack(list(parts.values())))
+            for name, value in zip(parts, sums, strict=False):
+                losses[name] = config.cuboid_weight * value / weight.clamp(min=1.0)
         return losses
 
 
 def build(model: ModelConfig, stride4_channels: int) -> DetectionHead:
     """Return the head for a network of this shape."""
-    return DetectionHead(model.channels, len(model.class_names), model.detection)
+    return DetectionHead(model.channels, model.class_names, model.detection)
 
 
 def _at_points(out: nn.Conv2d, chosen: Tensor) -> Tensor:

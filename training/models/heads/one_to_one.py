@@ -45,4 +45,4 @@ def build(model: ModelConfig, stride4_channels: int) -> OneToOneHead:
         raise UserError(
             "a one-to-one head without the detection head", "both", "--model.heads detection one_to_one segmentation"
         )
-    return OneToOneHead(model.channels, len(model.class_names), replace(model.detection, topk=1, nms_rounds=0))
+    return OneToOneHead(model.channels, model.class_names, replace(model.detection, topk=1, nms_rounds=0))

@@ -1,0 +1,193 @@
+"""Sampling, decode and losses of the 3-D branch, on cases that can be checked by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import Tensor  # noqa: E402
+
+from perception.errors import UserError  # noqa: E402
+from perception.types import CLASS_NAMES  # noqa: E402
+from training.checkpoint import model_config_to_json, save_checkpoint  # noqa: E402
+from training.config import OptimiserConfig, TrainConfig  # noqa: E402
+from training.data import Batch, collate  # noqa: E402
+from training.example import TrainingImage  # noqa: E402
+from training.loop import _learner, train_step, update_average  # noqa: E402
+from training.models.config import ModelConfig  # noqa: E402
+from training.models.cuboid import BINS, CENTRE_SCALE, GRID, MEAN_LWH_M, STRIDE, CuboidBranch, RawCuboids, wrap  # noqa: E402
+from training.models.heads.detection import DetectionConfig  # noqa: E402
+from training.models.network import Network  # noqa: E402
+
+BOXES = torch.tensor([[100.0, 40, 180, 80]])
+CAR = torch.tensor([0])
+
+
+def branch() -> CuboidBranch:
+    torch.manual_seed(0)
+    return CuboidBranch(8, CLASS_NAMES)
+
+
+def raw(angle_bin: int = 3, residual: float = 0.0, spread: float = -3.0, size: float = 0.0) -> RawCuboids:
+    bins = torch.zeros(1, BINS)
+    bins[0, angle_bin] = 20.0
+    return RawCuboids(
+        torch.tensor([[0.05, -0.1]]),
+        torch.full((1, 3), size),
+        torch.tensor([spread]),
+        bins,
+        torch.full((1, BINS), residual),
+        torch.tensor([spread]),
+    )
+
+
+def truth(u: float = 144.0, v: float = 56.0, alpha: float = -math.pi / 2) -> Tensor:
+    return torch.tensor([[u, v, *MEAN_LWH_M["Car"], alpha]])
+
+
+def test_features_are_read_at_the_centres_of_a_grid_in_the_box() -> None:
+    """A map whose two channels are the coordinates of its cells' centres gives back the points of the grid."""
+    y, x = torch.meshgrid(torch.arange(6.0), torch.arange(20.0), indexing="ij")
+    level = torch.stack([x, y] + [torch.zeros(6, 20)] * 6)[None].repeat(2, 1, 1, 1)
+    level[1] += 100
+    boxes = torch.tensor([[32.0, 16, 96, 80], [32, 16, 96, 80], [-40, -40, 8, 8]])
+    found = branch().sample((level + 0.5) * STRIDE, torch.tensor([0, 1, 0]), boxes)
+    assert found.shape == (3, GRID**2, 8)
+    assert found[0, :, 0].tolist() == pytest.approx([40, 56, 72, 88] * 4)
+    assert found[0, :, 1].tolist() == pytest.approx([24] * 4 + [40] * 4 + [56] * 4 + [72] * 4)
+    assert torch.allclose(found[1], found[0] + 100 * STRIDE), "each box reads its own image"
+    assert found[2].min() == STRIDE / 2, "outside the map its border is read"
+
+
+def test_decode_by_hand() -> None:
+    (found,) = branch().decode(raw(3, 0.2, size=math.log(1.1)), BOXES, CAR).tolist()
+    assert found[:2] == pytest.approx([140 + 0.05 * 80, 60 - 0.1 * 40])
+    assert found[2:5] == pytest.approx([1.1 * side for side in MEAN_LWH_M["Car"]], rel=1e-5)
+    assert found[5] == pytest.approx(-math.pi / 2 + 0.2, abs=1e-5), "bin 3 is 270°"
+    assert found[6:] == pytest.approx([math.sqrt(2) * math.exp(-3)] * 2)
+    pedestrian = branch().decode(raw(), BOXES, torch.tensor([1]))[0, 2:5]
+    assert pedestrian.tolist() == pytest.approx(MEAN_LWH_M["Pedestrian"])
+    assert branch().decode(raw(2, 0.1), BOXES, CAR)[0, 5] == pytest.approx(-math.pi + 0.1, abs=1e-5), "wraps at π"
+
+
+def losses(found: RawCuboids, wanted: Tensor, weight: float = 1.0) -> dict[str, float]:
+    parts = branch().losses(found, BOXES, CAR, wanted, torch.tensor([weight]))
+    return {name: float(value) for name, value in parts.items()}
+
+
+def test_a_right_answer_costs_its_spread_alone() -> None:
+    found = losses(raw(), truth())
+    assert found == pytest.approx({"cuboid_centre": 0, "cuboid_size": -3, "cuboid_angle": -3, "weight": 1}, abs=1e-5)
+
+
+def test_each_loss_grows_with_its_own_error() -> None:
+    centre = losses(raw(), truth(u=144 + 8))  # a tenth of the width, half of two numbers
+    assert centre["cuboid_centre"] == pytest.approx(0.05 / CENTRE_SCALE, rel=1e-4)
+    size = losses(raw(size=0.1), truth())
+    assert size["cuboid_size"] == pytest.approx(0.1 * math.exp(3) - 3, rel=1e-4)
+    angle = losses(raw(residual=0.1), truth())
+    assert angle["cuboid_angle"] == pytest.approx(0.1 * math.exp(3) - 3, rel=1e-4)
+    flipped = losses(raw(1), truth())
+    assert flipped["cuboid_angle"] == pytest.approx(20 - 3, rel=1e-4), "the wrong way round costs the cross-entropy"
+
+
+def test_neighbouring_bins_overlap() -> None:
+    """40° from one bin's centre and 50° from the next: both residuals are trained, the nearer bin is wanted."""
+    angle = -math.pi / 2 + math.radians(40)
+    wanted = raw()
+    residuals = torch.tensor([[-math.radians(50), 9.0, 9.0, math.radians(40)]])
+    assert losses(replace(wanted, residuals=residuals), truth(alpha=angle))["cuboid_angle"] == pytest.approx(
+        -3, abs=1e-4
+    )
+
+
+def test_what_is_not_labelled_is_in_no_sum() -> None:
+    nothing = losses(raw(), torch.full((1, 6), math.nan))
+    assert set(nothing.values()) == {0.0}
+    half = losses(raw(), truth(), 0.5)
+    assert half["weight"] == 0.5 and half["cuboid_size"] == pytest.approx(-1.5)
+
+
+def test_angles_wrap() -> None:
+    angles = torch.tensor([math.pi, -math.pi, 4.0, -4.0, 0.3])
+    assert wrap(angles).tolist() == pytest.approx(
+        [-math.pi, -math.pi, 4 - 2 * math.pi, 2 * math.pi - 4, 0.3], abs=1e-5
+    )
+
+
+def tiny() -> ModelConfig:
+    return ModelConfig(channels=16, detection=DetectionConfig(distance=True, max_detections=20))
+
+
+def batch() -> Batch:
+    """Two images with a car of known 3-D box, as big as a batch must be for batch norm to move."""
+    rng, nothing = np.random.default_rng(0), np.zeros((0, 4), np.float32)
+    one = TrainingImage(
+        image_bgr=rng.integers(0, 255, (64, 96, 3), np.uint8),
+        boxes_xyxy=np.array([[20, 10, 60, 40]], np.float32),
+        class_ids=np.zeros(1, np.int64),
+        ignore_xyxy=nothing,
+        ignore_class_ids=np.zeros(0, np.int64),
+        labelled=(True,) * 3,
+        masks=np.zeros((3, 16, 24), np.uint8),
+        depths=np.full(1, 0.03, np.float32),
+        confidences=np.ones(1, np.float32),
+        cuboids=np.array([[42, 26, 3.9, 1.6, 1.5, -1.5]], np.float32),
+    )
+    return collate([one, one])
+
+
+def test_training_one_part_leaves_all_else_to_the_bit(tmp_path: Path) -> None:
+    """Weights, batch norm statistics and averages: what 2-D boxes come from does not move."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    before = {name: value.clone() for name, value in Network(tiny()).state_dict().items()}
+    save_checkpoint(tmp_path / "old.pt", {"ema": before, "model_config": model_config_to_json(tiny())})
+    config = TrainConfig(
+        model=replace(tiny(), detection=replace(tiny().detection, cuboid=True)),
+        optimiser=OptimiserConfig(train_only="detection.cuboid"),
+    )
+    learner = _learner(config, torch.device("cpu"), tmp_path / "old.pt")
+    began = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    for step in range(2):
+        losses, norm = train_step(learner.model, batch(), learner.optimiser, config)
+        update_average(learner.average, learner.network, 0.9, step)
+    assert norm > 0 and {"class", "distance", "cuboid_angle", "road"} <= set(losses)
+    for network in (learner.network, learner.average):
+        after = network.state_dict()
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+        moved = {name for name in after if not torch.equal(after[name], began[name])}
+        assert moved == {name for name in after if name.startswith("detection.cuboid.")}
+    with pytest.raises(UserError, match="no such part"):
+        wrong = replace(config, optimiser=OptimiserConfig(train_only="detection.cube"))
+        _learner(wrong, torch.device("cpu"), tmp_path / "old.pt")
+
+
+def test_the_tool_keeps_the_best_views_of_each_object_and_learns_from_them() -> None:
+    pytest.importorskip("tyro")
+    from tools.recipes.cuboid_branch import Options, best_of_each, fit
+
+    rows = torch.cat([truth()] * 5 + [truth(u=132.0), torch.full((1, 6), math.nan)])
+    made = {
+        "sampled": torch.randn(7, GRID**2, 8),
+        "boxes": BOXES.repeat(7, 1),
+        "box_features": torch.randn(7, 8),
+        "class_ids": torch.zeros(7, dtype=torch.long),
+        "truth": rows,
+        "weights": torch.tensor([0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 1.0]),
+    }
+    kept = best_of_each(made)
+    assert kept["weights"].tolist() == pytest.approx([0.9, 0.7, 0.5, 0.2]) and kept["sampled"].dtype == torch.float16
+    learner = branch()
+    whole = {name: values.repeat(8, *[1] * (values.ndim - 1)) for name, values in kept.items()}
+    fit(learner, whole, Options(Path(), batch=16, epochs=60))
+    with torch.inference_mode():
+        raw_cuboids = learner.predict(kept["sampled"].float(), kept["boxes"], kept["box_features"].float())
+        found = learner.decode(raw_cuboids, kept["boxes"], kept["class_ids"])
+    assert np.abs(found[:, 0].numpy() - kept["truth"][:, 0].numpy()).max() < 4
+    assert torch.allclose(found[:, 5], kept["truth"][:, 5], atol=0.05)

@@ -1,0 +1,190 @@
+"""The 3-D box of a detected object: centre in the image, size and heading, each but the centre with its spread.
+
+A small network looks at the features inside the box that the detection head has found, so it costs the same for any
+size of image, and only the reported boxes are looked at. Sources:
+
+- Sampling features on a grid in a box: RoIAlign of Mask R-CNN (He et al. 2017).
+- Projected centre as an offset, sizes as logarithms relative to the means of a class: MonoDIS (Simonelli et al. 2019)
+  and SMOKE (Liu et al. 2020).
+- Observation angle as a bin and a residual in it, with bins that overlap: MultiBin (Mousavian et al. 2017).
+- Spread by likelihood: Kendall & Gal 2017. The likelihood is Laplace's, as for the distance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEAN_LWH_M = {"Car": (3.88, 1.63, 1.53), "Pedestrian": (0.84, 0.66, 1.76), "Cyclist": (1.76, 0.60, 1.74)}
+"""Mean length, width and height of each class in KITTI's 7,481 object labels."""
+UNKNOWN_LWH_M = (2.0, 1.0, 1.6)
+"""For a class that was not measured."""
+BINS = 4
+"""Bins of the observation angle, centred on 0, ±π/2 and π: most objects are seen from behind, ahead or the side."""
+REACH_RAD = math.pi / 3
+"""A bin's residual is trained for angles this close to its centre, so that neighbouring bins overlap by a third."""
+GRID = 4
+"""Features are sampled on a grid of this many points across and down a box."""
+STRIDE = 16
+"""Of the feature map that is sampled."""
+LOG_SPREADS = (-5.0, 0.5)
+"""Limits of the logarithm of a spread."""
+LARGEST_LOG_SIZE = 1.2
+"""Limit of the logarithm of a size relative to its mean: a factor of 3.3."""
+CENTRE_SCALE = 0.05
+"""Scale of the Laplace distribution of the centre, as a share of the box."""
+_PARTS = (2, 3, 1, BINS, BINS, 1)
+"""Numbers of centre, log sizes, their log spread, bins, residuals, and log spread of the angle."""
+
+
+@dataclass(frozen=True)
+class RawCuboids:
+    """Output of the branch for P boxes."""
+
+    centre: Tensor
+    """(P, 2) offset of the projected centre from the middle of the box, as a share of its width and height."""
+    log_size: Tensor
+    """(P, 3) logarithm of length, width and height relative to the class means."""
+    log_size_spread: Tensor
+    """(P,) logarithm of the scale of that logarithm's Laplace distribution."""
+    bins: Tensor
+    """(P, BINS) logits."""
+    residuals: Tensor
+    """(P, BINS) observation angle relative to each bin's centre, radians."""
+    log_angle_spread: Tensor
+    """(P,) logarithm of the scale of the angle's Laplace distribution."""
+
+
+class CuboidBranch(nn.Module):
+    """The part of a detection head that predicts 3-D boxes.
+
+    Args:
+        channels: channels of the neck's maps and of the box features.
+        class_names: classes of the network.
+    """
+
+    def __init__(self, channels: int, class_names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(channels, 32)
+        self.hidden = nn.Linear(32 * GRID**2 + channels + 2, 128)
+        self.out = nn.Linear(128, sum(_PARTS))
+        means = torch.tensor([MEAN_LWH_M.get(name, UNKNOWN_LWH_M) for name in class_names])
+        self.register_buffer("mean_lwh", means, persistent=False)
+        self.register_buffer("bin_centres", torch.arange(BINS) * (2 * math.pi / BINS), persistent=False)
+        at = (torch.arange(GRID) + 0.5) / GRID
+        grid = torch.stack([at.repeat(GRID), at.repeat_interleave(GRID)], -1)
+        self.register_buffer("grid", grid, persistent=False)  # (GRID², 2) x, y as shares of a box
+
+    def forward(self, level: Tensor, image_ids: Tensor, boxes: Tensor, box_features: Tensor) -> RawCuboids:
+        """Predict the 3-D boxes of P boxes.
+
+        Args:
+            level: (B, C, h, w) map of stride `STRIDE`.
+            image_ids: (P,) image of each box.
+            boxes: (P, 4) network pixels, without gradient.
+            box_features: (P, C) features of the box branch at the point that found the box.
+        """
+        return self.predict(self.sample(level, image_ids, boxes), boxes, box_features)
+
+    def predict(self, sampled: Tensor, boxes: Tensor, box_features: Tensor) -> RawCuboids:
+        """Predict from the output of `sample`; see `forward`."""
+        inside = self.reduce(sampled).relu().flatten(1)  # (P, 32·GRID²)
+        shape = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=1) / 64).log()
+        out = self.out(self.hidden(torch.cat([inside, box_features, shape], 1)).relu()).float()
+        centre, log_size, size_spread, bins, residuals, angle_spread = out.split(_PARTS, 1)
+        return RawCuboids(
+            0.1 * centre,
+            (0.2 * log_size).clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE),
+            (size_spread[:, 0] - 2).clamp(*LOG_SPREADS),
+            bins,
+            0.5 * residuals,
+            (angle_spread[:, 0] - 2).clamp(*LOG_SPREADS),
+        )
+
+    def sample(self, level: Tensor, image_ids: Tensor, boxes: Tensor) -> Tensor:
+        """Return features on a grid in each box, (P, GRID², C), interpolated bilinearly.
+
+        Whole rows of a map with the channels last are gathered, which costs a runtime a fraction of `grid_sample`.
+        """
+        _, channels, height, width = level.shape
+        rows = level.flatten(2).transpose(1, 2).reshape(-1, channels)  # (B·h·w, C)
+        sides = boxes[:, None, 2:] - boxes[:, None, :2]
+        at = (boxes[:, None, :2] + sides * self.grid) / STRIDE - 0.5  # (P, GRID², 2)
+        last = torch.tensor([width - 1.0, height - 1.0], dtype=at.dtype, device=at.device)
+        at = torch.minimum(at.clamp(min=0), last)
+        low = at.floor()
+        high = torch.minimum(low + 1, last)
+        share = at - low
+
+        def corner(x: Tensor, y: Tensor) -> Tensor:
+            index = image_ids[:, None] * (height * width) + y.long() * width + x.long()
+            return rows.index_select(0, index.flatten()).reshape(*index.shape, channels)
+
+        right, down = share[..., :1], share[..., 1:]
+        upper = corner(low[..., 0], low[..., 1]) * (1 - right) + corner(high[..., 0], low[..., 1]) * right
+        lower = corner(low[..., 0], high[..., 1]) * (1 - right) + corner(high[..., 0], high[..., 1]) * right
+        return upper * (1 - down) + lower * down
+
+    def decode(self, raw: RawCuboids, boxes: Tensor, class_ids: Tensor) -> Tensor:
+        """Return cuboids (P, 8), see `Detections.cuboids`, in network pixels, of boxes (P, 4) and classes (P,)."""
+        middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        best = raw.bins.argmax(1, keepdim=True)  # (P, 1)
+        angle = (raw.residuals + self.bin_centres).gather(1, best)
+        return torch.cat(
+            [
+                middle + raw.centre * sides,
+                self.mean_lwh[class_ids] * raw.log_size.exp(),
+                wrap(angle),
+                math.sqrt(2) * raw.log_size_spread.exp()[:, None],
+                math.sqrt(2) * raw.log_angle_spread.exp()[:, None],
+            ],
+            1,
+        )
+
+    def losses(
+        self, raw: RawCuboids, boxes: Tensor, class_ids: Tensor, truth: Tensor, weights: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the weighted sum of each loss over this process, and `weight`, the sum of the weights.
+
+        Args:
+            raw: output of `forward` for P boxes.
+            boxes: (P, 4) network pixels.
+            class_ids: (P,) class of each object.
+            truth: (P, 6) as `TrainingImage.cuboids`; a row with NaN is in no sum.
+            weights: (P,) quality of each box.
+        """
+        known = torch.isfinite(truth).all(1)
+        truth = torch.where(known[:, None], truth, torch.ones_like(truth))
+        weights = weights * known
+
+        # centre: likelihood of a Laplace distribution of fixed scale
+        middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
+        offset = ((truth[:, :2] - middle) / sides).clamp(-3, 3)
+        centre = (raw.centre - offset).abs().mean(1) / CENTRE_SCALE
+
+        # size: likelihood of the logarithms
+        wanted = (truth[:, 2:5] / self.mean_lwh[class_ids]).log()
+        size = laplace(raw.log_size - wanted, raw.log_size_spread[:, None]).mean(1)
+
+        # angle: cross-entropy of the nearest bin, likelihood of the residuals of the bins in reach
+        residuals = wrap(truth[:, 5:] - self.bin_centres)  # (P, BINS)
+        near = (residuals.abs() < REACH_RAD).float()
+        of_bins = laplace(raw.residuals - residuals, raw.log_angle_spread[:, None])
+        angle = F.cross_entropy(raw.bins, residuals.abs().argmin(1), reduction="none")
+        angle = angle + (of_bins * near).sum(1) / near.sum(1)
+        named = {"cuboid_centre": centre, "cuboid_size": size, "cuboid_angle": angle}
+        return {**{name: (loss * weights).sum() for name, loss in named.items()}, "weight": weights.sum()}
+
+
+def laplace(error: Tensor, log_spread: Tensor) -> Tensor:
+    """Return the negative log likelihood of an error, up to a constant."""
+    return error.abs() * (-log_spread).exp() + log_spread
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """Return angles in [-π, π)."""
+    return angle - 2 * math.pi * ((angle + math.pi) / (2 * math.pi)).floor()
