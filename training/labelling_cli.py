@@ -152,7 +152,9 @@ def _label_lines(result: dict[str, Any], options: LabelOptions) -> list[str]:
             lines.append("    no frame has labels by people of the same name and image size")
         for name, one in result["quality"].items():
             lines.append("    " + f"{name:<12}" + "".join(f"{_cell(one[key]):>10}" for key in head))
-    lines.append(f"next: perception data check {result['out']}")
+    is_trained_from = options.to in ("coco", "kitti", "yolo")
+    then = f"perception data check {result['out']}" if is_trained_from else f"correct the labels in {result['out']}"
+    lines.append(f"next: {then}")
     return lines
 
 
