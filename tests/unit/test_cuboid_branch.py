@@ -185,7 +185,7 @@ def test_the_tool_keeps_the_best_views_of_each_object_and_learns_from_them() -> 
     assert kept["weights"].tolist() == pytest.approx([0.9, 0.7, 0.5, 0.2]) and kept["sampled"].dtype == torch.float16
     learner = branch()
     whole = {name: values.repeat(8, *[1] * (values.ndim - 1)) for name, values in kept.items()}
-    fit(learner, whole, Options(Path(), batch=16, epochs=60))
+    fit(learner, whole, Options(Path(), batch=16, epochs=60, widen=(2, 3)))
     with torch.inference_mode():
         raw_cuboids = learner.predict(kept["sampled"].float(), kept["boxes"], kept["box_features"].float())
         found = learner.decode(raw_cuboids, kept["boxes"], kept["class_ids"])

@@ -26,7 +26,7 @@ from perception.progress import Progress
 from training.checkpoint import load_checkpoint, load_network, model_config_to_json, save_checkpoint
 from training.config import AugmentConfig, DataConfig, ScheduleConfig, TrainConfig
 from training.data import ImageStream
-from training.models.cuboid import CuboidBranch, RawCuboids
+from training.models.cuboid import SPREAD_ROWS, CuboidBranch, RawCuboids
 from training.models.network import Network
 from training.sets import TrainingSets, find_sets
 
@@ -61,6 +61,8 @@ class Options:
     """Weight decay."""
     batch: int = 512
     """Objects in a step."""
+    widen: tuple[float, float] = (1.0, 1.0)
+    """Factors on the spreads of size and angle, from held-out frames: a branch knows its training set too well."""
     seed: int = 1
     """Random seed."""
 
@@ -209,6 +211,9 @@ def fit(branch: CuboidBranch, seen: dict[str, Tensor], options: Options) -> None
             sums += [float(value.detach()) for value in losses.values()]
         means = ", ".join(f"{name} {value / sums[-1]:.3f}" for name, value in zip(losses, sums, strict=True))
         print(f"epoch {epoch + 1}: {means}", file=sys.stderr, flush=True)
+    with torch.no_grad():
+        for row, factor in zip(SPREAD_ROWS, options.widen, strict=True):
+            branch.out.bias[row] += np.log(factor)
     branch.requires_grad_(False).eval()
 
 

@@ -39,6 +39,8 @@ CENTRE_SCALE = 0.05
 """Scale of the Laplace distribution of the centre, as a share of the box."""
 _PARTS = (2, 3, 1, BINS, BINS, 1)
 """Numbers of centre, log sizes, their log spread, bins, residuals, and log spread of the angle."""
+SPREAD_ROWS = (5, 14)
+"""Rows of the last layer that predict the log spreads of size and angle."""
 
 
 @dataclass(frozen=True)
