@@ -21,6 +21,10 @@ from perception.trackers.assignment import assign
 from perception.trackers.kalman import XYXY_FROM_CXCYWH
 from perception.types import CONFIRMED, Detections, Tracks
 
+MOTION_SHARE, NOISE_SHARE = 0.4, 0.8
+"""Up to the first share of noise boxes are left alone, for a walking person's box bends too; from the second on they
+are smoothed in full."""
+
 
 @dataclass(frozen=True)
 class OfflineConfig:
@@ -32,7 +36,7 @@ class OfflineConfig:
     """Tracks whose detections' summed log-odds stay below are removed, where the tracker counts them."""
     fill_s: float = 1.0
     """Gaps up to so long are filled, seconds."""
-    join_s: float = 4.0
+    join_s: float = 3.0
     """Two tracks with a gap up to so long may be one, seconds."""
     join_share: float = 0.3
     """How far the ends of two such tracks may miss each other, in box sizes, at no gap; as much more per second."""
@@ -160,7 +164,7 @@ def _join(paths: list[_Path], times_s: F64, config: OfflineConfig) -> list[_Path
 
 
 def _noise_share(paths: list[_Path]) -> F64:
-    """How much of what boxes do from frame to frame is the detector's noise, (4,) of 0..1, from a class's paths.
+    """How far a class's boxes are to be smoothed, (4,) of 0..1, by how much of what they do is the detector's noise.
 
     Second differences of white noise are correlated from one to the next by -2/3, those of real motion hardly. So
     exact boxes are left as they are.
@@ -173,7 +177,7 @@ def _noise_share(paths: list[_Path]) -> F64:
         product += (before * after).sum(axis=0)
         square += 0.5 * (np.square(before) + np.square(after)).sum(axis=0)
     share = -1.5 * np.divide(product, square, out=np.zeros(4), where=square > 0)
-    return np.minimum(np.maximum(share, 0.0), 1.0)
+    return np.minimum(np.maximum((share - MOTION_SHARE) / (NOISE_SHARE - MOTION_SHARE), 0.0), 1.0)
 
 
 def _filled(path: _Path, times_s: F64, noise_share: F64, config: OfflineConfig) -> _Path:

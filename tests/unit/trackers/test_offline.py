@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perception.trackers import create_tracker, tracker_names
-from perception.trackers.offline import OfflineConfig, track_offline
+from perception.trackers.offline import OfflineConfig, _noise_share, _Path, track_offline
 from perception.types import Detections, Tracks
 
 Row = tuple[float, float, float, float, float, int]
@@ -52,7 +52,7 @@ def test_gaps_are_filled_where_the_object_was() -> None:
 
 
 def test_tracks_are_joined_across_an_occlusion_longer_than_the_tracker_waits() -> None:
-    frames = [seen(car(100 + 6 * i)) if not 20 <= i < 50 else seen() for i in range(80)]
+    frames = [seen(car(100 + 6 * i)) if not 20 <= i < 48 else seen() for i in range(80)]
     assert {t.track_id for tracks in look_back(frames) for t in tracks} == {1}
     assert {t.track_id for tracks in look_back(frames, join_s=0.0) for t in tracks} == {1, 2}
 
@@ -88,3 +88,13 @@ def test_what_was_learned_late_serves_the_first_frames() -> None:
     online = [len(tracker.update(detections, i * 10**8)) for i, detections in enumerate(frames)]
     assert online[0] == 0
     assert [len(tracks) for tracks in look_back(frames)] == [3] * 60
+
+
+def test_noise_is_smoothed_and_a_gait_is_left_alone() -> None:
+    """A swing of 10 frames and 6.8 times the noise: second differences are correlated by -0.13, as a fifth noise."""
+    rng = np.random.default_rng(2)
+    for swing, smooth in ((0.0, 1.0), (6.8, 0.0)):
+        boxes = np.full((600, 4), 100.0) + rng.normal(0, 1, (600, 4))
+        boxes[:, :2] += swing * np.sin(2 * np.pi * np.arange(600) / 10)[:, None]
+        path = _Path(0, np.arange(600), boxes, np.ones(600))
+        assert _noise_share([path])[:2].tolist() == [smooth, smooth]
