@@ -121,6 +121,8 @@ FAR_SIGMAS_SQUARED = 20.0
 """Beyond so many variances in one coordinate no pairing gains, whatever the others say."""
 FEW_ROWS = 16
 """Of up to so many tracks, boxes are compared one by one."""
+MANY_PAIRS = 500
+"""From so many pairs on, those of two classes are left out before the others are compared."""
 _ONE, _FAR = constants(1.0, FAR_SIGMAS_SQUARED)
 _MINUS_HALF_OF_FOUR = np.repeat(-0.5 * np.eye(2), 4, axis=1)
 """Left factor (2, 8): the sums of the first and of the last four rows, times -0.5."""
@@ -237,7 +239,10 @@ class DriveTracker(Recorder):
         reach[0] = found[0]
         np.multiply(np.square(found[2]), self._reach, out=reach[1])
         apart = expected[:, 0, :, None] - reach[:, None]  # (2, N, M)
-        rows, columns = (np.square(apart[0]) < _FAR * apart[1]).nonzero()
+        near = np.square(apart[0]) < _FAR * apart[1]
+        if near.size > MANY_PAIRS:
+            near &= table.class_ids[:, None] == np.array(kinds)
+        rows, columns = near.nonzero()
         tracks, detections = expected.reshape(8, -1).take(rows, 1), found.take(columns, 1)
         # all that follows is in units of the size of the pair's boxes; its square, (8, K)
         unit = (tracks[2:4] * detections[2:4]).take(_UNIT_ROWS, 0)
