@@ -44,8 +44,7 @@ class Int8Options(QuantizeConfig):
 class ExportOptions(CommandOptions):
     """Export a checkpoint as one self-contained model file, and verify the file against the checkpoint.
 
-    perception export verify A B compares any two models. perception export doubt MODEL calibrates scores and boxes.
-    perception export familiar MODEL describes usual frames.
+    Also: perception export verify A B, perception export doubt MODEL, perception export familiar MODEL.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]

@@ -21,7 +21,7 @@ from perception.types import CLASS_NAMES
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from dataset_folders import MAKERS
 
-OUTSIDE = {"annotations", "checks", "fetching", "formats", "readers", "synthetic_street"}
+OUTSIDE = {"annotations", "checks", "fetching", "formats", "labelling", "readers", "synthetic_street"}
 """Sub-packages of `datasets`; every other module is a data set or is named in `NOT_DATA_SETS`."""
 each_set = pytest.mark.parametrize("data_set", data_sets(), ids=lambda data_set: data_set.name)
 

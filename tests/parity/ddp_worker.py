@@ -14,6 +14,7 @@ import torch
 from training_runs import tiny
 
 from perception.cameras.letterbox import plan_letterbox
+from perception.classes import classes_named
 from perception.types import Detections, RoadMask
 from training import loop
 from training.config import TrainConfig
@@ -93,7 +94,7 @@ def sharded_scores(settings: TrainConfig) -> dict[str, float]:
     """Scores of that network, whatever the number of processes."""
     sets = find_sets(settings.data)
     assert sets.objects is not None and sets.road is not None
-    classes = ("Car", "Pedestrian", "Cyclist")
+    classes = classes_named(("Car", "Pedestrian", "Cyclist"))
     return {
         **object_scores(guess(sets), sets.objects, classes, readers=2),
         **road_scores(guess(sets), sets.road, readers=1),
