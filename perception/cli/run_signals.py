@@ -97,7 +97,7 @@ def reload_on_hangup(path: Path | None, control: SourceControl) -> None:
         try:
             wanted = read_toml(path).get("sources")
             if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
-                raise UserError(f"{path}: sources is {wanted!r}", 'a list: sources = ["front=rtsp://…"]')
+                raise UserError(f"{path}: sources is {wanted!r}", 'a list: sources = ["front=rtsp://HOST/PATH"]')
             added, removed = control.reload(wanted)
             log.info("%s: %d sources added, %d removed", path, len(added), len(removed))
         except UserError as error:

@@ -197,6 +197,4 @@ def _bucket(url: str) -> tuple[Any, str]:
             f"the package '{known}' is not installed", f"{known}, for {scheme}:// locations", f"pip install {known}"
         ) from None
     except (ValueError, OSError) as error:
-        raise UserError(
-            f"{redact(url)}: {redact(str(error))[:200]}", "s3://BUCKET/PREFIX, gs://… or az://…"
-        ) from None
+        raise UserError(f"{redact(url)}: {redact(str(error))[:200]}", "s3://BUCKET/PREFIX, gs:// or az://") from None

@@ -53,7 +53,7 @@ class SourceControl:
         if not (is_remote(bare) or bare.startswith("camera:")):
             raise UserError(
                 f"{redact(location)[:200]}: not a stream or camera",
-                "rtsp://…, http(s)://…, another stream, or camera:0",
+                "rtsp://HOST/PATH, http(s)://HOST/PATH, another stream, or camera:0",
             )
         return self.add(location)
 

@@ -197,7 +197,7 @@ class Mqtt(Delivery):
         wrong = parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not port
         if wrong or any(sign in self._prefix for sign in "#+\0"):
             raise UserError(
-                f"--mqtt {redact(url)}", "mqtt://HOST:PORT/PREFIX or mqtts://…", "--mqtt mqtt://127.0.0.1"
+                f"--mqtt {redact(url)}", "mqtt://HOST:PORT/PREFIX or mqtts://HOST", "--mqtt mqtt://127.0.0.1"
             )
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         if parts.username is not None:
