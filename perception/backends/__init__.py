@@ -97,9 +97,9 @@ def load_model(
         from perception.backends.tensorrt import TensorRTBackend
 
         if device == "cpu" or is_openvino(device):
-            raise UserError(
-                f"{path} on '{device}'", "an NVIDIA GPU: it is a TensorRT engine", "--device auto, or an .onnx file"
-            )
+            where = "the CPU" if device == "cpu" else device
+            do = "--device auto, or an .onnx file"
+            raise UserError(f"{path} on {where}", "an NVIDIA GPU: it is a TensorRT engine", do)
         _only_openvino_computes(precision, "TensorRT")
         return checked(TensorRTBackend(path), path)
     if path.suffix != ".onnx" and path.exists():

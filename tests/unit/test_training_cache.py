@@ -43,6 +43,7 @@ def full_sample() -> Sample:
         labelled_classes=(True, False, True),
         confidences=np.array([0.5], np.float32),
         distances_m=np.array([12.5], np.float32),
+        boxes_xyzlhwr=np.array([[1, 1.5, 12.5, 4, 1.5, 1.7, 0.3]], np.float32),
         road=road,
         semantic=(road * 2).astype(np.uint8),
         camera=PinholeCamera(np.array([[200.0, 0, 180, 10], [0, 200, 50, 0], [0, 0, 1, 0.1]]), 1.5, 0.02),
