@@ -6,13 +6,13 @@ benchmark's bare (up to 10 % hidden), partial (up to 35 %) and heavy. Groups and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Box, Format, Problems
-from datasets.formats.cityscapes import image_of, label_files
-from datasets.formats.paths import ImageFinder, dicts, image_name, json_of, numbers, road_of, size_of
-from perception.errors import UserError
+from datasets.formats.annotations import AnnotationSet, Box, Format, Problems
+from datasets.formats.cityscapes import label_files, labelled_images, root_of
+from datasets.formats.paths import dicts, numbers, road_of
 
 LABELS = "gtBboxCityPersons", "_gtBboxCityPersons.json"
 NAMES = ("pedestrian", "rider", "sitting person", "person (other)")
@@ -28,19 +28,11 @@ def present(path: Path) -> bool:
 
 def read(path: Path, problems: Problems) -> AnnotationSet:
     """Read the people of every labelled image."""
-    root = path.parent if path.name == LABELS[0] else path
-    finder, images = ImageFinder(root), []
-    for file in label_files(path, *LABELS):
-        where, split = image_of(file, root, LABELS[1], finder, problems)
-        if where is None:
-            continue
-        content = json_of(file, "CityPersons' boxes")
-        if not isinstance(content, dict):
-            raise UserError(f"{file}: no JSON object", "CityPersons' boxes")
-        rows = dicts(content.get("objects", []), file.name)
-        boxes = tuple(box for row in rows if (box := _box(row, file.name, problems)) is not None)
-        size_hw, name = size_of(content.get("imgHeight"), content.get("imgWidth")), image_name(where, root)
-        images.append(AnnotatedImage(name, where, size_hw, boxes, file.parent.name, split, road_of(root, name)))
+    root, images = root_of(path, LABELS[0]), []
+    for image, content, file_name in labelled_images(path, LABELS, "CityPersons' boxes", problems):
+        rows = dicts(content.get("objects", []), file_name)
+        boxes = tuple(box for row in rows if (box := _box(row, file_name, problems)) is not None)
+        images.append(replace(image, boxes=boxes, road=road_of(root, image.name)))
     return AnnotationSet(root, NAMES, tuple(images))
 
 

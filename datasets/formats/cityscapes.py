@@ -7,6 +7,8 @@ people on the road are no road; the ego vehicle and the image's border are ignor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +54,40 @@ def image_of(file: Path, root: Path, suffix: str, finder: ImageFinder, problems:
     return (where if where.is_file() else finder(f"{name}{IMAGES}", problems)), split_of(split)
 
 
-def read(path: Path, problems: Problems) -> AnnotationSet:
-    """Read objects and road of every labelled image."""
-    root = path.parent if path.name == LABELS[0] else path
-    finder, images = ImageFinder(root), []
-    for file in label_files(path, *LABELS):
-        where, split = image_of(file, root, LABELS[1], finder, problems)
+def labelled_images(
+    path: Path, labels: tuple[str, str], what: str, problems: Problems
+) -> Iterator[tuple[AnnotatedImage, dict[str, Any], str]]:
+    """Yield each labelled image without its labels, the content of its label file, and that file's name.
+
+    Raises:
+        UserError: a label file holds no JSON object.
+    """
+    root = root_of(path, labels[0])
+    finder = ImageFinder(root)
+    for file in label_files(path, *labels):
+        where, split = image_of(file, root, labels[1], finder, problems)
         if where is None:
             continue
-        content = json_of(file, "Cityscapes' polygons")
+        content = json_of(file, what)
         if not isinstance(content, dict):
-            raise UserError(f"{file}: no JSON object", "Cityscapes' polygons")
-        boxes, road = _objects(content, file.name, problems)
+            raise UserError(f"{file}: no JSON object", what)
         size_hw = size_of(content.get("imgHeight"), content.get("imgWidth"))
-        name = image_name(where, root)
-        images.append(AnnotatedImage(name, where, size_hw, tuple(boxes), file.parent.name, split, tuple(road)))
+        image = AnnotatedImage(image_name(where, root), where, size_hw, (), file.parent.name, split)
+        yield image, content, file.name
+
+
+def root_of(path: Path, folder: str) -> Path:
+    """Return the root of a data set that is named by itself or by its folder of labels."""
+    return path.parent if path.name == folder else path
+
+
+def read(path: Path, problems: Problems) -> AnnotationSet:
+    """Read objects and road of every labelled image."""
+    images = []
+    for image, content, name in labelled_images(path, LABELS, "Cityscapes' polygons", problems):
+        boxes, road = _objects(content, name, problems)
+        images.append(replace(image, boxes=tuple(boxes), road=tuple(road)))
+    root = root_of(path, LABELS[0])
     return AnnotationSet(root, OBJECTS, tuple(images))
 
 
