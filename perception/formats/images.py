@@ -85,10 +85,30 @@ def _decode(data: bytes, max_megapixels: float, what: str, unchanged: bool) -> t
     image = None
     if (size_hw := announced_size_hw(data)) is not None:
         check_pixels(size_hw, max_megapixels, what)
+        image = None if unchanged else _jpeg(data, size_hw)
         flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR
-        with contextlib.suppress(cv2.error):  # the header promises more pixels than OpenCV allows
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if image is None:
+            with contextlib.suppress(cv2.error):  # the header promises more pixels than OpenCV allows
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return image, "cannot be decoded as an image"
+
+
+def _jpeg(data: bytes, size_hw: tuple[int, int]) -> np.ndarray | None:
+    """Decode a plain JPEG in half of OpenCV's time, to the same pixels; None for what OpenCV has to look at.
+
+    That is other formats, EXIF, which may ask for a turn, other colours than grey and YCbCr, and faults in the data.
+    """
+    if data[:2] != b"\xff\xd8" or b"Exif" in data:
+        return None
+    import simplejpeg
+
+    try:
+        *size, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if tuple(size) == size_hw and colours in ("YCbCr", "Gray"):
+            return np.asarray(simplejpeg.decode_jpeg(data, "BGR"), np.uint8)
+    except ValueError:
+        pass
+    return None
 
 
 def announced_size_hw(data: bytes) -> tuple[int, int] | None:
