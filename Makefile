@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+WORKERS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types docs wheel venv lowest clean
@@ -44,7 +45,8 @@ wheel: $(VENV)/.installed-dev ## build wheel and sdist into dist/
 	$(BIN)/python -m build --outdir dist .
 
 test: lint types docs ## lint, types, documentation and all tests
-	$(BIN)/python -m pytest --data=$(DATA) -ra
+	# one thread a worker, and no worker spins while it waits: otherwise they take each other's cores
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --data=$(DATA) -ra -n $(WORKERS) --dist loadfile
 
 lowest: ## smoke test of the runtime with the lowest versions that pyproject.toml allows
 	@$(PYTHON) -m venv .venv-lowest
