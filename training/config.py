@@ -10,6 +10,7 @@ from datasets.splits import HoldoutOptions
 from perception.cli.options import FLAT
 from perception.errors import FieldError, UserError
 from perception.types import CLASS_NAMES
+from training.adversarial import AdversarialConfig
 from training.distill import DistillConfig
 from training.models.config import SIZE_MULTIPLE, ModelConfig, check_size
 from training.ranges import check_ranges
@@ -49,6 +50,8 @@ class AugmentConfig:
     """Fraction of images with rain streaks."""
     night: float = 0.05
     """Fraction of images darkened."""
+    mix: float = 0.0
+    """Fraction of images mixed with changed versions of themselves, as AugMix does."""
     rotation: float = 0.2
     """Fraction of images rotated."""
     rotation_max_deg: float = 4.0
@@ -61,7 +64,7 @@ class AugmentConfig:
     """Last fraction of the run, trained with crop, mirror and half the colour and exposure changes only."""
 
     def __post_init__(self) -> None:
-        light = ("colour", "exposure", "blur", "noise", "haze", "rain", "night")
+        light = ("colour", "exposure", "blur", "noise", "haze", "rain", "night", "mix")
         shape = ("centre_on_object", "flip", "rotation", "copy_paste", "mosaic", "off_for_last")
         check_ranges(self, **dict.fromkeys((*light, *shape), SHARE))
         check_ranges(self, native_width=(32, MANY), rotation_max_deg=(0, 45))
@@ -240,6 +243,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     teachers: Annotated[TeacherConfig, FLAT] = field(default_factory=TeacherConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     schedule: Annotated[ScheduleConfig, FLAT] = field(default_factory=ScheduleConfig)

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from datasets.splits import Holdout
 from perception.errors import UserError
 from perception.lock import alone_in
+from training.adversarial import harden
 from training.checkpoint import (
     backbone_of,
     holdout_since,
@@ -407,11 +408,13 @@ def train_step(
     sums: dict[str, float] = {}
     optimiser.zero_grad(set_to_none=True)
     for part in parts:
+        # labels and the teacher's outputs stay those of the clean images
+        hardened = harden(network, part, config.adversarial, precision).images
         alone = isinstance(model, DistributedDataParallel) and part is not parts[-1]
         # no_sync must include the forward pass, which decides whether the backward pass communicates
         with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with torch.autocast(batch.images.device.type, precision, enabled=precision is not torch.float32):
-                raw = model(part.images)
+                raw = model(hardened)
                 wanted = distiller.outputs(part.images) if distiller is not None else None
             losses = network.loss(raw, part)
             if distiller is not None and wanted is not None:

@@ -15,6 +15,7 @@ from perception.cameras.cuboids import boxes_to_image
 from perception.cameras.letterbox import Letterbox, letterbox
 from training.augment.copy_paste import CutoutBank, horizon_of, paste
 from training.augment.geometry import crop_sample, mirror, rotate
+from training.augment.mixing import augmix
 from training.augment.mosaic import mosaic
 from training.augment.weather import expose, haze, night, rain, recolour, sensor_noise, soften
 from training.config import AugmentConfig
@@ -193,7 +194,7 @@ def _mask_to_stride(mask: U8, placed: Letterbox) -> U8:
 
 
 def _vary(image: U8, rng: np.random.Generator, config: AugmentConfig) -> U8:
-    """Apply the changes of light, colour and weather."""
+    """Apply the changes of light, colour and weather, and the mixing."""
     for share, change in (
         (config.exposure, expose),
         (config.colour, recolour),
@@ -202,6 +203,7 @@ def _vary(image: U8, rng: np.random.Generator, config: AugmentConfig) -> U8:
         (config.night, night),
         (config.blur, soften),
         (config.noise, sensor_noise),
+        (config.mix, augmix),  # the last: the numbers drawn for all others stay those of a run without it
     ):
         if rng.random() < share:
             image = change(image, rng)
