@@ -78,6 +78,6 @@ def augmix(image: U8, rng: np.random.Generator, operations: Sequence[Operation] 
     for weight in weights:
         changed = image
         for _ in range(rng.integers(1, LONGEST + 1)):
-            changed = operations[rng.integers(len(operations))](changed, rng)
+            changed = operations[int(rng.integers(len(operations)))](changed, rng)
         mixed += np.float32(weight) * changed
     return np.clip(np.rint((1 - share) * image + share * mixed), 0, 255).astype(np.uint8)
