@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from export.frames import TestFrame, road_judged
 from perception.arrays import U8
-from perception.backends import load_model
+from perception.backends import Backend, Model, load_model
 from perception.boxes import iou
 from perception.detector import Detector
 from perception.devices import Device, Precision, is_openvino
@@ -38,6 +38,8 @@ DRAWS = 200
 """Bootstrap samples for the standard error of a loss."""
 NEIGHBOURS = 10
 """Consecutive frames of a recording that form one bootstrap block, because they are correlated."""
+
+Detect = Callable[[U8], tuple[Detections, RoadMask | None]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Candidate:
 
     name: str
     spec: ModelSpec
-    detect: Callable[[U8], tuple[Detections, RoadMask | None]]
+    detect: Detect
     """Returns the detections of all scores and the road of an image (H, W, 3), in its pixels, as `Detector` does."""
     computes: Precision = "fp32"
     """Arithmetic of the engine, which may be lower than the precision of the file."""
@@ -223,7 +225,31 @@ def open_candidate(
         device = "tensorrt"  # the only device of an engine
     model = load_model(path, device, threads, precision=precision)
     runs = f"{device} {precision}" if is_openvino(device) else device
-    return Candidate(f"{path} ({model.spec.precision}, {runs})", model.spec, Detector(model), precision)
+    detect: Detect = InBatches(model) if path.suffix == ".engine" else Detector(model)
+    return Candidate(f"{path} ({model.spec.precision}, {runs})", model.spec, detect, precision)
+
+
+class InBatches:
+    """Detects in one image at a time, by turns alone and in the largest batch, there in changing places.
+
+    Releases of TensorRT were wrong for some networks in batches of more than one (NVIDIA/TensorRT#4853), so an engine
+    is verified at both ends of its profile. The other places hold earlier images.
+    """
+
+    def __init__(self, model: Model | tuple[Backend, ModelSpec]) -> None:
+        self._alone = Detector(model)
+        self._full = Detector(model, batch=model[0].max_batch or 1)
+        self._images: list[U8] = []
+        self._calls = 0
+
+    def __call__(self, image_bgr: U8) -> tuple[Detections, RoadMask | None]:
+        turn, self._calls = self._calls, self._calls + 1
+        if self._full.batch == 1 or turn % 2 == 0:
+            return self._alone(image_bgr)
+        self._images = self._images or [image_bgr] * self._full.batch
+        place = turn // 2 % self._full.batch
+        self._images[place] = image_bgr
+        return self._full.run(self._images)[place]
 
 
 def _checkpoint(path: Path, size_hw: tuple[int, int], one_to_one: bool | None) -> Candidate:

@@ -146,6 +146,22 @@ def backbone_of(path: Path) -> str | None:
         return None
 
 
+def with_widths_of(config: TrainConfig, init: Path) -> TrainConfig:
+    """Return the config with the channels of a pruned checkpoint of the same backbone, from which a run starts.
+
+    Raises:
+        UserError: see `load_checkpoint`.
+    """
+    try:
+        theirs = json.loads(load_checkpoint(init)["model_config"])
+        widths = tuple(theirs["widths"]) if theirs["backbone"] == config.model.backbone else ()
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return config
+    if not widths or config.model.widths:
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, widths=widths))
+
+
 def load_network(path: Path) -> tuple[Network, dict[str, Any]]:
     """Return the network of a checkpoint with its averaged weights, in evaluation mode, and the checkpoint.
 

@@ -32,6 +32,7 @@ from training.checkpoint import (
     load_network,
     model_config_to_json,
     save_checkpoint,
+    with_widths_of,
 )
 from training.config import TrainConfig
 from training.curves import draw_curves
@@ -157,6 +158,8 @@ def _train(
     make: Make,
     score: Score,
 ) -> Path:
+    if init is not None and not resume:
+        config = with_widths_of(config, init)
     _seed(config)
     sets = find_sets(with_teachers(config, run), classes=config.model.class_infos) if config.data.real else None
     description = describe(config, sets, init)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ _CUDA_GRAPH = {
     "CUDAExecutionProvider": {"enable_cuda_graph": "1"},
     "TensorrtExecutionProvider": {"trt_cuda_graph_enable": "True"},  # this provider takes no "1"
 }
+NO_CUDNN = "Failed to load cuDNN"
 _TYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(float)": np.float32,
@@ -79,7 +82,58 @@ def load_gpu_libraries(device: str) -> str:
     if device == "tensorrt":
         with contextlib.suppress(ImportError, OSError):
             importlib.import_module("tensorrt")
-    return "; ".join(line for line in said.getvalue().splitlines() if line.startswith("Failed"))
+    failed = [line for line in said.getvalue().splitlines() if line.startswith("Failed")]
+    return "; ".join([*failed, *_without_cudnn()])
+
+
+def _without_cudnn() -> list[str]:
+    """What the loader says where cuDNN is missing; empty where it loads.
+
+    ONNX Runtime takes it as optional since 1.28 and reports nothing (microsoft/onnxruntime#29252). A session then
+    opens, and a convolution may fail when it runs.
+    """
+    try:
+        ctypes.CDLL("cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9")
+    except OSError as error:
+        return [f"{NO_CUDNN}: {error}"]
+    return []
+
+
+def _session_on(path: Path, device: Device, threads: int, cuda_graph: bool) -> tuple[ort.InferenceSession, bool]:
+    """A session on the device, and whether a GPU was tried; `auto` goes on with the CPU where the GPU cannot be used.
+
+    Raises:
+        UserError: the file is broken, or the device that was asked for cannot be used.
+    """
+    wanted = device
+    if device == "auto":
+        wanted = "cuda" if gpu_may_work() else "cpu"
+    if wanted == "cpu":
+        return _open(path, "cpu", threads), False
+    missing = load_gpu_libraries(wanted)
+    try:
+        if NO_CUDNN in missing:
+            raise UserError(
+                f"--device {device}: {missing}",
+                "cuDNN 9, which convolutions need",
+                "pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'   (perception doctor shows what is missing)",
+            )
+        session = _open(path, wanted, threads, cuda_graph)
+    except UserError as error:
+        if device != "auto" or (cuda_graph and NO_CUDNN not in missing):
+            raise
+        missing = missing if NO_CUDNN in missing else "; ".join(filter(None, (missing, error.found)))
+        session = _open(path, "cpu", threads)
+    provider = session.get_providers()[0]
+    if device != "auto" and provider != _PROVIDERS[device][0]:
+        raise UserError(
+            f"--device {device}: ONNX Runtime fell back to {provider}" + (f" ({missing})" if missing else ""),
+            f"{_PROVIDERS[device][0]} in use",
+            "perception doctor shows what is missing; --device cpu or auto runs without it",
+        )
+    if provider == "CPUExecutionProvider":
+        log.warning("the GPU cannot be used (%s), so the CPU is; perception doctor", missing or "CUDA fails")
+    return session, True
 
 
 def _open(path: Path, device: str, threads: int, cuda_graph: bool = False) -> ort.InferenceSession:
@@ -180,28 +234,9 @@ class OnnxRuntimeBackend:
                 "a GPU and its driver (nvidia-smi must answer)",
                 "perception doctor shows what is missing; --device cpu or auto runs without it",
             )
-        wanted = device
-        if device == "auto":
-            wanted = "cuda" if gpu_may_work() else "cpu"
-        cuda_graph = cuda_graph and wanted != "cpu"
-        missing = load_gpu_libraries(wanted) if wanted != "cpu" else ""
-        try:
-            self.session = _open(path, wanted, threads, cuda_graph)
-        except UserError as error:
-            if device != "auto" or wanted == "cpu" or cuda_graph:
-                raise
-            missing = "; ".join(filter(None, (missing, error.found)))
-            self.session = _open(path, "cpu", threads)
+        self.session, on_gpu = _session_on(path, device, threads, cuda_graph)
         self.provider = self.session.get_providers()[0]
-        if device != "auto" and self.provider != _PROVIDERS[device][0]:
-            raise UserError(
-                f"--device {device}: ONNX Runtime fell back to {self.provider}"
-                + (f" ({missing})" if missing else ""),
-                f"{_PROVIDERS[device][0]} in use",
-                "perception doctor shows what is missing; --device cpu or auto runs without it",
-            )
-        if wanted != "cpu" and self.provider == "CPUExecutionProvider":
-            log.warning("the GPU cannot be used (%s), so the CPU is; perception doctor", missing or "CUDA fails")
+        cuda_graph = cuda_graph and on_gpu
         self.path = path
         try:
             tensors = (*self.session.get_inputs(), *self.session.get_outputs())

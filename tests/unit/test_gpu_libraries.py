@@ -14,6 +14,7 @@ from perception.backends.onnxruntime import OnnxRuntimeBackend, load_gpu_librari
 from perception.cli import doctor
 from perception.errors import UserError
 
+WITHOUT_CUDNN = backend_module._without_cudnn
 MISSING = "Failed to load libcurand.so.10: no such file"
 
 
@@ -46,6 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         backend_module.ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     monkeypatch.setattr(backend_module, "_cuda_present", lambda: True)
+    monkeypatch.setattr(backend_module, "_without_cudnn", list)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")  # put back afterwards, whoever sets it
     return found
 
@@ -75,6 +77,24 @@ def test_what_is_missing_is_told_and_not_to_stdout(
     assert "libcurand" in caplog.text and "perception doctor" in caplog.text
     assert load_gpu_libraries("cuda") == MISSING
     assert capsys.readouterr().out == ""
+
+
+def test_a_gpu_without_cudnn_is_refused_before_the_first_frame(
+    file: Path, calls: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """ONNX Runtime opens a session without it, and fails at the first convolution."""
+
+    def load(name: str) -> None:
+        raise OSError(f"{name}: no such file")
+
+    monkeypatch.setattr(backend_module.ctypes, "CDLL", load)
+    (missing,) = WITHOUT_CUDNN()
+    assert "cudnn" in missing
+    monkeypatch.setattr(backend_module, "load_gpu_libraries", lambda device: missing)
+    with pytest.raises(UserError, match=r"--device cuda: Failed to load cuDNN"):
+        OnnxRuntimeBackend(file, "cuda")
+    assert OnnxRuntimeBackend(file, "auto").provider == "CPUExecutionProvider"
+    assert [call[0] for call in calls] == ["CPUExecutionProvider"] and "so the CPU is" in caplog.text
 
 
 def test_onnx_runtimes_own_fallback_is_off(file: Path, calls: list[Any]) -> None:

@@ -35,6 +35,9 @@ class _NetworkConfig:
     """Initialise the backbone with this state dict of the same torchvision network, complete or features only."""
     channels: int = 80
     """Channels of the neck and the detection head."""
+    widths: tuple[int, ...] = ()
+    """Input and output channels of each convolution of a pruned network; empty: the architecture's own. `--init`
+    takes them from a pruned checkpoint."""
     class_names: tuple[str, ...] = CLASS_NAMES
     """Detected classes in the order of class ids."""
     classes: tuple[ClassInfo, ...] = ()

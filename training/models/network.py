@@ -12,6 +12,7 @@ from training.models.backbone import Backbone
 from training.models.config import HEADS, SIZE_MULTIPLE, ModelConfig, check_size
 from training.models.head import Features, Head
 from training.models.neck import PanNeck
+from training.models.widths import set_widths
 
 if TYPE_CHECKING:
     from training.data import Batch
@@ -51,6 +52,8 @@ class Network(nn.Module):
         self.log_variances = nn.Parameter(torch.zeros(len(self.tasks))) if learnt else None
         self.register_buffer("mean", torch.tensor(_MEAN_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
+        if config.widths:
+            set_widths(self, config.widths)
 
     @property
     def heads(self) -> dict[str, Head[Any, Any]]:
