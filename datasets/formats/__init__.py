@@ -29,7 +29,7 @@ from perception.errors import UserError
 from perception.files import make_folder, write_atomically
 from perception.progress import Progress
 
-NOT_FORMATS = frozenset({"annotations", "clean", "cli", "paths"})
+NOT_FORMATS = frozenset({"annotations", "clean", "cli", "masks", "paths"})
 """Modules of this folder that are no formats."""
 ImageMode = Literal["copy", "link"]
 

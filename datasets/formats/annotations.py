@@ -6,6 +6,7 @@ Coordinates are continuous pixels of the upright image: 0 is the left (upper) ed
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets.formats.masks import Mask
 from datasets.sample import ROAD_IGNORE
 from perception.arrays import U8
 from perception.errors import UserError
@@ -48,6 +50,10 @@ class Box:
     """KITTI's 0 visible, 1 partly, 2 largely, 3 unknown."""
     polygons: tuple[Polygon, ...] = ()
     """Outlines."""
+    mask: Mask | None = None
+    """Pixels of the object."""
+    area: float | None = None
+    """Pixels that the file says the object covers, where that is not its box."""
     attributes: tuple[tuple[str, str], ...] = ()
     """Anything else, as name and text."""
     pose3d: tuple[float, ...] | None = None
@@ -56,15 +62,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class RoadPart:
-    """A polygon of a road label. Parts are painted in order, the later over the earlier."""
+    """A polygon or mask of a road label. Parts are painted in order, the later over the earlier."""
 
-    polygon: Polygon
+    shape: Polygon | Mask
     value: int = 1
     """1 road, 0 something else on it, 255 ignored."""
 
 
 Road = Path | tuple[RoadPart, ...] | None
-"""A mask in a PNG, see `ROAD_FOLDER`; or polygons; or None where road is not labelled."""
+"""A mask in a PNG, see `ROAD_FOLDER`; or its parts; or None where road is not labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +162,12 @@ FEATURES: Mapping[str, Callable[[AnnotatedImage], int]] = {
     "truncation": lambda image: sum(box.truncation is not None for box in image.boxes),
     "occlusion": lambda image: sum(box.occlusion is not None for box in image.boxes),
     "outlines (polygons)": lambda image: sum(bool(box.polygons) for box in image.boxes),
+    "run-length masks": lambda image: sum(box.mask is not None for box in image.boxes),
+    "areas of shapes": lambda image: sum(box.area is not None for box in image.boxes),
     "attributes": lambda image: sum(bool(box.attributes) for box in image.boxes),
     "3-D poses": lambda image: sum(box.pose3d is not None for box in image.boxes),
     "recordings (drives)": lambda image: bool(image.drive),
-    "road as polygons (a mask is written)": lambda image: isinstance(image.road, tuple),
+    "road as polygons or run-length masks (a PNG is written)": lambda image: isinstance(image.road, tuple),
     "labels with spaces (written with _)": lambda image: sum(" " in box.label for box in image.boxes),
     "splits": lambda image: image.split in ("train", "val"),
     "splits besides train and val": lambda image: image.split not in ("", "train", "val"),
@@ -174,10 +182,22 @@ def lost(images: Iterable[AnnotatedImage], carries: frozenset[str]) -> Counter[s
     return Counter({name: total for name, total in totals.items() if total})
 
 
+BAD_CORNER = (math.nan, math.nan)
+"""Stands for a corner that is no pair of numbers, so that its polygon is counted and left out."""
+
+
+def is_finite(polygon: Polygon) -> bool:
+    """Whether all corners of a polygon are finite numbers."""
+    return len(polygon) % 2 == 0 and all(map(math.isfinite, polygon))
+
+
 def envelope(polygons: Sequence[Polygon]) -> BoxXYXY:
-    """Return the box around polygons with at least one point."""
-    x = [value for polygon in polygons for value in polygon[0::2]]
-    y = [value for polygon in polygons for value in polygon[1::2]]
+    """Return the box around the polygons that enclose something; NaN without any."""
+    good = [polygon for polygon in polygons if len(polygon) >= 6 and is_finite(polygon)]
+    if not good:
+        return (math.nan,) * 4
+    x = [value for polygon in good for value in polygon[0::2]]
+    y = [value for polygon in good for value in polygon[1::2]]
     return min(x), min(y), max(x), max(y)
 
 
@@ -197,7 +217,12 @@ def road_mask(road: Road, size_hw: tuple[int, int]) -> U8 | None:
         return np.where(mask == MASK_IGNORED, ROAD_IGNORE, mask > 0).astype(np.uint8)
     painted = np.zeros(size_hw, np.uint8)
     for part in road:
-        points = np.round(np.array(part.polygon, np.float64).reshape(-1, 2) - 0.5).clip(-(2**15), 2**15)
+        if isinstance(part.shape, Mask):
+            painted[part.shape.pixels()] = part.value
+            continue
+        if not is_finite(part.shape):
+            raise ValueError("a polygon with a corner that is no finite number")
+        points = np.round(np.array(part.shape, np.float64).reshape(-1, 2) - 0.5).clip(-(2**15), 2**15)
         cv2.fillPoly(painted, [points.astype(np.int32)], (part.value,))
     return painted
 

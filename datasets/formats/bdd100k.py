@@ -9,7 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datasets.formats.annotations import AnnotatedImage, AnnotationSet, Box, Format, Polygon, Problems, RoadPart
+from datasets.formats.annotations import (
+    BAD_CORNER,
+    AnnotatedImage,
+    AnnotationSet,
+    Box,
+    Format,
+    Polygon,
+    Problems,
+    RoadPart,
+)
+from datasets.formats.masks import Mask, of_coco
 from datasets.formats.paths import ImageFinder, dicts, head, image_name, json_of, numbers, road_of, split_of
 from perception.errors import UserError
 
@@ -93,7 +103,7 @@ def _labels(frame: dict[str, Any], where: str, problems: Problems) -> tuple[list
         given = label.get("attributes")
         attributes = given if isinstance(given, dict) else {}
         if category in ROAD or category.startswith("area/"):
-            road += [RoadPart(polygon) for polygon in _polygons(label)]
+            road += [RoadPart(shape) for shape in _shapes(label)]
         elif isinstance(label.get("box2d"), dict):
             corners = numbers([label["box2d"].get(key) for key in ("x1", "y1", "x2", "y2")])
             if not category or corners is None:
@@ -116,9 +126,9 @@ def _labels(frame: dict[str, Any], where: str, problems: Problems) -> tuple[list
     return boxes, road
 
 
-def _polygons(label: dict[str, Any]) -> list[Polygon]:
-    """Return the outlines of a label: lists of points with `L` and `C`, in either release's form."""
-    found = []
+def _shapes(label: dict[str, Any]) -> list[Polygon | Mask]:
+    """Return the mask of a label, and its outlines: lists of points with `L` and `C`, in either release's form."""
+    found: list[Polygon | Mask] = [of_coco(label["rle"])] if label.get("rle") else []
     given = label.get("poly2d")
     for one in given if isinstance(given, list) else []:
         points, kinds = (one.get("vertices"), one.get("types")) if isinstance(one, dict) else (None, None)
@@ -126,9 +136,10 @@ def _polygons(label: dict[str, Any]) -> list[Polygon]:
             one = given if one and isinstance(one, list) and not isinstance(one[0], list) else one
             points = [p[:2] for p in one if isinstance(p, list)]
             kinds = "".join(str(p[2]) for p in one if isinstance(p, list) and len(p) > 2)
-        good = [pair for p in points or [] if (pair := numbers(p, 2)) is not None]
-        if good:
-            found.append(_flattened(good, kinds or "L" * len(good)))
+        corners: list[tuple[float, ...]] = [BAD_CORNER]
+        if isinstance(points, list):
+            corners = [numbers(p, 2) or BAD_CORNER for p in points]
+        found.append(_flattened(corners, kinds or "L" * len(corners)))
         if one is given:
             break
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.formats.annotations import (
+    BAD_CORNER,
     AnnotatedImage,
     AnnotationSet,
     Box,
@@ -95,7 +96,8 @@ def _objects(content: dict[str, Any], where: str, problems: Problems) -> tuple[l
     boxes, road = [], []
     for one in dicts(content.get("objects", []), where):
         label, points = str(one.get("label")), one.get("polygon")
-        flat = [v for p in points if (pair := numbers(p, 2)) for v in pair] if isinstance(points, list) else []
+        corners = [numbers(point, 2) or BAD_CORNER for point in points] if isinstance(points, list) else []
+        flat = [value for corner in corners for value in corner]
         if one.get("deleted"):
             continue
         if len(flat) < 6:

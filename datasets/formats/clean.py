@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 
 import imagesize
 
-from datasets.formats.annotations import DONT_CARE, AnnotatedImage, AnnotationSet, Box, Problems
+from datasets.formats.annotations import (
+    DONT_CARE,
+    AnnotatedImage,
+    AnnotationSet,
+    Box,
+    Polygon,
+    Problems,
+    Road,
+    is_finite,
+)
+from datasets.formats.masks import Mask
 from datasets.formats.paths import MISSING
 from perception.errors import UserError
 from perception.files import MAX_MEGAPIXELS
@@ -18,6 +28,9 @@ CROWD = "crowd or ignore region: neither trained nor judged"
 ROTATED = "image rotated by EXIF: labels belong to the upright image"
 NOTES = frozenset({CROWD, ROTATED})
 """What is counted and is no fault."""
+BAD_OUTLINE = "outline with a corner that is no finite number"
+SHORT_OUTLINE = "outline of fewer than three points: left out"
+BAD_MASK = "run-length mask that is broken or of another size: left out"
 REACHES_OUT_PX = 1.0
 """A box may reach out of its image by this much: rounding, and formats that count the last pixel."""
 
@@ -32,8 +45,9 @@ def clean(found: AnnotationSet, problems: Problems) -> AnnotationSet:
         size_hw = _size(image, problems)
         if size_hw is None:
             continue
-        boxes = tuple(_boxes(replace(image, size_hw=size_hw), problems))
-        images[image.name] = replace(image, size_hw=size_hw, boxes=boxes)
+        image = replace(image, size_hw=size_hw)
+        boxes, road = tuple(_boxes(image, problems)), _road(image, problems)
+        images[image.name] = replace(image, boxes=boxes, road=road)
     labels = dict.fromkeys(found.labels)
     images = {name: _of_no_class(image, labels) for name, image in images.items()}
     strangers: dict[str, int] = {}
@@ -102,7 +116,10 @@ def _boxes(image: AnnotatedImage, problems: Problems) -> Iterator[Box]:
     for box in image.boxes:
         left, top, right, bottom = box.xyxy
         where = f"{image.name}: {box.label} {left:g} {top:g} {right:g} {bottom:g} in {width}x{height}"
-        if not all(map(math.isfinite, box.xyxy)) or right <= left or bottom <= top:
+        if not all(map(math.isfinite, box.xyxy)):
+            problems.add("box with a corner that is no finite number: left out", where)
+            continue
+        if right <= left or bottom <= top:
             problems.add("box without area: left out", where)
             continue
         if right <= 0 or bottom <= 0 or left >= width or top >= height:
@@ -117,8 +134,43 @@ def _boxes(image: AnnotatedImage, problems: Problems) -> Iterator[Box]:
             problems.add("box reaches out of its image: kept; training clips it", where)
         if box.ignore:
             problems.add(CROWD, where)
-        outlines = tuple(polygon for polygon in box.polygons if len(polygon) >= 6)
-        if len(outlines) < len(box.polygons):
-            problems.add("outline of fewer than three points: left out, its box kept", where)
-            box = replace(box, polygons=outlines)
-        yield box
+        outlines = tuple(_outlines(box.polygons, where, problems))
+        mask = box.mask
+        if mask is not None and mask.size_hw != image.size_hw:
+            problems.add(f"{BAD_MASK}, its box kept", where)
+            mask = None
+        yield replace(box, polygons=outlines, mask=mask)
+
+
+def _outlines(polygons: Sequence[Polygon], where: str, problems: Problems) -> Iterator[Polygon]:
+    """Iterate over the polygons that can be painted."""
+    for polygon in polygons:
+        if not is_finite(polygon):
+            problems.add(f"{BAD_OUTLINE}: left out, its box kept", where)
+        elif len(polygon) < 6:
+            problems.add(f"{SHORT_OUTLINE}, its box kept", where)
+        else:
+            yield polygon
+
+
+def _road(image: AnnotatedImage, problems: Problems) -> Road:
+    """Return the road label without parts that enclose nothing; None where a part cannot be read.
+
+    The rest of a damaged label would teach that the missing part is no road.
+    """
+    if not isinstance(image.road, tuple):
+        return image.road
+    kept = []
+    for part in image.road:
+        if isinstance(part.shape, Mask):
+            if part.shape.size_hw != image.size_hw:
+                problems.add(f"{BAD_MASK}, and the image taken as without road labels", image.name)
+                return None
+        elif not is_finite(part.shape):
+            problems.add(f"road {BAD_OUTLINE}: the image is taken as without road labels", image.name)
+            return None
+        elif len(part.shape) < 6:
+            problems.add(f"road {SHORT_OUTLINE}", image.name)
+            continue
+        kept.append(part)
+    return tuple(kept)

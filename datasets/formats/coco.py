@@ -6,21 +6,25 @@ The box's corner is continuous and counts from 0. `iscrowd` marks a group of obj
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from datasets.formats.annotations import (
+    BAD_CORNER,
     DONT_CARE,
     AnnotatedImage,
     AnnotationSet,
     Box,
+    BoxXYXY,
     Format,
     Polygon,
     Problems,
     RoadPart,
     envelope,
 )
+from datasets.formats.masks import Mask, as_coco, of_coco
 from datasets.formats.paths import (
     ImageFinder,
     dicts,
@@ -39,7 +43,7 @@ from perception.files import write_atomically
 
 EXPECTED = "COCO's JSON with images, annotations and categories"
 ROAD_CATEGORIES = ("road", "drivable area", "drivable")
-"""Categories whose polygons are road rather than objects, in lower case."""
+"""Categories whose polygons and masks are road rather than objects, in lower case."""
 OTHER_TASKS = ("captions", "panoptic", "person_keypoints", "stuff", "image_info")
 """Files of COCO's other tasks, which lie beside those of boxes."""
 _FOLDERS = ("images", "", "images/train", "images/val", "images/test", "train", "val", "test", "JPEGImages")
@@ -132,10 +136,10 @@ def _images(
             name = name.removeprefix(folder)
         boxes, road = [], []
         for row in mine:
-            label, outlines = _label(row, names, file, problems), _polygons(row, f"{name}", problems)
+            label, shapes = _label(row, names, file, problems), _shapes(row)
             if label.lower() in ROAD_CATEGORIES:
-                road += [RoadPart(polygon) for polygon in outlines]
-            elif (box := _box(row, label, outlines, f"{name} {label}", problems)) is not None:
+                road += [RoadPart(shape) for shape in shapes]
+            elif (box := _box(row, label, shapes, f"{name} {label}", problems)) is not None:
                 boxes.append(box)
         drive = str(entry.get("drive") or videos.get(_hashable(entry.get("video_id")), ""))
         size_hw = size_of(entry.get("height"), entry.get("width"))
@@ -161,29 +165,25 @@ def _label(row: dict[str, Any], names: dict[Any, str], file: Path, problems: Pro
     return f"class_{number}"
 
 
-def _polygons(row: dict[str, Any], where: str, problems: Problems) -> tuple[Polygon, ...]:
-    outlines = row.get("segmentation")
-    if isinstance(outlines, dict):
-        problems.add("outline as a run-length mask: its box alone is read", where)
-        return ()
-    found = []
-    for one in outlines if isinstance(outlines, list) else ():
-        polygon = numbers(one)
-        if polygon is None or len(polygon) % 2:
-            problems.add("outline that is no list of points: left out", where)
-        else:
-            found.append(polygon)
-    return tuple(found)
+def _shapes(row: dict[str, Any]) -> list[Polygon | Mask]:
+    """Return the polygons of a row, or its run-length mask."""
+    found = row.get("segmentation")
+    if isinstance(found, dict):
+        return [of_coco(found)]
+    polygons = [numbers(one) for one in found] if isinstance(found, list) else []
+    return [BAD_CORNER if one is None or len(one) % 2 else one for one in polygons]
 
 
-def _box(
-    row: dict[str, Any], label: str, outlines: tuple[Polygon, ...], where: str, problems: Problems
-) -> Box | None:
+def _box(row: dict[str, Any], label: str, shapes: list[Polygon | Mask], where: str, problems: Problems) -> Box | None:
     xywh = numbers(row.get("bbox"), 4)
+    polygons = tuple(shape for shape in shapes if not isinstance(shape, Mask))
+    mask = next((shape for shape in shapes if isinstance(shape, Mask)), None)
     if xywh is not None:
         xyxy = (xywh[0], xywh[1], xywh[0] + xywh[2], xywh[1] + xywh[3])
-    elif any(len(outline) >= 6 for outline in outlines):
-        xyxy = envelope(outlines)
+    elif mask is not None and (around := mask.box()) is not None:
+        xyxy = around
+    elif any(len(polygon) >= 6 for polygon in polygons):
+        xyxy = envelope(polygons)
     else:
         problems.add("annotation without a box: left out", where)
         return None
@@ -199,9 +199,17 @@ def _box(
         ignore=bool(row.get("iscrowd")) or bool(row.get("ignore")) or label.lower() == DONT_CARE.lower(),
         truncation=float(own["truncation"]) if "truncation" in own else None,
         occlusion=int(own["occlusion"]) if "occlusion" in own else None,
-        polygons=outlines,
+        polygons=polygons,
+        mask=mask,
+        area=_area(row, xyxy),
         attributes=tuple((key, str(value)) for key, value in attributes.items()),
     )
+
+
+def _area(row: dict[str, Any], xyxy: BoxXYXY) -> float | None:
+    """Return a row's area where it is not that of the box."""
+    given, whole = row.get("area"), (xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1])
+    return None if not _is_number(given) or math.isclose(given, whole, rel_tol=1e-9) else float(given)  # type: ignore[arg-type]
 
 
 def _is_number(value: Any) -> bool:
@@ -240,9 +248,11 @@ def _row(box: Box, box_id: int, image_id: int, number: dict[str, int]) -> dict[s
         "image_id": image_id,
         "category_id": number[box.label],
         "bbox": xywh,
-        "area": rounded(xywh[2] * xywh[3]),
+        "area": rounded(xywh[2] * xywh[3] if box.area is None else box.area),
         "iscrowd": int(box.ignore),
-        "segmentation": [[rounded(value) for value in polygon] for polygon in box.polygons],
+        "segmentation": [[rounded(value) for value in polygon] for polygon in box.polygons]
+        if box.mask is None
+        else as_coco(box.mask),
     }
     own = {key: value for key, field in _OWN.items() if (value := getattr(box, field)) is not None}
     attributes: dict[str, Any] = {**dict(box.attributes), **own}
@@ -268,6 +278,8 @@ FORMAT = Format(
             "truncation",
             "occlusion",
             "outlines (polygons)",
+            "run-length masks",
+            "areas of shapes",
             "attributes",
             "recordings (drives)",
             "labels with spaces (written with _)",

@@ -1,4 +1,4 @@
-"""CVAT's XML 1.1, of images (`<image>` with boxes and polygons) and of videos (`<track>` with a box a frame).
+"""CVAT's XML 1.1, of images (`<image>` with its shapes) and of videos (`<track>` with a shape a frame).
 
 Coordinates are continuous pixels from 0. Frames of a video are found as CVAT exports them, `frame_000000.PNG`, or by
 their number.
@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from datasets.formats.annotations import (
+    BAD_CORNER,
     DONT_CARE,
     AnnotatedImage,
     AnnotationSet,
@@ -22,6 +23,7 @@ from datasets.formats.annotations import (
     envelope,
 )
 from datasets.formats.coco import ROAD_CATEGORIES
+from datasets.formats.masks import Mask, of_cvat
 from datasets.formats.paths import (
     ImageFinder,
     head,
@@ -38,6 +40,13 @@ from perception.errors import UserError
 from perception.files import write_atomically
 
 EXPECTED = "annotations.xml of CVAT"
+WITHOUT = {
+    "box": "box without corners: left out",
+    "polygon": "polygon of fewer than three points: left out",
+    "mask": "run-length mask that is broken or empty: left out",
+}
+SHAPES = tuple(WITHOUT)
+"""Tags that are read, with what is wrong where one has no place."""
 
 
 def _file(path: Path) -> Path | None:
@@ -62,9 +71,8 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
     labels = tuple(dict.fromkeys(name for name in listed if name and name.lower() not in no_class))
     has_road = any((label.findtext("name") or "").lower() in ROAD_CATEGORIES for label in xml.iter("label"))
     finder = ImageFinder(file.parent, ("images", ""))
-    found = (
-        _video(xml, finder, problems) if xml.find("track") is not None else _images(xml, finder, has_road, problems)
-    )
+    frames = _images if xml.find("track") is None else _video
+    found = frames(xml, finder, has_road, problems)
     return AnnotationSet(file.parent, labels, tuple(found))
 
 
@@ -74,27 +82,30 @@ def _images(xml: Element, finder: ImageFinder, has_road: bool, problems: Problem
         if where is None:
             continue
         name = image_name(where, finder.root).removeprefix("images/")
-        boxes, road = [], []
-        for shape in image:
-            label = shape.get("label") or ""
-            outline = _points(shape)
-            if label.lower() in ROAD_CATEGORIES and outline:
-                road.append(RoadPart(outline))
-            elif shape.tag in ("box", "polygon"):
-                if (box := _box(shape, label, outline, f"{name}: {label}", problems)) is not None:
-                    boxes.append(box)
-            elif shape.tag != "tag":
-                problems.add("shape that is no box or polygon: left out", f"{name}: {shape.tag}")
         size_hw = size_of(image.get("height"), image.get("width"))
+        boxes: list[Box] = []
+        road: list[RoadPart] = []
+        for shape in image:
+            if shape.tag not in SHAPES:
+                if shape.tag != "tag":
+                    problems.add("shape that is no box, polygon or mask: left out", f"{name}: {shape.tag}")
+                continue
+            label = shape.get("label") or ""
+            found = _shape(shape, label, size_hw, f"{name}: {label}", problems)
+            if isinstance(found, RoadPart):
+                road.append(found)
+            elif found is not None:
+                boxes.append(found)
         split = split_of(image.get("subset") or "")
         mask = tuple(road) if has_road else road_of(finder.root, name)
         yield AnnotatedImage(name, where, size_hw, tuple(boxes), "", split, mask)
 
 
-def _video(xml: Element, finder: ImageFinder, problems: Problems) -> Iterator[AnnotatedImage]:
+def _video(xml: Element, finder: ImageFinder, has_road: bool, problems: Problems) -> Iterator[AnnotatedImage]:
     size = xml.find("meta//original_size")
     size_hw = size_of(size.findtext("height"), size.findtext("width")) if size is not None else (0, 0)
     boxes: dict[int, list[Box]] = {}
+    roads: dict[int, list[RoadPart]] = {}
     for track in xml.iter("track"):
         label, number = track.get("label") or "", track.get("id") or ""
         for shape in track:
@@ -102,17 +113,23 @@ def _video(xml: Element, finder: ImageFinder, problems: Problems) -> Iterator[An
             if not frame.isdecimal() or shape.get("outside") == "1":
                 continue
             where = f"frame {frame}: {label}"
-            track_id = int(number) if number.isdecimal() else None
-            if (box := _box(shape, label, _points(shape), where, problems, track_id)) is not None:
-                boxes.setdefault(int(frame), []).append(box)
+            if shape.tag not in SHAPES:
+                problems.add("shape that is no box, polygon or mask: left out", f"{where}: {shape.tag}")
+                continue
+            found = _shape(shape, label, size_hw, where, problems, int(number) if number.isdecimal() else None)
+            if isinstance(found, RoadPart):
+                roads.setdefault(int(frame), []).append(found)
+            elif found is not None:
+                boxes.setdefault(int(frame), []).append(found)
     frames = {int(digits): path for path in walk_images(finder.root) if (digits := _digits(path.stem))}
     for missing in sorted(set(boxes) - set(frames)):
         problems.add("frame of a video without an image: left out", f"frame {missing}", len(boxes[missing]))
     for frame_number, path in sorted(frames.items()):
         name = image_name(path, finder.root).removeprefix("images/")
-        mine = tuple(boxes.get(frame_number, ()))
+        mine, road = tuple(boxes.get(frame_number, ())), tuple(roads.get(frame_number, ()))
         drive = finder.root.name
-        yield AnnotatedImage(name, path, size_hw, mine, drive, "", road_of(finder.root, name))
+        mask = road if has_road else road_of(finder.root, name)
+        yield AnnotatedImage(name, path, size_hw, mine, drive, "", mask)
 
 
 def _digits(stem: str) -> str:
@@ -122,18 +139,43 @@ def _digits(stem: str) -> str:
 
 def _points(shape: Element) -> Polygon:
     pairs = [numbers(pair.split(","), 2) for pair in (shape.get("points") or "").split(";") if pair]
-    return tuple(value for pair in pairs if pair for value in pair)
+    return tuple(value for pair in pairs for value in pair or BAD_CORNER)
+
+
+def _shape(
+    shape: Element,
+    label: str,
+    size_hw: tuple[int, int],
+    where: str,
+    problems: Problems,
+    track_id: int | None = None,
+) -> Box | RoadPart | None:
+    """Return an object, or a part of the road; None, with a problem, where it cannot be read."""
+    outline, mask = _points(shape), None
+    if shape.tag == "mask":
+        window = numbers([shape.get(key) for key in ("left", "top", "width", "height")])
+        mask = of_cvat(shape.get("rle") or "", window, size_hw)
+    if label.lower() in ROAD_CATEGORIES and (outline or mask is not None):
+        return RoadPart(outline if mask is None else mask)
+    return _box(shape, label, outline, mask, where, problems, track_id)
 
 
 def _box(
-    shape: Element, label: str, outline: Polygon, where: str, problems: Problems, track_id: int | None = None
+    shape: Element,
+    label: str,
+    outline: Polygon,
+    mask: Mask | None,
+    where: str,
+    problems: Problems,
+    track_id: int | None,
 ) -> Box | None:
     corners = numbers([shape.get(key) for key in ("xtl", "ytl", "xbr", "ybr")])
-    if corners is None and len(outline) >= 6:
+    if mask is not None:
+        corners = mask.box()
+    elif corners is None and len(outline) >= 6:
         corners = envelope([outline])
     if corners is None or not label:
-        kind = "polygon of fewer than three points: left out" if shape.tag == "polygon" else "box without corners"
-        problems.add(kind, where)
+        problems.add(WITHOUT[shape.tag] if corners is None else "shape without a label: left out", where)
         return None
     if any(numbers([shape.get("rotation") or "0"]) or ()):
         problems.add("rotated box: its corners before the rotation are read", where)
@@ -151,6 +193,7 @@ def _box(
         ignore=ignored or label == DONT_CARE,
         occlusion=occlusion,
         polygons=outlines,
+        mask=mask,
         attributes=tuple(attributes.items()),
     )
 

@@ -1,14 +1,13 @@
-"""Label Studio's JSON export: tasks with `rectanglelabels` and `polygonlabels` in per cent of the image.
+"""Label Studio's JSON export: tasks with `rectanglelabels`, `polygonlabels` and `brushlabels`.
 
-The corner is the upper left one, 0 to 100. Of several annotations of a task the first that was not cancelled counts.
-A rotated rectangle becomes the box around it. `brushlabels` are run-length masks and not read.
+Places are per cent of the image. The corner of a rectangle is the upper left one, 0 to 100; a rotated one becomes the
+box around it. Brushes are run-length masks. Of several annotations of a task the first that was not cancelled counts.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -16,6 +15,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import imagesize
 
 from datasets.formats.annotations import (
+    BAD_CORNER,
     AnnotatedImage,
     AnnotationSet,
     Box,
@@ -27,6 +27,7 @@ from datasets.formats.annotations import (
 )
 from datasets.formats.coco import ROAD_CATEGORIES
 from datasets.formats.kitti import flat
+from datasets.formats.masks import Mask, of_brush
 from datasets.formats.paths import (
     ImageFinder,
     dicts,
@@ -75,9 +76,9 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         if where is None or results is None:
             continue
         name = image_name(where, file.parent).removeprefix("images/")
-        found = [(label, outline, box) for one in results for label, outline, box in _shapes(one, where, problems)]
-        road = tuple(RoadPart(outline) for label, outline, _ in found if label.lower() in ROAD_CATEGORIES)
-        boxes = tuple(box for label, _, box in found if label.lower() not in ROAD_CATEGORIES)
+        shapes = [shape for one in results if (shape := _shape(one, where, problems)) is not None]
+        road = tuple(shape for shape in shapes if isinstance(shape, RoadPart))
+        boxes = tuple(shape for shape in shapes if isinstance(shape, Box))
         sizes = {
             size for one in results if (size := size_of(one.get("original_height"), one.get("original_width")))[0]
         }
@@ -116,31 +117,46 @@ def _results(task: dict[str, Any], problems: Problems) -> list[dict[str, Any]] |
     return dicts(done[0].get("result") or [], where)
 
 
-def _shapes(one: dict[str, Any], image: Path, problems: Problems) -> Iterator[tuple[str, Polygon, Box]]:
+def _shape(one: dict[str, Any], image: Path, problems: Problems) -> Box | RoadPart | None:
+    """Return an object, or a part of the road; None, with a problem, where it cannot be read."""
     kind, value = str(one.get("type")), one.get("value")
     names = value.get(kind) if isinstance(value, dict) else None
-    if kind not in ("rectanglelabels", "polygonlabels") or not isinstance(value, dict):
-        problems.add("result that is no rectangle or polygon: left out", f"{image.name}: {kind}")
-        return
+    if kind not in ("rectanglelabels", "polygonlabels", "brushlabels") or not isinstance(value, dict):
+        problems.add("result that is no rectangle, polygon or brush: left out", f"{image.name}: {kind}")
+        return None
     if not isinstance(names, list) or not names or not isinstance(names[0], str):
         problems.add("shape without a label: left out", image.name)
-        return
+        return None
+    label, where = names[0], f"{image.name}: {names[0]}"
     height, width = size_of(one.get("original_height"), one.get("original_width"))
     if not height:
         try:
             width, height = imagesize.get(image)
-        except Exception:  # whatever a parser of untrusted bytes may raise
-            return
+        except Exception:  # whatever a parser of untrusted bytes may raise; `clean` leaves the image out
+            return None
+    if kind == "brushlabels":
+        return _brush(label, of_brush(value.get("rle"), (height, width)), where, problems)
     outline = _outline(kind, value, (height, width))
     if len(outline) < 6:
-        problems.add("polygon of fewer than three points: left out", f"{image.name}: {names[0]}")
-        return
+        problems.add("polygon of fewer than three points: left out", where)
+        return None
     if value.get("rotation"):
-        problems.add("rotated box: the box around it is read", f"{image.name}: {names[0]}")
+        problems.add("rotated box: the box around it is read", where)
+    if label.lower() in ROAD_CATEGORIES:
+        return RoadPart(outline)
     polygons = (outline,) if kind == "polygonlabels" else ()
     score = one.get("score")
     confidence = float(score) if isinstance(score, (int, float)) else None
-    yield names[0], outline, Box(names[0], envelope([outline]), score=confidence, polygons=polygons)
+    return Box(label, envelope([outline]), score=confidence, polygons=polygons)
+
+
+def _brush(label: str, mask: Mask, where: str, problems: Problems) -> Box | RoadPart | None:
+    if label.lower() in ROAD_CATEGORIES:
+        return RoadPart(mask)
+    if (box := mask.box()) is None:
+        problems.add("run-length mask that is broken or empty: left out", where)
+        return None
+    return Box(label, box, mask=mask)
 
 
 def _outline(kind: str, value: dict[str, Any], size_hw: tuple[int, int]) -> Polygon:
@@ -148,7 +164,8 @@ def _outline(kind: str, value: dict[str, Any], size_hw: tuple[int, int]) -> Poly
     if kind == "polygonlabels":
         points = value.get("points")
         pairs = [numbers(point, 2) for point in points] if isinstance(points, list) else []
-        return tuple(v for pair in pairs if pair for v in (pair[0] / 100 * width, pair[1] / 100 * height))
+        corners = [pair or BAD_CORNER for pair in pairs]
+        return tuple(v for x, y in corners for v in (x / 100 * width, y / 100 * height))
     corner = numbers([value.get(key) for key in ("x", "y", "width", "height")])
     if corner is None:
         return ()
