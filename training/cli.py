@@ -51,15 +51,11 @@ class TrainOptions(CommandOptions):
 
 def main(argv: list[str]) -> int:
     """Train, evaluate, and print the next command."""
-    options = parse_options(
-        TrainOptions, list(argv), "perception train", everyday=EVERYDAY, begin=_begin, early=("preset", "resume")
-    )
-    options = _with_classes(options)
+    options = train_options(argv)
     config, run = options.training, options.out
-    _check(options)
     try:
         with (
-            nullcontext() if launched() else _sigterm_is_ctrl_c()
+            nullcontext() if launched() else sigterm_is_ctrl_c()
         ):  # torchrun's SIGTERM is final and may arrive in C++ code
             if options.folds:
                 done = cross_validate(config, run, options.folds, options.init)
@@ -76,6 +72,16 @@ def main(argv: list[str]) -> int:
             print(f"next: perception export {done}")
             print(f"curves: tensorboard --logdir {run}", file=sys.stderr)
     return 0
+
+
+def train_options(argv: list[str]) -> TrainOptions:
+    """Return the checked options of a run from the words after `perception train`."""
+    options = parse_options(
+        TrainOptions, list(argv), "perception train", everyday=EVERYDAY, begin=_begin, early=("preset", "resume")
+    )
+    options = _with_classes(options)
+    _check(options)
+    return options
 
 
 def _begin(given: dict[str, Any]) -> TrainOptions:
@@ -121,7 +127,7 @@ def _check(options: TrainOptions) -> None:
 
 
 @contextmanager
-def _sigterm_is_ctrl_c() -> Iterator[None]:
+def sigterm_is_ctrl_c() -> Iterator[None]:
     """Handle a scheduler's SIGTERM as Ctrl-C: end the run cleanly and print the command that resumes it."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
         yield

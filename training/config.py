@@ -97,6 +97,10 @@ class DataConfig:
     teacher_labels: Path | None = None
     """Folder or zip of labels by pretrained detectors, with a subfolder for each data set. Confident boxes become
     soft targets, uncertain ones ignore regions. Required for data sets without boxes of their own."""
+    soft_labels: bool = True
+    """Weigh the labels of teachers by their confidence; otherwise every one counts fully."""
+    label_share: float = 1.0
+    """Fraction of every data set's training frames that are used, evenly spread. Measures what more labels bring."""
     unlabelled: Path | None = None
     """Folder of frames without labels; --teacher labels them. Labels already in `teacher_labels`, under the folder's
     name, are kept."""
@@ -122,7 +126,7 @@ class DataConfig:
         check_ranges(self, workers=(0, MANY), cache_gb=(0, MANY), streets=(0, 2**31), synthetic_share=SHARE)
         if not 0 <= self.road_share < 1:
             raise FieldError(self, "road_share", "from 0 to below 1")
-        check_ranges(self, unlabelled_share=(0.001, 0.999))
+        check_ranges(self, unlabelled_share=(0.001, 0.999), label_share=(0.001, 1))
         read_fold(self.fold)
 
     @property

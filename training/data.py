@@ -125,6 +125,8 @@ class ImageStream(Dataset):
 
     def _numbered(self, sample: Sample) -> Sample:
         """Return a sample with the class ids of the run; classes that it does not know are not labelled in it."""
+        if not self.config.data.soft_labels:
+            sample = replace(sample, confidences=None)
         if sample.class_names == self._class_names:
             return sample
         more = len(self._class_names) - len(sample.class_names)

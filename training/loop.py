@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,6 +58,8 @@ Make = Callable[[ModelConfig], Network]
 """Builds a network, as `Network` does."""
 Score = Callable[..., dict[str, float]]
 """Evaluates a network, as `evaluate` does."""
+Feed = Callable[[TrainingSets | None, TrainConfig, int], Iterable[Batch]]
+"""Makes the batches of a run from a step on, as `batches` does."""
 BAD_GRADIENTS = 20
 """Consecutive steps with a non-finite gradient after which a run ends with an error."""
 
@@ -83,6 +85,7 @@ def train(
     init: Path | None = None,
     make: Make = Network,
     score: Score | None = None,
+    feed: Feed = batches,
 ) -> Path:
     """Train a network and write its results to a run directory.
 
@@ -93,6 +96,7 @@ def train(
         init: checkpoint whose averaged weights initialise the network where names and shapes agree.
         make: builds the network; `tools/baselines/yolo.py` passes another one for comparison.
         score: evaluates the network (default: `evaluate`).
+        feed: makes the batches; a study whose runs see the same images passes one that keeps them.
 
     Returns:
         The path of the best checkpoint.
@@ -107,7 +111,7 @@ def train(
             made = not run.exists()
             run.mkdir(parents=True, exist_ok=True)
             with alone_in(run, "training", made) if rank() == 0 else nullcontext():
-                return _train(config, run, resume, init, device, make, score or evaluate)
+                return _train(config, run, resume, init, device, make, score or evaluate, feed)
     except (RuntimeError, MemoryError) as error:
         text = str(error) or "no memory"
         # on a CPU, torch reports an allocation failure as a plain RuntimeError with this text
@@ -157,6 +161,7 @@ def _train(
     device: torch.device,
     make: Make,
     score: Score,
+    feed: Feed,
 ) -> Path:
     if init is not None and not resume:
         config = with_widths_of(config, init)
@@ -187,7 +192,7 @@ def _train(
         write_json(run / "config.json", description)
     log = RunLog(run, config, progress.step) if rank() == 0 else None
     loop = _Loop(config, run, device, sets, learner, description, holdout, score, log, progress, ended)
-    for batch in batches(sets, config, progress.step) if not ended else ():
+    for batch in feed(sets, config, progress.step) if not ended else ():
         loop.count_broken(batch)
         loop.step(batch)
         scores = loop.evaluate_if_due()

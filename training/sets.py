@@ -102,7 +102,8 @@ def find_sets(
     for part in divided:
         data_set, source = part.opened.data_set, part.opened.source
         if part.train:
-            train.append(Subset(data_set.name, source, part.train, data_set.weight_of(len(part.train))))
+            used = evenly(part.train, data.label_share)
+            train.append(Subset(data_set.name, source, used, data_set.weight_of(len(part.train))))
             labelled |= part.opened.labelled_names
         if data_set.validates is not None and part.held_out:
             # the set that labels most of the classes; of several, the first
@@ -122,6 +123,12 @@ def find_sets(
     _check_labelled(data.root, classes, labelled)
     objects, road = (validation[task][1] if task in validation else None for task in ("objects", "road"))
     return TrainingSets(tuple(_with_share(train, ROAD, data.road_share)), objects, road, holdout)
+
+
+def evenly(indices: Sequence[int], share: float) -> tuple[int, ...]:
+    """Return that share of the indices, evenly spread over them; at least one."""
+    count = max(1, round(share * len(indices)))
+    return tuple(indices[k * len(indices) // count] for k in range(count))
 
 
 def _check_labelled(root: Path, classes: Sequence[ClassInfo], labelled: Collection[str]) -> None:

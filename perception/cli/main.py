@@ -28,6 +28,11 @@ COMMANDS = {
     "demo": ("datasets.demo:main", "", "draw a street, run the shipped network on it, score the result: no download"),
     "run": ("perception.cli.run:main", "", "track objects and find the road in a video, camera, stream or folder"),
     "train": ("training.cli:main", "train", "train a network on KITTI, other street data and the synthetic street"),
+    "pretrain": (
+        "training.pretrain_cli:main",
+        "pretrain",
+        "train a backbone on frames without labels, for perception train to start from",
+    ),
     "export": ("export.cli:main", "export", "turn a checkpoint into one self-contained ONNX file"),
     "fleet": ("perception.cli.fleet:main", "", "process many drives into tables, and ask questions about them"),
     "ros2": ("perception.cli.ros2:main", "", "run as a ROS 2 node: images in, detections out"),

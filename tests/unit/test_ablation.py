@@ -73,7 +73,17 @@ def test_the_table_compares_at_the_same_seeds() -> None:
         "no EMA": {2: {"car_moderate": 16.0}},
     }
     lines = ablation.table(results).splitlines()
-    assert lines[2].startswith("| base | 2 | 15.0 ± 7.1 |") and lines[3].startswith("| no EMA | 1 | 16.0 (-4.0) |")
+    assert lines[2].startswith("| base | 2 | 15.0 (10.0–20.0) |") and lines[3].startswith(
+        "| no EMA | 1 | 16.0, -4.0 |"
+    )
+
+
+def test_a_difference_counts_where_seeds_agree_and_it_exceeds_the_spread_of_base() -> None:
+    base = {1: 10.0, 2: 12.0, 3: 11.0}
+    assert ablation._change({1: 13.0, 2: 15.0, 3: 14.0}, base) == ", **+3.0**"
+    assert ablation._change({1: 11.0, 2: 13.0, 3: 12.0}, base) == ", +1.0", "base alone varies by 2"
+    assert ablation._change({1: 20.0, 2: 11.0, 3: 20.0}, base) == ", +9.0", "one seed disagrees"
+    assert ablation._change({1: 5.0}, base) == ", -5.0", "one seed shows no spread"
 
 
 def test_a_variant_without_a_set_sees_the_rest(tmp_path: Path) -> None:
@@ -268,3 +278,57 @@ def test_a_run_that_fails_ends_the_study_with_its_code(tmp_path: Path, capfd: py
     assert ablation.main([*arguments, "--variants", "base", "--seeds", "1"]) == 2
     error = capfd.readouterr().err
     assert "no such folder" in error and "Traceback" not in error
+
+
+LEVERS = Path(__file__).parents[2] / "tools/recipes/levers.toml"
+
+
+def test_the_levers_are_legal_command_lines(tmp_path: Path) -> None:
+    from perception.cli.options import parse_options
+    from training.cli import train_options
+
+    call = ["--config", str(LEVERS), "--root", str(tmp_path), "--out", str(tmp_path / "out")]
+    options = parse_options(ablation.Options, call, "ablation")
+    variants = ablation._variants(options)
+    assert next(iter(variants)) == "base" and len(variants) == len(options.arms) >= 10
+    more = ablation._filled(options.more, {"root": tmp_path, "out": tmp_path / "out"})
+    for name, variant in variants.items():
+        made = train_options(["--preset", options.preset, "--data.root", str(tmp_path), *more, *variant.options])
+        assert "{" not in str(made), name
+        assert (made.training.optimiser.frozen_stages == 4) == (name != "no start, all trained")
+
+
+def test_a_study_measured_by_the_yardstick_trains_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+
+    def trained(words: list[str]) -> None:
+        called.append(words)
+        run = Path(words[words.index("--out") + 1])
+        run.mkdir(parents=True)
+        (run / "results.json").write_text('{"metrics": {"pedestrian_ap": 40.5, "other": 1.0}}')
+
+    monkeypatch.setattr(ablation, "_train_here", trained)
+    out = tmp_path / "out"
+    call = ["--config", str(LEVERS), "--root", str(tmp_path), "--out", str(out), "--variants", "base", "hard labels"]
+    assert ablation.main(call) == 0 and len(called) == 6
+    assert called[1][-1] == "--data.no-soft-labels" and called[0][-1] != called[1][-1]
+    assert json.loads((out / "base-1/scores.json").read_text()) == {"pedestrian_ap": 40.5}
+    assert "| hard labels | 3 | 40.5 (40.5–40.5), +0.0 |" in (out / "table.md").read_text()
+
+
+def test_kept_features_equal_computed_ones() -> None:
+    import torch
+
+    from training.models.network import ModelConfig, Network
+
+    torch.manual_seed(0)
+    kept, config = ablation.Kept(), ModelConfig(channels=16)
+    network = kept.network(config, frozen=True).eval()
+    plain = Network(config).eval()
+    plain.load_state_dict(network.state_dict())
+    images = torch.randint(0, 255, (3, 64, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        for order in ([0, 1], [2, 1, 0]):  # the second call computes one image and remembers two
+            got, want = network(images[order])["segmentation"], plain(images[order])["segmentation"]
+            assert torch.allclose(got, want, atol=1e-5)
+    assert len(kept._features) == 3

@@ -17,7 +17,7 @@ from perception.errors import UserError  # noqa: E402
 from training import loop  # noqa: E402
 from training.adversarial import AdversarialConfig, harden  # noqa: E402
 from training.augment import mixing  # noqa: E402
-from training.augment.pipeline import _vary  # noqa: E402
+from training.augment.pipeline import vary  # noqa: E402
 from training.checkpoint import load_checkpoint  # noqa: E402
 from training.config import AugmentConfig  # noqa: E402
 from training.data import Batch, ImageStream  # noqa: E402
@@ -60,9 +60,9 @@ def test_a_mix_lies_between_the_image_and_its_changed_version() -> None:
 def test_without_mixing_the_images_are_those_of_before() -> None:
     image = rng().integers(0, 256, (32, 48, 3)).astype(np.uint8)
     for seed in range(5):
-        none, all_mixed = (_vary(image, rng(seed), AugmentConfig(mix=share)) for share in (0.0, 1.0))
+        none, all_mixed = (vary(image, rng(seed), AugmentConfig(mix=share)) for share in (0.0, 1.0))
         assert (none != all_mixed).any()
-    assert (_vary(image, rng(), OFF) == image).all() and (_vary(image, rng(), replace(OFF, mix=1.0)) != image).any()
+    assert (vary(image, rng(), OFF) == image).all() and (vary(image, rng(), replace(OFF, mix=1.0)) != image).any()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from datasets.kitti_tracking import DRIVES, KittiTracking
 from perception.errors import UserError
 from training.config import DataConfig
-from training.sets import find_sets
+from training.sets import evenly, find_sets
 
 
 @pytest.fixture
@@ -87,3 +87,31 @@ def test_weights_of_sets_change_and_a_weight_of_zero_leaves_one_out(root: Path) 
     for wrong in ("camvid=0.1", names[0], f"{names[0]}=much", f"{names[0]}=-1"):
         with pytest.raises(UserError, match="NAME=WEIGHT"):
             find_sets(DataConfig(root=root, weights=(wrong,)))
+
+
+def test_a_share_of_the_labels_is_spread_evenly(root: Path) -> None:
+    assert evenly(range(10, 20), 0.3) == (10, 13, 16) and evenly(range(10), 1.0) == tuple(range(10))
+    assert evenly((7, 8, 9), 0.01) == (7,), "one frame is left of every set"
+    whole, half = (find_sets(DataConfig(root=root, label_share=share)) for share in (1.0, 0.5))
+    assert [len(s.indices) for s in half.train] == [max(1, round(len(s.indices) / 2)) for s in whole.train]
+    assert [s.weight for s in half.train] == [s.weight for s in whole.train]
+    assert half.holdout == whole.holdout and half.objects is not None and whole.objects is not None
+    assert half.objects.indices == whole.objects.indices
+
+
+def test_hard_labels_count_fully(root: Path) -> None:
+    from dataclasses import replace
+
+    import numpy as np
+
+    from training.config import TrainConfig
+    from training.data import ImageStream
+
+    config = TrainConfig(data=DataConfig(root=root, soft_labels=False))
+    sets = find_sets(config.data)
+    sample = sets.train[0].source[0]
+    assert sample.boxes_xyxy is not None
+    soft = replace(sample, confidences=np.full(len(sample.boxes_xyxy), 0.6, np.float32))
+    assert ImageStream(sets, config)._numbered(soft).confidences is None
+    plain = replace(config, data=replace(config.data, soft_labels=True))
+    assert ImageStream(sets, plain)._numbered(soft).confidences is soft.confidences

@@ -3,6 +3,7 @@
     python -m tools.baselines.yolo --root ../shared/data --out runs/yolo --steps 2000 --seed 1         # the YOLO
     python -m tools.baselines.yolo --root ../shared/data --out runs/yolo --steps 2000 --seed 1 --ours  # our `nano`
     python -m tools.recipes.ablation --table --out runs/yolo  # side by side
+    python -m tools.baselines.yolo --like runs/levers/base-1 --out runs/levers  # as a run of a study
 
 Image number n of a run depends on the seed and on n alone, so both networks see the same images in the same order.
 Images without boxes train only our network's road and mask heads. Optimiser, schedule, averaged weights, NMS,
@@ -21,8 +22,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.detector import Detector
 from perception.files import write_atomically
 from training.config import PRESETS, AugmentConfig, TrainConfig
+from training.models.config import ModelConfig
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +42,9 @@ class Options:
     """Dataset root, as in `perception train`."""
     out: Path = Path("runs/yolo")
     """Folder of the run directories."""
+    like: Path | None = None
+    """Run directory of `perception train`: the same images, labels, steps and seed, and the yardstick's choosing part
+    for evaluation. Options of images and schedule are then taken from there."""
     ours: bool = False
     """Train our `nano` preset instead of the YOLO network."""
     steps: int = 2000
@@ -66,22 +72,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     import tyro
 
     from perception.errors import UserError
-    from tools.recipes.ablation import COMPARED, read_results, result_path, table
+    from tools.recipes.ablation import (
+        COMPARED,
+        YARDSTICK,
+        YARDSTICK_TITLES,
+        read_results,
+        result_path,
+        table,
+    )
 
     options = tyro.cli(Options, args=argv, prog="python -m tools.baselines.yolo", description=__doc__)
-    path = result_path(options.out, "base" if options.ours else COMPARED, options.seed)
     try:
+        config = configuration(options)
+        path = result_path(options.out, "base" if options.ours else COMPARED, config.schedule.seed)
         if not path.exists():
-            train_and_score(options, path)
+            train_and_score(options, config, path)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(table(read_results(options.out)))
+    print(table(read_results(options.out), *((YARDSTICK, YARDSTICK_TITLES) if options.like else ())))
     return 0
 
 
 def configuration(options: Options) -> TrainConfig:
-    """The run, which is the same for both networks but for its name."""
+    """The run, which is the same for both networks but for its name.
+
+    Raises:
+        UserError: the run of `like` cannot be read.
+    """
+    if options.like is not None:
+        return _like(options.like)
     config = PRESETS["nano"]()
     return replace(
         config,
@@ -110,7 +130,17 @@ def configuration(options: Options) -> TrainConfig:
     )
 
 
-def train_and_score(options: Options, path: Path) -> None:
+def _like(run: Path) -> TrainConfig:
+    """Return the config of a run for the YOLO network, which starts from random weights and is trained whole."""
+    from training.cli import stored_run
+
+    config = stored_run(run)[0]
+    whole = replace(config.optimiser, frozen_stages=0, frozen_norm=False, backbone_learning_rate=1.0)
+    plain = ModelConfig(class_names=config.model.class_names, classes=config.model.classes)
+    return replace(config, preset="yolo-nano-class", model=plain, optimiser=whole)
+
+
+def train_and_score(options: Options, config: TrainConfig, path: Path) -> None:
     """Train in the folder of `path` and write the measures of the last step there.
 
     Raises:
@@ -118,12 +148,14 @@ def train_and_score(options: Options, path: Path) -> None:
     """
     from perception.errors import UserError
     from tools.baselines.yolo_network import YoloNano
+    from tools.benchmarks.yardstick import headline
     from tools.recipes.ablation import measures
+    from training.backend import torch_model
     from training.checkpoint import load_checkpoint, resolved_config
     from training.loop import train
     from training.models.network import Network
 
-    config, run = configuration(options), path.parent
+    run = path.parent
     make = Network if options.ours else YoloNano
     if (run / "config.json").exists():
         stored = json.loads((run / "config.json").read_text())["config"]
@@ -134,7 +166,11 @@ def train_and_score(options: Options, path: Path) -> None:
     train(config, run, resume=True, make=make, score=objects_alone)
     network = make(config.model)
     network.load_state_dict(load_checkpoint(run / "last.pt")["ema"])
-    found = measures(network.eval(), options.root, road=options.ours)
+    if options.like is not None:
+        found = headline(Detector(torch_model(network.eval(), config.data.validation_hw)), config.data.root)
+        found.pop("road_max_f", None)  # this network knows no road
+    else:
+        found = measures(network.eval(), options.root, road=options.ours)
     write_atomically(path, json.dumps(found, indent=1) + "\n")
 
 

@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,35 @@ def score_model(path: Path, options: Options) -> dict[str, Any]:
         print(f"road MaxF {road:.1f}")
     rows = [asdict(score) for score in scores]
     return {"rows": rows, "kitti_ap_r40_moderate": kitti, "road_max_f": road, "frames_trained_on": trained_on}
+
+
+HEADLINE = {
+    "pedestrian_ap": ("Pedestrian", 0),
+    "pedestrian_recall": ("Pedestrian", 4),
+    "cyclist_ap": ("Cyclist", 0),
+    "car_kitti_ap": ("Car, KITTI", 0),
+    "car_dawn_ap": ("Car, DAWN", 0),
+}
+"""Measure → row, and its place in the result of `_numbers`."""
+
+
+_kept_frames = cache(frames)
+"""As `frames`, read once by a process that scores many networks."""
+
+
+def headline(detect: Detect, root: Path, part: PartName = "choosing") -> dict[str, float]:
+    """Return a few measures in per cent, without intervals; those of a head that the model lacks are left out."""
+    scored = _kept_frames(root, part)
+    results = [detect(frame.image_bgr) for frame in scored]
+    found = [boxes for boxes, _ in results]
+    values: dict[str, float] = {}
+    if any(map(len, found)):
+        for name, (row_name, place) in HEADLINE.items():
+            row = next(row for row in ROWS if row.name == row_name)
+            matches = pool(matches_of(row, *pair) for pair in zip(scored, found, strict=True))
+            values[name] = 100 * _numbers(matches, 0.0)[place]
+    road = road_max_f(Options((), root, part), detect)
+    return values if road is None else values | {"road_max_f": road}
 
 
 def frames_trained_on(path: Path, scored: Sequence[Frame]) -> int | None:

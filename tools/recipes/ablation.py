@@ -1,6 +1,7 @@
 """What each ingredient of training brings: variants × seeds, one after the other, resumable; a table at the end.
 
     python -m tools.recipes.ablation --root ../shared/data --out runs/ablation [--init CHECKPOINT] [--steps 300]
+    python -m tools.recipes.ablation --config tools/recipes/levers.toml --root ../shared/data --out runs/levers
 
 Every run is a `perception train` with the same small budget. Seeds are the outer loop, so that a study that is
 stopped early still compares all variants at the seeds that it reached; started again, it goes on where it was. Few
@@ -10,14 +11,16 @@ drives is counted too, and every variant is compared with the base run of the sa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from datasets.kitti_object import KittiObject
 from datasets.labels import kitti_rule
 from datasets.sample import Sample
 from datasets.splits import Holdout
+from perception.cli.options import CommandOptions, parse_options
 from perception.detector import Detector
 from perception.errors import UserError
 from perception.evaluation.detection import average_precision, best_f1, pool
@@ -34,11 +38,25 @@ from perception.types import CLASS_NAMES, Detections
 from training.operating_point import confirm_threshold_key, match_sample
 
 if TYPE_CHECKING:
-    from training.models.network import Network
+    from torch import Tensor
+
+    from training.config import TrainConfig
+    from training.data import Batch
+    from training.models.network import ModelConfig, Network
+    from training.sets import TrainingSets
 
 MEASURES = ("car_moderate", "car_ap50", "car_f1_50", "pedestrian_ap50", "cyclist_ap50", "road_max_f")
 TITLES = ("Car AP R40 mod.", "Car AP@0.5", "Car F1@0.5", "Ped. AP@0.5", "Cyc. AP@0.5", "Road MaxF")
-
+YARDSTICK = ("pedestrian_ap", "pedestrian_recall", "cyclist_ap", "car_kitti_ap", "car_dawn_ap", "road_max_f")
+YARDSTICK_TITLES = (
+    "Ped. AP@0.5",
+    "Ped. recall at precision 85",
+    "Cyc. AP@0.5",
+    "Car AP@0.5 KITTI",
+    "Car AP@0.5 DAWN",
+    "Road MaxF",
+)
+"""Measures of `tools.benchmarks.yardstick.headline` and their titles."""
 
 PEOPLE = (0.3, 0.4, 0.5, 0.6)
 OVERLAPS = ((0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8), PEOPLE, PEOPLE)
@@ -92,7 +110,19 @@ COMPARED = "YOLO-nano class"
 
 
 @dataclass(frozen=True)
-class Options:
+class Arm:
+    """A variant as a file of options writes it."""
+
+    name: str
+    """As in the table. The variant `base` is what the others are compared with."""
+    options: str = ""
+    """Of `perception train`; `{root}` and `{out}` stand for these folders."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of this variant where they are fewer than those of the study."""
+
+
+@dataclass(frozen=True)
+class Options(CommandOptions):
     """Run an ablation study, or go on with one."""
 
     root: Path = Path("../shared/data")
@@ -110,10 +140,15 @@ class Options:
     seeds: tuple[int, ...] = (1, 2, 3)
     variants: tuple[str, ...] = ()
     """Names as in the table; all without it."""
+    arms: tuple[Arm, ...] = ()
+    """Variants of a study of your own, from `--config FILE`; without them the study is the one built in."""
+    measure: Literal["validation", "yardstick"] = "validation"
+    """Held-out drives of the run, or the choosing part of `tools.benchmarks.yardstick`."""
     compile: bool = False
     """Let torch compile the network of every run: pays from some hundred steps on."""
     more: str = ""
-    """Further options of `perception train`, for every run, the base too; in one string: --more="--a 1 --b 2"."""
+    """Further options of `perception train`, for every run, the base too; in one string: --more="--a 1 --b 2".
+    `{root}` and `{out}` stand for these folders."""
     table: bool = False
     """Only draw the table of what is there."""
     score: tuple[Path, ...] = ()
@@ -122,12 +157,17 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, draw the table."""
-    import tyro
-
-    options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.ablation", description=__doc__)
-    unknown = set(options.variants) - set(VARIANTS)
+    try:
+        options = parse_options(
+            Options, list(sys.argv[1:] if argv is None else argv), "python -m tools.recipes.ablation"
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    variants = _variants(options)
+    unknown = set(options.variants) - set(variants)
     if unknown:
-        print(f"unknown variant {sorted(unknown)[0]!r}; one of {', '.join(VARIANTS)}", file=sys.stderr)
+        print(f"unknown variant {sorted(unknown)[0]!r}; one of {', '.join(variants)}", file=sys.stderr)
         return 2
     for checkpoint in options.score:
         try:
@@ -139,8 +179,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({"checkpoint": str(checkpoint), **rounded}), flush=True)
     if options.score:
         return 0
-    names = options.variants or tuple(VARIANTS)
+    names = options.variants or tuple(variants)
     options = replace(options, root=options.root.resolve(), out=options.out.resolve())
+    seeds_of = {arm.name: arm.seeds for arm in options.arms}
+    columns = (YARDSTICK, YARDSTICK_TITLES) if options.measure == "yardstick" else (MEASURES, TITLES)
     try:
         shlex.split(options.more)
         options.out.mkdir(parents=True, exist_ok=True)
@@ -150,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for seed in () if options.table else options.seeds:
         for name in names:
-            if result_path(options.out, name, seed).exists():
+            if result_path(options.out, name, seed).exists() or seed not in (seeds_of.get(name) or options.seeds):
                 continue
             print(f"seed {seed}: {name}", file=sys.stderr, flush=True)
             try:
@@ -163,9 +205,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             except UserError as error:
                 print(error, file=sys.stderr)
                 return 2
-            write_atomically(options.out / "table.md", table(read_results(options.out)))
-    print(table(read_results(options.out)))
+            write_atomically(options.out / "table.md", table(read_results(options.out, tuple(variants)), *columns))
+    print(table(read_results(options.out, tuple(variants)), *columns))
     return 0
+
+
+def _variants(options: Options) -> dict[str, Variant]:
+    """Return the variants of the study by name."""
+    folders = {"root": options.root.resolve(), "out": options.out.resolve()}
+    own = {arm.name: Variant(tuple(_filled(arm.options, folders))) for arm in options.arms}
+    return own or VARIANTS
+
+
+def _filled(text: str, folders: Mapping[str, Path]) -> list[str]:
+    """Return the words of a command line with the folders in place of `{root}` and `{out}`."""
+    words = shlex.split(text)
+    for name, folder in folders.items():
+        words = [word.replace("{" + name + "}", str(folder)) for word in words]
+    return words
 
 
 def result_path(out: Path, name: str, seed: int) -> Path:
@@ -177,7 +234,7 @@ def _run(options: Options, name: str, seed: int) -> None:
     """Train one variant with one seed, score it, keep the scores."""
     from training.results import has_ended
 
-    variant, path = VARIANTS[name], result_path(options.out, name, seed)
+    variant, path = _variants(options)[name], result_path(options.out, name, seed)
     if variant.raw:
         base = result_path(options.out, "base", seed)
         if not base.exists():
@@ -193,18 +250,22 @@ def _run(options: Options, name: str, seed: int) -> None:
             _train(options, variant, variant.before, first, seed, steps, init)
         init, steps = first / "last.pt", max(1, options.steps - steps)
     _train(options, variant, variant.options, path.parent, seed, steps, init)
-    write_atomically(path, json.dumps(scores(path.parent / "last.pt", options.root), indent=1) + "\n")
+    if options.measure == "yardstick":
+        results = json.loads((path.parent / "results.json").read_text())
+        found = {name: results["metrics"][name] for name in YARDSTICK if name in results["metrics"]}
+    else:
+        found = scores(path.parent / "last.pt", options.root)
+    write_atomically(path, json.dumps(found, indent=1) + "\n")
 
 
 def _train(
     options: Options, variant: Variant, chosen: tuple[str, ...], run: Path, seed: int, steps: int, init: Path | None
 ) -> None:
     """One `perception train`, or the rest of one."""
-    command = [sys.executable, "-m", "perception.cli.main", "train"]
     if (run / "config.json").exists():  # killed before its first checkpoint, it begins again
-        command += ["--resume", str(run)]
+        words = ["--resume", str(run)]
     else:
-        command += [
+        words = [
             "--preset", options.preset, "--out", str(run), "--seed", str(seed),
             "--data.root", str(root_without(options, variant.without)), "--data.workers", "0", "--threads", "1",
             "--steps", str(steps), "--batch", str(options.batch),
@@ -212,11 +273,84 @@ def _train(
             "--learning-rate", str(options.learning_rate), "--warmup-steps", str(max(1, steps // 10)),
             "--evaluate-every", str(steps + 1), "--checkpoint-every", "100", "--model.no-pretrained",
             *(["--compile"] if options.compile else []),
-            *shlex.split(options.more), *chosen,
+            *_filled(options.more, {"root": options.root, "out": options.out}), *chosen,
         ]  # fmt: skip
         if init is not None:
-            command += ["--init", str(init.resolve())]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            words += ["--init", str(init.resolve())]
+    if options.measure == "yardstick":
+        _train_here(words)
+        return
+    subprocess.run(
+        [sys.executable, "-m", "perception.cli.main", "train", *words], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def _train_here(words: list[str]) -> None:
+    """Train in this process, with the yardstick in place of the run's own evaluation.
+
+    Runs that see the same images share them, and the features of a backbone that is frozen whole.
+    """
+    from training.cli import TrainOptions, train_options
+    from training.loop import train
+
+    def score(network: Network, *_: object, **__: object) -> dict[str, float]:
+        from tools.benchmarks.yardstick import headline
+        from training.backend import torch_model
+
+        return headline(Detector(torch_model(network, config.data.validation_hw)), config.data.root)
+
+    options: TrainOptions = train_options(words)
+    config = options.training
+    make = partial(KEPT.network, frozen=config.optimiser.frozen_stages == 4 and config.optimiser.frozen_norm)
+    resume = options.resume is not None
+    train(config, options.out, resume=resume, init=options.init, make=make, score=score, feed=KEPT.batches)
+
+
+class Kept:
+    """What several runs of a study share: batches, and features of a frozen backbone. That of one seed is kept."""
+
+    def __init__(self) -> None:
+        self._batches: dict[str, list[Batch]] = {}
+        self._features: dict[tuple[str, bytes], list[Tensor]] = {}
+        self._seed = -1
+
+    def batches(self, sets: TrainingSets | None, config: TrainConfig, first: int) -> Iterable[Batch]:
+        """Return the batches of a run from a step on."""
+        from training.data import batches
+
+        if config.schedule.seed != self._seed:
+            self._seed = config.schedule.seed
+            self._batches.clear()
+            self._features.clear()
+        key = repr((config.data, config.augment, config.schedule))
+        if key not in self._batches:
+            self._batches[key] = list(batches(sets, config, 0))
+        return self._batches[key][first:]
+
+    def network(self, config: ModelConfig, frozen: bool) -> Network:
+        """Return a network; a frozen backbone computes the features of an image once for all runs."""
+        from training.models.network import Network
+
+        network = Network(config)
+        if frozen:
+            kept = partial(self._forward, network.backbone.forward, str(config.backbone_weights))
+            network.backbone.forward = kept  # type: ignore[method-assign]
+        return network
+
+    def _forward(self, forward: Callable[[Tensor], list[Tensor]], name: str, images: Tensor) -> list[Tensor]:
+        import torch
+
+        keys = [(name, hashlib.sha1(image.contiguous().numpy().tobytes()).digest()) for image in images]
+        missing = [k for k, key in enumerate(keys) if key not in self._features]
+        if missing:
+            with torch.no_grad():
+                maps = forward(images[missing])
+            for place, k in enumerate(missing):
+                self._features[keys[k]] = [level[place].clone() for level in maps]
+        return [torch.stack([self._features[key][level] for key in keys]) for level in range(4)]
+
+
+KEPT = Kept()
 
 
 def root_without(options: Options, folders: tuple[str, ...]) -> Path:
@@ -345,10 +479,10 @@ Results = dict[str, dict[int, dict[str, float]]]
 """Variant → seed → measure → value."""
 
 
-def read_results(out: Path) -> Results:
-    """All scores that are there."""
+def read_results(out: Path, names: Sequence[str] = tuple(VARIANTS)) -> Results:
+    """All scores of these variants that are there."""
     results: Results = {}
-    for name in (*VARIANTS, COMPARED):
+    for name in (*names, COMPARED):
         for path in sorted(out.glob("*/scores.json")):
             seed = path.parent.name.rsplit("-", 1)[-1]
             if seed.isdecimal() and path == result_path(out, name, int(seed)):
@@ -356,24 +490,39 @@ def read_results(out: Path) -> Results:
     return results
 
 
-def table(results: Results) -> str:
-    """Markdown: mean ± standard deviation over the seeds, and the mean difference from base at the same seeds."""
+def table(results: Results, measures: Sequence[str] = MEASURES, titles: Sequence[str] = TITLES) -> str:
+    """Return Markdown: median (lowest–highest) over the seeds, and the median difference from base at the same seeds.
+
+    A difference is in bold where every seed agrees on its sign and it is larger than the range of base.
+    """
     base = results.get("base", {})
-    lines = ["| variant | seeds | " + " | ".join(TITLES) + " |", "|---|---|" + "---|" * len(TITLES)]
+    lines = ["| variant | seeds | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(titles)]
     for name, runs in results.items():
         cells = []
-        for measure in MEASURES:
+        for measure in measures:
             known = {seed: run[measure] for seed, run in runs.items() if measure in run}
             if not known:  # a network without this task
                 cells.append("–")
                 continue
             values = list(known.values())
-            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            pairs = [value - base[s][measure] for s, value in known.items() if measure in base.get(s, {})]
-            change = f" ({np.mean(pairs):+.1f})" if pairs and name != "base" else ""
-            cells.append(f"{np.mean(values):.1f}{spread}{change}")
+            spread = f" ({min(values):.1f}–{max(values):.1f})" if len(values) > 1 else ""
+            change = (
+                "" if name == "base" else _change(known, {s: r[measure] for s, r in base.items() if measure in r})
+            )
+            cells.append(f"{np.median(values):.1f}{spread}{change}")
         lines.append(f"| {name} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _change(known: Mapping[int, float], base: Mapping[int, float]) -> str:
+    """Return the median difference from base at the same seeds, bold where it is more than chance explains."""
+    pairs = [value - base[seed] for seed, value in known.items() if seed in base]
+    if not pairs:
+        return ""
+    change = float(np.median(pairs))
+    wide = max(base.values()) - min(base.values())
+    clear = len(pairs) > 1 and (min(pairs) > 0 or max(pairs) < 0) and abs(change) > wide
+    return f", **{change:+.1f}**" if clear else f", {change:+.1f}"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def training_image(
 ) -> TrainingImage:
     """Make a training image of one sample."""
     example = _shape(sample, size_hw, rng=rng, config=config, bank=bank)
-    return replace(example, image_bgr=_vary(example.image_bgr, rng, config))
+    return replace(example, image_bgr=vary(example.image_bgr, rng, config))
 
 
 def mosaic_image(
@@ -47,7 +47,7 @@ def mosaic_image(
 ) -> TrainingImage:
     """Make a training image that is a mosaic of four samples."""
     example = mosaic(samples, size_hw, rng, partial(_shape, rng=rng, config=config, bank=bank))
-    return replace(example, image_bgr=_vary(example.image_bgr, rng, config))
+    return replace(example, image_bgr=vary(example.image_bgr, rng, config))
 
 
 def without_strong(config: AugmentConfig) -> AugmentConfig:
@@ -193,7 +193,7 @@ def _mask_to_stride(mask: U8, placed: Letterbox) -> U8:
     )
 
 
-def _vary(image: U8, rng: np.random.Generator, config: AugmentConfig) -> U8:
+def vary(image: U8, rng: np.random.Generator, config: AugmentConfig) -> U8:
     """Apply the changes of light, colour and weather, and the mixing."""
     for share, change in (
         (config.exposure, expose),

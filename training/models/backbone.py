@@ -131,6 +131,12 @@ class Backbone(nn.Module):
             )
         self.stages = nn.ModuleList(nn.Sequential(*stages[stride]) for stride in STRIDES)
         self.channels = tuple(channels[stride] for stride in STRIDES)
+        named = {id(tensor): key for key, tensor in model.state_dict(keep_vars=True).items()}
+        self._their_names = {k: named[id(tensor)] for k, tensor in self.state_dict(keep_vars=True).items()}
+
+    def torchvision_state(self) -> dict[str, Tensor]:
+        """Return the tensors under the names that torchvision's network gives them, as `weights` takes them."""
+        return {self._their_names[name]: tensor for name, tensor in self.state_dict().items()}
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return four maps (B, C, H/s, W/s), s = 4, 8, 16, 32, of normalised images (B, 3, H, W)."""

@@ -38,6 +38,10 @@ class _NetworkConfig:
     widths: tuple[int, ...] = ()
     """Input and output channels of each convolution of a pruned network; empty: the architecture's own. `--init`
     takes them from a pruned checkpoint."""
+    channel_attention: bool = False
+    """Weigh the channels of each map of the neck by their means (squeeze and excitation)."""
+    encoder_layer: bool = False
+    """Apply a transformer encoder layer to the neck's map at stride 32."""
     class_names: tuple[str, ...] = CLASS_NAMES
     """Detected classes in the order of class ids."""
     classes: tuple[ClassInfo, ...] = ()
@@ -54,6 +58,12 @@ class _NetworkConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, dropout=(0, 0.99), channels=(1, float("inf")))
+        if self.widths and self.encoder_layer:
+            raise UserError(
+                "a pruned network with an encoder layer",
+                "one of the two: pruning changes the widths of convolutions alone",
+                "--model.no-encoder-layer",
+            )
         if self.task_weights not in ("fixed", "uncertainty"):
             raise FieldError(self, "task_weights", "fixed or uncertainty")
         if unknown := [name for name in self.heads if name not in HEADS]:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["OUTPUTS", "SIZE_MULTIPLE", "DeployedNetwork", "ModelConfig", "Network", "check_size", "weigh"]
 
 # ImageNet statistics, RGB 0..255, as torchvision's weights expect them
-_MEAN_RGB = (123.675, 116.28, 103.53)
-_STD_RGB = (58.395, 57.12, 57.375)
+MEAN_RGB = (123.675, 116.28, 103.53)
+STD_RGB = (58.395, 57.12, 57.375)
 
 OUTPUTS = ("boxes_xyxy", "scores", "class_ids", "road")
 """First outputs of an exported graph, in this order; a head's other outputs follow."""
@@ -43,15 +43,15 @@ class Network(nn.Module):
         self.config = config
         self.backbone = Backbone(config.backbone, config.pretrained, config.backbone_weights)
         c2, c3, c4, c5 = self.backbone.channels
-        self.neck = PanNeck((c3, c4, c5), config.channels)
+        self.neck = PanNeck((c3, c4, c5), config.channels, config.channel_attention, config.encoder_layer)
         for name in config.trained_heads:
             setattr(self, name, HEADS[name].build(config, c2))
         self.dropout = nn.Dropout2d(config.dropout)
         learnt = config.task_weights == "uncertainty"
         # one-dimensional, so without weight decay
         self.log_variances = nn.Parameter(torch.zeros(len(self.tasks))) if learnt else None
-        self.register_buffer("mean", torch.tensor(_MEAN_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
         if config.widths:
             set_widths(self, config.widths)
 
