@@ -221,15 +221,8 @@ class RangingFilter:
         return spread[:, 0] + spread[:, 1] + own
 
     def speed_variance(self, count: int) -> F64:
-        """(3, N) of the first `count` objects: variance of VX, covariance, variance of VZ; with the tilt."""
-        right, ahead = self._state[VX, :, :count], self._state[VZ, :, :count]
-        tilted = (right[1:3], right[1:3], ahead[1:3]), (right[1:3], ahead[1:3], ahead[1:3])
-        by_tilt = [(a * (self.tilt_cov @ b)).sum(axis=0) for a, b in zip(*tilted, strict=True)]
-        return np.stack([right[3 + VX], right[3 + VZ], ahead[3 + VZ]]) + by_tilt
-
-    def speed_along(self, right: F64, ahead: F64) -> tuple[F64, F64]:
-        """(N,) speed of the first N objects along directions (right, ahead), and its variance, tilt included."""
-        count = len(right)
-        along = self._state[VX, :, :count] * right + self._state[VZ, :, :count] * ahead
-        by_tilt = along[1:3] * (self.tilt_cov @ along[1:3])
-        return along[0], along[3 + VX] * right + along[3 + VZ] * ahead + by_tilt[0] + by_tilt[1]
+        """(2, 2, N) covariance of VX and VZ of the first `count` objects, the uncertainty of the tilt included."""
+        speeds = self._state[VX : VZ + 1 : VZ - VX, :, :count]  # (2, 9, N)
+        lean = speeds[:, 1:3]
+        by_tilt = lean[:, None] * (self.tilt_cov @ lean)  # (2, 2, 2, N)
+        return speeds[:, 3 + VX : 3 + VZ + 1 : VZ - VX] + by_tilt[:, :, 0] + by_tilt[:, :, 1]

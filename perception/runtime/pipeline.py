@@ -309,7 +309,9 @@ class Pipeline:
         detections: Detections,
         timings_ms: dict[str, float],
     ) -> Tracks:
-        from perception.ranging.ranger import Ranger, RangingConfig, network_of_tracks
+        from perception.ranging.config import RangingConfig
+        from perception.ranging.network import network_of_tracks
+        from perception.ranging.ranger import Ranger
         from perception.ranging.size_priors import sizes_of
 
         with timed(timings_ms, "range"):

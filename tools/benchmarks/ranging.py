@@ -28,8 +28,9 @@ from perception.arrays import F64, I64
 from perception.cameras.pinhole import PinholeCamera
 from perception.cli.options import CommandOptions, parse_options
 from perception.errors import UserError
+from perception.ranging.config import RangingConfig
 from perception.ranging.filter import Drift
-from perception.ranging.ranger import Ranger, RangingConfig
+from perception.ranging.ranger import Ranger
 from perception.ranging.size_priors import SIZE_PRIORS, UNKNOWN_SIZE
 from perception.types import CLASS_NAMES, Track, Tracks
 from tools.benchmarks.ranging_kitti import (

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from perception.cameras.pinhole import PinholeCamera
-from perception.ranging.ranger import Ranger, network_of_tracks
+from perception.ranging.network import network_of_tracks
+from perception.ranging.ranger import Ranger
 from perception.types import Detections, Track, Tracks
 
 FOCAL = 1000.0

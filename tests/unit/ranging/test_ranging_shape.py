@@ -343,7 +343,8 @@ def test_the_circle_has_no_preferred_direction(angles: list[float], turn: float,
             cuboid = np.array([[0, 0, 4, 2, 2, wrap(np.float64(angle + offset)), 0.1, deviation]], np.float64)
             shape.predict(0.1)
             shape.observe(cuboid, np.zeros(1), np.zeros(1, np.int64), np.array([True]), 0.1 * step)  # type: ignore[arg-type]
-        votes = shape.resolve(np.array([[0.0], [20]]), np.full((2, 1), np.nan), np.ones((3, 1)))
+        still, unknown = np.zeros((2, 1)), 1e18 * np.eye(2)[..., None]  # its motion says nothing
+        votes = shape.resolve(np.array([[0.0], [20]]), still, unknown)
         _, _, heading, std = shape.report(votes)
         return heading[0], std[0]
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception.cameras.pinhole import PinholeCamera
+from perception.ranging.config import FARTHEST_M, FASTEST_MPS, MAX_REMEMBERED, RangingConfig
 from perception.ranging.filter import Drift
-from perception.ranging.ranger import FARTHEST_M, FASTEST_MPS, MAX_REMEMBERED, Ranger, RangingConfig
+from perception.ranging.ranger import Ranger
 from perception.ranging.size_priors import SizePrior
 from perception.types import CLASS_NAMES, Track, Tracks
 
@@ -336,10 +337,10 @@ def test_nothing_grows_without_bound():
     for frame in range(40):
         tracks = rows(track(box_at(0, 20), 1000 * frame + i) for i in range(60))
         ranger.update(tracks, frame * 10**7, SIZE_HW)
-    assert len(ranger._ids) <= 60 + MAX_REMEMBERED
+    assert len(ranger._rows.ids) <= 60 + MAX_REMEMBERED
     for frame in range(40, 80):
         ranger.update(rows([]), frame * 10**8, SIZE_HW)
-    assert not ranger._ids and ranger._filter.mean.shape == (6, 0)
+    assert not ranger._rows.ids and ranger._filter.mean.shape == (6, 0)
 
 
 def test_settings_that_make_no_sense_are_refused():
