@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,8 +19,8 @@ from perception.cli.options import FLAT, CommandOptions, parse_options
 from perception.labelling.verdict import VerdictConfig
 
 LABEL_EVERYDAY = (
-    "sources", "out", "to", "models", "rate-hz", "keep-s", "sure", "doubtful", "flip", "scales", "truth", "images",
-    "json",
+    "sources", "out", "to", "models", "teacher-classes", "rate-hz", "keep-s", "sure", "doubtful", "flip", "scales",
+    "truth", "images", "json",
 )  # fmt: skip
 
 
@@ -33,8 +33,11 @@ class PoolOptions(CommandOptions):
     out: Path = Path("labelled")
     """Folder for what is found and made. The same command goes on where it was interrupted."""
     models: tuple[Path, ...] = (Path("nano"),)
-    """Networks: shipped names, files of perception export, or .onnx and OpenVINO .xml files of layouts that
-    perception train --teacher knows."""
+    """Networks: shipped names, files of perception export, or .onnx and OpenVINO .xml files of other projects
+    (docs/guides/own-data.md)."""
+    teacher_classes: tuple[str, ...] = ()
+    """Classes of other projects' networks, and what they are called here: bus=Bus truck=Truck person=Pedestrian.
+    Only these are used; default: those that are cars, pedestrians and cyclists."""
     rate_hz: float | None = None
     """Frames a second of folders of images. With it their images are a recording, and are tracked; without, single
     shots."""
@@ -180,19 +183,42 @@ def _look(options: PoolOptions) -> tuple[Any, Any]:
     pool = Pool(options.sources, options.out / "frames", options.rate_hz, options.every, options.keep_s)
     views = make_views(options.flip, options.scales)
     size_hw = pool.size_hw()
-    committee = Committee([_member(path, options, size_hw, views) for path in options.models])
+    names = _names(options.teacher_classes)
+    committee = Committee([_member(path, options, size_hw, views, names) for path in options.models])
     settings = {
         "models": _hashes([member.path for member in committee.members]),
         "flip": options.flip,
         "scales": options.scales,
         "teacher_hw": options.teacher_hw,
+        "teacher_classes": options.teacher_classes,
     }
     made = make_folder(options.out)
     with alone_in(options.out, "labelling", made):
         return look_through(pool, committee, settings, options.out), committee
 
 
-def _member(path: Path, options: PoolOptions, size_hw: tuple[int, int], views: Sequence[Any]) -> Any:
+def _names(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the classes of other projects' networks with their names here."""
+    from perception.classes import is_class_name
+    from perception.errors import UserError
+    from training.teachers import NAMES
+
+    found = {}
+    for pair in pairs:
+        theirs, equals, ours = pair.partition("=")
+        if not (theirs and equals and is_class_name(ours)):
+            raise UserError(
+                f"--teacher-classes {pair}",
+                "THEIRS=OURS, ours without spaces",
+                "--teacher-classes bus=Bus",
+            )
+        found[theirs.lower()] = ours
+    return found or dict(NAMES)
+
+
+def _member(
+    path: Path, options: PoolOptions, size_hw: tuple[int, int], views: Sequence[Any], names: Mapping[str, str]
+) -> Any:
     """Open a network of this project, or of another as a teacher."""
     from perception.backends import load_model
     from perception.backends.onnxruntime import OnnxRuntimeBackend
@@ -200,7 +226,6 @@ def _member(path: Path, options: PoolOptions, size_hw: tuple[int, int], views: S
     from perception.labelling.committee import LOWEST_SCORE, Member
     from perception.model import METADATA_KEY, shipped_or
     from perception.trust.ensemble import Ensemble
-    from perception.types import CLASS_NAMES
     from training.teachers import load_teacher
 
     path = shipped_or(path, size_hw)
@@ -208,14 +233,11 @@ def _member(path: Path, options: PoolOptions, size_hw: tuple[int, int], views: S
         path.suffix == ".onnx" and METADATA_KEY not in OnnxRuntimeBackend(path, "cpu", 1).metadata
     )
     if is_foreign:
-        teacher = load_teacher(path, options.teacher_hw or _near(size_hw), options.threads)
-        knows = tuple(CLASS_NAMES[i] for i in sorted(set(teacher.class_ids)))
-        detector = teacher.finder
+        detector = load_teacher(path, options.teacher_hw or _near(size_hw), options.threads, names).finder
         detector.minimum_score = LOWEST_SCORE
     else:
         detector = Detector(load_model(path, options.device, options.threads), LOWEST_SCORE)
-        knows = detector.spec.class_names
-    return Member(path, Ensemble([detector], views), knows)
+    return Member(path, Ensemble([detector], views), detector.spec.class_names)
 
 
 def _near(size_hw: tuple[int, int], step: int = 32, longest: int = 1280) -> tuple[int, int]:
@@ -230,9 +252,10 @@ def _hashes(paths: Sequence[Path]) -> dict[str, str]:
     found = {}
     for path in paths:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
-        weights = path.with_suffix(".bin")
-        if path.suffix == ".xml" and weights.is_file():
-            digest += hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        weights, description = path.with_suffix(".bin"), path.with_suffix(".toml")
+        for beside, is_used in ((weights, path.suffix == ".xml"), (description, path.suffix in (".onnx", ".xml"))):
+            if is_used and beside.is_file():
+                digest += hashlib.sha256(beside.read_bytes()).hexdigest()[:16]
         found[path.name] = digest
     return found
 
@@ -240,7 +263,7 @@ def _hashes(paths: Sequence[Path]) -> dict[str, str]:
 # ---------------------------------------------------------------- select
 
 
-SELECT_EVERYDAY = ("sources", "count", "out", "models", "rate-hz", "keep-s", "to", "truth", "json")
+SELECT_EVERYDAY = ("sources", "count", "out", "models", "teacher-classes", "rate-hz", "keep-s", "to", "truth", "json")
 
 
 @dataclass(frozen=True)

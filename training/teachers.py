@@ -1,28 +1,18 @@
 """Pretrained detectors as teachers, which output detections of this project's classes.
 
-The layout of a model is recognised by its inputs and outputs:
-
-- a file of `perception export`;
-- ATSS of the Open Model Zoo: `boxes` (N, 5) in input pixels with score, `labels` (N,);
-- SSD of the Open Model Zoo: (1, 1, N, 7) rows `image, label, score, x1, y1, x2, y2`, relative;
-- YOLOX: (1, A, 85), decoded over strides 8, 16, 32, with COCO's 80 classes.
-
-OpenVINO reads IR and ONNX, so it runs all layouts but the first.
+A file of `perception export` is recognised by its metadata; `teacher_layouts` reads all others. OpenVINO runs those.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from perception.arrays import U8
 from perception.backends import Model, checked
 from perception.backends.onnxruntime import OnnxRuntimeBackend
@@ -31,17 +21,21 @@ from perception.detector import Detector
 from perception.errors import UserError
 from perception.model import METADATA_KEY, ModelSpec
 from perception.types import CLASS_NAMES, Detections, RoadMask
+from training.teacher_layouts import layout_of
 
 log = logging.getLogger("training.teachers")
 
 SIZE_MULTIPLE = 32
-ATSS_CLASSES: Mapping[int, tuple[int, ...]] = {1: (PEDESTRIAN,), 3: (CAR, PEDESTRIAN, CYCLIST)}
-"""Classes by the number of class outputs: vehicle, person, bike with rider."""
-SSD_CLASSES = {1: CAR, 2: PEDESTRIAN}
-COCO_CLASSES = {0: PEDESTRIAN, 2: CAR, 5: CAR, 7: CAR}
-"""person, car, bus, truck. Bicycles are excluded, because COCO does not label their riders."""
-LOWEST_SCORE = 0.05
-NMS_IOU = 0.6
+NAMES: Mapping[str, str] = {
+    "person": "Pedestrian",
+    "pedestrian": "Pedestrian",
+    "car": "Car",
+    "vehicle": "Car",
+    "bus": "Car",
+    "truck": "Car",
+    "bike": "Cyclist",
+}
+"""What the classes of other projects are called here. COCO's bicycle is none: it is labelled without its rider."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +73,25 @@ class Teacher:
         return Detections(found.boxes_xyxy, found.scores, ids)[ids >= 0]
 
 
-def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1) -> Teacher:
+def load_teacher(path: Path, size_hw: tuple[int, int], threads: int = 1, names: Mapping[str, str] = NAMES) -> Teacher:
     """Open a model file as a teacher.
 
     Args:
         path: `.onnx` or OpenVINO's `.xml`.
         size_hw: network input size; a model with a fixed size keeps its own.
         threads: CPU threads.
+        names: classes of other projects' models in lower case → what they are called here; others are not used.
 
     Raises:
-        UserError: the file is missing, or its layout is unknown.
+        UserError: the file is missing, its layout is unknown, or it has none of the classes.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such model", "an .onnx or OpenVINO .xml file", "--teacher FILE")
     if path.suffix == ".onnx" and (own := _own(path, threads)) is not None:
         return own
-    backend = _OpenVino(path, size_hw, threads)
-    return Teacher(Model(backend, ModelSpec(CLASS_NAMES, size_hw, name=path.stem)), backend.class_ids)
+    backend = _OpenVino(path, size_hw, threads, names)
+    known = tuple(CLASS_NAMES.index(name) for name in backend.class_names if name in CLASS_NAMES)
+    return Teacher(Model(backend, ModelSpec(backend.class_names, size_hw, name=path.stem)), known)
 
 
 def _own(path: Path, threads: int) -> Teacher | None:
@@ -121,7 +117,7 @@ class _OpenVino:
     provider = "OpenVINO CPU"
     max_batch: int | None = 1
 
-    def __init__(self, path: Path, size_hw: tuple[int, int], threads: int) -> None:
+    def __init__(self, path: Path, size_hw: tuple[int, int], threads: int, names: Mapping[str, str]) -> None:
         import_openvino("teachers")
         if any(side % SIZE_MULTIPLE for side in size_hw):
             raise UserError(f"teacher size {size_hw[0]}x{size_hw[1]}", f"multiples of {SIZE_MULTIPLE}")
@@ -141,80 +137,33 @@ class _OpenVino:
             "class_ids": (1, "K"),
         }
         self.metadata: Mapping[str, str] = {}
-        self.class_ids, self._read = _layout(model, path)
+        self._layout = layout_of(model, path)
+        found = {names[name] for name in self._layout.classes.values() if name in names}
+        if not found:
+            raise UserError(
+                f"{path}: classes {', '.join(list(self._layout.classes.values())[:20])}",
+                f"some of {', '.join(names)}",
+                "--teacher-classes NAME=OURS of perception label",
+            )
+        ordered = [name for name in CLASS_NAMES if name in found]
+        self.class_names = (*ordered, *sorted(found - set(ordered)))
+        self._ids = {
+            number: self.class_names.index(names[name])
+            for number, name in self._layout.classes.items()
+            if name in names
+        }
         self._model = compile_graph(model, threads=threads)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one image: named input arrays → named output arrays."""
-        values = self._model(np.ascontiguousarray(inputs["images"].transpose(0, 3, 1, 2), np.float32))
-        boxes, scores, class_ids = self._read(values, self._size_hw)
+        images = inputs["images"][..., ::-1] if self._layout.rgb else inputs["images"]
+        pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+        if self._layout.scale != 1:
+            pixels *= np.float32(self._layout.scale)
+        boxes, scores, class_ids = self._layout.read(self._model(pixels), self._size_hw, self._ids)
         order = np.argsort(-scores, kind="stable")
         return {
             "boxes_xyxy": boxes[None, order].astype(np.float32),
             "scores": scores[None, order].astype(np.float32),
             "class_ids": class_ids[None, order].astype(np.int64),
         }
-
-
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
-Read = Callable[[Any, tuple[int, int]], Found]
-"""Outputs and input size → boxes (N, 4) in input pixels, scores (N,), class ids (N,)."""
-
-
-def _layout(model: Any, path: Path) -> tuple[tuple[int, ...], Read]:
-    """Return the classes and the reader of a model, from its outputs.
-
-    Raises:
-        UserError: the model has none of the layouts.
-    """
-    names = {name for output in model.outputs for name in output.names}
-    shapes = [tuple(str(side) for side in output.partial_shape) for output in model.outputs]
-    if {"boxes", "labels"} <= names:
-        scores = [op.output(0).partial_shape for op in model.get_ops() if op.get_type_name() == "Sigmoid"]
-        count = max((int(s[1].get_length()) for s in scores if len(s) == 2 and s[1].is_static), default=0)
-        if count in ATSS_CLASSES:
-            return ATSS_CLASSES[count], partial(_read_atss, classes=ATSS_CLASSES[count])
-    elif len(shapes) == 1 and len(shapes[0]) == 4 and shapes[0][3] == "7":
-        return tuple(SSD_CLASSES.values()), _read_ssd
-    elif len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][2] == "85":
-        return tuple(sorted(set(COCO_CLASSES.values()))), _read_yolox
-    raise UserError(
-        f"{path}: outputs of shape {', '.join('x'.join(shape) for shape in shapes)}",
-        "an export of this project, an Open Model Zoo ATSS or SSD detector, or YOLOX",
-    )
-
-
-def _read_atss(values: Any, size_hw: tuple[int, int], classes: tuple[int, ...]) -> Found:
-    boxes, labels = values["boxes"], values["labels"]
-    return boxes[:, :4], boxes[:, 4], np.array(classes, np.int64)[labels.astype(np.int64)]
-
-
-def _read_ssd(values: Any, size_hw: tuple[int, int]) -> Found:
-    rows = values[0].reshape(-1, 7)
-    rows = rows[(rows[:, 0] >= 0) & np.isin(rows[:, 1], list(SSD_CLASSES))]
-    height, width = size_hw
-    classes = np.array([SSD_CLASSES[int(label)] for label in rows[:, 1]], np.int64)
-    return rows[:, 3:] * np.array([width, height, width, height]), rows[:, 2], classes
-
-
-def _read_yolox(values: Any, size_hw: tuple[int, int]) -> Found:
-    """Decode YOLOX (Ge et al. 2021): objectness times class score, the best class at each point, NMS."""
-    raw = values[0][0]  # (A, 85)
-    points, strides = [], []
-    for stride in (8, 16, 32):
-        y, x = np.mgrid[: size_hw[0] // stride, : size_hw[1] // stride]
-        points.append(np.stack([x, y], -1).reshape(-1, 2))
-        strides.append(np.full((x.size, 1), stride))
-    grid, stride_of = np.concatenate(points), np.concatenate(strides)
-    centre, size = (raw[:, :2] + grid) * stride_of, np.exp(raw[:, 2:4]) * stride_of
-    boxes = np.concatenate([centre - size / 2, centre + size / 2], 1)
-    known = list(COCO_CLASSES)
-    scores = raw[:, 4:5] * raw[:, [5 + number for number in known]]  # (A, K)
-    class_ids = np.array([COCO_CLASSES[number] for number in known], np.int64)[scores.argmax(1)]
-    scores = scores.max(1)
-    chosen = np.flatnonzero(scores > LOWEST_SCORE)
-    boxes, scores, class_ids = boxes[chosen], scores[chosen], class_ids[chosen]
-    apart = boxes + (class_ids * 2 * max(size_hw))[:, None]  # so that boxes of different classes do not overlap
-    xywh = np.concatenate([apart[:, :2], apart[:, 2:] - apart[:, :2]], 1)
-    kept = np.array(cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), LOWEST_SCORE, NMS_IOU), np.int64).reshape(-1)
-    return boxes[kept], scores[kept], class_ids[kept]

@@ -71,6 +71,31 @@ def test_select_writes_a_list_a_page_and_a_set(
     assert len(json.loads((tmp_path / "label_studio/tasks.json").read_text())) == 2
 
 
+def test_a_detector_of_another_project_labels_buses(
+    street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It finds one bus in whatever it sees, and also knows people."""
+    np = pytest.importorskip("numpy")
+    pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    from tests.unit.test_teachers import model
+
+    rows = np.zeros((1, 6, 1), np.float32)
+    rows[0, :, 0] = [64, 64, 64, 120, 0.1, 0.9]
+    detector = model(tmp_path / "detector.onnx", {"raw": rows})
+    (tmp_path / "detector.toml").write_text('layout = "yolo"\nclasses = ["person", "bus"]\n')
+    command = ["label", str(street / "training/image_2"), "--scales", "--teacher-hw", "128", "128"]
+    command += ["--models", str(detector), "--json"]
+    assert main([*command, "--teacher-classes", "bus=Bus", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == {"Bus": FRAMES}
+    written = json.loads((tmp_path / "out/coco/annotations/instances.json").read_text())
+    assert [one["name"] for one in written["categories"]] == ["Bus"]
+    assert main([*command, "--teacher-classes", "bus", "--out", str(tmp_path / "wrong")]) == 2
+    assert "--teacher-classes bus" in capsys.readouterr().err
+    assert main([*command, "--teacher-classes", "tram=Tram", "--out", str(tmp_path / "wrong")]) == 2
+    assert "classes person, bus" in capsys.readouterr().err
+
+
 def test_mistakes_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

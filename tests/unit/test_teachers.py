@@ -67,6 +67,64 @@ def test_yolox_is_decoded_and_suppressed(tmp_path: Path) -> None:
     assert np.allclose(found.boxes_xyxy, [[0, 0, 4, 4], [8, 4, 24, 12]], atol=0.01)
 
 
+def test_classes_of_another_project_are_named_by_the_user(tmp_path: Path) -> None:
+    """A truck and a bus in the same place: one box as Car, two as classes of their own."""
+    points = sum((SIZE[0] // s) * (SIZE[1] // s) for s in (8, 16, 32))
+    raw = np.zeros((1, points, 85), np.float32)
+    raw[0, 128, [0, 1, 2, 3, 4, 5 + 7]] = [2, 1, np.log(2), 0, 1, 0.7]
+    raw[0, 129, [0, 1, 2, 3, 4, 5 + 5]] = [1, 1, np.log(2), 0, 1, 0.6]
+    path = model(tmp_path / "yolox.onnx", {"raw": raw})
+    assert load_teacher(path, SIZE)(IMAGE).class_ids.tolist() == [CAR]
+    teacher = load_teacher(path, SIZE, names={"truck": "Truck", "bus": "Bus", "car": "Car", "sofa": "Sofa"})
+    assert teacher.finder.spec.class_names == ("Car", "Bus", "Truck") and teacher.class_ids == (CAR,)
+    found, _ = teacher.finder(IMAGE)
+    assert [teacher.finder.spec.class_names[i] for i in found.class_ids] == ["Truck", "Bus"]
+    assert len(teacher(IMAGE)) == 0, "a teacher of three classes has no class for them"
+    with pytest.raises(UserError, match="classes person, bicycle"):
+        load_teacher(path, SIZE, names={"tram": "Tram"})
+
+
+def test_detectors_that_a_file_beside_them_describes(tmp_path: Path) -> None:
+    rows = np.zeros((1, 6, 3), np.float32)  # centre, size, scores of two classes, at three points
+    rows[0, :, 0] = [32, 16, 16, 8, 0.1, 0.9]
+    rows[0, :, 1] = [33, 16, 16, 8, 0.1, 0.8]
+    rows[0, :, 2] = [96, 32, 32, 64, 0.6, 0.0]
+    path = model(tmp_path / "v8.onnx", {"raw": rows})
+    description = tmp_path / "v8.toml"
+    description.write_text('layout = "yolo"\nclasses = ["Person", "bus"]\nrgb = true\nscale = 0.0039\n')
+    finder = load_teacher(path, SIZE, names={"bus": "Bus", "person": "Pedestrian"}).finder
+    found, _ = finder(IMAGE)
+    assert [finder.spec.class_names[i] for i in found.class_ids] == ["Bus", "Pedestrian"]
+    assert found.boxes_xyxy.tolist() == [[12, 6, 20, 10], [40, 0, 56, 32]]
+
+    boxes = {"boxes": np.array([[8, 8, 24, 16], [0, 0, 8, 8.0]]), "scores": np.array([0.7, 0.9])}
+    path = model(tmp_path / "vision.onnx", {**boxes, "labels": np.array([2.0, 0])})
+    (tmp_path / "vision.toml").write_text('layout = "boxes"\nclasses = ["person", "bus"]\nfirst = 1\n')
+    finder = load_teacher(path, SIZE, names={"bus": "Bus"}).finder
+    found, _ = finder(IMAGE)
+    assert found.boxes_xyxy.tolist() == [[4, 4, 12, 8]] and finder.spec.class_names == ("Bus",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('layout = "detr"\nclasses = ["bus"]', "layout 'detr'"),
+        ('layout = "yolo"\nclasses = "bus"', "classes bus"),
+        ('layout = "yolo"\nclasses = ["bus"]', "1 classes, but outputs raw of shape 1x6x3"),
+        ('layout = "yolo"\nclasses = ["bus", "car"]\nfirst = 1', "first = 1"),
+        ('layout = "yolo"\nclasses = ["bus", "car"]\nscale = 0', "scale 0"),
+        ('layout = "yolo"\nclasses = ["bus", "car"]\nrgb = 1', "rgb 1"),
+        ('layout = "yolo"\ncolour = 1', "unknown key 'colour'"),
+        ("layout", "v8.toml"),
+    ],
+)
+def test_wrong_descriptions(text: str, said: str, tmp_path: Path) -> None:
+    path = model(tmp_path / "v8.onnx", {"raw": np.zeros((1, 6, 3), np.float32)})
+    (tmp_path / "v8.toml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_teacher(path, SIZE)
+
+
 @pytest.mark.parametrize("size_hw", [(64, 100), (63, 128)])
 def test_sizes_are_multiples_of_the_stride(tmp_path: Path, size_hw: tuple[int, int]) -> None:
     with pytest.raises(UserError, match="multiples of 32"):
