@@ -187,6 +187,7 @@ def _registry(reader: _Reader) -> Any:
         specs = []
         for field in fields(kind):
             hint = _hints(kind)[field.name]
+            quick = _quick(hint)
             default = getattr(info.default, field.name, tyro.MISSING_NONPROP)
             flag = reader.flags.get((kind, field.name))
             marks = _marks(hint, default, flag.rpartition(".")[2] if flag else None, bool(reader.everyday))
@@ -195,13 +196,37 @@ def _registry(reader: _Reader) -> Any:
             if reader.everyday and default is False:
                 marks.append(tyro.conf.FlagCreatePairsOff)  # one line: --json, without its --no-json
             help_text = functools.partial(_field_help, kind, field.name)
-            annotated: Any = typing.Annotated[(hint, *marks)] if marks else hint  # type: ignore[arg-type]
+            annotated: Any = typing.Annotated[(quick, *marks)] if marks else quick  # type: ignore[arg-type]
             specs.append(StructFieldSpec(field.name, annotated, default, help_text))
         order = {flag: i for i, flag in enumerate(reader.everyday)}
         specs.sort(key=lambda spec: order.get(reader.flags.get((kind, spec.name), ""), len(order)))
         return StructConstructorSpec(kind, tuple(specs))
 
     return registry
+
+
+def _quick(hint: Any) -> Any:
+    """A type that tyro compares with its default by itself.
+
+    For unions written with | and for tuples it imports typeguard, which takes an eighth of a second.
+    """
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    bare, marks = _bare(hint), typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
+    if isinstance(bare, types.UnionType):
+        bare = typing.Union[typing.get_args(bare)]  # noqa: UP007
+    elif bare == tuple[str, ...]:
+        words: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[STR [STR ...]]",
+            instance_from_str=tuple,
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=list,
+        )
+        bare, marks = tuple, (*marks, words)
+    else:
+        return hint
+    return typing.Annotated[(bare, *marks)] if marks else bare  # type: ignore[arg-type]
 
 
 def _marks(hint: Any, default: Any, name: str | None, merges: bool) -> list[Any]:
