@@ -172,7 +172,7 @@ def _train(
         sets = sets.cached(config.data.cache, config.augment.native_width, int(config.data.cache_gb * 1e9))
     # rank 0 decides, so that a node without the run directory cannot start from scratch
     goes_on = from_first(resume and (run / "last.pt").exists())
-    learner = _learner(config, device, init, make, goes_on)
+    learner = build_learner(config, device, init, make, goes_on)
     progress = _restore(learner, load_checkpoint(run / "last.pt"), run / "last.pt") if goes_on else Progress()
     ended = (
         progress.step >= config.schedule.steps or 0 < config.checkpoints.patience <= progress.evaluations_since_best
@@ -303,7 +303,7 @@ class _Loop:
         write_json(self.run / "results.json", results)
 
 
-def _learner(
+def build_learner(
     config: TrainConfig, device: torch.device, init: Path | None, make: Make = Network, goes_on: bool = False
 ) -> Learner:
     """Build the network, its average and its optimiser.

@@ -33,6 +33,11 @@ COMMANDS = {
         "pretrain",
         "train a backbone on frames without labels, for perception train to start from",
     ),
+    "federate": (
+        "training.federated.cli:main",
+        "federated",
+        "train over several owners of data, whose images stay with them",
+    ),
     "export": ("export.cli:main", "export", "turn a checkpoint into one self-contained ONNX file"),
     "fleet": ("perception.cli.fleet:main", "", "process many drives into tables, and ask questions about them"),
     "ros2": ("perception.cli.ros2:main", "", "run as a ROS 2 node: images in, detections out"),

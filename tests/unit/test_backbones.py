@@ -145,16 +145,16 @@ def test_a_run_starts_from_the_file_and_its_checkpoint_needs_it_no_more(
     torch.save(mobilenet, weights)
     model = ModelConfig("mobilenet_v2", backbone_weights=weights, channels=16)
     config = tiny(model=model)
-    learner = loop._learner(config, torch.device("cpu"), None)
+    learner = loop.build_learner(config, torch.device("cpu"), None)
     assert "backbone: 306 of 306 tensors" in capsys.readouterr().err
     assert torch.equal(learner.average.backbone.stages[0][0][0].weight, mobilenet["features.0.0.weight"])
     state = loop._state(learner, config, {}, loop.Progress(), {}, Holdout())
     assert model_config_from_json(state["model_config"]) == replace(model, backbone_weights=None)
     save_checkpoint(tmp_path / "last.pt", state)
     with pytest.raises(UserError, match="both set the weights of mobilenet_v2"):
-        loop._learner(config, torch.device("cpu"), tmp_path / "last.pt")
+        loop.build_learner(config, torch.device("cpu"), tmp_path / "last.pt")
     weights.unlink()
-    loop._learner(config, torch.device("cpu"), None, goes_on=True)
+    loop.build_learner(config, torch.device("cpu"), None, goes_on=True)
     assert load_network(tmp_path / "last.pt")[0].config.backbone_weights is None
 
 

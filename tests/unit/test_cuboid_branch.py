@@ -18,7 +18,7 @@ from training.checkpoint import model_config_to_json, save_checkpoint  # noqa: E
 from training.config import OptimiserConfig, TrainConfig  # noqa: E402
 from training.data import Batch, collate  # noqa: E402
 from training.example import TrainingImage  # noqa: E402
-from training.loop import _learner, train_step, update_average  # noqa: E402
+from training.loop import build_learner, train_step, update_average  # noqa: E402
 from training.models.config import ModelConfig  # noqa: E402
 from training.models.cuboid import BINS, CENTRE_SCALE, GRID, MEAN_LWH_M, STRIDE, CuboidBranch, RawCuboids, wrap  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
@@ -152,7 +152,7 @@ def test_training_one_part_leaves_all_else_to_the_bit(tmp_path: Path) -> None:
         model=replace(tiny(), detection=replace(tiny().detection, cuboid=True)),
         optimiser=OptimiserConfig(train_only="detection.cuboid"),
     )
-    learner = _learner(config, torch.device("cpu"), tmp_path / "old.pt")
+    learner = build_learner(config, torch.device("cpu"), tmp_path / "old.pt")
     began = {name: value.clone() for name, value in learner.network.state_dict().items()}
     for step in range(2):
         losses, norm = train_step(learner.model, batch(), learner.optimiser, config)
@@ -165,7 +165,7 @@ def test_training_one_part_leaves_all_else_to_the_bit(tmp_path: Path) -> None:
         assert moved == {name for name in after if name.startswith("detection.cuboid.")}
     with pytest.raises(UserError, match="no such part"):
         wrong = replace(config, optimiser=OptimiserConfig(train_only="detection.cube"))
-        _learner(wrong, torch.device("cpu"), tmp_path / "old.pt")
+        build_learner(wrong, torch.device("cpu"), tmp_path / "old.pt")
 
 
 def test_the_tool_keeps_the_best_views_of_each_object_and_learns_from_them() -> None:
