@@ -149,9 +149,9 @@ def _serve(options: ServerOptions) -> int:
 def _write_config(options: ServerOptions) -> None:
     from training.results import write_json
 
-    parts = {"training": options.training, "federated": options.federated}
-    stored = {name: json.loads(json.dumps(asdict(part), default=str)) for name, part in parts.items()}
-    write_json(options.out / "config.json", {**stored, "init": str(options.init) if options.init else None})
+    stored = {"training": asdict(options.training), "federated": asdict(options.federated)}
+    plain = json.loads(json.dumps(stored, default=str))
+    write_json(options.out / "config.json", {**plain, "init": str(options.init) if options.init else None})
 
 
 def _take_part(options: ClientOptions) -> int:

@@ -153,8 +153,9 @@ class Strategy(flower.FedProx):
             mean = private_mean(before, clients, federated.clip_change, federated.noise, np.random.default_rng())
             parameters = flower.ndarrays_to_parameters(mean)
         else:
-            parameters, _ = super().aggregate_fit(server_round, usable, [])
-            mean = flower.parameters_to_ndarrays(parameters)
+            averaged, _ = super().aggregate_fit(server_round, usable, [])
+            assert averaged is not None  # there are usable answers
+            parameters, mean = averaged, flower.parameters_to_ndarrays(averaged)
         # frames and losses of a private run are not known
         frames = [] if federated.private else [result.num_examples for _, result in usable]
         record = {
