@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perception.arrays import F64
+from perception.arrays import F64, I64
 from perception.evaluation.object import match_objects
 from perception.evaluation.object3d import has_box
 from perception.formats.kitti_table import ObjectTable
 
 BINS_M: tuple[tuple[float, float], ...] = (*((low, low + 10.0) for low in range(0, 60, 10)), (60.0, np.inf))
 """Stretches of distance ahead, metres; low included, high not."""
+
+MOST_WEIGHTS = 4_000_000
+"""Weights of objects held at once by `weighted_medians`, which bounds its memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,8 @@ class BoxErrors:
     length_m: F64
     width_m: F64
     height_m: F64
+    frames: I64
+    """(N,) index of the label's frame."""
 
     def __len__(self) -> int:
         return len(self.distance_m)
@@ -76,7 +81,44 @@ def box_errors(
         length_m=size_hwl[:, 2],
         width_m=size_hwl[:, 1],
         height_m=size_hwl[:, 0],
+        frames=gt.frames[rows],
     )
+
+
+COMPARED = {"depth": "m", "lateral": "m", "size": "m", "heading": "°"}
+"""Errors whose medians two runs are compared by, and their units. Size is the mean of length, width and height."""
+
+
+def compared(errors: BoxErrors) -> Mapping[str, F64]:
+    """Return the absolute errors of `COMPARED`, (N,) each."""
+    size = np.abs([errors.length_m, errors.width_m, errors.height_m]).mean(axis=0)
+    return {
+        "depth": np.abs(errors.depth_m),
+        "lateral": np.abs(errors.lateral_m),
+        "size": size,
+        "heading": errors.heading_deg,
+    }
+
+
+def weighted_medians(values: F64, frames: I64, weights: I64) -> F64:
+    """Return the median of values under each of R weightings of their frames, (R,); NaN where nothing has weight.
+
+    Args:
+        values: (N,).
+        frames: (N,) index of each value's frame.
+        weights: (R, F) how often each frame counts.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered, medians = values[order], np.full(len(weights), np.nan)
+    at_once = max(1, MOST_WEIGHTS // max(1, len(values)))
+    for start in range(0, len(weights), at_once):
+        reached = weights[start : start + at_once][:, frames[order]].cumsum(axis=1)  # (r, N)
+        for row, upto in enumerate(reached, start):
+            if len(upto) and upto[-1]:
+                # between the two middle ones, where the number is even
+                low, high = np.searchsorted(upto, upto[-1] / 2), np.searchsorted(upto, upto[-1] / 2, side="right")
+                medians[row] = (ordered[low] + ordered[high]) / 2
+    return medians
 
 
 def summarise(errors: BoxErrors) -> Mapping[str, float]:

@@ -105,7 +105,7 @@ def comparison_report(comparison: Comparison) -> Report:
 def _differences(comparison: Comparison) -> Section:
     table = Table(
         "differences",
-        "Every number, 0 to 100",
+        "Every number: scores from 0 to 100, errors in their units",
         (
             Column("name", "Number"),
             Column("a", "A", ".2f"),
@@ -126,7 +126,7 @@ def _differences(comparison: Comparison) -> Section:
     figures = [_forest(title, rows) for title, rows in groups.items()]
     intro = Paragraph(
         "Each draw picks frames at random, with repetition, and scores both runs on them by the official rule. The "
-        "line holds 95 % of the draws of B − A. Right of zero, B is better."
+        "line holds 95 % of the draws of B − A. Right of zero, B is better; for errors of 3-D boxes, left of zero."
     )
     alone = [Paragraph(text[:1].upper() + text[1:] + ".") for text in left_out_of(comparison)]
     return Section("differences", "Which differences are real", (intro, *alone, table, Gallery(tuple(figures))))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.evaluation.box_errors import BoxErrors, compared
 from perception.evaluation.object3d import METRICS
 from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectCurve, ObjectEvaluation
-from perception.reports.object3d import sections_3d
+from perception.reports.object3d import errors_of, sections_3d
 from perception.reports.object_analysis import (
     BINS,
     LEVEL,
@@ -84,7 +85,8 @@ def object_report(
             _splits(evaluation, points),
             _calibration(evaluation, classes),
         ]
-    sections += sections_3d(evaluation, points, score_threshold)
+    off = errors_of(evaluation, points)
+    sections += sections_3d(evaluation, off, score_threshold)
     sections.append(worst_frames(evaluation, errors, images, gallery))
     cards = [Card(f"{name} AP R40", f"{evaluation.scores[name, LEVEL].ap_r40:.2f}", LEVEL) for name in classes]
     for name in OBJECT_CLASSES_SCORED:
@@ -102,7 +104,7 @@ def object_report(
         cards=tuple(cards),
         sections=tuple(sections),
         warnings=evaluation.warnings,
-        evidence=_evidence(evaluation, points),
+        evidence=_evidence(evaluation, points, off),
     )
 
 
@@ -358,7 +360,9 @@ def _calibration(evaluation: ObjectEvaluation, classes: list[str]) -> Section:
 # ---------------------------------------------------------------- evidence
 
 
-def _evidence(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) -> dict[str, np.ndarray]:
+def _evidence(
+    evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint], off: Mapping[str, BoxErrors]
+) -> dict[str, np.ndarray]:
     """Arrays from which `compare` scores any weighting of the frames."""
     gt, frames = evaluation.gt, len(evaluation.gt.frame_names)
     sums = np.bincount(gt.frames, gt.boxes_xyxy.sum(axis=1), minlength=frames)
@@ -375,4 +379,7 @@ def _evidence(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]
             arrays[f"{metric}.{name}.{level}.{field}"] = getattr(curve, field)
     for name, point in points.items():
         arrays[f"{name}.threshold"] = np.array(point.threshold)
+    for name, errors in off.items():
+        arrays[f"{name}.errors.frames"] = errors.frames
+        arrays |= {f"{name}.errors.{what}": values for what, values in compared(errors).items()}
     return arrays

@@ -49,26 +49,33 @@ ERROR_KEYS = (
 )
 
 
-def sections_3d(
-    evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint], score_threshold: float | None
-) -> list[Section]:
-    """Build the sections about 3-D boxes; none where results carry no such boxes.
-
-    Args:
-        evaluation: what was scored.
-        points: operating point in 2D by class.
-        score_threshold: the operating point; by default each class's highest F1 in BEV.
-    """
+def errors_of(evaluation: ObjectEvaluation, points: Mapping[str, OperatingPoint]) -> dict[str, BoxErrors]:
+    """Return the errors of each class's 3-D boxes at its operating point in 2D; of classes that have any."""
     if not evaluation.scores_3d:
-        return []
+        return {}
     errors = {
         name: box_errors(evaluation.gt, evaluation.detections, name, SPLIT_LEVEL, point.threshold)
         for name, point in points.items()
         if np.isfinite(point.threshold)
     }
+    return {name: one for name, one in errors.items() if len(one)}
+
+
+def sections_3d(
+    evaluation: ObjectEvaluation, errors: Mapping[str, BoxErrors], score_threshold: float | None
+) -> list[Section]:
+    """Build the sections about 3-D boxes; none where results carry no such boxes.
+
+    Args:
+        evaluation: what was scored.
+        errors: of `errors_of`.
+        score_threshold: the operating point; by default each class's highest F1 in BEV.
+    """
+    if not evaluation.scores_3d:
+        return []
     sections = [_scores(evaluation)]
-    if any(len(one) for one in errors.values()):
-        sections.append(_errors({name: one for name, one in errors.items() if len(one)}))
+    if errors:
+        sections.append(_errors(errors))
     sections.append(_from_above(evaluation, score_threshold))
     return sections
 

@@ -16,6 +16,7 @@ import numpy as np
 from perception.arrays import F64, I64
 from perception.errors import UserError
 from perception.evaluation.bootstrap import Score
+from perception.evaluation.box_errors import COMPARED, weighted_medians
 from perception.evaluation.object3d import METRICS
 from perception.evaluation.object_draws import PrecisionAreas
 from perception.evaluation.results import LEVELS, OBJECT_CLASSES_SCORED, ObjectCurve, RoadImage, RoadScore, ratio
@@ -110,6 +111,10 @@ def _object_scorer(run: Run) -> RunScorer:
             if level == LEVEL and not how.loose:
                 full[f"{name}, {how.label(name)}, {LEVEL}"] = full_curve(curve)
 
+    off = [(name, what, run.arrays.get(f"{name}.errors.{what}")) for name in classes for what in COMPARED]
+    known = [(run.arrays[f"{name}.errors.frames"], values) for name, _, values in off if values is not None]
+    names += [f"{name} median {what} error, {COMPARED[what]}" for name, what, values in off if values is not None]
+
     def score(weights: I64) -> F64:
         both = [areas[name, level](weights) for name in classes for level in LEVELS]  # (R, 2) each
         columns = [one[:, 0] for one in both] + [one[:, 1] for one in both if has_orientation]
@@ -117,6 +122,7 @@ def _object_scorer(run: Run) -> RunScorer:
             tp, fp, fn = (weights @ count for count in counts[name])  # (R,)
             columns += [100 * ratio(tp, tp + fp), 100 * ratio(tp, tp + fn), 100 * ratio(2 * tp, 2 * tp + fp + fn)]
         columns += [one(weights)[:, 0] for one in areas_3d]
+        columns += [weighted_medians(values, frames, weights) for frames, values in known]
         return np.stack(columns, axis=1) if columns else np.zeros((len(weights), 0))
 
     return RunScorer(

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_scenes import boxes_set, object_set, road_set, tracking_set
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perception.errors import UserError
 from perception.evaluation.bootstrap import RESAMPLES, blocks, holm, judge, paired_draws
+from perception.evaluation.box_errors import weighted_medians
 from perception.evaluation.object import recall_thresholds, score_curve
 from perception.evaluation.object_draws import PrecisionAreas, recall_positions
 from perception.evaluation.results import LEVELS, ObjectEvaluation
@@ -281,6 +284,28 @@ def test_boxes_are_compared_by_the_official_rule(tmp_path: Path) -> None:
     assert found["Car AP R40 moderate"].verdict == "equal"
     assert comparison.resamples == max(RESAMPLES, 40 * len(found))
     assert "Car, 3D 0.7, moderate" in comparison.curves
+    depth = found["Car median depth error, m"]
+    assert depth.a < 0.3 < depth.b and depth.verdict == "real" and depth.low > 0
+    assert found["Car median heading error, °"].verdict == "equal"  # the same in both
+    assert not any("lateral" in name or "size" in name for name in found)  # neither has any
+
+
+def test_medians_of_weighted_frames_by_hand() -> None:
+    """Frame 0 has errors 1 and 9, frame 1 has 4, frame 2 has 2 and 2."""
+    values, frames = np.array([1.0, 9, 4, 2, 2]), np.array([0, 0, 1, 2, 2])
+    weights = np.array([[1, 1, 1], [0, 2, 0], [1, 0, 0], [0, 0, 0], [3, 1, 1]])
+    medians = weighted_medians(values, frames, weights)
+    # the last: 1 1 1 2 2 4 9 9 9
+    assert medians[[0, 1, 2, 4]].tolist() == [2, 4, 5, 2] and np.isnan(medians[3])
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 3)), min_size=1, max_size=30), st.integers(0, 9))
+def test_weighted_medians_are_those_of_repeated_values(rows: list[tuple[float, int]], seed: int) -> None:
+    values, frames = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    weights = np.random.default_rng(seed).integers(0, 4, (3, 4))
+    for one, found in zip(weights, weighted_medians(values, frames, weights), strict=True):
+        repeated = np.repeat(values, one[frames])
+        assert np.isnan(found) if not len(repeated) else found == pytest.approx(np.median(repeated))
 
 
 def test_a_run_without_boxes_is_told(tmp_path: Path) -> None:
