@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -301,7 +302,7 @@ def test_the_levers_are_legal_command_lines(tmp_path: Path) -> None:
 def test_a_study_measured_by_the_yardstick_trains_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
 
-    def trained(words: list[str]) -> None:
+    def trained(words: list[str], distinct: int) -> None:
         called.append(words)
         run = Path(words[words.index("--out") + 1])
         run.mkdir(parents=True)
@@ -331,4 +332,20 @@ def test_kept_features_equal_computed_ones() -> None:
         for order in ([0, 1], [2, 1, 0]):  # the second call computes one image and remembers two
             got, want = network(images[order])["segmentation"], plain(images[order])["segmentation"]
             assert torch.allclose(got, want, atol=1e-5)
-    assert len(kept._features) == 3
+    assert len(kept._features[False]) == 3 and not kept._features[True]
+    assert copy.deepcopy(network).backbone.forward.func.__self__ is kept
+
+
+def test_batches_are_made_once_and_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from training_runs import changed
+
+    from training.config import TrainConfig
+
+    made: list[int] = []
+    monkeypatch.setattr(
+        "training.data.batches", lambda sets, config, first: iter(lambda: made.append(1) or len(made), 0)
+    )
+    kept, config = ablation.Kept(), changed(TrainConfig(), steps=5, seed=1)
+    assert list(kept.batches(2, None, config, 0)) == [1, 2, 1, 2, 1]
+    assert list(kept.batches(2, None, config, 3)) == [2, 1] and len(made) == 2
+    assert list(kept.batches(0, None, changed(config, seed=2), 0)) == [3, 4, 5, 6, 7]

@@ -201,3 +201,21 @@ def test_a_run_is_scored_as_the_ablation_is_and_goes_on(
         from training.cli import stored_run
 
         stored_run(path.parent)
+
+
+def test_it_can_follow_a_run_of_a_study(tmp_path: Path) -> None:
+    """Same images, labels, steps and seed; random weights, of which none is frozen."""
+    from training.checkpoint import resolved_config
+    from training.config import PRESETS
+
+    small = PRESETS["small"]()
+    theirs = replace(
+        changed(small, seed=7, steps=90, frozen_stages=4, frozen_norm=True, backbone_learning_rate=0.3),
+        data=replace(small.data, soft_labels=False, label_share=0.3, crop_hw=(128, 256)),
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"config": resolved_config(theirs), "init": None}))
+    ours = yolo_baseline.configuration(yolo_baseline.Options(like=tmp_path))
+    assert (ours.data, ours.schedule, ours.augment) == (theirs.data, theirs.schedule, theirs.augment)
+    assert not ours.model.pretrained and ours.model.backbone_weights is None
+    assert (ours.optimiser.frozen_stages, ours.optimiser.frozen_norm) == (0, False)
+    assert ours.optimiser.backbone_learning_rate == 1.0 and ours.preset not in PRESETS

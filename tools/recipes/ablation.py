@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -144,6 +145,8 @@ class Options(CommandOptions):
     """Variants of a study of your own, from `--config FILE`; without them the study is the one built in."""
     measure: Literal["validation", "yardstick"] = "validation"
     """Held-out drives of the run, or the choosing part of `tools.benchmarks.yardstick`."""
+    distinct: int = 0
+    """With the yardstick: batches that are made; a run repeats them. 0: a new one for every step."""
     compile: bool = False
     """Let torch compile the network of every run: pays from some hundred steps on."""
     more: str = ""
@@ -278,14 +281,14 @@ def _train(
         if init is not None:
             words += ["--init", str(init.resolve())]
     if options.measure == "yardstick":
-        _train_here(words)
+        _train_here(words, options.distinct)
         return
     subprocess.run(
         [sys.executable, "-m", "perception.cli.main", "train", *words], check=True, stdout=subprocess.DEVNULL
     )
 
 
-def _train_here(words: list[str]) -> None:
+def _train_here(words: list[str], distinct: int) -> None:
     """Train in this process, with the yardstick in place of the run's own evaluation.
 
     Runs that see the same images share them, and the features of a backbone that is frozen whole.
@@ -303,29 +306,46 @@ def _train_here(words: list[str]) -> None:
     config = options.training
     make = partial(KEPT.network, frozen=config.optimiser.frozen_stages == 4 and config.optimiser.frozen_norm)
     resume = options.resume is not None
-    train(config, options.out, resume=resume, init=options.init, make=make, score=score, feed=KEPT.batches)
+    train(
+        config,
+        options.out,
+        resume=resume,
+        init=options.init,
+        make=make,
+        score=score,
+        feed=partial(KEPT.batches, distinct),
+    )
 
 
 class Kept:
-    """What several runs of a study share: batches, and features of a frozen backbone. That of one seed is kept."""
+    """What several runs of a study share: batches, and features of a frozen backbone.
+
+    Those of training images are kept for one seed, those of the yardstick's frames for all.
+    """
 
     def __init__(self) -> None:
         self._batches: dict[str, list[Batch]] = {}
-        self._features: dict[tuple[str, bytes], list[Tensor]] = {}
+        self._features: dict[bool, dict[tuple[str, bytes], list[Tensor]]] = {True: {}, False: {}}
+        """With gradients, which is training, and without."""
         self._seed = -1
 
-    def batches(self, sets: TrainingSets | None, config: TrainConfig, first: int) -> Iterable[Batch]:
+    def __deepcopy__(self, _: object) -> Kept:
+        return self  # the average of the weights is a copy of the network, and shares the features
+
+    def batches(self, distinct: int, sets: TrainingSets | None, config: TrainConfig, first: int) -> Iterable[Batch]:
         """Return the batches of a run from a step on."""
         from training.data import batches
 
+        steps = config.schedule.steps
         if config.schedule.seed != self._seed:
             self._seed = config.schedule.seed
             self._batches.clear()
-            self._features.clear()
+            self._features[True].clear()
         key = repr((config.data, config.augment, config.schedule))
         if key not in self._batches:
-            self._batches[key] = list(batches(sets, config, 0))
-        return self._batches[key][first:]
+            self._batches[key] = list(islice(batches(sets, config, 0), distinct or steps))
+        made = self._batches[key]
+        return [made[step % len(made)] for step in range(first, steps)]
 
     def network(self, config: ModelConfig, frozen: bool) -> Network:
         """Return a network; a frozen backbone computes the features of an image once for all runs."""
@@ -340,14 +360,15 @@ class Kept:
     def _forward(self, forward: Callable[[Tensor], list[Tensor]], name: str, images: Tensor) -> list[Tensor]:
         import torch
 
+        features = self._features[torch.is_grad_enabled()]
         keys = [(name, hashlib.sha1(image.contiguous().numpy().tobytes()).digest()) for image in images]
-        missing = [k for k, key in enumerate(keys) if key not in self._features]
+        missing = [k for k, key in enumerate(keys) if key not in features]
         if missing:
             with torch.no_grad():
                 maps = forward(images[missing])
             for place, k in enumerate(missing):
-                self._features[keys[k]] = [level[place].clone() for level in maps]
-        return [torch.stack([self._features[key][level] for key in keys]) for level in range(4)]
+                features[keys[k]] = [level[place].clone() for level in maps]
+        return [torch.stack([features[key][level] for key in keys]) for level in range(4)]
 
 
 KEPT = Kept()
