@@ -71,9 +71,9 @@ class Store:
                 for path in sorted(root.rglob("*"))
                 if path.is_file() and not path.name.startswith(".")
             }
-        found = self._again(lambda: self._fs.find(self.root, detail=True), "listing", {})
+        found = self._again(self._listing, "listing", {})
         start = len(self.root.rstrip("/")) + 1
-        return {path[start:]: int(info["size"] or 0) for path, info in sorted(found.items()) if path[start:]}
+        return {path[start:]: size for path, size in sorted(found.items()) if path[start:]}
 
     def read(self, path: str) -> bytes:
         """The content of a file.
@@ -134,6 +134,20 @@ class Store:
         if self.is_local:
             return [str(Path(self.root) / path) for path in paths], None
         return [self._full(path) for path in paths], getattr(self._fs, "fs", self._fs)
+
+    def _listing(self) -> dict[str, int]:
+        """Full paths below the root, with their sizes. A folder that cannot be listed is an error, not empty."""
+        from fsspec import AbstractFileSystem
+        from fsspec.implementations.arrow import ArrowFSWrapper
+
+        if isinstance(self._fs, ArrowFSWrapper):
+            from pyarrow.fs import FileSelector
+
+            below = FileSelector(self.root, recursive=True, allow_not_found=True)
+            return {info.path: int(info.size or 0) for info in self._fs.fs.get_file_info(below) if info.is_file}
+        # fsspec's own way leaves out folders that fail, unless told otherwise
+        strict = {"on_error": "raise"} if type(self._fs).find is AbstractFileSystem.find else {}
+        return {path: int(i["size"] or 0) for path, i in self._fs.find(self.root, detail=True, **strict).items()}
 
     def _full(self, path: str) -> str:
         return posixpath.join(self.root, path)

@@ -97,6 +97,22 @@ def test_a_bucket_without_rights_is_said_at_once(server: Server) -> None:
     assert server.count < 20
 
 
+def test_a_listing_that_fails_is_no_empty_bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="listing: .*ACCESS_DENIED"):
+        find_drives(server.url("closed/in"))
+    with pytest.raises(UserError, match="no drives"):  # a prefix with nothing below
+        find_drives(server.url("fleet/nothing"))
+    monkeypatch.setattr("perception.fleet.storage.ATTEMPTS", 1)
+    with pytest.raises(UserError, match="listing failed"):  # nobody there
+        find_drives("s3://fleet/in?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
+
+
+def test_other_file_systems_list_below_the_root_alone() -> None:
+    for path in ("fleet/in/a.mp4", "fleet/in/day/b.mp4", "fleet/other.mp4"):
+        Store("memory://").write(path, b"12")
+    assert Store("memory://fleet/in").sizes() == {"a.mp4": 2, "day/b.mp4": 2}
+
+
 def test_what_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError):
         Store("nothing://a/b")
