@@ -2,8 +2,9 @@
 
     python -m tools.benchmarks.cuboids MODEL --root KITTI_OBJECT --split val
 
-Objects are those that the network finds in the image (KITTI's 2-D match, level hard). Besides the errors of a report
-it prints the share of errors within two reported standard deviations, which result files do not carry.
+Objects are those that the network finds in the image (KITTI's 2-D match, level hard). With a checkpoint (.pt) instead
+of a model file, the network is given the labelled 2-D boxes. Besides the errors of a report it prints the share of
+errors within two reported standard deviations, which result files do not carry.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +21,10 @@ import numpy as np
 import tyro
 
 from datasets.kitti_object import KittiObject
+from datasets.sample import Sample
 from perception.arrays import F64
 from perception.backends import load_model
 from perception.cameras.cuboids import ALPHA_STD, SIZE_STD
-from perception.detector import Finder
 from perception.errors import UserError
 from perception.evaluation.box_errors import BoxErrors, box_errors, heading_error_deg, summarise
 from perception.evaluation.object import ObjectEvaluator, match_objects
@@ -32,6 +33,7 @@ from perception.evaluation.predictions import object_rows
 from perception.evaluation.results import ObjectEvaluation
 from perception.formats.kitti import read_objects
 from perception.formats.kitti_table import ObjectTable
+from perception.types import Detections
 
 BINS_M = ((0.0, 10.0), (10.0, 20.0), (20.0, 30.0), (30.0, 40.0), (40.0, 50.0), (50.0, np.inf), (0.0, np.inf))
 LEVEL = "hard"
@@ -44,7 +46,7 @@ class Options:
     """Measure the 3-D boxes of a model."""
 
     model: Annotated[Path, tyro.conf.Positional]
-    """Model file with the outputs `distances` and `cuboids`, or the name of a shipped one."""
+    """Model file with the outputs `distances` and `cuboids`; or a checkpoint (.pt), for true 2-D boxes."""
     root: Path = Path("../shared/data/kitti/object")
     """KITTI's object folder."""
     split: str = "val"
@@ -68,8 +70,13 @@ class Found:
     """Frames without a calibration."""
 
 
-def find(detector: Finder, source: KittiObject) -> Found:
-    """Run a detector over labelled frames.
+def find(detect: Callable[[Sample], Detections], class_names: Sequence[str], source: KittiObject) -> Found:
+    """Run a network over labelled frames.
+
+    Args:
+        detect: what it finds in a frame.
+        class_names: of its result rows.
+        source: the frames.
 
     Raises:
         UserError: the network has no 3-D boxes.
@@ -80,14 +87,14 @@ def find(detector: Finder, source: KittiObject) -> Found:
         if sample.camera is None:
             left_out.append(name)
             continue
-        detections, _ = detector(sample.image_bgr)
+        detections = detect(sample)
         if detections.cuboids is None or detections.depths is None:
             raise UserError(
                 "the model has no outputs 'distances' and 'cuboids'",
                 "a network trained with --model.detection.distance --model.detection.cuboid",
             )
         labels = read_objects(source.folder / "label_2" / f"{name}.txt", scores=False)
-        evaluator.process(name, labels, object_rows(detections, detector.spec.result_names, sample.camera))
+        evaluator.process(name, labels, object_rows(detections, class_names, sample.camera))
         stds.append(
             np.concatenate([detections.depths[:, 1:], detections.cuboids[:, SIZE_STD : ALPHA_STD + 1]], axis=1)
         )
@@ -162,15 +169,28 @@ def _print(rows: Sequence[Mapping[str, object]]) -> None:
         print(f"{row['class']:<10} {row['from_m']:>3.0f}–{row['to_m']:<4.0f} {row['n']:>4}  {numbers}   {sigma}")
 
 
+def _network(options: Options) -> tuple[Callable[[Sample], Detections], tuple[str, ...]]:
+    """Return what finds objects, and the class names of result rows."""
+    if options.model.suffix == ".pt":
+        import torch
+
+        from tools.benchmarks.true_boxes import TrueBoxes
+
+        torch.set_num_threads(options.threads)
+        given = TrueBoxes.load(options.model)
+        return given, given.network.config.class_names
+    from perception.detector import Detector
+
+    detector = Detector(load_model(options.model, "cpu", options.threads), options.minimum_score)
+    return lambda sample: detector(sample.image_bgr)[0], detector.spec.result_names
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     options = tyro.cli(Options, args=argv, prog="python -m tools.benchmarks.cuboids", description=__doc__)
     logging.basicConfig(level=logging.WARNING)
-    from perception.detector import Detector
-
     try:
-        detector = Detector(load_model(options.model, "cpu", options.threads), options.minimum_score)
-        found = find(detector, KittiObject(options.root, options.split))
+        found = find(*_network(options), KittiObject(options.root, options.split))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
