@@ -59,6 +59,14 @@ class AttackOptions(CommandOptions):
     """noise is the same amount of random change, for comparison."""
     steps: int = 10
     """Steps of PGD."""
+    patch_m: float = 0.0
+    """Width of a printable patch, metres: found on frames outside --split, evaluated inside. 0: the attacks above."""
+    patch_class: str = "Car"
+    """Class whose objects carry the patch."""
+    patch_steps: int = 120
+    """Steps of its search, two frames each; 1000 is thorough."""
+    patch_frames: int = 12
+    """Frames to search on, and to evaluate on; 0 takes all."""
     size_hw: tuple[int, int] = (384, 1248)
     """Input height and width."""
     seed: int = 0
@@ -89,12 +97,16 @@ class AttackCell:
 
 def main(argv: list[str]) -> int:
     """Run all cells and print the curves."""
-    options = parse_options(AttackOptions, argv, "perception attack")
+    options = parse_options(AttackOptions, argv, "perception attack", names={"patch_m": "patch"})
     _check(options)
     from training.backend import torch_model
     from training.checkpoint import load_network
 
     assert options.data is not None
+    if options.patch_m:
+        from training.patch_cli import run_patch
+
+        return run_patch(options, load_network(options.checkpoint)[0].requires_grad_(False))
     frames, notes = choose_frames(options.data, options.split, options.road_split, "", options.frames)
     network, _ = load_network(options.checkpoint)
     network.requires_grad_(False)
@@ -137,7 +149,14 @@ def _check(options: AttackOptions) -> None:
     if not options.epsilons or not all(1 <= epsilon <= 255 for epsilon in options.epsilons):
         given = " ".join(map(str, options.epsilons))
         raise UserError(f"--epsilons {given}", "grey levels from 1 to 255", "--epsilons 1 2 4")
-    for name, value, least, most in (("steps", options.steps, 1, 10_000), ("seed", options.seed, 0, 2**31)):
+    if not (options.patch_m == 0 or 0.05 <= options.patch_m <= 5):
+        raise UserError(f"--patch {options.patch_m:g}", "metres from 0.05 to 5, 0 for none", "--patch 0.5")
+    for name, value, least, most in (
+        ("steps", options.steps, 1, 10_000),
+        ("patch-steps", options.patch_steps, 1, 100_000),
+        ("patch-frames", options.patch_frames, 0, 100_000),
+        ("seed", options.seed, 0, 2**31),
+    ):
         if not least <= value <= most:
             raise UserError(f"--{name} {value}", f"from {least} to {most:,}", f"leave out --{name}")
     if not options.goals or not options.methods or options.frames < 0:
