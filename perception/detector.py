@@ -43,6 +43,19 @@ class Finder(Protocol):
         """Detect in one image (H, W, 3) uint8; the results are in its pixels."""
 
 
+class BatchFinder(Finder, Protocol):
+    """A finder that takes several images at once, as the runtime hands them over."""
+
+    @property
+    def batch(self) -> int:
+        """Most images in one run."""
+
+    def run(
+        self, images_bgr: Sequence[U8], timings_ms: Sequence[dict[str, float]] | None = None
+    ) -> list[tuple[Detections, RoadMask | None]]:
+        """Detect in several images, see `Detector.run`."""
+
+
 class Detector:
     """A network with all that lies between it and frames of any size. Not for two threads at once."""
 

@@ -320,7 +320,7 @@ class Result:
     age_ms: float | None = None
     """Live sources only: how old the frame was when the result left the pipeline."""
     disagreement: Disagreement | None = None
-    """Where a second network differs, with `perception run --second`."""
+    """Where a second network or camera differs, with `perception run --second` or `--second-camera`."""
 
 
 MOMENTARY = frozenset({"corrupt", "size-changed", "ended"})
@@ -333,6 +333,7 @@ HealthKind = Literal[
     "overexposed",
     "blurred",
     "disagreement",
+    "unpaired",
     "unfamiliar",
     "size-changed",
     "corrupt",

@@ -16,6 +16,7 @@ import tyro
 
 from perception.cli.options import FLAT, CommandOptions, parse_options
 from perception.cli.run_outputs import make_sinks
+from perception.cli.run_redundancy import check_redundancy, fused, pair_of
 from perception.cli.run_signals import (
     leave,
     let_change,
@@ -60,6 +61,7 @@ NAMES = {
     "retry_s": "retry",
     "stalled_s": "stalled",
     "drain_s": "drain",
+    "baseline_m": "baseline",
 }
 """Fields with a unit in their name → the option."""
 
@@ -79,6 +81,16 @@ class RunOptions(CommandOptions):
     """ONNX file from `perception export`, or the name of a shipped network. Default: nano."""
     second: Path | None = None
     """Second model file, compared frame by frame; a lasting disagreement is a health event."""
+    second_camera: str = ""
+    """Name of a second source that sees what the first one sees, compared as --second compares networks."""
+    baseline_m: float = 0.0
+    """Distance of that camera to the right of the first one, metres; they share one calibration, in parallel."""
+    ensemble: tuple[Path, ...] = ()
+    """Further model files, fused with --model by weighted boxes fusion; each costs its own time."""
+    flip: bool = False
+    """Fuse the mirrored image too, at twice the time."""
+    scales: tuple[float, ...] = ()
+    """Fuse smaller wholes (below 1) or overlapping crops (above 1) of each frame; 1.5 costs five times the time."""
     camera: Path | None = None
     """Calibration for distances: from `perception calibrate`, or a KITTI file."""
     device: Device = "auto"
@@ -206,6 +218,7 @@ def _check(options: RunOptions) -> None:
         raise UserError(
             "--webhook or --mqtt without --events", "zones, lines or alarms to report", "--events FILE.toml"
         )
+    check_redundancy(options)
     if options.cuda_graph and options.device not in ("cuda", "tensorrt"):
         raise UserError(
             f"--cuda-graph with --device {options.device}",
@@ -238,6 +251,7 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
     second = None
     if options.second is not None:
         second = load_model(options.second, options.device, options.threads, options.cuda_graph, options.precision)
+    pair = pair_of(options, [source.name for source in sources])
     thresholds = model[1].confirm_thresholds
 
     def tracker() -> Tracker:
@@ -260,12 +274,13 @@ def _open(options: RunOptions, reporter: _Reporter) -> tuple[Pipeline, Path, Pat
             calibrate_sources(sources, read_camera(options.camera))
     pipeline = Pipeline(
         sources,
-        model,
+        fused(options, model, model_path),
         make_sinks(options, out, of_sinks, sources),
         options.pipeline,
         on_event=reporter,
         tracker_factory=factory,
         second=second,
+        pair=pair,
     )
     return pipeline, model_path, out
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from perception.backends import Backend, Model, load_model
 from perception.cameras.pinhole import PinholeCamera
 from perception.cameras.sized import SizedCamera
-from perception.detector import Detector
+from perception.detector import BatchFinder, Detector
 from perception.devices import Device, Precision
 from perception.errors import UserError
 from perception.familiarity import Familiarity
@@ -31,6 +31,7 @@ from perception.redact import redact
 from perception.runtime.config import PipelineConfig, WhenLate
 from perception.runtime.health import HealthMonitor, StallMonitor
 from perception.runtime.queues import Channel, FrameBuffer, QueuedFrame
+from perception.runtime.second_camera import CameraPair, PairMatcher
 from perception.runtime.second_opinion import DisagreementMonitor, disagreement
 from perception.runtime.sink_runner import SinkRunner
 from perception.runtime.stats import RunStats
@@ -73,19 +74,20 @@ class Pipeline:
     def __init__(
         self,
         sources: Sequence[Source],
-        model: Model | tuple[Backend, ModelSpec],
+        model: Model | tuple[Backend, ModelSpec] | BatchFinder,
         sinks: Iterable[Sink] = (),
         config: PipelineConfig | None = None,
         cameras: dict[str, PinholeCamera] | None = None,
         on_event: Callable[[HealthEvent], None] | None = None,
         tracker_factory: Callable[[], Tracker] | None = None,
         second: Model | tuple[Backend, ModelSpec] | None = None,
+        pair: CameraPair | None = None,
     ) -> None:
         """Nothing starts before the first result is asked for.
 
         Args:
             sources: each with its own name.
-            model: what `load_model` returns, or any backend with its description.
+            model: what `load_model` returns, any backend with its description, or an `Ensemble`.
             sinks: get every result, each in a thread of its own.
             config: how the stages are joined.
             cameras: calibration by source name, for sources without their own; of images of the size that the
@@ -94,15 +96,19 @@ class Pipeline:
             tracker_factory: makes a source's tracker; by default the one that `config` names, with the model's
                 confirmation thresholds.
             second: a second network that sees the same frames; where the two disagree for long is a health event.
+            pair: two sources that see the same; where they disagree for long is a health event.
         """
         names = _check_names(sources)
         self.sources, self.config = list(sources), config or PipelineConfig()
-        self.spec = model[1]
         most = self.config.batch if self.config.stay else min(len(names), self.config.batch)
-        self.detector = Detector(model, self.spec.track_threshold, most)
+        self.detector: BatchFinder = (
+            Detector(model, model[1].track_threshold, most) if isinstance(model, tuple) else model
+        )
+        self.spec = self.detector.spec
         self.second: Detector | None = None
         if second is not None:
             self.second = Detector(second, second[1].track_threshold, self.detector.batch)
+        self._pair = pair and PairMatcher(pair, self.spec.score_threshold)
         self._disagreements: dict[str, DisagreementMonitor] = {}
         self._familiarities: dict[str, Any] = {}
         for source in self.sources:
@@ -136,7 +142,7 @@ class Pipeline:
         self._names_used = set(names)
         self._removed: set[str] = set()
         self._ended: set[str] = set()
-        self.info = RunInfo(self.spec, tuple(map(_describe, sources)), self.detector.backend.provider)
+        self.info = RunInfo(self.spec, tuple(map(_describe, sources)), self.detector.provider)
         self.sinks = [SinkRunner(sink, self.info, self.stats.clock, self.publish_event) for sink in sinks]
 
     def __iter__(self) -> Iterator[Result]:
@@ -226,8 +232,10 @@ class Pipeline:
         if self.config.anonymize:
             frame = self._anonymize(frame, tracks, detections, timings_ms)
 
-        # Compare: where does the second network differ?
-        differs = None if item.second is None else self._compare(frame, detections, item.second)
+        # Compare: where does the second network, or the second camera, differ?
+        differs = self._compare_cameras(frame, detections) if self._pair else None
+        if item.second is not None:
+            differs = self._compare(frame, detections, item.second)
 
         # Compare with the training set: is this frame unlike it?
         if self.config.health and self.spec.familiar is not None:
@@ -291,6 +299,20 @@ class Pipeline:
             self._disagreements[frame.source] = monitor
         found = disagreement(first, second, (specs[0].score_threshold, specs[1].score_threshold))
         for event in monitor.update(found, frame.timestamp_ns):
+            self.publish_event(event)
+        return found
+
+    def _compare_cameras(self, frame: Frame, detections: Detections) -> Disagreement | None:
+        assert self._pair is not None
+        pair = self._pair.pair
+        if frame.source not in (pair.left, pair.right):
+            return None
+        names = self.spec.class_names
+        monitor = self._disagreements.setdefault(
+            pair.left, DisagreementMonitor(pair.left, (pair.left, pair.right), (names, names))
+        )
+        found, events = self._pair.update(frame, detections)
+        for event in events + (monitor.update(found, frame.timestamp_ns) if found else []):
             self.publish_event(event)
         return found
 

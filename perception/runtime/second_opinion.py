@@ -36,6 +36,7 @@ def disagreement(
     second: Detections,
     thresholds: tuple[float, float],
     config: DisagreementConfig | None = None,
+    same: np.ndarray | None = None,
 ) -> Disagreement:
     """Find the sure boxes of each network that no box of the other overlaps.
 
@@ -44,9 +45,10 @@ def disagreement(
         second: the other network's.
         thresholds: scores from which each network is sure.
         config: overlaps and sizes.
+        same: which boxes (N, M) mean one object, for two cameras; by default those that overlap.
     """
     config = config or DisagreementConfig()
-    overlaps = np.asarray(iou(first.boxes_xyxy, second.boxes_xyxy) >= config.min_iou)  # (N, M)
+    overlaps = same if same is not None else np.asarray(iou(first.boxes_xyxy, second.boxes_xyxy) >= config.min_iou)
 
     def alone(found: Detections, threshold: float, matched: Any) -> Detections:
         height = found.boxes_xyxy[:, 3] - found.boxes_xyxy[:, 1]

@@ -14,6 +14,7 @@ from perception.cameras.letterbox import PAD_VALUE, Letterbox
 from perception.detector import Detector
 from perception.errors import UserError
 from perception.model import ModelSpec
+from perception.timing import timed
 from perception.trust.fusion import Opinion, fuse
 from perception.types import Detections, RoadMask
 
@@ -93,8 +94,17 @@ class Ensemble:
     >>> both = Ensemble([Detector(load_model(path)) for path in paths], make_views(flip=True))  # doctest: +SKIP
     """
 
-    def __init__(self, detectors: Sequence[Detector], views: Sequence[View] = (View(),)) -> None:
+    batch = 1
+
+    def __init__(
+        self, detectors: Sequence[Detector], views: Sequence[View] = (View(),), minimum_score: float = 0.0
+    ) -> None:
         """Check that the networks belong together.
+
+        Args:
+            detectors: the networks.
+            views: what each of them is shown.
+            minimum_score: fused detections below it are left out.
 
         Raises:
             UserError: no network, or they name other classes.
@@ -108,14 +118,15 @@ class Ensemble:
                 "models that name the same classes",
                 "--ensemble with another model",
             )
-        self.detectors, self.views = list(detectors), list(views)
+        self.detectors, self.views, self.minimum_score = list(detectors), list(views), minimum_score
         # class ids of each network → those of the first
         self._ids = [np.array([names[0].index(name) for name in one], np.int64) for one in names]
 
     @property
     def spec(self) -> ModelSpec:
-        """The first network's description."""
-        return self.detectors[0].spec
+        """The first network's description, without what was measured on its own scores and boxes."""
+        spec = self.detectors[0].spec
+        return spec if len(self.detectors) * len(self.views) == 1 else replace(spec, doubt=None, familiar=None)
 
     @property
     def provider(self) -> str:
@@ -134,7 +145,18 @@ class Ensemble:
                 opinions.append(view.opinion(found, size_hw))
                 if road is not None:
                     roads.append((view, road))
-        return fuse(opinions), _mean_road(roads, size_hw)
+        fused = fuse(opinions)
+        return fused[fused.scores >= self.minimum_score], _mean_road(roads, size_hw)
+
+    def run(
+        self, images_bgr: Sequence[U8], timings_ms: Sequence[dict[str, float]] | None = None
+    ) -> list[tuple[Detections, RoadMask | None]]:
+        """Detect in several images, one after another; all networks and views count as the stage 'network'."""
+        found = []
+        for image_bgr, own_ms in zip(images_bgr, timings_ms or [{} for _ in images_bgr], strict=True):
+            with timed(own_ms, "network"):
+                found.append(self(image_bgr))
+        return found
 
 
 def _mean_road(roads: Sequence[tuple[View, RoadMask]], size_hw: tuple[int, int]) -> RoadMask | None:
