@@ -47,6 +47,10 @@ class BatchFinder(Finder, Protocol):
     """A finder that takes several images at once, as the runtime hands them over."""
 
     @property
+    def backend(self) -> Backend:
+        """What runs its first network."""
+
+    @property
     def batch(self) -> int:
         """Most images in one run."""
 

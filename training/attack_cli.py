@@ -73,6 +73,8 @@ class AttackOptions(CommandOptions):
     """Random seed of the noise and of PGD's start."""
     out: Path = Path("runs/attack")
     """Folder of finished cells. A folder with cells of the same call is continued."""
+    page: bool = True
+    """Write a page with curves and images (extra 'report')."""
     json: bool = False
     """Print everything as JSON."""
 
@@ -99,6 +101,10 @@ def main(argv: list[str]) -> int:
     """Run all cells and print the curves."""
     options = parse_options(AttackOptions, argv, "perception attack", names={"patch_m": "patch"})
     _check(options)
+    if options.page and not options.patch_m:
+        from perception.reports.write import require_page_packages
+
+        require_page_packages()
     from training.backend import torch_model
     from training.checkpoint import load_network
 
@@ -137,6 +143,13 @@ def main(argv: list[str]) -> int:
                 write_atomically(path, json.dumps({"identity": identity, "cell": values}, indent=1) + "\n")
             cells.append(cell)
             progress.update(i + 1, note=f", {cell.name}")
+        if options.page:
+            from perception.reports.write import write_report
+            from training.attack_report import attack_report
+
+            config = AttackConfig("pgd", options.steps, options.seed)
+            report = attack_report(cells, network, detector, frames, config, tuple(notes))
+            print(f"report: {write_report(report, options.out / 'report')}", file=sys.stderr)
     rows = [{k: None if v != v else v for k, v in asdict(cell).items()} for cell in cells]
     print(json.dumps({"cells": rows}, indent=1) if options.json else as_text(cells))
     return 0

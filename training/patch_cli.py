@@ -87,7 +87,7 @@ def _frames(options: AttackOptions) -> tuple[list[Carriers], list[Carriers]]:
         names = {name for name, _, _ in held}
         other = [item for item in every if item[0] not in names]
     else:
-        other, held = every[: len(every) // 2], every[len(every) // 2 :]
+        other, held = list(every[: len(every) // 2]), every[len(every) // 2 :]
     return _carriers_in(options, other, "search on"), _carriers_in(options, held, "evaluate on")
 
 

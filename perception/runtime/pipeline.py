@@ -108,7 +108,7 @@ class Pipeline:
         self.second: Detector | None = None
         if second is not None:
             self.second = Detector(second, second[1].track_threshold, self.detector.batch)
-        self._pair = pair and PairMatcher(pair, self.spec.score_threshold)
+        self._pair = None if pair is None else PairMatcher(pair, self.spec.score_threshold)
         self._disagreements: dict[str, DisagreementMonitor] = {}
         self._familiarities: dict[str, Any] = {}
         for source in self.sources:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from perception.arrays import U8
+from perception.backends import Backend
 from perception.cameras.letterbox import PAD_VALUE, Letterbox
 from perception.detector import Detector
 from perception.errors import UserError
@@ -127,6 +128,11 @@ class Ensemble:
         """The first network's description, without what was measured on its own scores and boxes."""
         spec = self.detectors[0].spec
         return spec if len(self.detectors) * len(self.views) == 1 else replace(spec, doubt=None, familiar=None)
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the first network."""
+        return self.detectors[0].backend
 
     @property
     def provider(self) -> str:

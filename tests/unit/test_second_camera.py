@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from perception.arrays import U8
+from perception.backends import Backend
+from perception.backends.replay import ReplayBackend
 from perception.model import ModelSpec
 from perception.runtime.config import PipelineConfig
 from perception.runtime.pipeline import Pipeline
@@ -100,6 +102,7 @@ class Bright:
     spec = ModelSpec(CLASS_NAMES, (96, 320), name="bright")
     provider = "test"
     batch = 1
+    backend: Backend = ReplayBackend(spec)
 
     def __call__(self, image: U8) -> tuple[Detections, RoadMask | None]:
         ys, xs = np.nonzero(image[..., 0] > 200)

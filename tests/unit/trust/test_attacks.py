@@ -94,6 +94,8 @@ def test_the_command_scores_and_continues(tmp_path: Path, capsys: pytest.Capture
     ]
     words += ["--out", str(tmp_path / "out"), "--json"]
     assert main(words) == 0
+    page = (tmp_path / "out" / "report" / "report.html").read_text()
+    assert "disappear, PGD" in page and "the change for road, 63 times as strong" in page
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [(c["goal"], c["method"], c["epsilon"]) for c in cells][:2] == [
         ("disappear", "noise", 0),
