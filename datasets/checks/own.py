@@ -25,6 +25,8 @@ TOO_SMALL_PX = 7.0
 """Height in network pixels below which training ignores a box."""
 COMFORTABLE_PX = 12.0
 """Height from which boxes are found well."""
+LARGEST_FACTOR = 5.0
+"""Of the network's input that is still advised."""
 SMALL_SHARE = 0.1
 """Share of a class's boxes that may be too small before it is a warning."""
 FEW_BOXES = 100
@@ -162,10 +164,15 @@ def check_sizes(report: SetReport, found: AnnotationSet, network_hw: tuple[int, 
         factor = COMFORTABLE_PX / float(np.percentile(values, 100 * SMALL_SHARE))
         height, width = (math.ceil(side * factor / SIZE_STEP) * SIZE_STEP for side in network_hw)
         median = float(np.median(values))
+        advice = (
+            f"at {height}x{width} nine in ten would have {COMFORTABLE_PX:g} (--data.validation-hw, perception export "
+            "--size-hw), or crop the sky and the bonnet"
+        )
+        if factor > LARGEST_FACTOR:
+            advice = "no usual input shows nine in ten: look whether the smallest boxes are meant"
         report.add(
             "warning",
             f"boxes too small to see: under {TOO_SMALL_PX:g} pixels in the network's {network_hw[0]}x{network_hw[1]}",
             label,
-            f"{small:.0%} of {len(values)}, median {median:.0f} pixels; at {height}x{width} nine in ten would have "
-            f"{COMFORTABLE_PX:g} (--data.validation-hw, perception export --size-hw), or crop the sky and the bonnet",
+            f"{small:.0%} of {len(values)}, median {median:.0f} pixels; {advice}",
         )

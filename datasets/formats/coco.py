@@ -104,7 +104,8 @@ def _categories(content: dict[str, Any], file: Path, problems: Problems) -> dict
     for category in dicts(content.get("categories", []), f"{file}: categories"):
         name, number = category.get("name"), category.get("id")
         if isinstance(name, str) and name and isinstance(number, int):
-            names[number] = name
+            if names.setdefault(number, name) != name:
+                problems.add("category id with a second name: the first counts", f"{file.name}: {number} {name}")
         else:
             problems.add("category without id or name: left out", f"{file.name}: {str(category)[:80]}")
     return names
@@ -122,10 +123,15 @@ def _images(
     for row in dicts(content.get("annotations", []), f"{file}: annotations"):
         rows.setdefault(_hashable(row.get("image_id")), []).append(row)
     videos = {_hashable(v.get("id")): str(v.get("name", "")) for v in dicts(content.get("videos", []), str(file))}
+    seen: set[Any] = set()
     labels_road = any(name.lower() in ROAD_CATEGORIES for name in names.values())
     for entry in dicts(content.get("images", []), f"{file}: images"):
-        mine = rows.pop(_hashable(entry.get("id")), [])
-        file_name = entry.get("file_name")
+        number, file_name = _hashable(entry.get("id")), entry.get("file_name")
+        if number in seen:
+            problems.add("image id listed twice: the first counts", f"{file.name}: id {number} {file_name}")
+            continue
+        seen.add(number)
+        mine = rows.pop(number, [])
         where = finder(file_name, problems) if isinstance(file_name, str) else None
         if where is None:
             if not isinstance(file_name, str):

@@ -61,6 +61,10 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         labels |= dict.fromkeys(box.label for box in boxes if box.label != DONT_CARE)
         split = splits.get(name, "")
         images.append(AnnotatedImage(name, image, (0, 0), boxes, drives.get(name, ""), split, road_of(path, name)))
+    stems = set(image_stems(folder / "image_2"))
+    for file in sorted((folder / "label_2").glob("*.txt")):
+        if file.stem not in stems:
+            problems.add("label file without an image: left out", file.name)
     if (calibrations := folder / "calib").is_dir():
         problems.add("calibrations (calib/): not carried over", calibrations, sum(1 for _ in calibrations.iterdir()))
     return AnnotationSet(path, tuple(labels), tuple(images))

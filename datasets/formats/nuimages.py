@@ -53,13 +53,16 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
             if where is None:
                 continue
             name = image_name(where, root)
-            mine = rows.get(_token(data, "token"), [])
+            mine = rows.pop(_token(data, "token"), [])
             boxes = tuple(box for row in mine if (box := _box(row, names, attributes, name, problems)) is not None)
             size_hw, drive = size_of(data.get("height"), data.get("width")), logs.get(_token(data, "sample_token"))
             split, road = split_of(folder.name), _road(surfaces.get(_token(data, "token"), []), mine, names)
             if road is None:
                 road = road_of(root, name)
             images.append(AnnotatedImage(name, where, size_hw, boxes, drive or "", split, road))
+        if rows:
+            lone = ", ".join(list(rows)[:5])
+            problems.add("annotation of an image that is not listed: left out", lone, sum(map(len, rows.values())))
     return AnnotationSet(root, tuple(labels), tuple(images))
 
 

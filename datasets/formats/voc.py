@@ -11,11 +11,12 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from datasets.formats.annotations import DONT_CARE, AnnotatedImage, AnnotationSet, Box, Format, Problems
 from datasets.formats.kitti import flat
-from datasets.formats.paths import ImageFinder, image_name, road_of, rounded, size_of, xml_of
+from datasets.formats.paths import ImageFinder, image_name, road_of, rounded, size_of, walk_images, xml_of
 from perception.errors import UserError
 from perception.files import data_files, read_text, write_atomically
 
 EXPECTED = "Annotations/*.xml with JPEGImages/"
+LABEL_MAP = "labelmap.txt"
 _FOLDERS = ("JPEGImages", "images", "")
 
 
@@ -34,7 +35,7 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         for name in read_text(file).splitlines()
         if name.strip()
     }
-    finder, images = ImageFinder(path, _FOLDERS), []
+    finder, images, used = ImageFinder(path, _FOLDERS), [], set()
     for file in data_files(path / "Annotations", (".xml",)):
         try:
             root = xml_of(file)
@@ -44,12 +45,24 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         image = finder(root.findtext("filename") or f"{file.stem}.jpg", problems)
         if image is None:
             continue
+        used.add(image)
         size_hw = size_of(root.findtext("size/height"), root.findtext("size/width"))
         boxes = tuple(box for one in root.iter("object") if (box := _box(one, file.stem, problems)) is not None)
         name = image_name(image, path).removeprefix("JPEGImages/")
         images.append(AnnotatedImage(name, image, size_hw, boxes, "", splits.get(file.stem, ""), road_of(path, name)))
-    labels = dict.fromkeys(box.label for image in images for box in image.boxes if box.label != DONT_CARE)
-    return AnnotationSet(path, tuple(sorted(labels)), tuple(images))
+    for lone in walk_images(path / "JPEGImages"):
+        if lone not in used:
+            problems.add("image without a label file: left out", lone.name)
+    found = sorted({box.label for image in images for box in image.boxes} - {DONT_CARE})
+    return AnnotationSet(path, tuple(dict.fromkeys((*_listed(path), *found))), tuple(images))
+
+
+def _listed(path: Path) -> list[str]:
+    """Return the class names of `labelmap.txt`, as CVAT writes it: `name:colour:parts:actions` a line."""
+    file = path / LABEL_MAP
+    lines = read_text(file).splitlines() if file.is_file() else []
+    names = [line.partition(":")[0].strip() for line in lines if not line.startswith("#")]
+    return [name for name in names if name and name not in ("background", DONT_CARE)]
 
 
 def _box(one: Element, where: str, problems: Problems) -> Box | None:
@@ -76,7 +89,13 @@ def _box(one: Element, where: str, problems: Problems) -> Box | None:
 
 
 def write(found: AnnotationSet, out: Path) -> None:
-    """Write one XML file an image, and `ImageSets/Main` where the set has splits."""
+    """Write one XML file an image, `labelmap.txt`, and `ImageSets/Main` where the set has splits.
+
+    Datumaro, and with it CVAT, refuses classes that the label map does not list.
+    """
+    strangers = {box.label for image in found.images for box in image.boxes} - set(found.labels)
+    rows = "".join(f"{name}:::\n" for name in ("background", *found.labels, *sorted(strangers)))
+    write_atomically(out / LABEL_MAP, f"# label:color_rgb:parts:actions\n{rows}")
     for image in found.images:
         height, width = image.size_hw
         root = Element("annotation")

@@ -8,7 +8,7 @@ numbers is a polygon of shares; one with six has a score.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,19 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
         _image(image, name, split, root, labels, numbers, problems)
         for (image, split), name in zip(images, names, strict=True)
     ]
+    _count_lone_labels(images, problems)
     extra = sorted(number for number in numbers if number >= len(labels))
     ids = (*range(len(labels)), *extra) if extra else ()
     return AnnotationSet(root, (*labels, *(f"class_{number}" for number in extra)), tuple(found), ids)
+
+
+def _count_lone_labels(images: Sequence[tuple[Path, str]], problems: Problems) -> None:
+    """Count label files beside those of the images that belong to no image."""
+    known = {label_path(image) for image, _ in images}
+    for folder in sorted({label.parent for label in known}):
+        for file in sorted(folder.glob("*.txt")):
+            if file not in known and "labels" in folder.parts and file.stem != "classes":
+                problems.add("label file without an image: left out", file.name)
 
 
 def _names(names: Any, config: Path) -> tuple[str, ...]:

@@ -114,6 +114,10 @@ def test_sizes_against_the_network() -> None:
     assert finding.where == "sign" and finding.detail.startswith(
         "50% of 2, median 13 pixels; at 640x2048 nine in ten"
     )
+    speck = replace(image, boxes=(Box("sign", (0, 0, 1, 1)),))
+    report = SetReport("coco", Path())
+    check_sizes(report, AnnotationSet(Path(), ("sign",), (speck,)))
+    assert "no usual input" in report.findings[0].detail, "4608x14976 would be no advice"
     twice = replace(image, size_hw=(768, 2496), boxes=(Box("sign", (0, 0, 9, 15)),))
     report = SetReport("coco", Path())
     check_sizes(report, AnnotationSet(Path(), ("sign",), (twice,)))

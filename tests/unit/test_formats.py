@@ -492,6 +492,7 @@ def entry(**changes: Any) -> dict[str, Any]:
         ([entry(file_name="gone.png")], 0, {"missing image: left out": 1}),
         ([entry(width=200)], 0, {"image of another size than its labels: left out": 1}),
         ([entry(), entry(id=2)], 1, {"image listed twice: the first counts": 1}),
+        ([entry(), entry(file_name="b.png")], 1, {"image id listed twice: the first counts": 1}),
         ([entry(file_name="../../etc/passwd")], 0, {"image outside the set's folder: left out": 1}),
         ([entry(file_name="/etc/passwd")], 0, {"image outside the set's folder: left out": 1}),
         ([entry(file_name=3)], 0, {"image without file_name: left out": 1}),
@@ -506,6 +507,40 @@ def test_bad_images_are_counted(tmp_path: Path, entries: list[Any], kept: int, k
     data[16:24] = struct.pack(">II", 50_000, 50_000)
     (root / "images/huge.png").write_bytes(data)
     assert problems_of(root, kept) == kinds
+
+
+def test_a_number_with_two_names(tmp_path: Path) -> None:
+    twice = [{"id": 6, "name": "bus"}, {"id": 6, "name": "coach"}]
+    found = read(root := coco(tmp_path, categories=twice), Problems())
+    assert found.labels == ("bus",)
+    assert problems_of(root, 1) == {"category id with a second name: the first counts": 1}
+
+
+@pytest.mark.parametrize(
+    ("form", "lone", "kind"),
+    [
+        (yolo, "labels/train/b.txt", "label file without an image: left out"),
+        (kitti, "training/label_2/b.txt", "label file without an image: left out"),
+        (voc, "JPEGImages/b.png", "image without a label file: left out"),
+    ],
+)
+def test_labels_without_images_and_images_without_labels(
+    form: Callable[[Path], Path], lone: str, kind: str, tmp_path: Path
+) -> None:
+    root = form(tmp_path)
+    text(root / lone, "") if lone.endswith("txt") else picture(root / lone)
+    assert problems_of(root, 1) == {kind: 1}
+
+
+def test_voc_lists_its_classes(tmp_path: Path) -> None:
+    """As CVAT's export does; datumaro refuses classes that are not listed."""
+    root = voc(tmp_path / "in")
+    text(root / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\ntram:::\nbus:1,2,3::\n")
+    found = read(root, Problems())
+    assert found.labels == ("tram", "bus")
+    write(found, tmp_path / "out", "voc")
+    lines = (tmp_path / "out/labelmap.txt").read_text().splitlines()
+    assert lines[1:] == ["background:::", "tram:::", "bus:::"]
 
 
 def test_rotated_images(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from perception.evaluation.detection import average_precision, pool
 from perception.files import write_atomically
 from perception.formats.images import find_image
 from perception.formats.kitti import read_objects
-from tools.benchmarks.yardstick import REFERENCE_HW, ROWS, load_detector, matches_of
+from tools.benchmarks.yardstick import ROWS, load_detector, matches_of
 from training.results import has_ended
 
 CLASS = "Pedestrian"
@@ -57,12 +57,12 @@ class Options:
     backbone: str = "mobilenet_v2"
     backbone_weights: Path | None = None
     """Start of the backbone, which then stays frozen."""
-    steps: int = 100
-    batch: int = 4
-    crop_hw: tuple[int, int] = (192, 384)
+    steps: int = 30
+    batch: int = 8
+    crop_hw: tuple[int, int] = (128, 256)
     learning_rate: float = 2e-3
-    teacher_hw: tuple[int, int] = (256, 832)
-    """Input of the networks that choose."""
+    size_hw: tuple[int, int] = (256, 832)
+    """Input of the networks that choose, and of the trained ones when they are scored."""
     trainings: int = 0
     """Stop after so many trainings; 0: never."""
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 run = options.out / f"{kind}-{seed}"
                 if not (run / "scores.json").exists() and (not options.trainings or done < options.trainings):
                     train(options, [images[one] for one in thirds[name]], options.out / f"set-{name}", run, seed)
-                    write_atomically(run / "scores.json", json.dumps(score(options.root, run / "last.pt")))
+                    write_atomically(run / "scores.json", json.dumps(score(options, run / "last.pt")))
                     done += 1
     except UserError as error:
         print(error, file=sys.stderr)
@@ -138,7 +138,7 @@ def chosen(options: Options, images: Mapping[str, AnnotatedImage]) -> list[str]:
     if not (out / "selected.json").is_file():
         _perception(
             "select", str(folder), "--out", str(out), "--count", str(len(images) // 3), "--no-page",
-            "--teacher-hw", *map(str, options.teacher_hw), "--models", *map(str, options.models),
+            "--teacher-hw", *map(str, options.size_hw), "--models", *map(str, options.models),
         )  # fmt: skip
     return [row["name"] for row in json.loads((out / "selected.json").read_text(encoding="utf-8"))]
 
@@ -146,6 +146,9 @@ def chosen(options: Options, images: Mapping[str, AnnotatedImage]) -> list[str]:
 def train(options: Options, third: Sequence[AnnotatedImage], root: Path, run: Path, seed: int) -> None:
     """Train on a third; nothing of it is held out, and nothing is validated."""
     if has_ended(run):
+        return
+    if (run / "config.json").is_file():
+        _perception("train", "--resume", str(run))
         return
     if not root.exists():
         flat = tuple(replace(image, name=image.name.replace("/", "_"), drive="") for image in third)
@@ -166,10 +169,10 @@ def _perception(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "perception.cli.main", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def score(root: Path, checkpoint: Path) -> dict[str, float]:
+def score(options: Options, checkpoint: Path) -> dict[str, float]:
     """Return the AP of people at IoU 0.5 over the yardstick's frames, together and of each set, per cent."""
-    detect = load_detector(checkpoint, REFERENCE_HW, threads=1)
-    pairs = [(frame, detect(frame.image_bgr)[0]) for frame in reporting(root)]
+    detect = load_detector(checkpoint, options.size_hw, threads=1)
+    pairs = [(frame, detect(frame.image_bgr)[0]) for frame in reporting(options.root)]
     return {row.name: 100 * average_precision(pool(matches_of(row, *pair) for pair in pairs)) for row in PEOPLE}
 
 
