@@ -12,23 +12,30 @@ import numpy as np
 from perception.arrays import U8
 from perception.errors import UserError, lfs_pointer
 from perception.files import MAX_MEGAPIXELS
+from perception.image_pool import ImagePool
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 """Of images in data sets, in order of preference: KITTI's own PNG before re-encoded copies."""
 
 
-def read_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS, expected: str = "a PNG or JPEG file") -> U8:
+def read_image(
+    path: Path,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    expected: str = "a PNG or JPEG file",
+    pool: ImagePool | None = None,
+) -> U8:
     """Read an image of any bit depth and channels as (H, W, 3) uint8, blue first, upright as EXIF says.
 
     Args:
         path: PNG, JPEG or another common format.
         max_megapixels: larger images are refused before they are decoded.
         expected: what the error says was expected.
+        pool: gives the memory of plain JPEGs.
 
     Raises:
         UserError: missing, empty, cut short, too large or not an image.
     """
-    return np.asarray(_read(path, max_megapixels, expected, unchanged=False), np.uint8)
+    return np.asarray(_read(path, max_megapixels, expected, unchanged=False, pool=pool), np.uint8)
 
 
 def read_image_or_none(path: Path) -> U8 | None:
@@ -59,10 +66,14 @@ def decode_image(data: bytes, what: str, max_megapixels: float = MAX_MEGAPIXELS)
     return np.asarray(image, np.uint8)
 
 
-def _read(path: Path, max_megapixels: float, expected: str, unchanged: bool) -> np.ndarray:
+def _read(
+    path: Path, max_megapixels: float, expected: str, unchanged: bool, pool: ImagePool | None = None
+) -> np.ndarray:
     image = None
     try:
-        image, problem = _decode(path.read_bytes(), max_megapixels, str(path), unchanged)  # imread prints messages
+        image, problem = _decode(
+            path.read_bytes(), max_megapixels, str(path), unchanged, pool
+        )  # imread prints messages
     except FileNotFoundError:
         problem = "no such file"
     except OSError as error:
@@ -73,7 +84,9 @@ def _read(path: Path, max_megapixels: float, expected: str, unchanged: bool) -> 
     return image
 
 
-def _decode(data: bytes, max_megapixels: float, what: str, unchanged: bool) -> tuple[np.ndarray | None, str]:
+def _decode(
+    data: bytes, max_megapixels: float, what: str, unchanged: bool, pool: ImagePool | None = None
+) -> tuple[np.ndarray | None, str]:
     """The image, or None and what is wrong."""
     import cv2
 
@@ -85,7 +98,7 @@ def _decode(data: bytes, max_megapixels: float, what: str, unchanged: bool) -> t
     image = None
     if (size_hw := announced_size_hw(data)) is not None:
         check_pixels(size_hw, max_megapixels, what)
-        image = None if unchanged else _jpeg(data, size_hw)
+        image = None if unchanged else _jpeg(data, size_hw, pool)
         flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR
         if image is None:
             with contextlib.suppress(cv2.error):  # the header promises more pixels than OpenCV allows
@@ -93,7 +106,7 @@ def _decode(data: bytes, max_megapixels: float, what: str, unchanged: bool) -> t
     return image, "cannot be decoded as an image"
 
 
-def _jpeg(data: bytes, size_hw: tuple[int, int]) -> np.ndarray | None:
+def _jpeg(data: bytes, size_hw: tuple[int, int], pool: ImagePool | None = None) -> np.ndarray | None:
     """Decode a plain JPEG in half of OpenCV's time, to the same pixels; None for what OpenCV has to look at.
 
     That is other formats, EXIF, which may ask for a turn, other colours than grey and YCbCr, and faults in the data.
@@ -105,7 +118,9 @@ def _jpeg(data: bytes, size_hw: tuple[int, int]) -> np.ndarray | None:
     try:
         *size, colours, _ = simplejpeg.decode_jpeg_header(data)
         if tuple(size) == size_hw and colours in ("YCbCr", "Gray"):
-            return np.asarray(simplejpeg.decode_jpeg(data, "BGR"), np.uint8)
+            image = pool.take((*size_hw, 3)) if pool is not None else np.empty((*size_hw, 3), np.uint8)
+            simplejpeg.decode_jpeg(data, "BGR", buffer=image)
+            return image
     except ValueError:
         pass
     return None

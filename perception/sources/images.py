@@ -10,6 +10,7 @@ from pathlib import Path
 from perception.arrays import U8
 from perception.errors import UserError
 from perception.formats.images import read_image
+from perception.image_pool import ImagePool
 from perception.source_options import SourceOptions
 from perception.sources import IMAGES_RATE_HZ, Source
 from perception.types import Frame
@@ -68,6 +69,7 @@ class ImageFolder(Source):
         self.rate_hz = options.rate_hz or IMAGES_RATE_HZ
         self.frame_count = len(self.paths)
         self._index = 0
+        self._pool = ImagePool()
         self._first = self._first_readable()
         self.size_hw = self._first[1].shape[0], self._first[1].shape[1]
 
@@ -112,7 +114,7 @@ class ImageFolder(Source):
                 image, first = first[1], None  # not held for the whole run
             else:
                 try:
-                    image = read_image(path, self.options.max_megapixels)
+                    image = read_image(path, self.options.max_megapixels, pool=self._pool)
                 except UserError as error:
                     reason = error.found.removeprefix(f"{path}: ")
             self.decode_ms = (time.perf_counter() - start) * 1e3

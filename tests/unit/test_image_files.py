@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import simplejpeg
 
 from perception.formats import images
 from perception.formats.images import announced_size_hw, decode_image
+from perception.image_pool import ImagePool
 
 SAMPLING = (0x111111, 0x211111, 0x221111)
 """4:4:4, 4:2:2 and 4:2:0."""
@@ -59,3 +62,16 @@ def test_another_size_than_was_checked_is_not_decoded(monkeypatch: pytest.Monkey
     assert announced_size_hw(data) == (16, 16)
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_: pytest.fail("decoded"))
     assert images._jpeg(data, (8, 8)) is None
+
+
+def test_an_image_in_a_pool_s_memory_is_kept_as_long_as_somebody_holds_it(tmp_path: Path) -> None:
+    pool, paths = ImagePool(), []
+    for value in (0, 200):
+        paths.append(tmp_path / f"{value}.jpg")
+        paths[-1].write_bytes(jpeg(np.full((16, 16, 3), value, np.uint8)))
+    first = images.read_image(paths[0], pool=pool)
+    second = images.read_image(paths[1], pool=pool)
+    assert first.max() == 0 and second.min() == 200
+    place = second.ctypes.data
+    del second
+    assert images.read_image(paths[1], pool=pool).ctypes.data == place
