@@ -46,8 +46,9 @@ def with_datumaro(folder: Path, form: str) -> Boxes:
     for split in ("train", "val") if form == "cvat" else (None,):  # it opens one subset of a CVAT file at a time
         dataset = Dataset.import_from(str(folder), form, **({"subset": split} if split else {}))
         labels = dataset.categories()[AnnotationType.label]
+        first = int(form == "voc_detection")  # VOC's pixels count from 1, which datumaro leaves as it is
         found.update(
-            key(item.id, labels[a.label].name, a.get_bbox())
+            key(item.id, labels[a.label].name, [a.x - first, a.y - first, a.w + first, a.h + first])
             for item in dataset
             for a in item.annotations
             if a.type == AnnotationType.bbox

@@ -1,7 +1,7 @@
 """CVAT's XML 1.1, of images (`<image>` with its shapes) and of videos (`<track>` with a shape a frame).
 
 Coordinates are continuous pixels from 0. Frames of a video are found as CVAT exports them, `frame_000000.PNG`, or by
-their number.
+their number. Images of a subset lie in `images/SUBSET`, as in CVAT's exports of projects.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from datasets.formats.paths import (
     xml_of,
 )
 from perception.errors import UserError
-from perception.files import write_atomically
+from perception.files import inside, write_atomically
 
 EXPECTED = "annotations.xml of CVAT"
 WITHOUT = {
@@ -78,10 +78,14 @@ def read(path: Path, problems: Problems) -> AnnotationSet:
 
 def _images(xml: Element, finder: ImageFinder, has_road: bool, problems: Problems) -> Iterator[AnnotatedImage]:
     for image in xml.iter("image"):
-        where = finder(image.get("name") or "", problems)
+        subset, given = image.get("subset") or "", image.get("name") or ""
+        where = inside(finder.root, f"images/{subset}/{given}") if subset else None
+        if where is None or not where.is_file():
+            where = finder(given, problems)
         if where is None:
             continue
         name = image_name(where, finder.root).removeprefix("images/")
+        name = name.removeprefix(f"{subset}/") if subset else name
         size_hw = size_of(image.get("height"), image.get("width"))
         boxes: list[Box] = []
         road: list[RoadPart] = []
@@ -96,7 +100,7 @@ def _images(xml: Element, finder: ImageFinder, has_road: bool, problems: Problem
                 road.append(found)
             elif found is not None:
                 boxes.append(found)
-        split = split_of(image.get("subset") or "")
+        split = split_of(subset)
         mask = tuple(road) if has_road else road_of(finder.root, name)
         yield AnnotatedImage(name, where, size_hw, tuple(boxes), "", split, mask)
 
@@ -244,7 +248,7 @@ FORMAT = Format(
     present=present,
     read=read,
     write=write,
-    image_path=lambda image: f"images/{image.name}",
+    image_path=lambda image: f"images/{image.split}/{image.name}" if image.split else f"images/{image.name}",
     carries=frozenset(
         {
             "scores",

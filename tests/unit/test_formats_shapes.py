@@ -313,6 +313,26 @@ def test_masks_of_cvat_are_objects_and_road(tmp_path: Path) -> None:
     }
 
 
+def test_images_of_cvats_subsets(tmp_path: Path) -> None:
+    """A project's export: two subsets with an image of one name."""
+    box = "<box label='bus' occluded='0' xtl='10' ytl='20' xbr='40' ybr='30.5'/>"
+    entries = ""
+    for subset in ("train", "val"):
+        picture(tmp_path / f"images/{subset}/{subset[0]}.png")
+        entries += f"<image name='{subset[0]}.png' subset='{subset}' width='100' height='60'>{box}</image>"
+    picture(tmp_path / "images/val/t.png")  # of the same name as the other subset's
+    text(tmp_path / "annotations.xml", f"<annotations><label><name>bus</name></label>{entries}</annotations>")
+    found, counts = counts_of(tmp_path)
+    assert [(image.name, image.split, image.path.parent.name) for image in found.images] == [
+        ("t", "train", "train"),
+        ("v", "val", "val"),
+    ]
+    assert counts == {}
+    write(found, tmp_path / "out", "cvat")
+    assert (tmp_path / "out/images/train/t.png").is_file() and (tmp_path / "out/images/val/v.png").is_file()
+    assert [image.name for image in read(tmp_path / "out", Problems()).images] == ["t", "v"]
+
+
 def test_road_in_a_video_of_cvat(tmp_path: Path) -> None:
     picture(tmp_path / "images/frame_000000.png")
     points = ";".join(f"{x},{y}" for x, y in pairs(SQUARE))
