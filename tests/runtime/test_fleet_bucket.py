@@ -98,7 +98,7 @@ def test_a_bucket_without_rights_is_said_at_once(server: Server) -> None:
 
 
 def test_a_listing_that_fails_is_no_empty_bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="listing: .*ACCESS_DENIED"):
+    with pytest.raises(UserError, match=r"listing: .*ACCESS_DENIED"):
         find_drives(server.url("closed/in"))
     with pytest.raises(UserError, match="no drives"):  # a prefix with nothing below
         find_drives(server.url("fleet/nothing"))
