@@ -37,6 +37,8 @@ class FleetRunOptions(CommandOptions):
     """GPUs of each worker, for --device cuda or tensorrt."""
     model: Path | None = None
     """ONNX file, at this path on every machine. Default: the shipped one that fits each drive best."""
+    second: Path | None = None
+    """A second ONNX file, at this path on every machine. Where the two networks disagree for long is an event."""
     camera: Path | None = None
     """Calibration of drives that have none of their own, at this path on every machine."""
     height_m: float | None = None
@@ -146,11 +148,13 @@ def _job(options: FleetRunOptions) -> Any:
     model = options.model.read_bytes() if options.model else b""
     camera = options.camera.read_bytes() if options.camera else b""
     decides = [SCHEMA, __version__, options.tracker, options.every, options.height_m, options.device, events]
-    digest = hashlib.sha256(json.dumps(decides).encode() + model + camera).hexdigest()[:16]
+    second = b"\0second" + options.second.read_bytes() if options.second else b""
+    digest = hashlib.sha256(json.dumps(decides).encode() + model + camera + second).hexdigest()[:16]
     return Job(
         output=options.out if "://" in options.out else str(Path(options.out).resolve()),
         key=digest,
         model=str(options.model.resolve()) if options.model else None,
+        second=str(options.second.resolve()) if options.second else None,
         camera=str(options.camera.resolve()) if options.camera else None,
         device=options.device,
         threads=options.threads,

@@ -66,6 +66,11 @@ QUESTIONS = {
         """SELECT drive, source, kind, frame_id, timestamp_ns, detail FROM events
            WHERE track_id IS NULL AND active ORDER BY drive, source, timestamp_ns, kind""",
     ),
+    "disagreements": Question(
+        "where the networks of perception fleet run --second differ for longer than 0.6 s",
+        """SELECT drive, source, frame_id, timestamp_ns, detail FROM events
+           WHERE kind = 'disagreement' AND active ORDER BY drive, source, timestamp_ns""",
+    ),
 }
 """Name → question."""
 TABLES = ("frames", "tracks", "events", "road")

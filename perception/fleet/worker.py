@@ -27,6 +27,8 @@ class Job:
     key: str
     """Of everything that decides the content of the tables; a drive with another key is done again."""
     model: str | None = None
+    second: str | None = None
+    """A second network; where the two differ for long is an event."""
     camera: str | None = None
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "cpu"
     threads: int = 1
@@ -161,7 +163,8 @@ class DriveWorker:
 
             calibrate_sources([source], read_camera(Path(self.job.camera)))
         health: list[HealthEvent] = []
-        pipeline = Pipeline([source], model, (), PipelineConfig(tracker=self.job.tracker), on_event=health.append)
+        config_of = PipelineConfig(tracker=self.job.tracker)
+        pipeline = Pipeline([source], model, (), config_of, second=self._second(), on_event=health.append)
         last_ns = 0
         for result in pipeline:
             tables.add(result, source.epoch_ns)
@@ -194,11 +197,17 @@ class DriveWorker:
             file.flush()
             return read_events(Path(file.name))
 
+    def _second(self) -> Any:
+        return self._loaded(Path(self.job.second)) if self.job.second else None
+
     def _model(self, size_hw: tuple[int, int] | None) -> Any:
-        from perception.backends import load_model
         from perception.model import default_model
 
-        path = Path(self.job.model) if self.job.model else default_model(size_hw)
+        return self._loaded(Path(self.job.model) if self.job.model else default_model(size_hw))
+
+    def _loaded(self, path: Path) -> Any:
+        from perception.backends import load_model
+
         if path not in self._models:
             self._models[path] = load_model(path, self.job.device, self.job.threads)
         return self._models[path]

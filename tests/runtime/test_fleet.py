@@ -227,6 +227,24 @@ def test_health(asked: Any) -> None:
     assert [(row["kind"], row["timestamp_ns"]) for row in rows] == [("black", 5)]
 
 
+def test_where_two_networks_disagree(drives_folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(tiny_model)
+    (boxes,) = (value for value in model.graph.initializer if value.name == "boxes_xyxy_one")
+    moved = numpy_helper.to_array(boxes).copy()
+    moved[0, 0] = (200, 30, 250, 70)  # the first network has it at (40, 30, 90, 70)
+    boxes.CopyFrom(numpy_helper.from_array(moved, boxes.name))
+    onnx.save(model, tmp_path / "second.onnx")
+    for second, count in (("second.onnx", 1), (tiny_model, 0)):
+        output = tmp_path / f"out{count}"
+        drives = [drive for drive in find_drives(str(drives_folder)) if drive.path.endswith(".mp4")]
+        list(run_here(job(output, tiny_model, second=str(tmp_path / second)), drives))
+        rows = ask(str(output), "disagreements").rows
+        assert len(rows) == count * len(drives)
+
+
 def test_a_query_reads_the_tables_and_nothing_else(asked: Any, tmp_path: Path) -> None:
     asked([{"ttc_s": 1.0}], "close-approaches")
     (tmp_path / "secret.csv").write_text("a\n1\n")
