@@ -18,7 +18,7 @@ from perception.arrays import F64
 from perception.boxes import intersection_over_area, iou
 from perception.trackers.drivetrack import DriveTracker
 from perception.types import CLASS_NAMES
-from tools.benchmarks.trackers import CLASSES, Recording, load_sets
+from tools.benchmarks.tracker_runs import CLASSES, Recording, load_sets
 
 DISTRACTORS = {"Car": ("van",), "Pedestrian": ("person_sitting", "cyclist")}
 """Classes that KITTI counts neither for nor against a class, lower case."""

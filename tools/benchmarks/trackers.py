@@ -4,7 +4,8 @@
 
 KITTI's folder holds `tracking/training/label_02`; the detections are in folders `Car` and `Pedestrian`. Tables are
 printed as Markdown, and curves are written to DIR. The comparison needs `pip install trackers==2.6.1` (Apache-2.0),
-best in a separate environment; without it, only our trackers are measured.
+best in a separate environment; without it, only our trackers are measured. The part `scores` keeps what it measured
+of them in DIR/roboflow.json and goes on from there.
 
 Parameters were chosen on KITTI's even-numbered sequences; odd ones are reported separately. Times are CPU times of
 the thread, and the trackers take turns on each sequence, so that other load affects all of them alike.
@@ -13,32 +14,32 @@ the thread, and the trackers take turns on each sequence, so that other load aff
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from perception.evaluation.results import TrackingSequence
-from perception.evaluation.tracking import combine, evaluate_sequence
-from perception.evaluation.tracking_folders import read_seqmap
-from perception.formats.detections import find_detections
-from perception.formats.kitti import ObjectRows, TrackingRows, read_tracking
-from perception.trackers import create_tracker
-from perception.trackers.offline import track_offline
-from perception.types import CLASS_NAMES, Detections
+from perception.types import Detections
 from tools.benchmarks import tracker_images, tracker_scenes
+from tools.benchmarks.tracker_runs import (
+    CLASSES,
+    MEASURES,
+    Ours,
+    Recording,
+    Runner,
+    contestants,
+    figures,
+    follow,
+    load_sets,
+    measure,
+    row,
+)
+from tools.benchmarks.tracker_scores import table_of_scores
 
-CLASSES = ("Car", "Pedestrian")
 Part = Literal["scores", "ablation", "speed", "perfect", "own", "habits", "street"]
-MEASURES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDSW")
-Frames = list[tuple[int, Detections]]
-"""Frame number and detections; missing numbers are dropped frames."""
-Found = list[tuple[int, int, int, np.ndarray]]
-"""Frame, track id, class id, box."""
 
 
 @dataclass(frozen=True)
@@ -56,203 +57,6 @@ class Options:
     """Tables to measure."""
     model: Path | None = None
     """Model file for the part `own` (default: the shipped model)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """One sequence to track and to score."""
-
-    name: str
-    gt: TrackingRows
-    frames: Frames
-    n_frames: int
-    fps: float = 10.0
-
-
-class Runner(Protocol):
-    """A tracker that is being measured."""
-
-    def step(self, detections: Detections, timestamp_ns: int) -> Iterable[tuple[int, int, np.ndarray]]:
-        """Track id, class id and box of each track of the frame."""
-
-
-class Ours:
-    """A tracker of this project."""
-
-    def __init__(self, name: str, **overrides: object) -> None:
-        self.tracker = create_tracker(name, **overrides)
-
-    def step(self, detections: Detections, timestamp_ns: int) -> Iterable[tuple[int, int, np.ndarray]]:
-        tracks = self.tracker.update(detections, timestamp_ns)
-        return zip(tracks.track_ids.tolist(), tracks.class_ids.tolist(), tracks.boxes_xyxy, strict=True)
-
-
-class Roboflow:
-    """A tracker of the package `trackers`, one instance a class, as it is meant to be used."""
-
-    def __init__(self, kind: str, car: dict[str, float], pedestrian: dict[str, float]) -> None:
-        import supervision
-        import trackers
-
-        self._detections = supervision.Detections
-        make = getattr(trackers, kind)
-        self._trackers = {0: make(**car), 1: make(**pedestrian)}
-
-    def step(self, detections: Detections, timestamp_ns: int) -> Iterable[tuple[int, int, np.ndarray]]:
-        tracks = []
-        for class_id, tracker in self._trackers.items():
-            own = detections[detections.class_ids == class_id]
-            answer = tracker.update(self._detections(xyxy=own.boxes_xyxy, confidence=own.scores))
-            ids = np.full(len(answer), -1) if answer.tracker_id is None else answer.tracker_id
-            # ids of the two instances overlap, so the classes get numbers of their own
-            tracks += [
-                (2 * int(i) + class_id, class_id, box) for i, box in zip(ids, answer.xyxy, strict=True) if i >= 0
-            ]
-        return tracks
-
-
-def has_roboflow() -> bool:
-    """Whether the reference can be run; warns on stderr where it cannot."""
-    try:
-        import supervision  # noqa: F401
-        import trackers  # noqa: F401
-    except ImportError:
-        print("the package 'trackers' is not installed: no reference", file=sys.stderr)
-        return False
-    return True
-
-
-def contestants() -> dict[str, Callable[[], Runner]]:
-    """Trackers by name, with their defaults."""
-    made: dict[str, Callable[[], Runner]] = {
-        f"ours: {name}": partial(Ours, name) for name in ("drivetrack", "bytetrack", "sort")
-    }
-    if has_roboflow():
-        for name, kind in ROBOFLOW.items():
-            made[f"roboflow {name}"] = partial(Roboflow, kind, {}, {})
-    return made
-
-
-ROBOFLOW = {"SORT": "SORTTracker", "ByteTrack": "ByteTrackTracker", "OC-SORT": "OCSORTTracker"}
-THRESHOLDS = (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85)
-GRID: dict[str, list[dict[str, float]]] = {
-    "SORT": [{"track_activation_threshold": t} for t in THRESHOLDS],
-    "ByteTrack": [
-        {"high_conf_det_threshold": high, "track_activation_threshold": activation}
-        for high in (0.3, 0.5, 0.6, 0.7, 0.8, 0.85)
-        for activation in (0.5, 0.7, 0.8, 0.85, 0.9)
-        if activation >= high
-    ],
-    "OC-SORT": [{"high_conf_det_threshold": t} for t in THRESHOLDS],
-}
-"""Settings that are tried for each set and class; the defaults are tried as well."""
-
-
-# ---------------------------------------------------------------- running and scoring
-
-
-def follow(runner: Runner, sequence: Recording) -> tuple[Found, list[float]]:
-    """Run a tracker on a sequence; return its tracks and the seconds of each frame."""
-    found: Found = []
-    seconds = []
-    for frame_id, detections in sequence.frames:
-        timestamp_ns = round(frame_id * 1e9 / sequence.fps)
-        begin = time.thread_time()
-        tracks = runner.step(detections, timestamp_ns)
-        seconds.append(time.thread_time() - begin)
-        found += [(frame_id, track_id, class_id, box) for track_id, class_id, box in tracks]
-    return found, seconds
-
-
-def judge(sequence: Recording, found: Found) -> dict[str, TrackingSequence]:
-    """Evaluate one sequence by class, without dropped frames."""
-    rows = TrackingRows(
-        np.array([f[0] for f in found], np.int64),
-        np.array([f[1] for f in found], np.int64),
-        ObjectRows.from_boxes([CLASS_NAMES[f[2]] for f in found], np.array([f[3] for f in found]).reshape(-1, 4)),
-    )
-    kept = np.isin(sequence.gt.frame_ids, [frame_id for frame_id, _ in sequence.frames])
-    scored = evaluate_sequence(sequence.name, sequence.gt[kept], rows, sequence.n_frames)
-    return {score.class_name: score for score in scored}
-
-
-def measure(make: Callable[[], Runner], sequences: Sequence[Recording]) -> list[dict[str, TrackingSequence]]:
-    """Evaluate each sequence with a new tracker."""
-    return [judge(sequence, follow(make(), sequence)[0]) for sequence in sequences]
-
-
-def figures(scores: Iterable[dict[str, TrackingSequence]], class_name: str) -> list[float]:
-    """Return `MEASURES` over some sequences in per cent, IDSW as a count."""
-    values = combine([s[class_name] for s in scores]).values
-    return [values[name] if name == "IDSW" else 100 * values[name] for name in MEASURES]
-
-
-def row(name: str, *groups: Sequence[float]) -> str:
-    """Return one line of a table."""
-    cells = [f"{v:.0f}" if i == 5 else f"{v:.1f}" for group in groups for i, v in enumerate(group)]
-    return f"| {name} | " + " | ".join(cells) + " |"
-
-
-def load_sets(kitti: Path, detections: Sequence[str]) -> dict[str, list[Recording]]:
-    """The 21 sequences with each set of stored detections, given as NAME=DIR."""
-    root = kitti / "tracking" if (kitti / "tracking").is_dir() else kitti
-    lengths = read_seqmap(next(root.rglob("evaluate_tracking.seqmap.training")))
-    labels = {name: read_tracking(next(root.rglob("label_02")) / f"{name}.txt") for name in lengths}
-    sets: dict[str, list[Recording]] = {}
-    for given in detections:
-        set_name, _, place = given.rpartition("=")
-        folder = find_detections(Path(place), "csv")
-        for name, n_frames in lengths.items():
-            stored = dict(folder.read(name).frames(n_frames))
-            frames = [(i, stored.get(i, Detections.empty())) for i in range(n_frames)]
-            sets.setdefault(set_name or Path(place).name, []).append(Recording(name, labels[name], frames, n_frames))
-    return sets
-
-
-# ---------------------------------------------------------------- tables
-
-
-def table_of_scores(sets: dict[str, list[Recording]]) -> None:
-    """HOTA by set and class: trackers at their defaults, roboflow tuned on even sequences, ours with hindsight."""
-    for set_name, sequences in sets.items():
-        results = {name: measure(make, sequences) for name, make in contestants().items()}
-        results["ours: drivetrack, offline"] = [judge(s, follow_offline(s)) for s in sequences]
-        tuned = {
-            name: [measure(partial(Roboflow, kind, p, p), sequences) for p in GRID[name]]
-            for name, kind in (ROBOFLOW.items() if has_roboflow() else ())
-        }
-        for class_name in CLASSES:
-            class_id = CLASS_NAMES.index(class_name)
-            if not any((d.class_ids == class_id).any() for s in sequences for _, d in s.frames):
-                continue
-            print(f"\n**{set_name}, {class_name}**\n\n| tracker | even | odd | all |\n|---|---|---|---|")
-            rows = {name: by_half(scores, sequences, class_name) for name, scores in results.items()}
-            for name, tries in tuned.items():
-                tried = [by_half(scores, sequences, class_name) for scores in tries]
-                rows[f"roboflow {name}, tuned"] = max([rows[f"roboflow {name}"], *tried], key=lambda row: row[0])
-            for name, halves in rows.items():
-                print(f"| {name} | " + " | ".join(f"{hota:.1f}" for hota in halves) + " |", flush=True)
-
-
-def by_half(
-    scores: Sequence[dict[str, TrackingSequence]], sequences: Sequence[Recording], class_name: str
-) -> tuple[float, float, float]:
-    """HOTA of even, of odd and of all sequences."""
-    even = [int(s.name) % 2 == 0 for s in sequences]
-    halves = ([s for s, e in zip(scores, even, strict=True) if e == half] for half in (True, False))
-    even_hota, odd_hota, all_hota = (figures(part, class_name)[0] for part in (*halves, scores))
-    return even_hota, odd_hota, all_hota
-
-
-def follow_offline(sequence: Recording) -> Found:
-    """All that DriveTrack reports with hindsight."""
-    stamped = [(round(frame_id * 1e9 / sequence.fps), detections) for frame_id, detections in sequence.frames]
-    tracked = track_offline(create_tracker("drivetrack"), stamped)
-    return [
-        (frame_id, t.track_id, t.class_id, t.box_xyxy)
-        for (frame_id, _), tracks in zip(sequence.frames, tracked, strict=True)
-        for t in tracks
-    ]
 
 
 ABLATIONS: dict[str, dict[str, object]] = {
@@ -427,7 +231,7 @@ def main(argv: list[str]) -> int:
     for part in options.parts:
         print(f"\n## {part}", flush=True)
         if part == "scores":
-            table_of_scores(sets)
+            table_of_scores(sets, options.out)
         elif part == "ablation":
             table_of_ablations(sequences)
         elif part == "speed":
