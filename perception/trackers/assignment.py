@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import prod
+from operator import itemgetter
 
 import lap
 import numpy as np
@@ -63,13 +64,30 @@ def assign_pairs(pairs: Iterable[Pair], is_later: Callable[[int], bool] | None =
 
 
 def _solve(pairs: list[Pair]) -> dict[int, int]:
-    """The pairing of largest gain."""
+    """The pairing of largest gain, for each group of rows that share columns by itself."""
     offers: dict[int, list[tuple[int, float]]] = {}
     for row, column, gain in pairs:
         offers.setdefault(row, []).append((column, gain))
-    if prod(len(own) + 1 for own in offers.values()) <= FEW_PAIRINGS:
-        return _best(list(offers.items()), frozenset())[1]
-    return _solve_by_matrix(pairs)
+    groups: list[tuple[list[int], set[int]]] = []
+    for row, own in offers.items():
+        rows, columns = [row], {column for column, _ in own}
+        apart = []
+        for group in groups:
+            if columns.isdisjoint(group[1]):
+                apart.append(group)
+            else:
+                rows, columns = group[0] + rows, columns | group[1]
+        groups = [*apart, (rows, columns)]
+    match: dict[int, int] = {}
+    for rows, _ in groups:
+        best = {row: max(offers[row], key=itemgetter(1))[0] for row in rows}
+        if len(set(best.values())) == len(best):
+            match |= best
+        elif prod([len(offers[row]) + 1 for row in rows]) <= FEW_PAIRINGS:
+            match |= _best([(row, offers[row]) for row in rows], frozenset())[1]
+        else:
+            match |= _solve_by_matrix([(row, column, gain) for row in rows for column, gain in offers[row]])
+    return match
 
 
 def _best(offers: list[tuple[int, list[tuple[int, float]]]], taken: frozenset[int]) -> tuple[float, dict[int, int]]:

@@ -2,8 +2,9 @@
 
     python -m tools.benchmarks.tracker_maps --kitti KITTI --detections rrc=DIR yolov3=DIR --out DIR
 
-Writes DIR/score_maps.png: a panel for each set and class, a thin line for what was learned in each sequence, a thick
-one for the share of detections that labels confirm, as log-odds.
+Writes DIR/score_maps.png: a panel for each set and class. Thin lines: what was learned in each sequence. Thick lines:
+the share of detections that labels confirm, as log-odds. KITTI does not judge small and far objects: the black line
+leaves such detections out, the grey one counts them as real, as most are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DISTRACTORS = {"Car": ("van",), "Pedestrian": ("person_sitting", "cyclist")}
 """Classes that KITTI counts neither for nor against a class, lower case."""
 LEAST_RESOLVED = 100
 """Resolved detections from which a sequence's map is drawn."""
-BIN_SIZE = 200
+BIN_SIZE = 400
 """Detections in one bin of the true map."""
 
 
@@ -40,11 +41,11 @@ class Options:
     """Output folder."""
 
 
-def confirmed(recording: Recording, class_name: str) -> tuple[F64, np.ndarray]:
-    """Scores of a class's detections, and whether a label confirms each; without those that KITTI does not judge."""
+def confirmed(recording: Recording, class_name: str) -> tuple[F64, np.ndarray, np.ndarray]:
+    """Scores of a class's detections, whether a label confirms each, and whether KITTI judges it."""
     class_id = CLASS_NAMES.index(class_name)
     names = np.array([name.lower() for name in recording.gt.objects.names])
-    all_scores, all_real = [], []
+    all_scores, all_real, all_judged = [], [], []
     for frame_id, detections in recording.frames:
         own = detections[detections.class_ids == class_id]
         boxes, here = own.boxes_xyxy.astype(np.float64), recording.gt.frame_ids == frame_id
@@ -60,10 +61,10 @@ def confirmed(recording: Recording, class_name: str) -> tuple[F64, np.ndarray]:
                 overlap[:, column] = 0.0
                 real[row] = True
         unjudged = (iou(boxes, near) >= 0.5).any(axis=1) | (intersection_over_area(boxes, ignored) >= 0.5).any(axis=1)
-        judged = real | ~unjudged
-        all_scores.append(own.scores[judged])
-        all_real.append(real[judged])
-    return np.concatenate(all_scores).astype(np.float64), np.concatenate(all_real)
+        all_scores.append(own.scores)
+        all_real.append(real)
+        all_judged.append(real | ~unjudged)
+    return np.concatenate(all_scores).astype(np.float64), np.concatenate(all_real), np.concatenate(all_judged)
 
 
 def true_map(scores: F64, real: np.ndarray) -> tuple[F64, F64]:
@@ -100,11 +101,12 @@ def main(argv: list[str]) -> int:
             if calibration.resolved >= LEAST_RESOLVED:
                 axis.plot(*calibration.map(), color="tab:blue", alpha=0.35, linewidth=1)
         parts = [confirmed(recording, class_name) for recording in recordings]
-        scores, real = (np.concatenate(column) for column in zip(*parts, strict=True))
-        axis.plot(*true_map(scores, real), color="black", linewidth=2)
+        scores, real, judged = (np.concatenate(column) for column in zip(*parts, strict=True))
+        axis.plot(*true_map(scores, real | ~judged), color="gray", linewidth=2)
+        axis.plot(*true_map(scores[judged], real[judged]), color="black", linewidth=2)
         axis.axhline(0, color="gray", linewidth=0.8)
         axis.set(title=f"{name}, {class_name}", xlabel="score", xlim=(0, 1), ylim=(-5.2, 5.2))
-    axes[0][0].set_ylabel("log-odds: learned (blue), true (black)")
+    axes[0][0].set_ylabel("log-odds: learned (blue), true (black, grey)")
     figure.tight_layout()
     options.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out / "score_maps.png", dpi=110)

@@ -24,6 +24,7 @@ import numpy as np
 
 from perception.types import Detections
 from tools.benchmarks import tracker_images, tracker_scenes
+from tools.benchmarks.tracker_camera import table_of_camera
 from tools.benchmarks.tracker_runs import (
     CLASSES,
     MEASURES,
@@ -39,7 +40,7 @@ from tools.benchmarks.tracker_runs import (
 )
 from tools.benchmarks.tracker_scores import table_of_scores
 
-Part = Literal["scores", "ablation", "speed", "perfect", "own", "habits", "street"]
+Part = Literal["scores", "ablation", "speed", "perfect", "own", "habits", "street", "camera"]
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,8 @@ def main(argv: list[str]) -> int:
             table_of_own_network(options)
         elif part == "habits":
             table_of_habits(sequences)
+        elif part == "camera":
+            table_of_camera(options.kitti, sequences)
         else:
             curves_of_streets(options.out)
     return 0

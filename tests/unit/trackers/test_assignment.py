@@ -61,3 +61,10 @@ def test_who_competes_is_solved_together() -> None:
 def test_nothing_to_pair() -> None:
     for shape in ((0, 0), (0, 3), (3, 0), (2, 2)):
         assert assign(np.zeros(shape)) == {}
+
+
+def test_contests_that_share_no_column_are_solved_apart() -> None:
+    """Both rows of a contest gain most from its first column; the first of them loses less by giving way."""
+    contest = np.array([[5.0, 4.0], [5.0, 1.0]])
+    gain = np.kron(np.eye(6), contest)  # 3^12 pairings in all, 9 in each contest
+    assert assign(gain) == {row: row + 1 if row % 2 == 0 else row - 1 for row in range(12)}
