@@ -1,8 +1,8 @@
 """Tracking with hindsight, for recordings: a tracker runs forward, then whole tracks are looked back upon.
 
 1. Two forward passes: the first learns what the detector's scores are worth, the second starts with that knowledge.
-2. A track begins with its first detection, not when it was confirmed. Short tracks and those whose scores speak
-   against them are removed.
+2. A track begins with its first detection, not when it was confirmed. Short tracks are removed, and those whose
+   scores speak against them by what the whole recording has taught.
 3. Tracks that end and begin again behind an occlusion are joined, where the motion of both ends agrees.
 4. Gaps are filled by interpolation.
 5. Boxes are smoothed backward and forward in time.
@@ -18,6 +18,7 @@ import numpy as np
 from perception.arrays import F64, I64
 from perception.trackers import Tracker
 from perception.trackers.assignment import assign
+from perception.trackers.drivetrack import DriveTracker
 from perception.trackers.kalman import XYXY_FROM_CXCYWH
 from perception.types import CONFIRMED, Detections, Tracks
 
@@ -32,13 +33,13 @@ class OfflineConfig:
 
     least_hits: int = 6
     """Tracks with fewer detections are removed."""
-    least_log_odds: float = 2.0
-    """Tracks whose detections' summed log-odds stay below are removed, where the tracker counts them."""
+    least_log_odds: float = -0.5
+    """Tracks whose detections are worth less on average are removed; the whole recording has taught what they are."""
     fill_s: float = 1.0
     """Gaps up to so long are filled, seconds."""
     join_s: float = 3.0
     """Two tracks with a gap up to so long may be one, seconds."""
-    join_share: float = 0.3
+    join_share: float = 0.2
     """How far the ends of two such tracks may miss each other, in box sizes, at no gap; as much more per second."""
     ends_s: float = 1.0
     """Length of a track's end from which its motion is taken, seconds."""
@@ -77,15 +78,15 @@ def track_offline(
             tracker.update(detections, timestamp_ns)
         tracker.restart()
     times_s = np.array([timestamp_ns for timestamp_ns, _ in frames], np.float64) * 1e-9
-    paths = _join(_kept(_recorded(tracker, frames), config), times_s, config)
+    paths = _join(_kept(_recorded(tracker, frames), tracker, config), times_s, config)
     noise = {c: _noise_share([path for path in paths if path.class_id == c]) for c in {p.class_id for p in paths}}
     filled = [_filled(path, times_s, noise[path.class_id], config) for path in paths]
     order = sorted(range(len(filled)), key=lambda i: int(filled[i].frames[0]))
     return _by_frame([filled[i] for i in order], [paths[i] for i in order], len(frames))
 
 
-def _recorded(tracker: Tracker, frames: Iterable[tuple[int, Detections]]) -> list[tuple[_Path, float, bool]]:
-    """Run forward: every track with all its detections, its summed log-odds, and whether it was confirmed."""
+def _recorded(tracker: Tracker, frames: Iterable[tuple[int, Detections]]) -> list[_Path]:
+    """Run forward: every track that was confirmed, with all its detections."""
     history = tracker.record()
     for timestamp_ns, detections in frames:
         tracker.update(detections, timestamp_ns)
@@ -100,18 +101,18 @@ def _recorded(tracker: Tracker, frames: Iterable[tuple[int, Detections]]) -> lis
             np.array([box for _, box, _ in seen]),
             np.array([score for _, _, score in seen]),
         )
-        found.append((path, tracklet.log_odds, tracklet.track_id > 0))
+        if tracklet.track_id > 0:
+            found.append(path)
     return found
 
 
-def _kept(found: list[tuple[_Path, float, bool]], config: OfflineConfig) -> list[_Path]:
+def _kept(found: list[_Path], tracker: Tracker, config: OfflineConfig) -> list[_Path]:
     """Tracks that are long and sure enough."""
-    return [
-        path
-        for path, log_odds, confirmed in found
-        if len(path.frames) >= config.least_hits
-        and (confirmed and (log_odds == 0 or log_odds >= config.least_log_odds))
-    ]
+    kept = [path for path in found if len(path.frames) >= config.least_hits]
+    if not isinstance(tracker, DriveTracker):
+        return kept
+    worth = [[tracker.log_odds(path.class_id, score) for score in path.scores.tolist()] for path in kept]
+    return [path for path, values in zip(kept, worth, strict=True) if np.mean(values) >= config.least_log_odds]
 
 
 def _motion(path: _Path, times_s: F64, config: OfflineConfig, at_end: bool) -> tuple[F64, F64]:
