@@ -48,7 +48,7 @@ def choose_frames(
         paths = find_all_images(_images(root, truths, "road"), [name.replace("_road_", "_") for name in names])
         roads = [(name, path, truths / f"{name}.png") for name, (_, path) in zip(names, paths, strict=True)]
     if len(missing) == 2:
-        raise missing[0]
+        raise UserError(missing[0].found, missing[0].expected, "--data with KITTI's root")
     notes = [f"not scored for want of labels: {error.expected}" for error in missing]
     if not sequence:
         return StressFrames(objects, roads), notes
