@@ -62,7 +62,8 @@ def find_labels(root: Path, task: str) -> Path:
         UserError: there is none.
     """
     name, suffix, what, _ = LAYOUT[task]
-    return find_folder(root, (f"training/{name}", name, f"{task}/training/{name}"), suffix, what, "--gt DIR, or --data ROOT with labels")
+    places = (f"training/{name}", name, f"{task}/training/{name}")
+    return find_folder(root, places, suffix, what, "--gt DIR, or --data ROOT with labels")
 
 
 def find_images(root: Path, task: str) -> Path | None:
