@@ -17,7 +17,7 @@ Around that:
 - A track is confirmed when the summed log-odds of its scores reach a level. What a score is worth is learned while
   tracking (`calibration.py`). It starts from `confirm_thresholds`: the score of each class at which detections are
   right half of the time. A sure detection confirms its track at once, a doubtful one after a few frames, a poor one
-  never. A miss speaks against a tentative track: a doubtful one ends, a likelier one survives one missed frame.
+  never. A tentative track survives one missed frame.
 - What is almost surely false starts no track, except in every fourth frame, which shows when it no longer is. A box
   that overlaps a track seen in this frame starts none either.
 - An object has one class. Where two tracks of different classes are seen in one place (a pedestrian whom the detector
@@ -73,8 +73,6 @@ class DriveConfig:
     different classes that overlap by more one is reported."""
     tentative_s: float = 0.15
     """A tentative track unseen for longer ends, seconds; it survives one missed frame at 10 Hz."""
-    miss_log_odds: float = 1.0
-    """What a tentative track loses when it is missed; below even odds it ends at once."""
     lost_s: float = 2.0
     """A confirmed track unseen for longer ends, seconds."""
     hidden_s: float = 0.5
@@ -202,15 +200,9 @@ class DriveTracker(Recorder):
         # 5. Add confirmed tracks that a nearer object hides, and report.
         hidden = self._hidden(missing, match, boxes) if missing and match and config.hidden_s > 0 else []
         tracks = self._report(rows, hidden, found)
-        # 6. End tentative tracks that are unlikely or unseen for too long, and learn from all that ended.
+        # 6. End tentative tracks that were not seen for too long, and learn from all that ended.
         if is_one_over:
-            earliest_s, frame = self._earliest_s(config.tentative_s), table.frame
-            table.keep(
-                [
-                    t.track_id > 0 or t.seen_frame == frame or (t.log_odds >= 0 and t.seen_s >= earliest_s)
-                    for t in table.tracklets
-                ]
-            )
+            table.keep([t.track_id > 0 or t.seen_s >= self._earliest_s(config.tentative_s) for t in table.tracklets])
         if table.ended:
             self._learn_from_ended()
         return tracks
@@ -333,9 +325,7 @@ class DriveTracker(Recorder):
                 if t.track_id or t.log_odds >= config.confirm_log_odds:
                     rows.append(row)
             elif not t.track_id:
-                if t.seen_frame == frame - 1:
-                    t.log_odds -= config.miss_log_odds
-                is_one_over = is_one_over or t.log_odds < 0 or t.seen_s < earliest_s
+                is_one_over = is_one_over or t.seen_s < earliest_s
             elif t.reported_frame == frame - 1 and t.seen_s >= earliest_hidden_s and t.hits >= HIDDEN_AFTER_HITS:
                 missing.append(row)
         return rows, missing, is_one_over

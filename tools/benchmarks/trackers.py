@@ -71,7 +71,6 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "constant velocity in the image": {"projective": False},
     "new tracks start at rest": {"shared_motion": False},
     "second boxes start tracks": {"duplicate_iou": 1.0},
-    "a miss says nothing of a tentative track": {"miss_log_odds": 0.0},
     "a missed frame ends a tentative track": {"tentative_s": 0.0},
     "lost after 0.5 s": {"lost_s": 0.5},
     "hidden objects are not reported": {"hidden_s": 0.0},
