@@ -275,6 +275,6 @@ def test_the_options_of_every_stage_are_options(recipe: Path, tmp_path: Path, mo
     for call in calls:
         options = parse_options(TrainOptions, call[1:], "perception train", begin=_begin, early=("preset", "resume"))
         config = options.training
-        assert config.augment.copy_paste >= 0.3 and config.data.mask_boxes
+        assert config.augment.copy_paste > 0 and config.data.mask_boxes
         if "--distill.network" in call:
             assert config.distill.network is not None and str(config.distill.network).startswith(str(tmp_path))
