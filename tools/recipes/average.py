@@ -6,6 +6,7 @@ python -m tools.recipes.average A.pt B.pt --root ../shared/data --out mean.pt
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -104,16 +105,27 @@ def average(
     return scores
 
 
-def release(checkpoint: Path, out: Path) -> None:
+def release(checkpoint: Path, out: Path, widen: Sequence[float] = ()) -> None:
     """Write the part of a checkpoint that `--init` and `perception export` need, at half its size.
 
     It keeps averaged weights, architecture, scores, hold-out and description. Absolute paths in the description are
     reduced to their last part.
+
+    Args:
+        widen: factors on the spreads of depth, size and angle, from held-out frames: a network knows its training set
+            too well. Empty for none.
     """
     from training.checkpoint import load_checkpoint, save_checkpoint
+    from training.models.cuboid import SPREAD_ROWS
 
     state = load_checkpoint(checkpoint)
     description = _without_folders(json.loads(state["description"]))
+    if widen:
+        depth, *shape = (math.log(factor) for factor in widen)
+        state["ema"]["detection.depth_out.bias"][1] += depth
+        for row, change in zip(SPREAD_ROWS, shape, strict=True):
+            state["ema"]["detection.cuboid.out.bias"][row] += change
+        description["spreads_widened"] = list(widen)
     rest = ("network", "optimiser", "scaler", "progress", "best", "format")
     kept = {name: value for name, value in state.items() if name not in rest}
     save_checkpoint(out, {**kept, "description": json.dumps(description)})

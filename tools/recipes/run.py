@@ -9,7 +9,8 @@ and one of four kinds:
     mean = ["A", "B"]    mean weights of earlier stages; `size_hw` is the input size of its evaluation
     run = "MODULE ARGS"  a Python module, skipped once the stage `until` has begun; with `may_fail` the recipe goes on
                          after exit code 1
-    release = "A"        the part of an earlier stage's checkpoint that is published
+    release = "A"        the part of an earlier stage's checkpoint that is published; with `widen`, factors on the
+                         spreads of depth, size and angle, measured on held-out frames
 
 In `train` and `run`, `{NAME}` stands for the result of an earlier stage or for a group of options of `[options]`, and
 `{root}` and `{out}` for the folders. `[common]` holds `train` options of every stage and `evaluate_every`.
@@ -62,6 +63,7 @@ class Stage:
     mean: tuple[str, ...] | None = None
     run: str | None = None
     release: str | None = None
+    widen: tuple[float, ...] = ()
     steps: int = 0
     batch: int = 0
     init: str = ""
@@ -134,6 +136,7 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("steps", "batch"), lambda v: type(v) is int and v > 0),
     "mean": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
     "size_hw": lambda v: isinstance(v, list) and len(v) == 2 and all(type(side) is int for side in v),
+    "widen": lambda v: isinstance(v, list) and len(v) == 3 and all(isinstance(f, float) and f > 0 for f in v),
     "may_fail": lambda v: isinstance(v, bool),
 }
 """Keys of a stage, with a check of their values."""
@@ -192,7 +195,7 @@ def _run_stage(recipe: Recipe, stage: Stage, options: Options, title: str) -> in
         average(parts, result, options.root, (stage.size_hw[0], stage.size_hw[1]))
         return 0
     if stage.kind == "release":
-        release(parts[0], result)
+        release(parts[0], result, stage.widen)
         return 0
     return _python(_words(stage.run or "", names), stage.may_fail)
 
