@@ -55,7 +55,7 @@ def attack_report(
     warnings: tuple[str, ...] = (),
 ) -> Report:
     """Build the report: what each attack costs by strength, and what it looks like."""
-    known = [key for key, (_, score) in SCORES.items() if any(not math.isnan(score(cell)) for cell in cells)]
+    known = [key for key, (_, score) in SCORES.items() if any(score(cell) > 0 for cell in cells)]
     sections = [_curves(cells, known), _table(cells, known)]
     if frames.objects or frames.roads:
         sections.append(_examples(cells, network, detector, frames, config))
@@ -91,11 +91,14 @@ def _curves(cells: Sequence[AttackCell], known: Sequence[str]) -> Section:
         label, score = SCORES[key]
         series: list[Series] = []
         for goal, method in kinds:
+            if method != "noise" and (goal == "road") != (key == "max_f"):
+                continue  # what an attack does beside its goal is in the table
             own = [cell for cell in cells[1:] if (cell.goal, cell.method) == (goal, method)]
             points = [(0.0, score(clean)), *((float(cell.epsilon), score(cell)) for cell in own)]
             series.append(Series(_name(goal, method), points, len(series) % 6, dots=True))
         values = [value for one in series for _, value in one.points if not math.isnan(value)]
-        top = 100.0 if key != "objects" else math.ceil(max(values, default=1.0) / 5 + 0.01) * 5.0
+        step = 5.0 if key == "objects" else 20.0
+        top = math.ceil(max(values, default=1.0) / step + 0.01) * step
         plot = LinePlot(
             label,
             "; ".join(f"{one.label} {one.points[-1][1]:.0f} at ε {one.points[-1][0]:.0f}" for one in series),
@@ -139,15 +142,16 @@ def _examples(
     clean = np.zeros((1, *detector.spec.size_hw, 3), np.uint8)
     detector.letterbox(read_image(path), clean[0])
     strongest = max(cell.epsilon for cell in cells)
-    figures = [_found(detector, clean, "clean")]
+    figures = []
     for goal in dict.fromkeys(cell.goal for cell in cells if cell.method != "noise"):
         changed = attack(network, clean, goal, strongest, config)
         figures.append(_found(detector, changed, f"{goal} ({MEANING[goal]}), ε {strongest}"))
         shown = 128 + (changed[0].astype(np.int16) - clean[0]) * (127 // max(1, strongest))
         words = f"the change for {goal}, {127 // max(1, strongest)} times as strong"
         figures.append(Figure((scene(np.clip(shown, 0, 255).astype(np.uint8), [], words, words),), words))
+    unchanged = Gallery((_found(detector, clean, "clean"),), "wide")
     intro = Paragraph(f"Frame {name}. Boxes are what is reported above the score threshold; the tint is the road.")
-    return Section("images", "Images", (intro, Gallery(tuple(figures), "wide")))
+    return Section("images", "Images", (intro, unchanged, Gallery(tuple(figures), "wide")))
 
 
 def _rows(item: tuple[str, Path, Path]) -> int:
