@@ -13,6 +13,7 @@ from datasets.readers.yardstick import Frame, frames, road_frames
 from datasets.yardstick_split import Part, part, withheld
 from perception.errors import UserError
 from perception.types import Detections
+from tools.benchmarks import yardstick
 from tools.benchmarks.yardstick import ROWS, Row, frames_trained_on, matches_of, recalls, score_row
 
 PEOPLE = ROWS[0]
@@ -148,3 +149,14 @@ def test_recall_by_height_and_occlusion() -> None:
     assert near.objects == 2 and near.recall is not None and near.recall.value == 0.5
     assert rows["Car, plain within 40 m"].objects == 0
     assert [rows[f"occlusion {k}"].recall.value for k in ("0 (visible)", "1 (partly)", "2 (largely)")] == [1, 0, 1]  # type: ignore[union-attr]
+
+
+def test_the_headline_is_that_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pedestrians, one of them found, and a false alarm of a lower score: AP and recall at 85 % are a half."""
+    one, other, wrong = [0, 0, 40, 80], [100, 0, 140, 80], [300, 0, 340, 80]
+    monkeypatch.setattr(yardstick, "_kept_frames", lambda root, part: [frame([one, other])])
+    monkeypatch.setattr(yardstick, "road_max_f", lambda options, detect: 61.5)
+    detect = lambda image: (found([*one, 0.9], [*wrong, 0.8]), None)  # noqa: E731
+    values = yardstick.headline(detect, Path())
+    assert values["pedestrian_ap"] == 50 and values["pedestrian_recall"] == 50 and values["car_kitti_ap"] == 0
+    assert yardstick.headline(detect, Path(), boxes=False) == {"road_max_f": 61.5}

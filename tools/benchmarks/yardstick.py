@@ -172,13 +172,19 @@ _kept_frames = cache(frames)
 """As `frames`, read once by a process that scores many networks."""
 
 
-def headline(detect: Detect, root: Path, part: PartName = "choosing") -> dict[str, float]:
-    """Return a few measures in per cent, without intervals; those of a head that the model lacks are left out."""
+def headline(detect: Detect, root: Path, part: PartName = "choosing", boxes: bool = True) -> dict[str, float]:
+    """Return a few measures in per cent, without intervals.
+
+    Args:
+        detect: model.
+        root: dataset root.
+        part: held-out frames.
+        boxes: False for a model without a detection head. One without road is recognised.
+    """
     scored = _kept_frames(root, part)
-    results = [detect(frame.image_bgr) for frame in scored]
-    found = [boxes for boxes, _ in results]
     values: dict[str, float] = {}
-    if any(map(len, found)):
+    if boxes:
+        found = [detect(frame.image_bgr)[0] for frame in scored]
         for name, (row_name, place) in HEADLINE.items():
             row = next(row for row in ROWS if row.name == row_name)
             matches = pool(matches_of(row, *pair) for pair in zip(scored, found, strict=True))

@@ -300,7 +300,8 @@ def _train_here(words: list[str], distinct: int) -> None:
         from tools.benchmarks.yardstick import headline
         from training.backend import torch_model
 
-        return headline(Detector(torch_model(network, config.data.validation_hw)), config.data.root)
+        detect = Detector(torch_model(network, config.data.validation_hw))
+        return headline(detect, config.data.root, boxes="detection" in network.config.heads)
 
     options: TrainOptions = train_options(words)
     config = options.training
