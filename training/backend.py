@@ -47,7 +47,17 @@ class TorchBackend:
         """Run one batch: named input arrays → named output arrays."""
         with torch.inference_mode():
             outputs = self._network(torch.from_numpy(inputs["images"]).to(self._device))
-        return {name: value.cpu().numpy() for name, value in zip(self.outputs, outputs, strict=True)}
+        named = {name: value.cpu().numpy() for name, value in zip(self.outputs, outputs, strict=True)}
+        return named if "scores" in named else named | _no_boxes(len(inputs["images"]))
+
+
+def _no_boxes(images: int) -> dict[str, np.ndarray]:
+    """Return the outputs of a detection head that finds nothing, for a network that has none."""
+    return {
+        "boxes_xyxy": np.zeros((images, 0, 4), np.float32),
+        "scores": np.zeros((images, 0), np.float32),
+        "class_ids": np.zeros((images, 0), np.int64),
+    }
 
 
 def torch_model(
