@@ -21,6 +21,7 @@ import torch
 import tyro
 
 from perception.detector import Detector
+from perception.errors import UserError
 from perception.evaluation.detection import average_precision, pool
 from training.backend import torch_model
 from training.checkpoint import load_network
@@ -184,7 +185,13 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """Return the table of means and ranges over seeds."""
     tests = [f"{fleet} {name}" for fleet, name in TESTS] + ["mean"]
     lines = ["| way | images | " + " | ".join(tests) + " | MB | ε |", "|---" * (len(tests) + 4) + "|"]
-    for way, of_way in results.items():
+    for way, all_seeds in results.items():
+        of_way = [result for result in all_seeds if "failed" not in result]
+        if not of_way:  # noise drowned the weights
+            lines.append(
+                f"| {way} ({len(all_seeds)}) | | no number after the first round |" + " |" * (len(tests) + 1)
+            )
+            continue
         cells = []
         for test in tests:
             values = [result["scores"][test] for result in of_way]
@@ -212,10 +219,15 @@ def main() -> None:
                 folder = options.out / path.stem
                 folder.mkdir(parents=True, exist_ok=True)
                 cpu_s = time.process_time()
-                network, records = learn(way, seed, parts, options, folder)
-                result = {"scores": score(network, parts), "rounds": records, "cpu_s": time.process_time() - cpu_s}
+                result: dict[str, Any] = {}
+                try:
+                    network, records = learn(way, seed, parts, options, folder)
+                    result |= {"scores": score(network, parts), "rounds": records}
+                except UserError as error:
+                    result["failed"] = str(error)
+                result["cpu_s"] = time.process_time() - cpu_s
                 path.write_text(json.dumps(result))
-                print(way, seed, result["scores"], f"{result['cpu_s']:.0f} s", flush=True)
+                print(way, seed, result.get("scores", "failed"), f"{result['cpu_s']:.0f} s", flush=True)
             if path.exists():
                 results.setdefault(way, []).append(json.loads(path.read_text()))
     print(table(results))
