@@ -17,12 +17,12 @@ $(BIN)/python:
 
 # .installed-* remember what is in the environment, so that a second call starts at once
 $(VENV)/.installed-runtime: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e .
 	@tools/fit_opencv.sh $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[all,dev]'
 	@tools/fit_opencv.sh $(BIN)/python
 	@touch $(VENV)/.installed-runtime $@
 

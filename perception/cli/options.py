@@ -210,12 +210,13 @@ def _quick(hint: Any) -> Any:
 
     For unions written with | and for tuples it imports typeguard, which takes an eighth of a second.
     """
+    from tyro.conf import UseAppendAction
     from tyro.constructors import PrimitiveConstructorSpec
 
     bare, marks = _bare(hint), typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
     if isinstance(bare, types.UnionType):
         bare = typing.Union[typing.get_args(bare)]  # noqa: UP007
-    elif bare == tuple[str, ...]:
+    elif bare == tuple[str, ...] and UseAppendAction not in marks:
         words: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpec(
             nargs="*",
             metavar="[STR [STR ...]]",
