@@ -30,7 +30,10 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str =
 
     stats = pipeline.stats
     frames = sum(stats.frames.values())
-    outputs = [path for sink in pipeline.sinks for path in sink.sink.outputs()]
+    outputs, incomplete = (
+        [path for sink in pipeline.sinks if bool(sink.error) == failed for path in sink.sink.outputs()]
+        for failed in (False, True)
+    )
     return {
         "frames": frames,
         "fps": round(stats.fps, 2),
@@ -66,6 +69,7 @@ def summarise(pipeline: Pipeline, model_path: Path, wall_s: float, broken: str =
             for sink in pipeline.sinks
         },
         "outputs": outputs,
+        "incomplete": incomplete,
         "error": broken or None,
     }
 
@@ -103,4 +107,5 @@ def as_text(summary: dict[str, Any]) -> str:
         elif sink["dropped"]:
             lines.append(f"note      {name} left out {sink['dropped']} frames")
     lines += [f"written   {path}" for path in summary["outputs"]]
+    lines += [f"partly    {path}" for path in summary["incomplete"]]
     return "\n".join(map(printable, lines))

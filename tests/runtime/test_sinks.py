@@ -390,6 +390,7 @@ def test_a_picture_that_does_not_fit_leaves_no_half_one(tmp_path: Path, monkeypa
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_a_clear_error_and_the_rest_goes_on(tmp_path: Path) -> None:
     from perception.backends.replay import ReplayBackend
+    from perception.cli.run_summary import as_text, summarise
     from perception.runtime.pipeline import Pipeline
     from perception.sources import open_source
 
@@ -411,3 +412,7 @@ def test_a_full_disk_is_a_clear_error_and_the_rest_goes_on(tmp_path: Path) -> No
     frames = [json.loads(line) for line in (tmp_path / "good.jsonl").read_text().splitlines()]
     assert [f["frame_id"] for f in frames if f["type"] == "frame"] == [0, 1]
     assert {f["source"] for f in frames if f["type"] == "event"} >= {"jsonl"}
+    # the summary tells whole files from those that broke off
+    summary = summarise(run, Path("model.onnx"), 1.0)
+    assert str(tmp_path / "good.jsonl") in summary["outputs"] and "/dev/full" not in summary["outputs"]
+    assert "/dev/full" in summary["incomplete"] and "partly    /dev/full" in as_text(summary)
