@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from perception.arrays import U8
 from perception.detector import Detector, read_outputs
 from perception.formats.images import read_image
-from perception.reports.images import DrawnBox, corners, scene
+from perception.reports.images import scene
 from perception.reports.plots import Axis, LinePlot, Series
 from perception.reports.report import (
     Card,
@@ -26,6 +25,7 @@ from perception.reports.report import (
     Value,
     legend_of,
 )
+from perception.reports.stress import example_frame, found_figure
 from perception.trust.stress import StressFrames
 from training.attacks import AttackConfig, attack
 from training.models.network import Network
@@ -138,7 +138,7 @@ def _examples(
     cells: Sequence[AttackCell], network: Network, detector: Detector, frames: StressFrames, config: AttackConfig
 ) -> Section:
     """One frame as it is, and after each goal's strongest attack; beside it the change, made visible."""
-    name, path, _ = max(frames.objects or frames.roads, key=_rows)
+    name, path = example_frame(frames)
     clean = np.zeros((1, *detector.spec.size_hw, 3), np.uint8)
     detector.letterbox(read_image(path), clean[0])
     strongest = max(cell.epsilon for cell in cells)
@@ -154,11 +154,6 @@ def _examples(
     return Section("images", "Images", (intro, unchanged, Gallery(tuple(figures), "wide")))
 
 
-def _rows(item: tuple[str, Path, Path]) -> int:
-    """Rows of a label file; none for a road's ground truth, which is an image."""
-    return len(item[2].read_text(encoding="utf-8").splitlines()) if item[2].suffix == ".txt" else 0
-
-
 def _found(detector: Detector, images: U8, what: str) -> Figure:
     """Draw what is found in a letterboxed image."""
     outputs: dict[str, Any] = detector.backend.run({"images": images})
@@ -168,9 +163,4 @@ def _found(detector: Detector, images: U8, what: str) -> Figure:
     if road is not None:
         inside = road.at_frame_size() >= detector.spec.road_threshold
         shown[inside] = (0.65 * shown[inside] + np.array([90, 40, 20])).clip(0, 255).astype(np.uint8)
-    boxes = [
-        DrawnBox(corners(box), "found", detector.spec.class_names[int(class_id)])
-        for box, class_id in zip(found.boxes_xyxy, found.class_ids, strict=True)
-    ]
-    words = f"{what}: {len(boxes)} objects"
-    return Figure((scene(np.ascontiguousarray(shown), boxes, words, words),), words)
+    return found_figure(shown, found, detector.spec.class_names, what)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.arrays import U8
 from perception.detector import Finder
 from perception.formats.images import read_image
 from perception.reports.images import DrawnBox, corners, scene
@@ -33,6 +34,7 @@ from perception.trust.stress import (
     score_names,
     score_of,
 )
+from perception.types import Detections
 
 SHOWN_SEVERITY = 3
 
@@ -183,7 +185,7 @@ def _noticed(cells: Sequence[Cell]) -> Section:
 
 def _examples(cells: Sequence[Cell], detector: Finder, frames: StressFrames, seed: int) -> Section:
     """One image of each kind, with the boxes that are found above the score threshold."""
-    name, path = _example(frames)
+    name, path = example_frame(frames)
     image = read_image(path)
     kinds = list(dict.fromkeys(cell.kind for cell in cells if cell.kind != CLEAN))
     figures = []
@@ -192,18 +194,24 @@ def _examples(cells: Sequence[Cell], detector: Finder, frames: StressFrames, see
         severity = min(own, key=lambda s: abs(s - SHOWN_SEVERITY), default=0)
         shown = image if kind == CLEAN else CORRUPTIONS[kind](image, severity, name, seed)
         detections, _ = detector(shown)
+        what = f"{kind}, severity {severity}" if severity else "clean"
         found = detections[detections.scores >= detector.spec.score_threshold]
-        boxes = [
-            DrawnBox(corners(box), "found", detector.spec.class_names[int(class_id)])
-            for box, class_id in zip(found.boxes_xyxy, found.class_ids, strict=True)
-        ]
-        words = f"{kind}, severity {severity}: {len(boxes)} objects" if severity else f"clean: {len(boxes)} objects"
-        figures.append(Figure((scene(np.ascontiguousarray(shown), boxes, words, words),), words))
+        figures.append(found_figure(shown, found, detector.spec.class_names, what))
     intro = Paragraph(f"Frame {name}. Boxes are what the network reports above its score threshold.")
     return Section("images", "Images", (intro, Gallery(tuple(figures), "wide")))
 
 
-def _example(frames: StressFrames) -> tuple[str, Path]:
+def found_figure(image_bgr: U8, found: Detections, class_names: Sequence[str], what: str) -> Figure:
+    """Draw what is found in an image (H, W, 3); the caption says how much."""
+    boxes = [
+        DrawnBox(corners(box), "found", class_names[int(class_id)])
+        for box, class_id in zip(found.boxes_xyxy, found.class_ids, strict=True)
+    ]
+    words = f"{what}: {len(boxes)} objects"
+    return Figure((scene(np.ascontiguousarray(image_bgr), boxes, words, words),), words)
+
+
+def example_frame(frames: StressFrames) -> tuple[str, Path]:
     """The object frame with the most label rows, or any road frame."""
     if frames.objects:
         name, path, _ = max(frames.objects, key=lambda one: len(one[2].read_text().splitlines()))
