@@ -91,6 +91,30 @@ def test_a_gap_that_height_explains_goes_with_matching() -> None:
     assert gap.matched is not None and gap.matched.low < 0 < gap.matched.high and gap.verdict == "not shown"
 
 
+def test_rates_and_gaps_are_those_of_fairlearn() -> None:
+    metrics = pytest.importorskip("fairlearn.metrics", reason="needs fairlearn (pip install -e '.[dev]')")
+    people = crowd({
+        ("adult", "25–50 px"): (80, 0.6), ("adult", "from 100 px"): (300, 0.1),
+        ("child", "25–50 px"): (150, 0.7), ("child", "from 100 px"): (40, 0.2),
+    })  # fmt: skip
+    missed = [not person.found for person in people]
+    frame = metrics.MetricFrame(
+        metrics={"people": metrics.count, "rate": metrics.mean_prediction},
+        y_true=missed,
+        y_pred=missed,
+        sensitive_features={"age": [person.values["age"] for person in people]},
+        control_features={"height": [person.values["height"] for person in people]},
+    )
+    children, adults = (frame.by_group.xs(age, level="age") for age in ("child", "adult"))
+    rates = [float((part["rate"] * part["people"]).sum() / part["people"].sum()) for part in (children, adults)]
+    gap = gap_of(people, "age", "child")
+    assert gap.stratum.people == children["people"].sum() and gap.stratum.miss_rate == pytest.approx(rates[0])
+    assert gap.raw.difference == pytest.approx(100 * (rates[0] - rates[1]))
+    # matched: fairlearn's difference within each height, weighted by the children there
+    within = ((children["rate"] - adults["rate"]) * children["people"]).sum() / children["people"].sum()
+    assert gap.matched is not None and gap.matched.difference == pytest.approx(100 * float(within))
+
+
 def test_too_few_people_or_drives_are_said_plainly() -> None:
     few = crowd({("adult", "50–100 px"): (200, 0.2), ("child", "50–100 px"): (9, 0.9)})
     assert gap_of(few, "age", "child").verdict == "too few"
