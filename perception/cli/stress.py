@@ -165,7 +165,7 @@ def _tell(options: StressOptions, detector: Detector, frames: StressFrames, note
     cells = list(load_cells(options.out / "cells").values())
     if left:
         each = sum(cell.seconds for cell in cells) / len(cells)
-        notes = [*notes, f"{left} cells are left, about {duration(each * left)}: the same command goes on"]
+        notes = [*notes, f"{left} cells are left (about {duration(each * left)}): run the same command again"]
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     from perception.reports.stress import stress_report, stress_text
