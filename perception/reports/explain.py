@@ -36,6 +36,11 @@ class Explained:
     found_map: F32
     checks: Checks
 
+    @property
+    def empty(self) -> bool:
+        """The network reports nothing there, whatever is hidden: there is no map to check."""
+        return self.checks.insertion == 0 and bool(self.found_map.std() == 0)
+
 
 def _file_of(folder: Path, key: str, cases: Sequence[Case]) -> Path:
     targets = [(case.frame, case.target.kind, case.target.class_id, case.target.box_xyxy.tolist()) for case in cases]
@@ -76,7 +81,7 @@ def explain_report(done: Sequence[Explained], class_names: Sequence[str], facts:
             figures = tuple(_figure(one, class_names) for one in own)
             sections.append(Section(kind, title, (Paragraph(words), Gallery(figures, "wide"))))
     sections += [_checks(done, class_names), _evidence(done, class_names)]
-    boxes = [one for one in done if one.case.target.kind != "road"]
+    boxes = [one for one in done if one.case.target.kind != "road" and not one.empty]
     pointing = sum(one.checks.pointing for one in boxes)
     doubtful = sum(one.checks.meaningless for one in done)
     return Report(
@@ -109,7 +114,7 @@ def _figure(one: Explained, class_names: Sequence[str]) -> Figure:
     words = f"{_name(one, class_names)}{score}. Deletion {checks.deletion:.2f}, insertion {checks.insertion:.2f}"
     if not math.isnan(checks.shuffled):
         words += f", shuffled weights {checks.shuffled:+.2f}"
-    if one.found_map.std() == 0:
+    if one.empty:
         words = f"{_name(one, class_names)}. No box of the class overlaps it, whatever is hidden"
     if checks.meaningless:
         words += " – meaningless"
@@ -138,10 +143,7 @@ def _checks(done: Sequence[Explained], class_names: Sequence[str]) -> Section:
         (
             _name(one, class_names),
             one.case.target.score,
-            one.checks.deletion,
-            one.checks.insertion,
-            one.checks.pointing,
-            one.checks.shuffled,
+            *((None,) * 4 if one.empty else list(asdict(one.checks).values())),
             one.checks.meaningless,
         )
         for one in done
@@ -161,7 +163,8 @@ def _checks(done: Sequence[Explained], class_names: Sequence[str]) -> Section:
             Column("meaningless", "Meaningless"),
         ),
         rows,
-        note="The strength is the overlap times the score of the best box, for the road the confidence.",
+        note="The strength is the overlap times the score of the best box, for the road the confidence. A row "
+        "without checks has no map: no box of the class overlaps the object, whatever is hidden.",
     )
     return Section("checks", "Checks", (table,))
 
@@ -206,6 +209,9 @@ def explain_text(done: Sequence[Explained], class_names: Sequence[str]) -> str:
     lines = [f"{'':<44}{'score':>7}{'deletion':>10}{'insertion':>11}{'peak in':>9}{'shuffled':>10}"]
     for one in done:
         checks = one.checks
+        if one.empty:
+            lines.append(f"{_name(one, class_names)[:43]:<44}{one.case.target.score:>7.2f}  nothing there to explain")
+            continue
         shuffled = "–" if math.isnan(checks.shuffled) else f"{checks.shuffled:+.2f}"
         mark = "  meaningless" if checks.meaningless else ""
         lines.append(

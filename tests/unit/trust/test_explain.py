@@ -10,7 +10,14 @@ import pytest
 from perception.cameras.letterbox import Letterbox
 from perception.formats.kitti import parse_objects
 from perception.model import ModelSpec
-from perception.reports.explain import Explained, load_explained, painted, save_explained
+from perception.reports.explain import (
+    Explained,
+    explain_report,
+    explain_text,
+    load_explained,
+    painted,
+    save_explained,
+)
 from perception.trust.explain import (
     Checks,
     Target,
@@ -131,3 +138,16 @@ def test_maps_are_kept_for_the_next_run(tmp_path: Path, image: np.ndarray) -> No
     assert kept is not None and (kept[0].found_map == one.found_map).all() and kept[0].checks.pointing is True
     assert load_explained(tmp_path / "maps", "other key", [case]) is None
     assert painted(one).shape == image.shape
+
+
+def test_an_empty_map_is_not_checked(tmp_path: Path, image: np.ndarray) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    checks = Checks(0.0, 0.0, False, 0.0)
+    empty = Explained(Case("a", tmp_path / "a.png", TARGET, 1.0), np.zeros((24, 80), np.float32), checks)
+    seen = Explained(Case("b", tmp_path / "a.png", TARGET, 1.0), np.eye(24, 80, dtype=np.float32), checks)
+    report = explain_report([empty, seen], CLASS_NAMES, {})
+    assert report.cards[0].value == "0 of 1", "the empty map points nowhere, and is not counted"
+    rows = explain_text([empty, seen], CLASS_NAMES).splitlines()[1:3]
+    assert rows[0].endswith("nothing there to explain") and rows[1].endswith("no     +0.00")
