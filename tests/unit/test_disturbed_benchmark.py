@@ -30,5 +30,6 @@ def test_a_checkpoint_is_scored(
     monkeypatch.setattr(disturbed, "row", lambda name, found: json.dumps(found))
     assert disturbed.main(["nano.pt", "--root", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[1])
-    assert found["clean"][0] > 30 and found["torn_frame"][0] < found["clean"][0] and found["ε 8"][0] < found["clean"][0]
+    clean, torn, attacked = (found[name][0] for name in ("clean", "torn_frame", "ε 8"))
+    assert clean > 30 and torn < clean and attacked < clean
     assert disturbed.main(["--root", str(tmp_path)]) == 2 and "no checkpoint" in capsys.readouterr().err
