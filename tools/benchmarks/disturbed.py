@@ -34,7 +34,15 @@ from training.backend import torch_model
 from training.checkpoint import load_network
 from training.operating_point import match_sample
 
-KINDS = ("low_sun", "dead_rows", "torn_frame", "lost_packets", "gaussian_noise", "impulse_noise", "motion_blur")
+KINDS: tuple[str, ...] = (
+    "low_sun",
+    "dead_rows",
+    "torn_frame",
+    "lost_packets",
+    "gaussian_noise",
+    "impulse_noise",
+    "motion_blur",
+)
 KINDS += ("zoom_blur", "contrast", "defocus_blur", "frost")
 """Those that cost the shipped network most."""
 SEVERITY = 4
