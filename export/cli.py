@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EVERYDAY = (
     "checkpoint", "out", "size-hw", "batch", "precision", "format", "verify", "data", "frames", "config",
-    "calibration", "budget", "batch-profile", "hardware",
+    "calibration", "budget", "runtime", "batch-profile", "hardware",
 )  # fmt: skip
 """What `perception export --help` shows."""
 
@@ -114,6 +114,10 @@ def main(argv: list[str]) -> int:
         return {"doubt": doubt, "familiar": familiar}[argv[0]].main(list(argv[1:]))
     options = parse_options(ExportOptions, list(argv), "perception export", everyday=EVERYDAY)
     _check_out(options)
+    if _device(options) == "openvino":
+        from export.nncf_int8 import require_nncf
+
+        require_nncf()  # what is missing ends the export here
     if options.format == "engine":
         from perception.backends.tensorrt import find_host, import_tensorrt
 
@@ -172,7 +176,7 @@ def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Fra
         options.precision,
         calibration,
         frames,
-        replace(options.int8, symmetric=options.int8.symmetric or options.format == "engine"),
+        _int8_config(options),
         _say,
         {"auto": None, "one-to-one": True, "one-to-many": False}[options.head],
         options.confirm_thresholds,
@@ -180,11 +184,26 @@ def _export(options: ExportOptions, size_hw: tuple[int, int]) -> tuple[Path, Fra
     return path, frames, report
 
 
+def _int8_config(options: ExportOptions) -> QuantizeConfig:
+    """Return the options of int8. Engines and Triton repositories take the ranges of ONNX Runtime."""
+    if options.format == "onnx":
+        return options.int8
+    return replace(
+        options.int8, runtime="onnxruntime", symmetric=options.int8.symmetric or options.format == "engine"
+    )
+
+
+def _device(options: ExportOptions) -> Device:
+    """Return the device that runs the exported file."""
+    for_openvino = options.precision == "int8" and _int8_config(options).runtime == "openvino"
+    return "openvino" if for_openvino else "cpu"
+
+
 def _verified(made: Path, options: ExportOptions, size_hw: tuple[int, int], frames: Frames) -> bool:
     """Print the comparison of the file with its checkpoint; return whether it is within the tolerance."""
     from export.parity import open_candidate
 
-    b = open_candidate(made)
+    b = open_candidate(made, device=_device(options))
     parity = _compare(open_candidate(options.checkpoint, size_hw, one_to_one=not b.spec.suppression), b, frames)
     print(parity.text())
     return parity.passed
@@ -266,7 +285,8 @@ def _finish(path: Path, options: ExportOptions) -> Path:
 def _next_command(made: Path, options: ExportOptions) -> str:
     if options.format == "triton":
         return f"tritonserver --model-repository {made.parent.resolve()}"
-    return f"perception run VIDEO --model {made}"
+    device = "" if _device(options) == "cpu" else f" --device {_device(options)}"
+    return f"perception run VIDEO --model {made}{device}"
 
 
 def _int8_speed(path: Path, options: ExportOptions, size_hw: tuple[int, int]) -> str:
@@ -280,7 +300,7 @@ def _int8_speed(path: Path, options: ExportOptions, size_hw: tuple[int, int]) ->
             plain = export_checkpoint(
                 plain, Path(folder) / "fp32.onnx", size_hw, _batch(options.batch), options.licence
             )
-        result = bench(BenchOptions((plain, path), rounds=10, warmup=2, floor=False))
+        result = bench(BenchOptions((plain, path), (_device(options),), rounds=10, warmup=2, floor=False))
     return "\n".join(slower_than_fp32(result.measurements))
 
 

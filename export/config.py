@@ -9,6 +9,7 @@ from perception.engine import Hardware
 from perception.errors import FieldError
 
 Method = Literal["minmax", "entropy", "percentile"]
+Runtime = Literal["openvino", "onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class QuantizeConfig:
     """Options of --precision int8."""
 
     method: Method = "percentile"
-    """Calibration method. minmax: the range of all values. entropy: the range with the least loss of information.
-    percentile: the range without the outermost values."""
+    """Calibration method of --runtime onnxruntime. minmax: the range of all values. entropy: the range with the
+    least loss of information. percentile: the range without the outermost values."""
     percentile: float = 99.99
     """Values inside the range, per cent."""
     symmetric: bool = False
@@ -26,12 +27,17 @@ class QuantizeConfig:
     """Largest loss of mean AP or road MaxF, points. Sensitive blocks stay in fp32 until the loss is within it."""
     sweep_frames: int = 4
     """Frames on which the sensitivity of each block is measured."""
+    runtime: Runtime = "openvino"
+    """Engine that the file is for. openvino: NNCF sets the ranges (extra `int8`). onnxruntime: ranges that ONNX
+    Runtime and TensorRT take; on CPUs slower than fp32."""
 
     def __post_init__(self) -> None:
         if not 50 <= self.percentile <= 100:
             raise FieldError(self, "percentile", "from 50 to 100")
         if not 0 <= self.budget <= 100:
             raise FieldError(self, "budget", "points, from 0 to 100")
+        if self.symmetric and self.runtime == "openvino":
+            raise FieldError(self, "symmetric", "False for OpenVINO; --runtime onnxruntime takes symmetric ranges")
         if self.sweep_frames < 1:
             raise FieldError(self, "sweep_frames", "at least 1 frame")
 

@@ -1,5 +1,7 @@
 """int8 by static Q/DQ: ranges from calibration frames, per-channel weights, sensitive blocks in fp32.
 
+NNCF sets the ranges of files for OpenVINO (`export.nncf_int8`), ONNX Runtime those of all others.
+
 Only nodes between convolutions are quantised (see `export.graph`). The squeeze-and-excitation gates stay in fp32,
 because they have one value per channel, where int8 saves nothing. If the loss exceeds the budget, each block is
 quantised alone to rank the blocks by sensitivity, and the fewest most sensitive ones return to fp32.
@@ -25,10 +27,12 @@ import onnx
 from export.config import QuantizeConfig
 from export.frames import TestFrame
 from export.graph import between_convolutions, read_spec, remove_unused, write_spec
+from export.nncf_int8 import import_nncf, quantize_with_nncf
 from export.onnx import write_model
 from export.parity import TOLERANCES, Candidate, ParityReport, Tolerance, checks, compare, open_candidate
 from perception.arrays import U8
 from perception.cameras.letterbox import letterbox
+from perception.devices import Device
 from perception.errors import UserError
 from perception.types import Detections, RoadMask
 
@@ -133,15 +137,21 @@ def quantize(
     images = [letterbox(frame.image_bgr, spec.size_hw)[0] for frame in calibration]
     if not images:
         raise UserError("no calibration frames", "some images of the road", "--calibration FOLDER")
-    progress(f"calibrating on {len(images)} frames ({config.method}) …")
+    for_openvino = config.runtime == "openvino"
+    method = f"NNCF {import_nncf().__version__}" if for_openvino else config.method
+    progress(f"calibrating on {len(images)} frames ({method}) …")
     chosen = _quantisable(model.graph)
-    full = _quantize_static(model, images, chosen, config)
+    if for_openvino:
+        full = quantize_with_nncf(model, images, chosen)
+    else:
+        full = _quantize_static(model, images, chosen, config)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    report = QuantizeReport(config.method, len(images), convolutions=len(convolutions))
+    report = QuantizeReport(method, len(images), convolutions=len(convolutions))
     report.by_rule = [name for name in convolutions if name in _gates(model.graph)]
 
     with tempfile.TemporaryDirectory() as folder:
-        loss = _loss_of_variants(model, full, chosen, Path(folder) / "variant.onnx")
+        path = Path(folder) / "variant.onnx"
+        loss = _loss_of_variants(model, full, chosen, path, "openvino" if for_openvino else "cpu")
         report.before = report.after = loss(set(), judged)
         progress(f"all blocks in int8: {_worst_text(report.before, tolerance)}")
         if worst(report.before, tolerance) > 1:
@@ -172,7 +182,7 @@ def _quantisable(graph: onnx.GraphProto) -> list[str]:
 
 
 def _loss_of_variants(
-    model: onnx.ModelProto, full: onnx.ModelProto, chosen: Sequence[str], path: Path
+    model: onnx.ModelProto, full: onnx.ModelProto, chosen: Sequence[str], path: Path, device: Device
 ) -> Callable[[set[str], list[TestFrame]], ParityReport]:
     """Return a function that compares a variant with the fp32 model.
 
@@ -181,6 +191,7 @@ def _loss_of_variants(
         full: the model with all of `chosen` in int8.
         chosen: names of the quantised nodes.
         path: file for variants, overwritten by each one.
+        device: device that runs both models.
 
     Returns:
         A function of the blocks in fp32 and the frames.
@@ -190,7 +201,7 @@ def _loss_of_variants(
     def candidate(variant: onnx.ModelProto, precision: str) -> Candidate:
         write_spec(variant, replace(spec, precision=precision))
         write_model(variant, path)
-        return replace(open_candidate(path), name=precision)
+        return replace(open_candidate(path, device=device), name=precision)
 
     reference = _remembering(candidate(_copy(model), "fp32"))
 
@@ -343,6 +354,7 @@ def in_float(full: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) 
     model = _copy(full)
     graph = model.graph
     _bring_back_absorbed(graph, original.graph, names)
+    _bring_back_biases(graph, original.graph, names)
     made_by = {output: node for node in graph.node for output in node.output}
     values = {tensor.name: tensor for tensor in original.graph.initializer}
     present = {tensor.name for tensor in graph.initializer}
@@ -406,6 +418,15 @@ def _bring_back_absorbed(graph: onnx.GraphProto, original: onnx.GraphProto, name
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def _bring_back_biases(graph: onnx.GraphProto, original: onnx.GraphProto, names: set[str]) -> None:
+    """Restore the biases of named nodes, which NNCF corrects under their old names."""
+    biases = {node.input[2] for node in original.node if node.name in names and len(node.input) > 2}
+    values = {tensor.name: tensor for tensor in original.initializer if tensor.name in biases}
+    for tensor in graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(values[tensor.name])
 
 
 def _remembering(candidate: Candidate) -> Candidate:

@@ -2,14 +2,17 @@
 
 Both networks run on the same images. The student is trained on the teacher's class probabilities at all points, and
 on its softened distributions over box sides where the teacher detects an object. The paper selects points by label
-assignment. Here the teacher's score weights them, so that frames without labels can be used.
+assignment. Here the teacher's score weights them, so that frames without labels can be used. Where both networks have
+a road head, the student is also trained on the teacher's road, in every image.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +35,16 @@ class DistillConfig:
     """Weight of the class loss."""
     box_weight: float = 0.25
     """Weight of the box loss, as in the paper."""
+    road_weight: float = 1.0
+    """Weight of the road loss."""
     temperature: float = 10.0
     """Temperature of both distributions over a box side, as in the paper."""
     least_score: float = 0.05
     """Teacher score from which a point is used in the box loss."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, class_weight=(0, math.inf), box_weight=(0, math.inf), temperature=(0.1, 1000))
-        check_ranges(self, least_score=(0, 1))
+        check_ranges(self, **dict.fromkeys(("class_weight", "box_weight", "road_weight"), (0, math.inf)))
+        check_ranges(self, temperature=(0.1, 1000), least_score=(0, 1))
 
 
 class Distiller:
@@ -73,13 +78,27 @@ class Distiller:
         self.network = teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def outputs(self, images: Tensor) -> RawDetections:
-        """Return the teacher's outputs for images (B, H, W, 3) uint8."""
-        return self.network(images)["detection"]
+    def outputs(self, images: Tensor) -> dict[str, Any]:
+        """Return the teacher's outputs by head for images (B, H, W, 3) uint8."""
+        return self.network(images)
 
-    def losses(self, student: RawDetections, teacher: RawDetections) -> dict[str, Tensor]:
-        """Return the losses `distill_class` and `distill_box` of a batch."""
-        return distillation_losses(student, teacher, self.config)
+    def losses(self, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the losses `distill_class` and `distill_box` of a batch, and `distill_road` of two road heads."""
+        losses = distillation_losses(student["detection"], teacher["detection"], self.config)
+        if "segmentation" in student and "segmentation" in teacher:
+            losses["distill_road"] = self.config.road_weight * road_loss(
+                student["segmentation"][:, 0], teacher["segmentation"][:, 0]
+            )
+        return losses
+
+
+def road_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean divergence of road logits (B, h, w) from a teacher's over all pixels; 0 where equal."""
+    wanted = teacher.sigmoid()
+    cross = F.binary_cross_entropy_with_logits(student, wanted, reduction="sum")
+    least = F.binary_cross_entropy_with_logits(teacher, wanted, reduction="sum")
+    pixels = sum_over_ranks(torch.full_like(cross, student.numel()))
+    return sum_over_ranks(cross - least) / pixels
 
 
 def distillation_losses(student: RawDetections, teacher: RawDetections, config: DistillConfig) -> dict[str, Tensor]:

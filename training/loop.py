@@ -426,7 +426,7 @@ def train_step(
                 wanted = distiller.outputs(part.images) if distiller is not None else None
             losses = network.loss(raw, part)
             if distiller is not None and wanted is not None:
-                losses |= distiller.losses(raw["detection"], wanted)
+                losses |= distiller.losses(raw, wanted)
             total = torch.stack(list(losses.values())).sum() / len(parts)
             scaler.scale(total).backward()
         for name, value in losses.items():

@@ -72,7 +72,8 @@ def load_model(
 ) -> Model:
     """Load a model file: `.onnx` with ONNX Runtime or OpenVINO, `.engine` with TensorRT.
 
-    `auto` takes an NVIDIA GPU that works; else OpenVINO, where `openvino_suits`; else ONNX Runtime on the CPU.
+    `auto` takes an NVIDIA GPU that works; else OpenVINO, where `openvino_suits` or an int8 file is for it; else ONNX
+    Runtime on the CPU.
 
     Args:
         path: a file that `perception export` wrote, or the bare name of a shipped one.
@@ -111,7 +112,14 @@ def load_model(
     _only_openvino_computes(precision, f"--device {device}")
     from perception.backends.onnxruntime import OnnxRuntimeBackend
 
-    return checked(OnnxRuntimeBackend(path, device, threads, cuda_graph), path)
+    return _with_int8_told(checked(OnnxRuntimeBackend(path, device, threads, cuda_graph), path), path)
+
+
+def _with_int8_told(model: Model, path: Path) -> Model:
+    """Warn where ONNX Runtime computes in fp32 what is int8 for OpenVINO."""
+    if getattr(model.backend, "int8_in_float", False):
+        log.warning("%s: ONNX Runtime computes this int8 file in fp32; --device openvino computes it in int8", path)
+    return model
 
 
 def _load_best(path: Path, threads: int, cuda_graph: bool, precision: Precision) -> Model:
@@ -128,7 +136,10 @@ def _load_best(path: Path, threads: int, cuda_graph: bool, precision: Precision)
             return _load_openvino(path, "openvino", threads, precision)
         except UserError as error:
             log.warning("%s, so ONNX Runtime runs it", error.found)
-    return with_gpu or checked(OnnxRuntimeBackend(path, "cpu", threads), path)
+    model = with_gpu or checked(OnnxRuntimeBackend(path, "cpu", threads), path)
+    if getattr(model.backend, "int8_in_float", False) and importlib.util.find_spec("openvino") is not None:
+        return _load_openvino(path, "openvino", threads, precision)
+    return _with_int8_told(model, path)
 
 
 def _load_openvino(path: Path, device: Device, threads: int, precision: Precision) -> Model:

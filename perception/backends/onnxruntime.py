@@ -36,6 +36,7 @@ _CUDA_GRAPH = {
     "CUDAExecutionProvider": {"enable_cuda_graph": "1"},
     "TensorrtExecutionProvider": {"trt_cuda_graph_enable": "True"},  # this provider takes no "1"
 }
+_NO_INT8 = "session.disable_quant_qdq"
 NO_CUDNN = "Failed to load cuDNN"
 _TYPES = {
     "tensor(uint8)": np.uint8,
@@ -54,10 +55,14 @@ def provider_options(device: str, cuda_graph: bool) -> list[tuple[str, dict[str,
     return [(name, {**_OPTIONS.get(name, {}), **(graph if name == names[0] else {})}) for name in names]
 
 
-def _session(path: Path, device: str, threads: int, cuda_graph: bool = False) -> ort.InferenceSession:
+def _session(
+    path: Path, device: str, threads: int, cuda_graph: bool = False, fuse_int8: bool = True
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # the check below replaces its warnings about providers
     options.intra_op_num_threads = threads
+    if not fuse_int8:
+        options.add_session_config_entry(_NO_INT8, "1")
     # spinning threads steal the cores that decode the next frame: measured twofold slower with a second thread pool
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # its fallback would continue on the CPU, now or at a run that fails, and report it on stdout only
@@ -141,12 +146,21 @@ def _open(path: Path, device: str, threads: int, cuda_graph: bool = False) -> or
     try:
         return _session(path, device, threads, cuda_graph)
     except Exception as error:
+        with contextlib.suppress(Exception):  # an int8 file for OpenVINO has ranges that its kernels do not take
+            return _session(path, device, threads, cuda_graph, fuse_int8=False)
         with_graph = " with a CUDA graph" if cuda_graph else ""
         raise UserError(
             f"{path}: ONNX Runtime cannot load it on '{device}'{with_graph} ({_first_line(error)})",
             "a whole ONNX file and a working device",
             "perception doctor   (or " + ("without --cuda-graph)" if cuda_graph else "--device cpu)"),
         ) from None
+
+
+def _is_set(session: ort.InferenceSession, entry: str) -> bool:
+    try:
+        return bool(session.get_session_options().get_session_config_entry(entry) == "1")
+    except RuntimeError:  # no such entry
+        return False
 
 
 def _first_line(error: Exception) -> str:
@@ -236,6 +250,8 @@ class OnnxRuntimeBackend:
             )
         self.session, on_gpu = _session_on(path, device, threads, cuda_graph)
         self.provider = self.session.get_providers()[0]
+        self.int8_in_float = _is_set(self.session, _NO_INT8)
+        """Whether the file's int8 has a range a channel, which OpenVINO takes; ONNX Runtime computes it in fp32."""
         cuda_graph = cuda_graph and on_gpu
         self.path = path
         try:

@@ -39,6 +39,7 @@ from perception.cameras.letterbox import letterbox  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 
 SIZE = (96, 160)
+MINMAX = QuantizeConfig("minmax", runtime="onnxruntime")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def chosen(model: onnx.ModelProto) -> list[str]:
 @pytest.fixture(scope="module")
 def full(model: onnx.ModelProto, chosen: list[str], frames: list) -> onnx.ModelProto:
     images = [letterbox(frame.image_bgr, SIZE)[0] for frame in frames]
-    return _quantize_static(model, images, chosen, QuantizeConfig("minmax"))
+    return _quantize_static(model, images, chosen, MINMAX)
 
 
 @pytest.fixture
@@ -148,16 +149,16 @@ def test_quantise_says_what_it_left_and_why(
     monkeypatch.setattr("export.int8.block_of", part)
     monkeypatch.setitem(TOLERANCES, "int8", everything)
     with pytest.raises(UserError, match="with any blocks in fp32"):
-        quantize(model, frames[:2], frames[2:3], QuantizeConfig("minmax"))
+        quantize(model, frames[:2], frames[2:3], MINMAX)
     # between what the rest costs and what both cost
     said: list[str] = []
     monkeypatch.setitem(TOLERANCES, "int8", replace(everything, mean_road_levels=255.0))
-    _, loose = quantize(model, frames[:2], frames[2:], QuantizeConfig("minmax"), said.append)
+    _, loose = quantize(model, frames[:2], frames[2:], MINMAX, said.append)
     assert loose.before is not None and not loose.blocks_in_fp32
     monkeypatch.setitem(
         TOLERANCES, "int8", replace(everything, mean_road_levels=0.999 * loose.before.road_levels.mean)
     )
-    result, report = quantize(model, frames[:2], frames[2:], QuantizeConfig("minmax"), said.append)
+    result, report = quantize(model, frames[:2], frames[2:], MINMAX, said.append)
     assert [name for name, _ in report.blocks_in_fp32] in (["road head"], ["the rest"])
     assert report.after is not None and report.after.road_levels.mean < loose.before.road_levels.mean
     assert report.quantised < loose.quantised and read_spec(result).precision == "int8"
@@ -170,7 +171,7 @@ def test_quantise_says_what_it_left_and_why(
 def test_a_loose_budget_quantises_everything(model: onnx.ModelProto, frames: list, monkeypatch) -> None:
     loose = replace(TOLERANCES["int8"], mean_score=1.0, mean_road_levels=255.0, alone=100.0, shift_px=100.0)
     monkeypatch.setitem(TOLERANCES, "int8", loose)
-    result, report = quantize(model, frames[:2], frames[2:], QuantizeConfig("minmax", budget=100.0))
+    result, report = quantize(model, frames[:2], frames[2:], replace(MINMAX, budget=100.0))
     assert not report.blocks_in_fp32 and report.quantised > 50
     assert report.quantised + len(report.by_rule) == report.convolutions
     assert len(result.SerializeToString()) < 0.75 * len(model.SerializeToString())
@@ -203,7 +204,7 @@ def test_each_method_finds_its_own_range(symmetric: bool) -> None:
     images[0][0, 0] = 200
     ranges: dict[str, float] = {}
     for method in ("minmax", "entropy", "percentile"):
-        config = QuantizeConfig(method, percentile=99.0, symmetric=symmetric)  # type: ignore[arg-type]
+        config = QuantizeConfig(method, 99.0, symmetric, runtime="onnxruntime")  # type: ignore[arg-type]
         done = _quantize_static(_two_convolutions(), images, ["first", "relu", "last"], config)
         values = {tensor.name: numpy_helper.to_array(tensor) for tensor in done.graph.initializer}
         maker = {output: node for node in done.graph.node for output in node.output}

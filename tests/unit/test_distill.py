@@ -18,7 +18,7 @@ from datasets.readers.teacher_labels import TeacherRows  # noqa: E402
 from perception.arrays import U8  # noqa: E402
 from perception.errors import UserError  # noqa: E402
 from perception.types import Detections  # noqa: E402
-from training.distill import DistillConfig, Distiller, distillation_losses  # noqa: E402
+from training.distill import DistillConfig, Distiller, distillation_losses, road_loss  # noqa: E402
 from training.label_frames import fuse, label_frames, look  # noqa: E402
 from training.models.heads.detection import RawDetections  # noqa: E402
 from training.teachers import TeacherConfig  # noqa: E402
@@ -66,6 +66,14 @@ def test_a_high_temperature_compares_logits() -> None:
     assert loss == pytest.approx(4 * 16 / 8 / (1 + np.exp(-3)), rel=0.01)
 
 
+def test_the_road_costs_the_divergence_of_each_pixel() -> None:
+    """A teacher of 3/4 and a student of 1/2: 3/4·ln(3/2) + 1/4·ln(1/2) nats a pixel; nothing where they are equal."""
+    teacher, student = torch.full((2, 3, 5), float(np.log(3))), torch.zeros((2, 3, 5))
+    expected = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    assert float(road_loss(student, teacher)) == pytest.approx(expected, rel=1e-4)
+    assert float(road_loss(teacher, teacher)) == pytest.approx(0, abs=1e-6)
+
+
 def test_a_small_network_learns_from_a_larger_one_without_labels(tmp_path: Path) -> None:
     from training.data import collate
     from training.example import TrainingImage, unknown_cuboids
@@ -87,8 +95,9 @@ def test_a_small_network_learns_from_a_larger_one_without_labels(tmp_path: Path)
     optimiser = torch.optim.AdamW(student.parameters(), lr=2e-3)
     config = runs.tiny()
     losses = [train_step(student, batch, optimiser, config, None, distiller)[0] for _ in range(20)]
-    assert {"distill_class", "distill_box"} <= losses[0].keys() and losses[0]["class"] == 0
+    assert {"distill_class", "distill_box", "distill_road"} <= losses[0].keys() and losses[0]["class"] == 0
     assert losses[-1]["distill_class"] < 0.5 * losses[0]["distill_class"]
+    assert losses[-1]["distill_road"] < 0.5 * losses[0]["distill_road"]
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
 
 

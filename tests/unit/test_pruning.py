@@ -14,7 +14,9 @@ pytest.importorskip("torch_pruning")
 import training_runs as runs  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
-from tools.recipes.prune import multiply_adds, prune, without_cuboids  # noqa: E402
+from tools.recipes.importance import channel_importance  # noqa: E402
+from tools.recipes.prune import multiply_adds, prune, through, without_cuboids  # noqa: E402
+from tools.recipes.reconstruct import fit_layer, reconstruct  # noqa: E402
 from training.checkpoint import load_network, model_config_to_json, save_checkpoint  # noqa: E402
 from training.loop import train  # noqa: E402
 from training.models.config import ModelConfig  # noqa: E402
@@ -22,6 +24,7 @@ from training.models.network import Network  # noqa: E402
 from training.models.widths import set_widths, widths_of  # noqa: E402
 
 IMAGE = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(0, 256, (6, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def pruned() -> Network:
     torch.set_num_threads(1)
     network = Network(ModelConfig(channels=16)).eval()
     before = multiply_adds(network)
-    prune(network, 0.4)
+    prune(network, 0.4, IMAGE)
     assert 0.5 < multiply_adds(network) / before <= 0.6
     return network
 
@@ -80,7 +83,94 @@ def test_a_branch_of_3d_boxes_is_left_out() -> None:
     config = ModelConfig(channels=16)
     network = Network(replace(config, detection=replace(config.detection, distance=True, cuboid=True))).eval()
     with pytest.raises(UserError, match="Linear"):
-        prune(network, 0.2)
+        prune(network, 0.2, IMAGE)
     plain = without_cuboids(network)
     assert not plain.config.detection.cuboid
     assert torch.equal(plain(IMAGE)["segmentation"], network(IMAGE)["segmentation"])
+
+
+def normalised() -> Network:
+    """A network of random weights whose maps vary: its statistics are those of `IMAGES`."""
+    torch.manual_seed(0)
+    network = Network(ModelConfig(channels=16))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network(IMAGES)
+    return network.eval()
+
+
+class Doubles(torch.nn.Module):
+    """1×1 convolution to three channels with batch norm, of which the second repeats the first; then one to two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = torch.nn.Conv2d(3, 3, 1, bias=False), torch.nn.BatchNorm2d(3)
+        self.last = torch.nn.Conv2d(3, 2, 1)
+        with torch.no_grad():
+            self.first.weight[1] = self.first.weight[0]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.first(images.permute(0, 3, 1, 2).float())))
+
+
+def test_what_a_removed_channel_did_moves_to_its_like() -> None:
+    """Without the second channel, the last layer must weigh the first by both weights, and the outputs stay."""
+    torch.manual_seed(0)
+    whole = Doubles().eval()
+    cut = Doubles().eval()
+    set_widths(cut, (3, 2, 2, 2))
+    kept = torch.tensor([0, 2])
+    with torch.no_grad():
+        cut.first.weight.copy_(whole.first.weight[kept])
+        cut.last.weight.copy_(whole.last.weight[:, kept])
+    before = (cut(IMAGES) - whole(IMAGES)).abs().max()
+    missed = reconstruct(cut, whole, {"first": kept}, IMAGES)
+    assert (cut(IMAGES) - whole(IMAGES)).abs().max() < 0.02 * before and missed["last"] < 1e-4
+    weights = whole.last.weight
+    both = (weights[:, 0] + weights[:, 1]) / (1 + 1e-5) ** 0.5  # batch norm's own scale is in the new batch norm
+    scale = cut.norm.weight[0] / (cut.norm.running_var[0] + cut.norm.eps) ** 0.5
+    assert torch.allclose(cut.last.weight[:, 0, 0, 0] * scale, both[:, 0, 0], rtol=0.02)
+
+
+def test_a_layer_is_fitted_to_inputs_of_very_different_size() -> None:
+    """y = 2·a + 3·b + 1, where a is a thousand times b."""
+    conv, generator = torch.nn.Conv2d(2, 1, 1), torch.Generator().manual_seed(0)
+    seen = torch.randn((500, 2, 1), generator=generator) * torch.tensor([1000.0, 1.0])[:, None]
+    wanted = 2 * seen[:, 0] + 3 * seen[:, 1] + 1
+    with torch.no_grad():
+        fit_layer(conv, None, seen, wanted)
+    assert conv.weight.flatten().tolist() == pytest.approx([2, 3], rel=0.01)
+    assert float(conv.bias.detach()[0]) == pytest.approx(1, abs=0.3)
+
+
+def test_refitted_outputs_are_nearer_to_the_unpruned_ones() -> None:
+    whole = normalised()
+    cut = Network(ModelConfig(channels=16)).eval()
+    cut.load_state_dict(whole.state_dict())
+    kept = prune(cut, 0.2, IMAGE)
+    wanted = whole(IMAGES)["segmentation"]
+    before = (cut(IMAGES)["segmentation"] - wanted).square().mean()
+    reconstruct(cut, whole, kept, IMAGES)
+    assert (cut(IMAGES)["segmentation"] - wanted).square().mean() < 0.8 * before
+    again = Network(replace(cut.config, widths=widths_of(cut))).eval()
+    again.load_state_dict(cut.state_dict())
+    assert torch.equal(again(IMAGES)["segmentation"], cut(IMAGES)["segmentation"])
+
+
+def test_a_channel_that_no_output_sees_is_worth_nothing() -> None:
+    torch.manual_seed(0)
+    network = Network(ModelConfig(channels=16)).eval()
+    name = "segmentation.context.0"
+    with torch.no_grad():
+        for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.bias.uniform_(0.5, 1.0)  # no channel is cut off by its ReLU
+        network.get_submodule(f"{name}.1").weight[3] = network.get_submodule(f"{name}.1").bias[3] = 0
+    worth = channel_importance(network, IMAGE)[f"{name}.1"]
+    assert worth[3] == 0 and (worth > 0).sum() > len(worth) / 2
+
+
+def test_channels_that_two_rounds_leave() -> None:
+    kept = through({"a": torch.tensor([1, 4, 6])}, {"a": torch.tensor([0, 2]), "b": torch.tensor([5])})
+    assert kept["a"].tolist() == [1, 6] and kept["b"].tolist() == [5]

@@ -1,19 +1,21 @@
-"""Remove the channels of a network that matter least, as a start for a shorter fine-tuning.
+"""Remove the channels of a network that matter least for their work, as a start for a shorter fine-tuning.
 
-    python -m tools.recipes.prune small.pt --share 0.4 --out small-40.pt
+    python -m tools.recipes.prune small.pt --root DATA --share 0.4 --out small-40.pt
     perception train --preset small --init small-40.pt --distill.network small.pt --out runs/small-40
 
 Whole groups of channels go: those of every layer that a channel connects (DepGraph, Fang et al., CVPR 2023, package
-`torch-pruning`, extra `prune`). The checkpoint carries the channels that are left, so `perception train --init`,
-`perception export` and everything else build the same network. Outputs keep their channels. A branch of 3-D boxes is
-left out; `tools.recipes.cuboid_branch` trains a new one.
+`torch-pruning`, extra `prune`). `tools.recipes.importance` tells what a channel is worth. The layers that are left
+get new weights by least squares (`tools.recipes.reconstruct`). The checkpoint carries the channels, so
+`perception train --init`, `perception export` and everything else build the same network. Outputs keep their
+channels. A branch of 3-D boxes is left out; `tools.recipes.cuboid_branch` trains a new one.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,16 +25,23 @@ import tyro
 from torch import Tensor, nn
 
 from perception.errors import MissingDependencyError, UserError
+from tools.recipes.importance import channel_importance
+from tools.recipes.reconstruct import norms_of, reconstruct
 from training.checkpoint import load_network, model_config_to_json, save_checkpoint
+from training.config import AugmentConfig, DataConfig, ScheduleConfig, TrainConfig
+from training.data import batches
 from training.models.network import Network
 from training.models.widths import widths_of
+from training.sets import find_sets
 
 TRACED_HW = (96, 320)
 """Size of the image that finds the connections and counts the work; shares do not depend on it."""
-MOST = 0.8
+CROP_HW = (256, 384)
+"""Size of the crops of training frames."""
+MOST = 0.9
 """No layer loses more than this share of its channels."""
-ROUNDS = 60
-"""Steps in which channels are removed, until enough work is gone."""
+AT_ONCE = 8
+"""One group of channels in this many loses a block in each round, before the costs are counted again."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +52,17 @@ class Options:
     """Checkpoint, or the name of a shipped one."""
     out: Path
     """Checkpoint to write."""
+    root: Path = Path("../shared/data")
+    """Dataset root, whose training frames tell what a channel is worth. Labels are not used."""
+    images: int = 64
+    """Crops of training frames."""
     share: float = 0.4
     """Share of the multiply-adds to remove."""
     multiple: int = 4
     """Channels of a layer stay a multiple of this, as vector instructions like them."""
+    rounds: int = 3
+    """Rounds in which channels are removed. After each, the layers that are left get new weights, and the worth of
+    their channels is measured again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--share {options.share:g}", "from 0 to below 1", "--share 0.4")
     network, state = load_network(options.checkpoint)
     network = without_cuboids(network)
-    before = multiply_adds(network)
-    prune(network, options.share, options.multiple)
-    left = multiply_adds(network) / before
+    unpruned = copy.deepcopy(network)
+    images = training_images(options.root, options.images)
+    kept_channels: dict[str, Tensor] = {}
+    for round_ in range(1, options.rounds + 1):
+        part = 1 - (1 - options.share) ** (1 / options.rounds)  # of what is left
+        kept_channels = through(kept_channels, prune(network, part, images, options.multiple))
+        errors = reconstruct(network, unpruned, kept_channels, images)
+        left, missed = (
+            multiply_adds(network) / multiply_adds(unpruned),
+            float(torch.tensor(list(errors.values())).median()),
+        )
+        print(
+            f"round {round_}: {left:.0%} of the multiply-adds; the median layer misses {missed:.0%} of its variance"
+        )
     if left > 1 - options.share + 0.02:
         raise UserError(f"{1 - left:.0%} of the work can be removed", f"--share up to {1 - left:.2f}")
     kept = {k: v for k, v in state.items() if k not in ("network", "optimiser", "progress", "format", "scaler")}
@@ -72,6 +99,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def training_images(root: Path, count: int) -> Tensor:
+    """Return crops of the training frames of a dataset root: (N, H, W, 3) uint8 BGR.
+
+    Raises:
+        UserError: there are no training frames.
+    """
+    config = TrainConfig(
+        data=DataConfig(root=root, crop_hw=CROP_HW, synthetic_share=0, workers=0),
+        augment=AugmentConfig(copy_paste=0, mosaic=0, off_for_last=1),
+        schedule=ScheduleConfig(steps=1, batch=count, warmup_steps=0),
+    )
+    return next(batches(find_sets(config.data), config, 0)).images
+
+
+def through(kept: Mapping[str, Tensor], later: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the channels that are left after two rounds; a layer that the first does not name had all."""
+    return {name: kept[name][channels] if name in kept else channels for name, channels in later.items()}
+
+
 def without_cuboids(network: Network) -> Network:
     """Return the network without its branch of 3-D boxes, in evaluation mode."""
     config = network.config
@@ -83,13 +129,17 @@ def without_cuboids(network: Network) -> Network:
     return plain.eval()
 
 
-def prune(network: Network, share: float, multiple: int = 4) -> None:
-    """Remove the channels of least weight, in place, until a share of the multiply-adds is gone.
+def prune(network: Network, share: float, images: Tensor, multiple: int = 4) -> dict[str, Tensor]:
+    """Remove the channels that are worth least for their work, in place, until a share of the multiply-adds is gone.
 
     Args:
         network: network in evaluation mode.
         share: share to remove.
+        images: (N, H, W, 3) uint8 BGR, see `channel_importance`.
         multiple: see `Options`.
+
+    Returns:
+        The channels that are left of each convolution's outputs, by its name.
 
     Raises:
         UserError: `torch-pruning` is missing, or the network has layers that cannot be pruned here.
@@ -99,25 +149,88 @@ def prune(network: Network, share: float, multiple: int = 4) -> None:
     except ImportError:
         raise MissingDependencyError("torch-pruning", "prune", "pruning") from None
     widths_of(network)  # refuses layers that a checkpoint's widths cannot describe
+    channels = _Channels(network, channel_importance(network, images), multiple)
     network.requires_grad_(True)  # the connections are read from the graph of the gradient
-    pruner = tp.pruner.BasePruner(
-        network,
-        torch.zeros((1, *TRACED_HW, 3), dtype=torch.uint8),
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=True,
-        pruning_ratio=MOST,
-        max_pruning_ratio=MOST,
-        iterative_steps=ROUNDS,
-        round_to=multiple,
-        ignored_layers=outputs_of(network),
-        output_transform=tensors_of,
-    )
-    wanted = (1 - share) * multiply_adds(network)
-    for _ in range(ROUNDS):
-        if multiply_adds(network) <= wanted:
+    example = torch.zeros((1, *TRACED_HW, 3), dtype=torch.uint8)
+    graph = tp.DependencyGraph().build_dependency(network, example, output_transform=tensors_of)
+    ignored = outputs_of(network)
+    wanted = (1 - share) * multiply_adds(network, channels.places)
+    while (work := multiply_adds(network, channels.places)) > wanted:
+        groups = graph.get_all_groups(ignored_layers=ignored, root_module_types=[nn.Conv2d])
+        blocks = sorted(filter(None, map(channels.least_block, groups)), key=lambda block: block.worth / block.cost)
+        if not blocks:
             break
-        pruner.step()
+        for block in blocks[: max(1, len(blocks) // AT_ONCE)]:
+            if work <= wanted:
+                break
+            work -= block.cost
+            root = block.group[0].dep
+            chosen = graph.get_pruning_group(root.layer, root.handler, block.idxs)
+            channels.forget(chosen)
+            chosen.prune()
     network.eval()
+    return channels.kept
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Channels of a group that go together."""
+
+    group: Any
+    idxs: list[int]
+    worth: float
+    cost: int
+    """Multiply-adds that go with them."""
+
+
+class _Channels:
+    """What the channels of each convolution are worth and cost, while they are removed."""
+
+    def __init__(self, network: nn.Module, importance: Mapping[str, Tensor], multiple: int) -> None:
+        self.multiple, self.places = multiple, output_places(network)
+        self._names = {module: name for name, module in network.named_modules()}
+        convolutions = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+        self.kept = {name: torch.arange(m.out_channels) for name, m in convolutions.items()}
+        self._least = {name: max(multiple, m.out_channels * (1 - MOST)) for name, m in convolutions.items()}
+        # a depthwise convolution has the channels of the convolution before it
+        self._worth = {
+            name: importance[self._names[norm]]
+            for name, norm in norms_of(network).items()
+            if convolutions[name].groups == 1
+        }
+
+    def least_block(self, group: Any) -> _Block | None:
+        """Return the channels of a group that are worth least, up to the next multiple; None where all must stay."""
+        worth, cost = torch.zeros(len(group[0].idxs)), 0
+        order = len(worth) % self.multiple or self.multiple
+        for name, conv, outputs, idxs in self._members(group):
+            size = self.places[name] * conv.kernel_size[0] * conv.kernel_size[1]
+            if not outputs:
+                cost += size * conv.out_channels if conv.groups == 1 else 0
+                continue
+            if conv.out_channels - order < self._least[name]:
+                return None
+            cost += size * conv.in_channels // conv.groups
+            if name in self._worth:
+                worth += self._worth[name][self.kept[name]][idxs]
+        chosen = worth.argsort()[:order]
+        return _Block(group, chosen.tolist(), float(worth[chosen].sum()), cost * order)
+
+    def forget(self, group: Any) -> None:
+        """Note that the channels of a group go."""
+        for name, _, outputs, idxs in self._members(group):
+            if outputs:
+                stays = torch.ones(len(self.kept[name]), dtype=torch.bool)
+                stays[idxs] = False
+                self.kept[name] = self.kept[name][stays]
+
+    def _members(self, group: Any) -> Iterator[tuple[str, nn.Conv2d, bool, Tensor]]:
+        """Return name, convolution, whether its outputs are meant, and the channels."""
+        for dependency, idxs in group:
+            conv = dependency.layer
+            if isinstance(conv, nn.Conv2d):
+                outputs = group._DG.is_out_channel_pruning_fn(dependency.handler)
+                yield self._names[conv], conv, outputs, torch.tensor(idxs)
 
 
 def outputs_of(network: Network) -> list[nn.Module]:
@@ -139,22 +252,29 @@ def tensors_of(raw: Any) -> list[Tensor]:
 
 
 @torch.no_grad()
-def multiply_adds(network: Network) -> int:
-    """Return the multiply-adds of all convolutions for an image of `TRACED_HW`."""
-    count = 0
+def output_places(network: nn.Module) -> dict[str, int]:
+    """Return the pixels that each convolution computes for an image of `TRACED_HW`, in all its calls, by name."""
+    counts: dict[str, int] = {}
 
-    def counter(conv: nn.Conv2d) -> Callable[..., None]:
+    def counter(name: str) -> Callable[..., None]:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            nonlocal count
-            count += output[0, 0].numel() * conv.weight.numel()
+            counts[name] = counts.get(name, 0) + output[0, 0].numel()
 
         return add
 
-    hooks = [m.register_forward_hook(counter(m)) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [
+        m.register_forward_hook(counter(name)) for name, m in network.named_modules() if isinstance(m, nn.Conv2d)
+    ]
     network(torch.zeros((1, *TRACED_HW, 3), dtype=torch.uint8))
     for hook in hooks:
         hook.remove()
-    return count
+    return counts
+
+
+def multiply_adds(network: nn.Module, places: Mapping[str, int] | None = None) -> int:
+    """Return the multiply-adds of all convolutions for an image of `TRACED_HW`, see `output_places`."""
+    places = places or output_places(network)
+    return sum(places[name] * m.weight.numel() for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
 
 
 if __name__ == "__main__":
