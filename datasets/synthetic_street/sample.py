@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -137,12 +138,24 @@ def _apart(actors: list[Actor], parked: list[Actor]) -> list[Actor]:
     return kept
 
 
-def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW) -> Sample:
+def _turned(seed: int, actors: list[Actor], share: float) -> list[Actor]:
+    """Return the actors, a share of them with a heading drawn from the whole circle."""
+    rng = np.random.default_rng(stable_seed(seed, 91, seed >> 31))
+    chosen, headings = rng.random(len(actors)) < share, rng.uniform(-np.pi, np.pi, len(actors))
+    return [
+        replace(actor, heading=float(heading)) if free else actor
+        for actor, free, heading in zip(actors, chosen, headings, strict=True)
+    ]
+
+
+def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW, turned: float = 0.0) -> Sample:
     """Return a random scene. Each seed gives another street, light, weather, crowd and camera.
 
     Args:
         seed: any integer; equal seeds give equal samples.
         size_hw: height and width, pixels.
+        turned: share of vehicles and people that face any direction instead of where traffic goes: what 3-D boxes
+            are trained with, because streets show few oblique views.
     """
     rng = np.random.default_rng(stable_seed(seed, 90, seed >> 31))
     street = Street(
@@ -162,7 +175,11 @@ def street_sample(seed: int, size_hw: tuple[int, int] = KITTI_SIZE_HW) -> Sample
     x, y, heading = street.line.place(s, d)
     view = View(kitti_camera(size_hw, rng), size_hw, float(x), float(y), float(heading + rng.normal(0, 0.025)))
     parked = [a for _, b in street.blocks(s - 12, s + 92) for a in b.parked]
-    actors = _apart(_traffic(rng, street, s, d), parked)
+    actors = _traffic(rng, street, s, d)
+    if turned:
+        everyone = _turned(seed, parked + actors, turned)
+        parked, actors = everyone[: len(parked)], everyone[len(parked) :]
+    actors = _apart(actors, parked)
     actors = [a for a in actors if (a.x - view.x) ** 2 + (a.y - view.y) ** 2 > 3.4**2]
     rendered = render(street, actors, view, s, light, strip(street), (seed, 5))
     rows = rows_of(rendered.placed, rendered.visible, view, 0)
