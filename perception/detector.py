@@ -14,7 +14,7 @@ import numpy as np
 
 from perception.arrays import U8
 from perception.backends import Backend, Model
-from perception.cameras.cuboids import COLUMNS, HEIGHT, LENGTH
+from perception.cameras.cuboids import HEIGHT, LENGTH, WIDTHS
 from perception.cameras.letterbox import Letterbox, letterbox
 from perception.errors import UserError
 from perception.model import ModelSpec
@@ -24,7 +24,7 @@ from perception.types import Detections, RoadMask
 _OTHER_MODEL = "a model of another precision, or perception export CHECKPOINT"
 INPUT = "images"
 """The network's one input: (N, H, W, 3) uint8, blue first."""
-OPTIONAL_COLUMNS = {"distances": 2, "cuboids": len(COLUMNS)}
+OPTIONAL_COLUMNS = {"distances": (2,), "cuboids": WIDTHS}
 """Outputs (N, K, …) that a model file may have: one row a box, with so many numbers."""
 
 
@@ -168,14 +168,17 @@ def check_outputs(outputs: Mapping[str, np.ndarray], images: int, classes: int) 
         or scores.ndim != 2
         or boxes.shape != (*rows, 4)
         or class_ids.shape != rows
-        or any(array.shape != (*rows, OPTIONAL_COLUMNS[name]) for name, array in optional.items())
+        or any(
+            array.shape not in [(*rows, width) for width in OPTIONAL_COLUMNS[name]]
+            for name, array in optional.items()
+        )
         or (road is not None and (road.ndim != 3 or len(road) < images or 0 in road.shape))
     ):
         found = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
         raise UserError(
             f"the network returned {found} for {images} images",
             "boxes_xyxy (N, K, 4), scores (N, K), class_ids (N, K), road (N, H, W), "
-            "distances (N, K, 2), cuboids (N, K, 8)",
+            "distances (N, K, 2), cuboids (N, K, 9)",
             "perception export CHECKPOINT",
         )
     real = scores[:images] > 0  # (N, K)

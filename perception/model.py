@@ -234,11 +234,11 @@ def check_tensors(
         ("class_ids", "int64", ("N", "K"), True),
         ("road", "uint8", ("N", "H/s", "W/s"), False),
         ("distances", "float32", ("N", "K", 2), False),
-        ("cuboids", "float32", ("N", "K", 8), False),
+        ("cuboids", "float32", ("N", "K", (9, 8)), False),  # 8: model files of earlier versions
     ]
     tensors = {**outputs, **inputs}
     for name, kind, shape, required in wanted:
-        text = f"'{name}' {kind} ({', '.join(map(str, shape))})"
+        text = f"'{name}' {kind} ({', '.join(map(_side, shape))})"
         if name not in tensors:
             if not required:
                 continue
@@ -257,9 +257,18 @@ def check_tensors(
         raise UserError(f"{path}: outputs of {found} rows", "as many boxes as scores and class_ids", _EXPORT)
 
 
+def _side(wanted: Any) -> str:
+    """Return one side of a wanted shape as text."""
+    return " or ".join(map(str, wanted)) if isinstance(wanted, tuple) else str(wanted)
+
+
 def _agrees(found: Any, wanted: Any) -> bool:
     """Whether one side of a declared shape can be what is wanted; a side that is no number may vary."""
-    return not isinstance(found, int) or (found > 0 if isinstance(wanted, str) else bool(found == wanted))
+    if not isinstance(found, int):
+        return True
+    if isinstance(wanted, tuple):
+        return found in wanted
+    return found > 0 if isinstance(wanted, str) else bool(found == wanted)
 
 
 def shipped_or(path: Path, source_size_hw: tuple[int, int] | None = None) -> Path:

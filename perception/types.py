@@ -72,9 +72,10 @@ class Detections:
     """(N, 2) float32: metres ahead over the focal length in pixels of the original image, and the relative standard
     deviation; None where the network gives none. Metres are those to the centre of the object's 3-D box."""
     cuboids: F32 | None = None
-    """(N, 8) float32: u and v of the centre of the 3-D box in pixels of the original image, which may lie outside it;
+    """(N, 9) float32: u and v of the centre of the 3-D box in pixels of the original image, which may lie outside it;
     length, width and height in metres; KITTI's observation angle in radians, -pi..pi; the relative standard deviation
-    of the size, and the standard deviation of the angle in radians. None where the network gives none. With `depths`
+    of the size, the standard deviation of the angle's axis in radians, and the probability that front and rear are
+    confused. Model files of earlier versions lack the last, (N, 8). None where the network gives none. With `depths`
     and a calibration, `perception.cameras.cuboids` places them in space."""
 
     def __post_init__(self) -> None:
@@ -84,7 +85,8 @@ class Detections:
         if self.depths is not None:
             _require_shape("Detections.depths", self.depths, (len(self.boxes_xyxy), 2))
         if self.cuboids is not None:
-            _require_shape("Detections.cuboids", self.cuboids, (len(self.boxes_xyxy), 8))
+            columns = 8 if self.cuboids.shape[1:] == (8,) else 9
+            _require_shape("Detections.cuboids", self.cuboids, (len(self.boxes_xyxy), columns))
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -36,6 +36,8 @@ CACHE_BYTES = 1_500_000_000
 """Memory for decoded images in each loader process, where there is no disk cache."""
 LOADER_TIMEOUT_S = 600.0
 """Time without a batch after which the loader processes have failed, seconds."""
+TURNED = 0.5
+"""Share of a synthetic street's vehicles and people that face any direction; real streets show few oblique views."""
 NEIGHBOURS = 20
 """Frames after an unreadable one that are tried in its place."""
 
@@ -151,7 +153,7 @@ class ImageStream(Dataset):
 def _synthetic(seed: int) -> Sample:
     from datasets.synthetic_street import street_sample
 
-    return street_sample(seed)
+    return street_sample(seed, turned=TURNED)
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,27 @@ import numpy as np
 from perception.arrays import F32, F64
 from perception.cameras.pinhole import PinholeCamera
 
-COLUMNS = ("u", "v", "length_m", "width_m", "height_m", "alpha_rad", "size_std", "alpha_std_rad")
-"""Columns of `Detections.cuboids`; the last two are a relative standard deviation and one in radians."""
-U, V, LENGTH, WIDTH, HEIGHT, ALPHA, SIZE_STD, ALPHA_STD = range(len(COLUMNS))
+COLUMNS = ("u", "v", "length_m", "width_m", "height_m", "alpha_rad", "size_std", "alpha_std_rad", "reversed")
+"""Columns of `Detections.cuboids`. The last three are a relative standard deviation, that of the axis in radians, and
+the probability that front and rear are confused, which model files of earlier versions lack."""
+U, V, LENGTH, WIDTH, HEIGHT, ALPHA, SIZE_STD, ALPHA_STD, REVERSED = range(len(COLUMNS))
+WIDTHS = (REVERSED, len(COLUMNS))
+"""Numbers of columns that are read."""
+SURE = 0.05
+"""Front and rear count as told apart where the probability of the other way round is at most this."""
 
 
 def wrap(angles_rad: F64) -> F64:
     """Return angles in [-π, π)."""
     return np.asarray((angles_rad + np.pi) % (2 * np.pi) - np.pi, np.float64)
+
+
+def heading_variance(axis_var: F64, reversed_share: F64) -> F64:
+    """Return the variance of headings, given that of their axis and the probability of the other way round.
+
+    Where front and rear are not told apart to 95 %, it holds the other way round as well.
+    """
+    return np.asarray(axis_var + np.pi**2 * np.maximum(reversed_share - SURE, 0.0), np.float64)
 
 
 def cuboids_to_boxes(cuboids: F32, depths: F32, camera: PinholeCamera) -> F64:
@@ -28,7 +41,7 @@ def cuboids_to_boxes(cuboids: F32, depths: F32, camera: PinholeCamera) -> F64:
     direction to the object: `rotation_y = alpha + atan2(x, z)`, as KITTI's labels define it.
 
     Args:
-        cuboids: (N, 8) as `Detections.cuboids`, pixels of the image that `camera` belongs to.
+        cuboids: (N, 8 or 9) as `Detections.cuboids`, pixels of the image that `camera` belongs to.
         depths: (N, 2) as `Detections.depths`.
         camera: calibration of that image, after any crop and resize.
 

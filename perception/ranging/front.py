@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from perception.ranging.shape import ShapeConfig
 
 
-def votes_of(surprise: F64, angle_var: F64, reversed_share: float) -> F64:
+def votes_of(surprise: F64, angle_var: F64, reversed_share: F64) -> F64:
     """Log-odds that a heading so far from the object's own was measured at its front and not at its rear.
 
     log (p·eˡ + q·e⁻ˡ) / (q·eˡ + p·e⁻ˡ), where the network is right in a share p = 1 - q of frames and l is how well
@@ -21,7 +21,7 @@ def votes_of(surprise: F64, angle_var: F64, reversed_share: float) -> F64:
     Args:
         surprise: (N,) heading less the object's own, radians, any turn.
         angle_var: (N,) variance of the heading.
-        reversed_share: q.
+        reversed_share: (N,) q.
     """
     agreement = np.cos(surprise) / np.maximum(angle_var, 1e-4)
     return 2 * np.arctanh((1 - 2 * reversed_share) * np.tanh(agreement))

@@ -19,7 +19,17 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from perception.arrays import F32, F64, I64
-from perception.cameras.cuboids import ALPHA, ALPHA_STD, HEIGHT, LENGTH, SIZE_STD, WIDTH, wrap
+from perception.cameras.cuboids import (
+    ALPHA,
+    ALPHA_STD,
+    HEIGHT,
+    LENGTH,
+    REVERSED,
+    SIZE_STD,
+    WIDTH,
+    heading_variance,
+    wrap,
+)
 from perception.ranging.front import motion_votes, votes_of
 
 Bools = np.ndarray
@@ -54,7 +64,7 @@ class ShapeConfig:
     turning_time_s: float = 1.5
     """How long an object keeps its yaw rate."""
     reversed_share: float = 0.1
-    """Share of frames in which the network takes the rear for the front."""
+    """Share of frames in which the network takes the rear for the front; where it says more itself, that counts."""
     reversed_time_s: float = 0.25
     """How long it stays with such a mistake."""
     votes_time_s: float = 4.0
@@ -137,7 +147,7 @@ class ShapeFilter:
         """Take in this frame's sizes and angles of the first N objects.
 
         Args:
-            cuboids: (N, 8) as `Detections.cuboids`, NaN where there is none.
+            cuboids: (N, 8 or 9) as `Detections.cuboids`, NaN where there is none.
             direction_rad: (N,) direction to the object, from straight ahead to the right.
             class_ids: (N,)
             usable: (N,) which objects were seen in this frame.
@@ -155,21 +165,31 @@ class ShapeFilter:
             seen, state = seen[:, rows], state[:, rows]
             direction_rad, class_ids = direction_rad[rows], class_ids[rows]
         log_size = np.log(np.minimum(np.maximum(seen[LENGTH : HEIGHT + 1], SMALLEST_M), LARGEST_M))
-        heading = seen[ALPHA] + direction_rad
+        heading, reversed_share = seen[ALPHA] + direction_rad, np.full(len(class_ids), self.config.reversed_share)
+        if len(seen) > REVERSED:
+            reversed_share = np.minimum(np.maximum(seen[REVERSED], reversed_share), 0.5)
         size_std, angle_std = seen[SIZE_STD], np.minimum(seen[ALPHA_STD], np.pi)
         fresh = (state[_KNOWN] == 0) | (state[_CLASS] != class_ids)
         twice_per_s = 2 / np.maximum(now_s - state[_SEEN_S], 1e-6)
         self._see_size(state, log_size, size_std, twice_per_s)
-        self._see_heading(state, heading, angle_std, twice_per_s)
+        self._see_heading(state, heading, angle_std, reversed_share, twice_per_s)
         if fresh.any():
-            self._begin(state, log_size, size_std, heading, angle_std, class_ids, fresh)
+            self._begin(state, log_size, size_std, heading, angle_std, reversed_share, class_ids, fresh)
         state[_SEEN_S] = now_s
         if state.base is not self._state:
             self._state[:, : len(good)][:, good] = state
         self._any = True
 
     def _begin(
-        self, state: F64, log_size: F64, size_std: F64, heading: F64, angle_std: F64, class_ids: I64, fresh: Bools
+        self,
+        state: F64,
+        log_size: F64,
+        size_std: F64,
+        heading: F64,
+        angle_std: F64,
+        reversed_share: F64,
+        class_ids: I64,
+        fresh: Bools,
     ) -> None:
         """Start objects that are new, and the sizes of those that have another class now."""
         share, new = self.config.persistent_share, fresh & (state[_KNOWN] == 0)
@@ -184,7 +204,7 @@ class ShapeFilter:
         state[_AA, new] = (1 - share) * angle_var
         state[_ANGLE_BIAS, new] = lasting * angle_std[new]
         state[_RR, new] = state[_TURNING_VAR, new]
-        state[_VOTES, new] = votes_of(np.zeros(len(angle_var)), angle_var, self.config.reversed_share)
+        state[_VOTES, new] = votes_of(np.zeros(len(angle_var)), angle_var, reversed_share[new])
 
     def _see_size(self, state: F64, log_size: F64, size_std: F64, twice_per_s: F64) -> None:
         config = self.config
@@ -197,10 +217,10 @@ class ShapeFilter:
         var *= 1 - gain
         bias += gain * (math.sqrt(config.persistent_share) * size_std - bias)
 
-    def _see_heading(self, state: F64, heading: F64, angle_std: F64, twice_per_s: F64) -> None:
+    def _see_heading(self, state: F64, heading: F64, angle_std: F64, reversed_share: F64, twice_per_s: F64) -> None:
         """Correct the axis, and count the vote for front and rear."""
         config, surprise, angle_var = self.config, heading - state[_ANGLE], np.square(angle_std)
-        vote = votes_of(surprise, angle_var, config.reversed_share) / (1 + config.reversed_time_s * twice_per_s)
+        vote = votes_of(surprise, angle_var, reversed_share) / (1 + config.reversed_time_s * twice_per_s)
         votes, bias = state[_VOTES], state[_ANGLE_BIAS]
         votes += vote
         np.maximum(votes, -config.most_votes, out=votes)
@@ -251,16 +271,12 @@ class ShapeFilter:
         return votes
 
     def report(self, votes: F64) -> tuple[F64, F64, F64, F64]:
-        """Return sizes and their standard deviations (N, 3), headings and theirs (N,); NaN where nothing is known.
-
-        Where front and rear are not told apart to 95 %, the standard deviation holds the other way round as well.
-        """
+        """Return sizes and their standard deviations (N, 3), headings and theirs (N,); NaN where nothing is known."""
         state = self._state[:, : len(votes)]
         size_m = np.exp(state[_SIZE])
         biases = np.square(state[_SIZE_BIAS : _ANGLE_BIAS + 1 : _ANGLE_BIAS - _SIZE_BIAS])
         size_std_m = size_m * np.sqrt(state[_SIZE_VAR] + biases[0])
-        reversed_share = np.maximum(1 / (1 + np.exp(votes)) - 0.05, 0.0)
-        heading_var = state[_AA] + biases[1] + np.pi**2 * reversed_share
+        heading_var = heading_variance(state[_AA] + biases[1], 1 / (1 + np.exp(votes)))
         heading_std = np.minimum(np.sqrt(heading_var), np.pi)
         heading = wrap(state[_ANGLE])
         unknown = state[_KNOWN] == 0

@@ -46,7 +46,7 @@ def test_each_head_leaves_the_graph_as_torch_says(network: Network, tmp_path: Pa
     model = export_onnx(network, SPEC, path, OnnxConfig(SIZE, one_to_one=one_to_one))
     backend = OnnxRuntimeBackend(path, "cpu", 1)
     assert tuple(backend.outputs) == network.output_names and backend.outputs["distances"][1:] == (20, 2)
-    assert backend.outputs["cuboids"][1:] == (20, 8)
+    assert backend.outputs["cuboids"][1:] == (20, 9)
     images = example_images(SIZE, 3, 7)
     got = backend.run({"images": images})
     with torch.inference_mode():

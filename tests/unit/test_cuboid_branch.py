@@ -20,7 +20,18 @@ from training.data import Batch, collate  # noqa: E402
 from training.example import TrainingImage  # noqa: E402
 from training.loop import build_learner, train_step, update_average  # noqa: E402
 from training.models.config import ModelConfig  # noqa: E402
-from training.models.cuboid import BINS, CENTRE_SCALE, GRID, MEAN_LWH_M, STRIDE, CuboidBranch, RawCuboids, wrap  # noqa: E402
+from training.models.cuboid import (  # noqa: E402
+    BINS,
+    CENTRE_SCALE,
+    GRID,
+    MEAN_LWH_M,
+    PREFIX,
+    STRIDE,
+    CuboidBranch,
+    RawCuboids,
+    widen,
+    wrap,
+)
 from training.models.heads.detection import DetectionConfig  # noqa: E402
 from training.models.network import Network  # noqa: E402
 
@@ -69,14 +80,78 @@ def test_decode_by_hand() -> None:
     assert found[:2] == pytest.approx([140 + 0.05 * 80, 60 - 0.1 * 40])
     assert found[2:5] == pytest.approx([1.1 * side for side in MEAN_LWH_M["Car"]], rel=1e-5)
     assert found[5] == pytest.approx(-math.pi / 2 + 0.2, abs=1e-5), "bin 3 is 270°"
-    assert found[6:] == pytest.approx([math.sqrt(2) * math.exp(-3)] * 2)
+    assert found[6:] == pytest.approx([*[math.sqrt(2) * math.exp(-3)] * 2, 0], abs=1e-6)
     pedestrian = branch().decode(raw(), BOXES, torch.tensor([1]))[0, 2:5]
     assert pedestrian.tolist() == pytest.approx(MEAN_LWH_M["Pedestrian"])
     assert branch().decode(raw(2, 0.1), BOXES, CAR)[0, 5] == pytest.approx(-math.pi + 0.1, abs=1e-5), "wraps at π"
 
 
+def test_bins_that_point_the_other_way_are_doubt_about_front_and_rear() -> None:
+    """Rear 0.6, front 0.3 with an axis 0.4 further on, and 0.1 for a side, a right angle less 0.1 away."""
+    bins = torch.tensor([[0.1, 0.3, 1e-9, 0.6]]).log()
+    residuals = torch.tensor([[-0.1, 0.4, 0.0, 0.0]])
+    found = branch().decode(replace(raw(), bins=bins, residuals=residuals), BOXES, CAR)[0]
+    assert found[5] == pytest.approx(-math.pi / 2, abs=1e-5) and found[8] == pytest.approx(0.3, abs=1e-5)
+    side = math.pi / 2 - 0.1
+    axis_var = 2 * math.exp(-6) + 0.3 * 0.4**2 + 0.1 * side**2
+    assert found[7] == pytest.approx(math.sqrt(axis_var), rel=1e-4)
+    even = branch().decode(replace(raw(), bins=torch.zeros(1, BINS)), BOXES, CAR)[0]
+    assert 0.25 <= even[8] <= 0.5, "the best bin is never more likely wrong than right"
+
+
+def test_a_branch_with_distance_begins_with_the_height_of_the_box() -> None:
+    near = CuboidBranch(8, CLASS_NAMES, distance=True)
+    assert near.distance is not None
+    torch.nn.init.zeros_(near.distance.out.weight)
+    torch.nn.init.zeros_(near.distance.out.bias)
+    with torch.inference_mode():
+        found = near.predict(torch.zeros(1, GRID**2, 8), BOXES, torch.zeros(1, 8))
+    assert found.log_depth is not None and found.log_depth_spread is not None
+    assert found.log_depth.exp().tolist() == pytest.approx([1.6 / 40]), "40 px high"
+    assert found.log_depth_spread.tolist() == [-2]
+    depths = torch.tensor([0.04 * math.exp(0.1)])
+    parts = near.losses(found, BOXES, CAR, truth(), torch.ones(1), depths)
+    assert parts["cuboid_distance"] == pytest.approx(0.1 * math.exp(2) - 2, rel=1e-4)
+    parts = near.losses(found, BOXES, CAR, truth(), torch.ones(1), torch.tensor([math.nan]))
+    assert parts["cuboid_distance"] == 0 and parts["cuboid_size"] != 0
+
+
+def test_distances_of_the_branch_replace_those_of_the_head() -> None:
+    torch.manual_seed(0)
+    detection = DetectionConfig(distance=True, cuboid=True, cuboid_distance=True, max_detections=20)
+    network = Network(ModelConfig(channels=16, detection=detection)).eval()
+    head = network.detection
+    assert head.cuboid is not None and head.cuboid.distance is not None
+    torch.nn.init.zeros_(head.cuboid.distance.out.weight)
+    torch.nn.init.zeros_(head.cuboid.distance.out.bias)
+    with torch.inference_mode():
+        outputs = dict(zip(head.outputs, head.decode(network(batch().images)["detection"], (64, 96)), strict=True))
+    heights = (outputs["boxes_xyxy"][..., 3] - outputs["boxes_xyxy"][..., 1]).clamp(min=1)
+    assert torch.allclose(outputs["distances"][..., 0], 1.6 / heights, rtol=1e-4)
+    assert torch.allclose(outputs["distances"][..., 1], torch.tensor(math.sqrt(2) * math.exp(-2)))
+    with pytest.raises(UserError, match="without 3-D boxes"):
+        replace(detection, cuboid=False)
+
+
+def test_widening_changes_how_sure_the_branch_is_and_nothing_else() -> None:
+    learner = CuboidBranch(8, CLASS_NAMES, distance=True)
+    seen = torch.randn(5, GRID**2, 8), BOXES.repeat(5, 1), torch.randn(5, 8)
+    with torch.inference_mode():
+        before = learner.predict(*seen)
+        weights = {PREFIX + name: value for name, value in learner.state_dict().items()}
+        widen(weights, size=2, angle=3, doubt=4, distance=5)
+        after = learner.predict(*seen)
+    assert torch.allclose(after.log_size_spread - before.log_size_spread, torch.tensor(math.log(2)), atol=1e-5)
+    assert torch.allclose(after.log_angle_spread - before.log_angle_spread, torch.tensor(math.log(3)), atol=1e-5)
+    assert before.log_depth_spread is not None and after.log_depth_spread is not None
+    assert torch.allclose(after.log_depth_spread - before.log_depth_spread, torch.tensor(math.log(5)), atol=1e-5)
+    assert torch.allclose(after.bins * 4, before.bins, atol=1e-5)
+    for name in ("centre", "log_size", "residuals", "log_depth"):
+        assert torch.equal(getattr(after, name), getattr(before, name))
+
+
 def losses(found: RawCuboids, wanted: Tensor, weight: float = 1.0) -> dict[str, float]:
-    parts = branch().losses(found, BOXES, CAR, wanted, torch.tensor([weight]))
+    parts = branch().losses(found, BOXES, CAR, wanted, torch.tensor([weight]), torch.tensor([0.03]))
     return {name: float(value) for name, value in parts.items()}
 
 
@@ -180,12 +255,13 @@ def test_the_tool_keeps_the_best_views_of_each_object_and_learns_from_them() -> 
         "class_ids": torch.zeros(7, dtype=torch.long),
         "truth": rows,
         "weights": torch.tensor([0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 1.0]),
+        "depths": torch.full((7,), 0.03),
     }
     kept = best_of_each(made)
     assert kept["weights"].tolist() == pytest.approx([0.9, 0.7, 0.5, 0.2]) and kept["sampled"].dtype == torch.float16
     learner = branch()
     whole = {name: values.repeat(8, *[1] * (values.ndim - 1)) for name, values in kept.items()}
-    fit(learner, whole, Options(Path(), batch=16, epochs=60, widen=(2, 3)))
+    fit(learner, whole, Options(Path(), batch=16, epochs=60))
     with torch.inference_mode():
         raw_cuboids = learner.predict(kept["sampled"].float(), kept["boxes"], kept["box_features"].float())
         found = learner.decode(raw_cuboids, kept["boxes"], kept["class_ids"])

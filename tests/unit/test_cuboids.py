@@ -10,7 +10,7 @@ import pytest
 from perception.arrays import F64
 from perception.backends.replay import ReplayBackend
 from perception.boxes3d import corners_bev
-from perception.cameras.cuboids import boxes_to_image, cuboids_to_boxes, wrap
+from perception.cameras.cuboids import boxes_to_image, cuboids_to_boxes, heading_variance, wrap
 from perception.cameras.letterbox import letterbox
 from perception.cameras.pinhole import PinholeCamera
 from perception.detector import Detector, read_outputs
@@ -107,6 +107,20 @@ def test_a_replayed_network_has_the_outputs_of_its_frames() -> None:
     assert found[0].cuboids is not None and found[0].cuboids.tolist() == seen[::-1].tolist(), "by score"
     assert found[0].depths is not None and found[0].depths.tolist() == frame.depths.tolist()  # type: ignore[union-attr]
     assert "cuboids" not in ReplayBackend(backend.spec, [replace(frame, cuboids=None)]).outputs
+
+
+def test_doubt_about_front_and_rear_is_part_of_a_headings_variance() -> None:
+    found = heading_variance(np.array([0.01, 0.01, 0.01]), np.array([0.0, 0.05, 0.3]))
+    assert found == pytest.approx([0.01, 0.01, 0.01 + 0.25 * np.pi**2]), "2σ hold the other way round from 30 %"
+
+
+def test_cuboids_of_nine_columns_and_of_the_eight_of_earlier_files() -> None:
+    nine = np.concatenate([cuboid(0, 0, 0), np.full((1, 1), 0.2, np.float32)], axis=1)
+    one = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
+    assert replace(one, cuboids=nine)[np.array([0])].cuboids.shape == (1, 9)  # type: ignore[union-attr]
+    assert replace(one, cuboids=nine[:, :8]).cuboids.shape == (1, 8)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"Detections.cuboids: found shape \(1, 7\)"):
+        replace(one, cuboids=nine[:, :7])
 
 
 def test_rows_belong_to_boxes() -> None:

@@ -59,7 +59,7 @@ def test_the_branch_looks_at_the_labelled_box() -> None:
 
 def test_no_labels_no_answer() -> None:
     found = TrueBoxes(network(distance=True, cuboid=True), SIZE_HW)(sample(BOXES[:0]))
-    assert len(found) == 0 and found.cuboids is not None and found.cuboids.shape == (0, 8)
+    assert len(found) == 0 and found.cuboids is not None and found.cuboids.shape == (0, 9)
 
 
 def test_a_checkpoint_without_3d_boxes_is_refused(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ import tyro
 
 from datasets.kitti_object import KittiObject
 from datasets.sample import Sample
-from perception.arrays import F64
+from perception.arrays import F32, F64
 from perception.backends import load_model
-from perception.cameras.cuboids import ALPHA_STD, SIZE_STD
+from perception.cameras.cuboids import REVERSED, SIZE_STD, heading_variance
 from perception.errors import UserError
 from perception.evaluation.box_errors import BoxErrors, box_errors, heading_error_deg, summarise
 from perception.evaluation.object import ObjectEvaluator, match_objects
@@ -95,10 +95,16 @@ def find(detect: Callable[[Sample], Detections], class_names: Sequence[str], sou
             )
         labels = read_objects(source.folder / "label_2" / f"{name}.txt", scores=False)
         evaluator.process(name, labels, object_rows(detections, class_names, sample.camera))
-        stds.append(
-            np.concatenate([detections.depths[:, 1:], detections.cuboids[:, SIZE_STD : ALPHA_STD + 1]], axis=1)
-        )
+        stds.append(_stds(detections.depths, detections.cuboids))
     return Found(evaluator.evaluate(), np.concatenate(stds), tuple(left_out))
+
+
+def _stds(depths: F32, cuboids: F32) -> F64:
+    """Return relative of depth, relative of size, of the heading in radians with the doubt about front and rear."""
+    found = np.concatenate([depths[:, 1:], cuboids[:, SIZE_STD:]], axis=1).astype(np.float64)
+    reversed_share = found[:, 3] if cuboids.shape[1] > REVERSED else np.zeros(len(found))
+    heading_std = np.sqrt(heading_variance(np.square(found[:, 2]), reversed_share))
+    return np.concatenate([found[:, :2], heading_std[:, None]], axis=1)
 
 
 def within_two_sigma(found: Found, class_name: str, low_m: float, high_m: float) -> dict[str, float]:

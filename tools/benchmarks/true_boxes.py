@@ -19,6 +19,7 @@ from training.checkpoint import load_network
 from training.models.heads.detection import (
     DetectionTargets,
     grid_points,
+    reported,
     task_aligned_assign,
 )
 from training.models.network import Network
@@ -77,12 +78,14 @@ class TrueBoxes:
         middle, spread = head.depths(raw.depth_logits[0, best], strides[best])
         level = raw.level
         assert level is not None
-        cuboids = head.cuboids(level, raw.box_features[:, best], boxes[None], class_ids[None])
+        cuboids, distances = head.cuboids(level, raw.box_features[:, best], boxes[None], class_ids[None])
+        if distances is None:
+            distances = reported(middle, spread)[None]
         outputs: dict[str, F32] = {
             "boxes_xyxy": boxes[None].numpy(),
             "scores": np.ones((1, len(best)), np.float32),
             "class_ids": class_ids[None].numpy(),
-            "distances": torch.stack([middle.exp(), 2**0.5 * spread.exp()], -1)[None].numpy(),
+            "distances": distances.numpy(),
             "cuboids": cuboids.numpy(),
         }
         return read_outputs(outputs, 0, placed)[0]

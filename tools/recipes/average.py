@@ -6,7 +6,6 @@ python -m tools.recipes.average A.pt B.pt --root ../shared/data --out mean.pt
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -112,19 +111,16 @@ def release(checkpoint: Path, out: Path, widen: Sequence[float] = ()) -> None:
     reduced to their last part.
 
     Args:
-        widen: factors on the spreads of depth, size and angle, from held-out frames: a network knows its training set
-            too well. Empty for none.
+        widen: factors on the spreads of depth, size and angle, and on the doubt about front and rear, from held-out
+            frames: a network knows its training set too well. Empty for none.
     """
     from training.checkpoint import load_checkpoint, save_checkpoint
-    from training.models.cuboid import SPREAD_ROWS
+    from training.models.cuboid import widen as widen_branch
 
     state = load_checkpoint(checkpoint)
     description = _without_folders(json.loads(state["description"]))
     if widen:
-        depth, *shape = (math.log(factor) for factor in widen)
-        state["ema"]["detection.depth_out.bias"][1] += depth
-        for row, change in zip(SPREAD_ROWS, shape, strict=True):
-            state["ema"]["detection.cuboid.out.bias"][row] += change
+        widen_branch(state["ema"], **dict(zip(("distance", "size", "angle", "doubt"), widen, strict=False)))
         description["spreads_widened"] = list(widen)
     rest = ("network", "optimiser", "scaler", "progress", "best", "format")
     kept = {name: value for name, value in state.items() if name not in rest}

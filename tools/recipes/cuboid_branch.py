@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
@@ -26,17 +27,19 @@ from perception.progress import Progress
 from training.checkpoint import load_checkpoint, load_network, model_config_to_json, save_checkpoint
 from training.config import AugmentConfig, DataConfig, ScheduleConfig, TrainConfig
 from training.data import ImageStream
-from training.models.cuboid import SPREAD_ROWS, CuboidBranch, RawCuboids
+from training.models.cuboid import PREFIX, CuboidBranch, RawCuboids, widen
 from training.models.network import Network
 from training.sets import TrainingSets, find_sets
 
-LABELLED = {"kitti/object": 0.4, "kitti/tracking": 0.25, "kitti/tracking_640x192": 0.25}
+LABELLED = {"kitti/object": 0.4, "kitti/tracking": 0.3, "kitti/tracking_640x192": 0.12}
 """Sets with 3-D labels, and their weights."""
 POINTS_EACH = 3
 """Points kept of each object in an image, the best aligned ones."""
+DISTANCE = PREFIX + "distance."
+"""Of the names of the weights that give distances."""
 STORE_EVERY = 20
 """Images between two writes of what the branch saw."""
-COLUMNS = ("sampled", "boxes", "box_features", "class_ids", "truth", "weights")
+COLUMNS = ("sampled", "boxes", "box_features", "class_ids", "truth", "weights", "depths")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Options:
     images: int = 1500
     """Augmented images to look at."""
     streets: int = 150
-    """Number of distinct synthetic streets, which are a fifth of them."""
+    """Number of distinct synthetic streets."""
+    synthetic_share: float = 0.2
+    """Share of the images that are synthetic streets."""
     epochs: int = 30
     """Passes over the objects."""
     learning_rate: float = 2e-3
@@ -61,8 +66,14 @@ class Options:
     """Weight decay."""
     batch: int = 512
     """Objects in a step."""
-    widen: tuple[float, float] = (1.0, 1.0)
-    """Factors on the spreads of size and angle, from held-out frames: a branch knows its training set too well."""
+    dropout: float = 0.0
+    """Share of the features that are left out at random in a step."""
+    part: Literal["shape", "distance", "both"] = "shape"
+    """What to train: a new branch; a part of the branch that gives distances instead of the distance head, beside the
+    checkpoint's branch as it is; or a new branch with distances."""
+    widen: tuple[float, ...] = ()
+    """Factors on the spreads of size and angle, the doubt about front and rear, and the spread of distance, from
+    held-out frames: a branch knows its training set too well."""
     seed: int = 1
     """Random seed."""
 
@@ -77,17 +88,17 @@ class Watched(CuboidBranch):
         return super().predict(sampled, boxes, box_features)
 
     def losses(
-        self, raw: RawCuboids, boxes: Tensor, class_ids: Tensor, truth: Tensor, weights: Tensor
+        self, raw: RawCuboids, boxes: Tensor, class_ids: Tensor, truth: Tensor, weights: Tensor, depths: Tensor
     ) -> dict[str, Tensor]:
-        self.seen |= {"class_ids": class_ids, "truth": truth, "weights": weights}
-        return super().losses(raw, boxes, class_ids, truth, weights)
+        self.seen |= {"class_ids": class_ids, "truth": truth, "weights": weights, "depths": depths}
+        return super().losses(raw, boxes, class_ids, truth, weights, depths)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look, train, and write the checkpoint."""
     options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.cuboid_branch", description=__doc__)
     try:
-        network, state = with_branch(options.checkpoint, options.seed)
+        network, state = with_branch(options)
         found = find_sets(replace(data_config(options), weights=tuple(f"{k}={v}" for k, v in LABELLED.items())))
         sets = replace(found, train=tuple(subset for subset in found.train if subset.name in LABELLED))
         seen = look(network, sets, options)
@@ -106,24 +117,35 @@ def data_config(options: Options) -> DataConfig:
         crop_hw=(320, 640),
         workers=0,
         streets=options.streets,
-        synthetic_share=0.2,
+        synthetic_share=options.synthetic_share,
         mask_boxes=False,
     )
 
 
-def with_branch(checkpoint: Path, seed: int) -> tuple[Network, dict[str, Any]]:
-    """Return the checkpoint's network with a new branch, and the checkpoint.
+def with_branch(options: Options) -> tuple[Network, dict[str, Any]]:
+    """Return the checkpoint's network with the part to train, in place of one that it may have; and the checkpoint.
 
     Raises:
-        UserError: the network has no distance head, without which a 3-D box has no place.
+        UserError: the network has no distance head, without which a 3-D box has no place, or no branch to add to.
     """
-    old, state = load_network(checkpoint)
+    old, state = load_network(options.checkpoint)
     if not old.config.detection.distance:
-        raise UserError(f"{checkpoint}: no distance head", "a network trained with --model.detection.distance")
-    torch.manual_seed(seed)
-    network = Network(replace(old.config, detection=replace(old.config.detection, cuboid=True)))
-    network.load_state_dict({**network.state_dict(), **old.state_dict()})
+        raise UserError(
+            f"{options.checkpoint}: no distance head", "a network trained with --model.detection.distance"
+        )
+    if options.part == "distance" and not old.config.detection.cuboid:
+        raise UserError(f"{options.checkpoint}: no 3-D boxes", "a network that has them", "--part both")
+    torch.manual_seed(options.seed)
+    detection = replace(old.config.detection, cuboid=True, cuboid_distance=options.part != "shape")
+    network = Network(replace(old.config, detection=detection))
+    network.load_state_dict({**network.state_dict(), **kept(old.state_dict(), options)})
     return network.eval().requires_grad_(False), state
+
+
+def kept(weights: dict[str, Tensor], options: Options) -> dict[str, Tensor]:
+    """Return the weights that stay as they are."""
+    trained = DISTANCE if options.part == "distance" else PREFIX
+    return {name: value for name, value in weights.items() if not name.startswith(trained)}
 
 
 def look(network: Network, sets: TrainingSets, options: Options) -> dict[str, Tensor]:
@@ -134,7 +156,7 @@ def look(network: Network, sets: TrainingSets, options: Options) -> dict[str, Te
         model=network.config,
         data=data_config(options),
         augment=AugmentConfig(
-            native_width=1242, scale_min=0.7, scale_max=1.3, copy_paste=0, mosaic=0, off_for_last=0
+            native_width=1242, scale_min=0.6, scale_max=1.4, copy_paste=0, mosaic=0, off_for_last=0
         ),
         schedule=ScheduleConfig(seed=options.seed),
     )
@@ -183,10 +205,12 @@ def best_of_each(seen: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit(branch: CuboidBranch, seen: dict[str, Tensor], options: Options) -> None:
-    """Train the branch in place on what it saw."""
-    branch.requires_grad_(True).train()
-    decayed = [p for p in branch.parameters() if p.ndim > 1]
-    rest = [p for p in branch.parameters() if p.ndim == 1]
+    """Train the branch, or its part for distances, in place on what it saw."""
+    part = branch.distance if options.part == "distance" else branch
+    assert part is not None
+    part.requires_grad_(True).train()
+    decayed = [p for p in part.parameters() if p.ndim > 1]
+    rest = [p for p in part.parameters() if p.ndim == 1]
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": options.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         lr=options.learning_rate,
@@ -196,39 +220,43 @@ def fit(branch: CuboidBranch, seen: dict[str, Tensor], options: Options) -> None
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, options.learning_rate / 100)
     print(f"{count} views of objects, {steps} steps", file=sys.stderr)
     for epoch in range(options.epochs):
-        sums = np.zeros(4)
+        sums = np.zeros(1)
         for rows in torch.randperm(count, generator=generator)[: count // options.batch * options.batch].split(
             options.batch
         ):
             one = {name: values[rows] for name, values in seen.items()}
-            raw = branch.predict(one["sampled"].float(), one["boxes"], one["box_features"].float())
-            losses = branch.losses(raw, one["boxes"], one["class_ids"], one["truth"], one["weights"])
+            raw = predict(branch, one, options)
+            known = one["class_ids"], one["truth"], one["weights"], one["depths"]
+            losses = branch.losses(raw, one["boxes"], *known)
             *named, weight = losses.values()
             optimiser.zero_grad()
             (torch.stack(named).sum() / weight).backward()
             optimiser.step()
             schedule.step()
-            sums += [float(value.detach()) for value in losses.values()]
+            sums = sums + [float(value.detach()) for value in losses.values()]
         means = ", ".join(f"{name} {value / sums[-1]:.3f}" for name, value in zip(losses, sums, strict=True))
         print(f"epoch {epoch + 1}: {means}", file=sys.stderr, flush=True)
-    with torch.no_grad():
-        for row, factor in zip(SPREAD_ROWS, options.widen, strict=True):
-            branch.out.bias[row] += np.log(factor)
     branch.requires_grad_(False).eval()
 
 
+def predict(branch: CuboidBranch, rows: dict[str, Tensor], options: Options) -> RawCuboids:
+    """Return what the branch predicts for stored rows in training."""
+    sampled, box_features = (F.dropout(rows[name].float(), options.dropout) for name in ("sampled", "box_features"))
+    return branch.predict(sampled, rows["boxes"], box_features)
+
+
 def write(network: Network, state: dict[str, Any], options: Options) -> None:
-    """Write the checkpoint, after a check that nothing but the branch has changed."""
+    """Write the checkpoint, after a check that nothing but the trained part has changed."""
     weights = network.state_dict()
-    before = load_checkpoint(options.checkpoint)["ema"]
+    before = kept(load_checkpoint(options.checkpoint)["ema"], options)
     assert all(torch.equal(weights[name], value) for name, value in before.items()), "only the branch has changed"
-    kept = {
-        name: value for name, value in state.items() if name not in ("network", "optimiser", "progress", "format")
-    }
+    widen(weights, *options.widen)
+    other = ("network", "optimiser", "progress", "format")
+    rest = {name: value for name, value in state.items() if name not in other}
     description = json.loads(state["description"])
     description["cuboid_branch"] = {"images": options.images, "epochs": options.epochs, "seed": options.seed}
-    kept |= {"ema": weights, "model_config": model_config_to_json(network.config)}
-    save_checkpoint(options.out, {**kept, "description": json.dumps(description)})
+    rest |= {"ema": weights, "model_config": model_config_to_json(network.config)}
+    save_checkpoint(options.out, {**rest, "description": json.dumps(description)})
     print(f"done: {options.out}")
 
 

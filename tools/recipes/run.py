@@ -10,7 +10,8 @@ and one of four kinds:
     run = "MODULE ARGS"  a Python module, skipped once the stage `until` has begun; with `may_fail` the recipe goes on
                          after exit code 1
     release = "A"        the part of an earlier stage's checkpoint that is published; with `widen`, factors on the
-                         spreads of depth, size and angle, measured on held-out frames
+                         spreads of depth, size and angle, and on the doubt about front and rear, measured on held-out
+                         frames
 
 In `train` and `run`, `{NAME}` stands for the result of an earlier stage or for a group of options of `[options]`, and
 `{root}` and `{out}` for the folders. `[common]` holds `train` options of every stage and `evaluate_every`.
@@ -136,7 +137,7 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("steps", "batch"), lambda v: type(v) is int and v > 0),
     "mean": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
     "size_hw": lambda v: isinstance(v, list) and len(v) == 2 and all(type(side) is int for side in v),
-    "widen": lambda v: isinstance(v, list) and len(v) == 3 and all(isinstance(f, float) and f > 0 for f in v),
+    "widen": lambda v: isinstance(v, list) and len(v) in (3, 4) and all(isinstance(f, float) and f > 0 for f in v),
     "may_fail": lambda v: isinstance(v, bool),
 }
 """Keys of a stage, with a check of their values."""

@@ -95,6 +95,37 @@ def test_one_car_by_hand() -> None:
     assert found.heading_std_rad is not None and 0.1 <= found.heading_std_rad < 0.6  # not sure of front and rear yet
 
 
+def test_a_network_that_doubts_front_and_rear_is_believed() -> None:
+    """One frame of a car that does not move. The axis stays as sure; two σ hold the other way round from 30 %."""
+    found = []
+    for doubt in (0.0, 0.1, 0.3, 0.5):
+        edges, depth, cuboid = seen(car(0, 15, AWAY))
+        columns = np.append(cuboid, np.float32(doubt))[None]
+        tracks = Tracks.from_rows([Track(1, 0, edges, 0.9)])
+        found += list(Ranger(CAMERA, CLASS_NAMES).update(tracks, 0, SIZE_HW, depth[None], columns))
+    stds = [track.heading_std_rad or 0.0 for track in found]
+    assert stds[0] == pytest.approx(stds[1]) and stds[1] < 1 < stds[2] < stds[3]
+    assert off(found[2], AWAY) < 0.02
+
+
+def test_one_sure_frame_outvotes_several_doubtful_ones() -> None:
+    """The network sees the rear for the front in five frames and knows that it may; one sure frame is enough."""
+
+    def tamper(frame: int, cuboids: F32) -> None:
+        if frame < 5:
+            turned(cuboids)
+
+    for doubt, right in ((0.48, True), (0.1, False)):
+        ranger, tracks = Ranger(CAMERA, CLASS_NAMES), None
+        for frame in range(6):
+            edges, depth, cuboid = seen(car(8, 15, RIGHT))
+            columns = np.append(cuboid, np.float32(doubt if frame < 5 else 0.02))[None]
+            tamper(frame, columns)
+            rows = Tracks.from_rows([Track(1, 0, edges, 0.9)])
+            tracks = ranger.update(rows, frame * 500_000_000, SIZE_HW, depth[None], columns)
+        assert tracks is not None and (off(tracks[0], RIGHT) < 0.1) == right
+
+
 def test_a_crop_and_a_resize_change_nothing() -> None:
     """The same car in the same frame, cut by 300 columns and 40 rows and then halved: P2 follows, so metres stay."""
     move = np.diag([0.5, 0.5, 1.0]) @ np.array([[1.0, 0, -300], [0, 1, -40], [0, 0, 1]])

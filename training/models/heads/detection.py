@@ -70,6 +70,8 @@ class DetectionConfig(HeadConfig):
     cuboid: bool = False
     """Predict the 3-D box of each object: centre, size and heading, see `training.models.cuboid`. Trained where
     distances are; together they place the box in space."""
+    cuboid_distance: bool = False
+    """Take the distance from the branch of the 3-D box, which looks into the box, instead of from one point."""
     cuboid_weight: float = 0.5
     """Weight of the losses of the 3-D box."""
 
@@ -82,6 +84,12 @@ class DetectionConfig(HeadConfig):
         check_ranges(self, **dict.fromkeys((*weights, "distance_weight", "cuboid_weight"), (0, math.inf)))
         check_ranges(self, bins=(2, 1000), topk=(1, math.inf), max_detections=(1, 10_000))
         check_ranges(self, nms_iou=(0, 1), nms_rounds=(0, 1000))
+        if self.cuboid_distance and not (self.distance and self.cuboid):
+            raise UserError(
+                "distances from 3-D boxes without 3-D boxes",
+                "all three",
+                "--model.detection.distance --model.detection.cuboid",
+            )
         if not all(0 <= weight < math.inf for weight in self.class_weights):
             raise FieldError(self, "class_weights", "numbers from 0")
 
@@ -153,7 +161,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
 
     tasks: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("class", "box", "bins"),
-        ("distance", "cuboid_centre", "cuboid_size", "cuboid_angle"),
+        ("distance", "cuboid_centre", "cuboid_size", "cuboid_angle", "cuboid_distance"),
     )
 
     def __init__(self, channels: int, class_names: tuple[str, ...], config: DetectionConfig) -> None:
@@ -165,7 +173,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         self.class_out = nn.Conv2d(channels, self.class_count, 1)
         self.box_out = nn.Conv2d(channels, 4 * config.bins, 1)
         self.depth_out = nn.Conv2d(channels, 2, 1) if config.distance else None
-        self.cuboid = CuboidBranch(channels, class_names) if config.cuboid else None
+        self.cuboid = CuboidBranch(channels, class_names, config.cuboid_distance) if config.cuboid else None
         # initial score 0.01, so that the first steps do not have to lower the scores of the background
         nn.init.constant_(self.class_out.bias, -math.log(99.0))  # type: ignore[arg-type]
         self.register_buffer("bin_values", torch.arange(config.bins, dtype=torch.float32), persistent=False)
@@ -227,7 +235,7 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         """Return boxes_xyxy (B, K, 4), scores (B, K) sorted, class_ids (B, K) int64.
 
         With a distance branch also distances (B, K, 2): depth over focal length, and its relative standard deviation.
-        With 3-D boxes also cuboids (B, K, 8), see `Detections.cuboids`, in network pixels.
+        With 3-D boxes also cuboids (B, K, 9), see `Detections.cuboids`, in network pixels.
 
         Boxes are computed only for the best K pairs of point and class. Parallel NMS on a K×K matrix removes
         duplicates; it has a fixed shape and uses only operators that every runtime has. A suppressed box has score 0.
@@ -288,9 +296,10 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         optional: list[Tensor] = []
         if chosen_depths is not None:
             middle, spread = self.depths(chosen_depths, strides[point_ids])
-            optional.append(torch.stack([middle.exp(), math.sqrt(2) * spread.exp()], -1))  # (B, K, 2)
+            optional.append(reported(middle, spread))  # (B, K, 2)
         if seen is not None:
-            optional.append(self.cuboids(*seen, boxes, class_ids))  # (B, K, 8)
+            cuboids, distances = self.cuboids(*seen, boxes, class_ids)  # (B, K, 9), (B, K, 2)
+            optional = [*(optional if distances is None else [distances]), cuboids]
         if config.nms_rounds == 0:
             return boxes, scores, class_ids, *optional
         overlap = pairwise_iou(boxes, boxes)  # (B, K, K)
@@ -307,13 +316,23 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         optional = [values.gather(1, order[..., None].expand(-1, -1, values.shape[2])) for values in optional]
         return boxes, scores, class_ids.gather(1, order), *optional
 
-    def cuboids(self, level: Tensor, box_features: Tensor, boxes: Tensor, class_ids: Tensor) -> Tensor:
-        """Return cuboids (B, K, 8) of boxes (B, K, 4), from the neck's map and box features (B, K, F)."""
+    def cuboids(
+        self, level: Tensor, box_features: Tensor, boxes: Tensor, class_ids: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the 3-D boxes of boxes (B, K, 4), from the neck's map and box features (B, K, F).
+
+        Returns:
+            cuboids (B, K, 9).
+            distances (B, K, 2) as `decode` returns them, where the branch predicts them.
+        """
         assert self.cuboid is not None
         image_ids = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(-1, boxes.shape[1]).flatten()
         flat = boxes.flatten(0, 1)
         raw = self.cuboid(level, image_ids, flat, box_features.flatten(0, 1))
-        return self.cuboid.decode(raw, flat, class_ids.flatten()).unflatten(0, boxes.shape[:2])
+        cuboids = self.cuboid.decode(raw, flat, class_ids.flatten()).unflatten(0, boxes.shape[:2])
+        if raw.log_depth is None or raw.log_depth_spread is None:
+            return cuboids, None
+        return cuboids, reported(raw.log_depth, raw.log_depth_spread).unflatten(0, boxes.shape[:2])
 
     def loss(self, raw: RawDetections, targets: DetectionTargets, size_hw: SizeHW) -> dict[str, Tensor]:
         """Return the losses `class`, `box` and `bins`; those of `distance` and `cuboid` where they are predicted.
@@ -362,9 +381,8 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
             found = torch.minimum(boxes.detach()[batch, point].clamp(min=0), limits)
             raw_cuboids = self.cuboid(raw.level, batch, found, raw.box_features[batch, point])
             class_ids = targets.class_ids[batch, object_ids]
-            parts = self.cuboid.losses(
-                raw_cuboids, found, class_ids, targets.cuboids[batch, object_ids], point_weights
-            )
+            known = targets.cuboids[batch, object_ids], point_weights, targets.depths[batch, object_ids]
+            parts = self.cuboid.losses(raw_cuboids, found, class_ids, *known)
             *sums, weight = sum_over_ranks(torch.stack(list(parts.values())))
             for name, value in zip(parts, sums, strict=False):
                 losses[name] = config.cuboid_weight * value / weight.clamp(min=1.0)
@@ -374,6 +392,11 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
 def build(model: ModelConfig, stride4_channels: int) -> DetectionHead:
     """Return the head for a network of this shape."""
     return DetectionHead(model.channels, model.class_names, model.detection)
+
+
+def reported(log_depth: Tensor, log_spread: Tensor) -> Tensor:
+    """Return depth over focal length, and its relative standard deviation, (…, 2)."""
+    return torch.stack([log_depth.exp(), math.sqrt(2) * log_spread.exp()], -1)
 
 
 def _at_points(out: nn.Conv2d, chosen: Tensor) -> Tensor:
