@@ -54,6 +54,11 @@ def whole_numbers(values: list[int]) -> I64:
     return np.frombuffer(array("q", values), np.int64) if values else np.zeros(0, np.int64)
 
 
+def real_numbers(values: list[float]) -> F64:
+    """`whole_numbers` of floats."""
+    return np.frombuffer(array("d", values), np.float64) if values else np.zeros(0)
+
+
 def clean(detections: Detections, low_score: float = 0.0) -> tuple[F64, F64, I64]:
     """Usable detections of at least `low_score`: boxes as columns (4, N), scores (N,) in 0..1 and class ids (N,)."""
     boxes = detections.boxes_xyxy.T.astype(np.float64, order="C")
@@ -195,13 +200,16 @@ class TrackTable:
         variance = np.square(self.noise.measurement * box_size(boxes_cxcywh))
         self.correct(detection_of, np.concatenate([boxes_cxcywh, -variance]), scores.tolist())
 
-    def correct(self, detection_of: dict[int, int], measured: F64, scores: Sequence[float]) -> None:
+    def correct(
+        self, detection_of: dict[int, int], measured: F64, scores: Sequence[float], *, robust: bool = False
+    ) -> None:
         """Correct tracks by their detections and note that they were seen.
 
         Args:
             detection_of: detection of each track that was seen.
             measured: (8, M) of all detections: cx, cy, w, h and the negative of their variance.
             scores: (M,)
+            robust: as for `kalman.correct`.
         """
         if not detection_of:
             return
@@ -213,7 +221,7 @@ class TrackTable:
             tracklet.seen_frame, tracklet.seen_s = frame, now_s
             tracklet.hits += 1
         own = np.concatenate([measured, _UNSEEN], axis=1).take(whole_numbers(columns), 1)
-        correct(self.states, own.reshape(2, 4, -1))
+        correct(self.states, own.reshape(2, 4, -1), robust=robust)
         if self.history is not None:
             self.history += [(tracklets[i], frame, measured[:4, j], scores[j]) for i, j in detection_of.items()]
 
@@ -296,4 +304,4 @@ class TrackTable:
             scores.append(t.score)
         own, found, track_ids, class_ids, states, ages, frames_since_seen = whole_numbers(numbers).reshape(-1, 7).T
         boxes_xyxy = boxes_of(own, found).astype(np.float32)
-        return Tracks(track_ids, class_ids, boxes_xyxy, np.array(scores, np.float64), states, ages, frames_since_seen)
+        return Tracks(track_ids, class_ids, boxes_xyxy, real_numbers(scores), states, ages, frames_since_seen)

@@ -13,7 +13,8 @@ The pairing with the largest sum is made, first among confirmed tracks, then amo
 
 Around that:
 
-- Motion is constant velocity in the world, not in the image (`kalman.predict`): near boxes grow faster.
+- Motion is constant velocity in the world, not in the image (`kalman.predict`): near boxes grow faster. Where an
+  occluder cuts a box, its velocity hardly changes (`kalman.correct`), so the track is found again behind it.
 - A track is confirmed when the summed log-odds of its scores reach a level. What a score is worth is learned while
   tracking (`calibration.py`). It starts from `confirm_thresholds`: the score of each class at which detections are
   right half of the time. A sure detection confirms its track at once, a doubtful one after a few frames, a poor one
@@ -60,7 +61,7 @@ class DriveConfig:
     """Summed log-odds of its scores that confirm a track."""
     score_log_odds: float = 8.0
     """What a detection of typical score adds to a pairing, and one of score 0 does not."""
-    unseen_log_odds_per_s: float = 2.0
+    unseen_log_odds_per_s: float = 1.0
     """What a pairing loses with each second the track was unseen."""
     slip_share: float = 0.2
     """Share of detections whose box has slipped: cut by an occluder, or shared by two objects."""
@@ -83,6 +84,8 @@ class DriveConfig:
     """Of the reported box: 0 the detector's own, 1 the filter's."""
     projective: bool = True
     """Constant velocity in the world; False: in the image."""
+    cut_boxes: bool = True
+    """Occluders cut boxes and detectors change their size, which is little motion; False: all of it is motion."""
     shared_motion: bool = True
     """New tracks start with the sideways motion that most tracks have in common; False: at rest."""
     noise: Noise = field(default_factory=Noise)
@@ -222,11 +225,11 @@ class DriveTracker(Recorder):
 
     def _match(self, found: F64, scores: list[float], kinds: list[int]) -> dict[int, int]:
         """Pair and correct; the detection of each track that has one."""
-        table = self._table
+        config, table = self.config, self._table
         match = self._pair(found, kinds)
         if self._hidden_tracks or table.frame % LEARN_EVERY == 0:
             self._learn_from_predictions(match, found)
-        table.correct(match, found[:8], scores)
+        table.correct(match, found[:8], scores, robust=config.cut_boxes)
         if table.frame % LEARN_EVERY == 0:
             self._weigh([t for t in table.tracklets if t.seen_frame == table.frame])
         elif self._young:

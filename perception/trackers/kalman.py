@@ -40,7 +40,7 @@ def constants(*values: float) -> tuple[F64, ...]:
     return tuple(np.array(value, np.float64) for value in values)
 
 
-_ONE, _MIN_SIZE, _MOST_DELAY, _MOST_APPROACH = constants(1.0, MIN_SIZE_PX, -1.0, MAX_APPROACH)
+_ONE, _HALF, _MIN_SIZE, _MOST_DELAY, _MOST_APPROACH = constants(1.0, 0.5, MIN_SIZE_PX, -1.0, MAX_APPROACH)
 
 
 @dataclass(frozen=True)
@@ -173,13 +173,15 @@ def _stretch(height: F64, growth: F64, variance: F64, dt_s: float) -> F64:
     return powers
 
 
-def correct(states: BoxStates, measured: F64) -> None:
+def correct(states: BoxStates, measured: F64, *, robust: bool = False) -> None:
     """Blend measured boxes into the states, in place.
+
 
     Args:
         states: of N boxes.
         measured: (2, 4, N) boxes and the negative of their variance. Where it is infinite, nothing happens; so
             unseen tracks need no arrays of their own.
+        robust: boxes that are cut or flicker in size change velocities less (`_uncut`).
     """
     data = states.data  # its parts one by one: to unpack it takes longer
     position, var_pp, velocity, var_pv, var_vv = data[0], data[1], data[2], data[3], data[4]
@@ -187,7 +189,23 @@ def correct(states: BoxStates, measured: F64) -> None:
     residual, total = difference[0], difference[1]
     gain, velocity_gain = var_pp / total, var_pv / total
     position -= gain * residual
-    velocity -= velocity_gain * residual
+    velocity -= velocity_gain * (_uncut(residual, total) if robust else residual)
     var_vv -= velocity_gain * var_pv
     var_pv -= gain * var_pv
     var_pp -= gain * var_pp
+
+
+def _uncut(residual: F64, total: F64) -> F64:
+    """Residuals of boxes (4, N) as far as they show motion; `total` is their variance.
+
+    An occluder that cuts a box moves one edge and leaves the other: the centre moves by half of the change in size.
+    So sizes count up to one standard deviation. Half of the rest is taken off the residual of the centre, which is
+    then that of the edge that moved less.
+    """
+    motion = np.empty(residual.shape)
+    sizes, centres, kept = residual[2:], residual[:2], motion[2:]
+    limit = np.sqrt(total[2:])
+    np.minimum(np.maximum(sizes, -limit, out=kept), limit, out=kept)
+    cut = _HALF * np.abs(sizes - kept)
+    np.subtract(centres, np.minimum(np.maximum(centres, -cut), cut), out=motion[:2])
+    return motion

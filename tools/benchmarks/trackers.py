@@ -69,6 +69,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "no slipped boxes": {"slip_share": 1e-9},
     "unseen time costs nothing": {"unseen_log_odds_per_s": 0.0},
     "constant velocity in the image": {"projective": False},
+    "a cut box has moved": {"cut_boxes": False},
     "new tracks start at rest": {"shared_motion": False},
     "second boxes start tracks": {"duplicate_iou": 1.0},
     "a missed frame ends a tentative track": {"tentative_s": 0.0},

@@ -270,3 +270,21 @@ def test_persistence_confirms_objects_whose_scores_are_those_of_clutter() -> Non
         frames.append(seen(car(100 + 3 * i), *([car(5000 + 3 * i, 0.6)] if i >= 60 else []), *false))
     told = play(DriveTracker(), frames)
     assert len(told[59]) == 1 and all(len(tracks) == 2 for tracks in told[90:])
+
+
+def test_a_parked_car_is_found_again_behind_a_lorry_that_drove_past() -> None:
+    """Its front cuts the car's box from the right down to 115 of 150 px; then it is not detected for 1.6 s."""
+
+    def frame(i: int) -> Detections:
+        front, back = 600 - 15 * i, 720 - 15 * i
+        lorry = (front, 100, back, 320, SURE, CAR)
+        if back > 100 and front < 215:
+            return seen(lorry)
+        return seen(lorry, (100, 200, min(250, front) if back > 100 else 250, 240, SURE, CAR))
+
+    def ids_of_the_car(cut_boxes: bool) -> set[int]:
+        told = play(DriveTracker(DriveConfig(cut_boxes=cut_boxes)), [frame(i) for i in range(60)])
+        return {t.track_id for tracks in told for t in tracks if t.box_xyxy[1] > 150 and t.state == "confirmed"}
+
+    assert len(ids_of_the_car(True)) == 1
+    assert len(ids_of_the_car(False)) > 1

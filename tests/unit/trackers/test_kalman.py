@@ -102,6 +102,29 @@ def test_a_box_of_infinite_variance_changes_nothing() -> None:
     assert (states.position[:, 1] > BOX[:, 0]).all()
 
 
+def corrected(left: float, top: float, right: float, bottom: float, *, robust: bool) -> np.ndarray:
+    """Velocity of a box at rest, 80 to 120 and 40 to 60, after it was seen with these edges, variance 1 in all."""
+    states = BoxStates.born(BOX, Noise())
+    states.data[1], states.data[3], states.data[4] = 1.0, 1.0, 100.0
+    seen = CXCYWH_FROM_XYXY @ np.array([[left], [top], [right], [bottom]])
+    correct(states, np.stack([seen, np.full((4, 1), -1.0)]), robust=robust)
+    return states.velocity[:, 0]
+
+
+def test_a_cut_box_keeps_its_velocity() -> None:
+    """Variance 2 in all, so sizes count up to 1.414 px; the velocity takes half of each residual."""
+    assert corrected(90, 40, 120, 60, robust=False) == pytest.approx([2.5, 0, -5, 0])
+    # the width lost 10 px: 1.414 count, and half of the other 8.586 px explains 4.293 of the centre's 5 px
+    assert corrected(90, 40, 120, 60, robust=True) == pytest.approx([0.3536, 0, -0.7071, 0], abs=1e-4)
+    assert corrected(80, 40, 120, 52, robust=True) == pytest.approx([0, -0.3536, 0, -0.7071], abs=1e-4)
+
+
+def test_a_box_that_moves_as_a_whole_is_no_cut_one() -> None:
+    assert corrected(90, 45, 130, 65, robust=True) == pytest.approx([5, 2.5, 0, 0])
+    # both edges move to the right, the right one further: the centre follows the left one, but for what counts
+    assert corrected(84, 40, 136, 60, robust=True)[0] == pytest.approx((10 - (12 - 2**0.5) / 2) / 2)
+
+
 def test_the_two_forms_of_a_box_are_each_others_inverse() -> None:
     corners = np.array([[80.0], [40.0], [120.0], [60.0]])
     assert (CXCYWH_FROM_XYXY @ corners == BOX).all()
