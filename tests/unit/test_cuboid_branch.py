@@ -267,3 +267,42 @@ def test_the_tool_keeps_the_best_views_of_each_object_and_learns_from_them() -> 
         found = learner.decode(raw_cuboids, kept["boxes"], kept["class_ids"])
     assert np.abs(found[:, 0].numpy() - kept["truth"][:, 0].numpy()).max() < 4
     assert torch.allclose(found[:, 5], kept["truth"][:, 5], atol=0.05)
+
+
+def test_the_tool_adds_distances_to_a_branch_that_stays(tmp_path: Path) -> None:
+    pytest.importorskip("tyro")
+    from tools.recipes.cuboid_branch import Options, fit, with_branch, write
+    from training.checkpoint import load_checkpoint
+
+    torch.manual_seed(0)
+    model = replace(tiny(), detection=replace(tiny().detection, cuboid=True))
+    before = {name: value.clone() for name, value in Network(model).state_dict().items()}
+    stored = {"ema": before, "model_config": model_config_to_json(model), "description": "{}"}
+    save_checkpoint(tmp_path / "old.pt", stored)
+    options = Options(tmp_path / "old.pt", out=tmp_path / "new.pt", part="distance", batch=8, epochs=80)
+    options = replace(options, widen=(1, 1, 2, 3), learning_rate=0.02)
+    network, state = with_branch(options)
+    learner = network.detection.cuboid
+    assert isinstance(learner, CuboidBranch)
+    made = {
+        "sampled": torch.zeros(16, GRID**2, 16),
+        "boxes": BOXES.repeat(16, 1),
+        "box_features": torch.zeros(16, 16),
+        "class_ids": torch.zeros(16, dtype=torch.long),
+        "truth": truth().repeat(16, 1),
+        "weights": torch.ones(16),
+        "depths": torch.full((16,), 0.05),
+    }
+    fit(learner, made, options)
+    with torch.inference_mode():
+        found = learner.predict(made["sampled"], made["boxes"], made["box_features"])
+    assert found.log_depth is not None and found.log_depth.exp()[0] == pytest.approx(0.05, rel=0.05), "40 px are 0.04"
+    write(network, state, options)
+    after = load_checkpoint(tmp_path / "new.pt")["ema"]
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {PREFIX + "out.weight", PREFIX + "out.bias"}, "the doubt of the bins, by the widening"
+    assert torch.equal(after[PREFIX + "out.bias"][6:10], before[PREFIX + "out.bias"][6:10] / 2)
+    with pytest.raises(UserError, match=r"no 3-D boxes"):
+        save_checkpoint(tmp_path / "plain.pt", {**stored, "ema": Network(tiny()).state_dict(),
+                                                "model_config": model_config_to_json(tiny())})  # fmt: skip
+        with_branch(replace(options, checkpoint=tmp_path / "plain.pt"))
