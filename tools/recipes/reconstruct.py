@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-POSITIONS = 10_000
+POSITIONS = 8_000
 """Most places of a layer's map, over all images, that its weights are fitted to."""
+DEPTHWISE_POSITIONS = 1_500
+"""The same for depthwise layers, which have a few weights a channel."""
 RIDGE = 1e-3
 """Weight of the inherited weights, relative to the mean square of the inputs."""
 
@@ -45,17 +47,20 @@ def reconstruct(
     targets: dict[str, list[tuple[Places, Tensor]]] = defaultdict(list)
     generator = torch.Generator().manual_seed(0)
 
-    def watch(name: str) -> Callable[..., None]:
+    def watch(name: str, most: int) -> Callable[..., None]:
         def remember(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            places = choose_places(output, generator)
+            places = choose_places(output, most, generator)
             values = at(output, places)
             targets[name].append((places, values[:, kept[name]] if name in kept else values))
 
         return remember
 
     convolutions = {name: m for name, m in unpruned.named_modules() if isinstance(m, nn.Conv2d)}
-    watched = {name: sums[name] if name in sums else norms.get(name, m) for name, m in convolutions.items()}
-    hooks = [m.register_forward_hook(watch(name)) for name, m in watched.items()]
+    hooks = []
+    for name, conv in convolutions.items():
+        watched = sums[name] if name in sums else norms.get(name, conv)
+        most = POSITIONS if conv.groups == 1 else DEPTHWISE_POSITIONS
+        hooks.append(watched.register_forward_hook(watch(name, most)))
     unpruned(images)
     for hook in hooks:
         hook.remove()
@@ -131,11 +136,11 @@ def sums_of(network: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def choose_places(output: Tensor, generator: torch.Generator) -> Places:
-    """Return at most `POSITIONS` places of a map (N, C, H, W)."""
+def choose_places(output: Tensor, most: int, generator: torch.Generator) -> Places:
+    """Return some places of a map (N, C, H, W)."""
     count, _, height, width = output.shape
     total = count * height * width
-    chosen = torch.randperm(total, generator=generator)[:POSITIONS]
+    chosen = torch.randperm(total, generator=generator)[:most]
     return chosen // (height * width), chosen % (height * width) // width, chosen % width
 
 
