@@ -18,6 +18,7 @@ import numpy as np
 from perception.arrays import F64, I64
 from perception.trackers import Tracker
 from perception.trackers.assignment import assign
+from perception.trackers.base import CLOCK_TOLERANCE_S
 from perception.trackers.drivetrack import DriveTracker
 from perception.trackers.kalman import XYXY_FROM_CXCYWH
 from perception.types import CONFIRMED, Detections, Tracks
@@ -35,7 +36,7 @@ class OfflineConfig:
     """Tracks with fewer detections are removed."""
     least_log_odds: float = -0.5
     """Tracks whose detections are worth less on average are removed; the whole recording has taught what they are."""
-    fill_s: float = 1.0
+    fill_s: float = 0.7
     """Gaps up to so long are filled, seconds."""
     join_s: float = 3.0
     """Two tracks with a gap up to so long may be one, seconds."""
@@ -190,7 +191,7 @@ def _filled(path: _Path, times_s: F64, noise_share: F64, config: OfflineConfig) 
     frames = np.arange(path.frames[0], path.frames[-1] + 1)
     at = np.searchsorted(path.frames, frames, side="right") - 1  # detection at or before each frame
     gap_s = np.append(np.diff(times), 0.0)[at]
-    frames = frames[(path.frames[at] == frames) | (gap_s <= config.fill_s)]
+    frames = frames[(path.frames[at] == frames) | (gap_s <= config.fill_s + CLOCK_TOLERANCE_S)]
     now = times_s[frames]
     filled = np.stack([np.interp(now, times, column) for column in boxes.T], axis=1)
     scores = np.interp(now, times, path.scores)
