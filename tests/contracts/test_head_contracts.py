@@ -32,7 +32,7 @@ every_head = pytest.mark.parametrize("name", HEADS)
 def model(name: str) -> ModelConfig:
     """A small network with this head, every optional output of it switched on."""
     base = ModelConfig(channels=CHANNELS)
-    detection = replace(base.detection, distance=True, cuboid=True, max_detections=20)
+    detection = replace(base.detection, distance=True, cuboid=True, cuboid_distance=True, max_detections=20)
     # a head may need the one that it replaces
     return replace(base, heads=tuple(sorted({name, "detection"})), detection=detection)
 
