@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EVERYDAY = (
     "checkpoint", "out", "size-hw", "batch", "precision", "format", "verify", "data", "frames", "config",
-    "calibration", "budget", "runtime", "batch-profile", "hardware",
+    "calibration", "budget", "batch-profile", "hardware",
 )  # fmt: skip
 """What `perception export --help` shows."""
 
