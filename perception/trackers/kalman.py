@@ -176,7 +176,6 @@ def _stretch(height: F64, growth: F64, variance: F64, dt_s: float) -> F64:
 def correct(states: BoxStates, measured: F64, *, robust: bool = False) -> None:
     """Blend measured boxes into the states, in place.
 
-
     Args:
         states: of N boxes.
         measured: (2, 4, N) boxes and the negative of their variance. Where it is infinite, nothing happens; so

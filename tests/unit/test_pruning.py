@@ -81,7 +81,9 @@ def test_widths_cut_layers_and_never_grow_them() -> None:
 
 def test_a_branch_of_3d_boxes_is_left_out() -> None:
     config = ModelConfig(channels=16)
-    network = Network(replace(config, detection=replace(config.detection, distance=True, cuboid=True))).eval()
+    network = Network(
+        replace(config, detection=replace(config.detection, distance=True, cuboid=True, cuboid_distance=True))
+    ).eval()
     with pytest.raises(UserError, match="Linear"):
         prune(network, 0.2, IMAGE)
     plain = without_cuboids(network)

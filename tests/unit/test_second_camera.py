@@ -75,21 +75,20 @@ def test_the_shipped_network_agrees_with_itself_on_rendered_pairs() -> None:
 
     model = load_model("nano-384x1248.onnx", "cpu", 1)
     detect = Detector(model, model.spec.track_threshold)
-    counts = dict.fromkeys((0.54, 0.0, 3.0), 0)
-    for seed in (3, 5, 7):
+    for seed in (5, 7):
         left = SyntheticStreet(StreetConfig(seed=seed, frames=11, setting="city", weather="sun"))
         right = copy(left)
         right.traffic = replace(left.traffic, ego_d=left.traffic.ego_d + 0.54)  # metres to the right
         seen = [detect(street.frame(10).image_bgr)[0] for street in (left, right)]
         assert all(((found.scores >= 0.5) & (found.class_ids == 0)).sum() >= 1 for found in seen)
-        for baseline_m in counts:
+        counts = []
+        for baseline_m in (0.54, 0.0, 3.0):
             matcher = PairMatcher(CameraPair("l", "r", baseline_m), model.spec.score_threshold)
             matcher.update(frame("l", 0.0), seen[0])
             found, _ = matcher.update(frame("r", 0.0), seen[1])
             assert found is not None
-            counts[baseline_m] += len(found.only_first) + len(found.only_second)
-    true, *wrong = counts.values()
-    assert 3 * true < min(wrong), "the true baseline explains both images, the others do not"
+            counts.append(len(found.only_first) + len(found.only_second))
+        assert counts[0] == 0 < min(counts[1:]), "only the true baseline explains both images"
 
 
 def frame(source: str, seconds: float) -> Frame:

@@ -42,8 +42,11 @@ KINDS: tuple[str, ...] = (
     "gaussian_noise",
     "impulse_noise",
     "motion_blur",
+    "zoom_blur",
+    "contrast",
+    "defocus_blur",
+    "frost",
 )
-KINDS += ("zoom_blur", "contrast", "defocus_blur", "frost")
 """Those that cost the shipped network most."""
 SEVERITY = 4
 EPSILONS = (1, 2)

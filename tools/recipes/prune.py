@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import torch
@@ -68,6 +69,20 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the pruned checkpoint and print what is left."""
     options = tyro.cli(Options, args=argv, prog="python -m tools.recipes.prune", description=__doc__)
+    try:
+        write_pruned(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_pruned(options: Options) -> None:
+    """Prune, refit and write.
+
+    Raises:
+        UserError: the share is not in 0..1 or cannot be removed, or see `prune`.
+    """
     if not 0 <= options.share < 1:
         raise UserError(f"--share {options.share:g}", "from 0 to below 1", "--share 0.4")
     network, state = load_network(options.checkpoint)
@@ -79,10 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         part = 1 - (1 - options.share) ** (1 / options.rounds)  # of what is left
         kept_channels = through(kept_channels, prune(network, part, images, options.multiple))
         errors = reconstruct(network, unpruned, kept_channels, images)
-        left, missed = (
-            multiply_adds(network) / multiply_adds(unpruned),
-            float(torch.tensor(list(errors.values())).median()),
-        )
+        left = multiply_adds(network) / multiply_adds(unpruned)
+        missed = median(errors.values())
         print(
             f"round {round_}: {left:.0%} of the multiply-adds; the median layer misses {missed:.0%} of its variance"
         )
@@ -96,7 +109,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     save_checkpoint(options.out, {**kept, "description": json.dumps(description)})
     parameters = sum(p.numel() for p in network.parameters())
     print(f"done: {options.out}, {left:.0%} of the multiply-adds, {parameters / 1e6:.2f} million parameters")
-    return 0
 
 
 def training_images(root: Path, count: int) -> Tensor:
@@ -123,7 +135,7 @@ def without_cuboids(network: Network) -> Network:
     config = network.config
     if "detection" not in config.heads or not config.detection.cuboid:
         return network
-    plain = Network(replace(config, detection=replace(config.detection, cuboid=False)))
+    plain = Network(replace(config, detection=replace(config.detection, cuboid=False, cuboid_distance=False)))
     names = plain.state_dict().keys()
     plain.load_state_dict({name: value for name, value in network.state_dict().items() if name in names})
     return plain.eval()
