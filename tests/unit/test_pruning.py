@@ -9,13 +9,24 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("torch_pruning")
+tp = pytest.importorskip("torch_pruning")
 
 import training_runs as runs  # noqa: E402
 
 from perception.errors import UserError  # noqa: E402
 from tools.recipes.importance import channel_importance  # noqa: E402
-from tools.recipes.prune import multiply_adds, prune, through, without_cuboids  # noqa: E402
+from tools.recipes.prune import (  # noqa: E402
+    TRACED_HW,
+    VALUE_COST,
+    Channels,
+    Places,
+    places_of,
+    prune,
+    tensors_of,
+    through,
+    without_cuboids,
+    work_of,
+)
 from tools.recipes.reconstruct import fit_layer, reconstruct  # noqa: E402
 from training.checkpoint import load_network, model_config_to_json, save_checkpoint  # noqa: E402
 from training.loop import train  # noqa: E402
@@ -32,10 +43,56 @@ def pruned() -> Network:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     network = Network(ModelConfig(channels=16)).eval()
-    before = multiply_adds(network)
-    prune(network, 0.4, IMAGE)
-    assert 0.5 < multiply_adds(network) / before <= 0.6
+    before = work_of(network)
+    prune(network, 0.4, IMAGE, multiple=4)
+    assert 0.5 < work_of(network) / before <= 0.6
     return network
+
+
+def test_work_counts_what_is_computed_read_and_written() -> None:
+    """3×3, 3 → 4 channels, stride 2: 96×320 pixels are read, 48×160 written."""
+
+    class Halves(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.conv(images.permute(0, 3, 1, 2).float())
+
+    assert places_of(Halves()) == {"conv": Places(read=96 * 320, written=48 * 160)}
+    computed, read, written = 48 * 160 * 9 * 3 * 4, 96 * 320 * 3, 48 * 160 * 4
+    assert work_of(Halves()) == computed + VALUE_COST * (read + written)
+
+
+def test_what_a_channel_saves_is_what_the_work_falls_by() -> None:
+    """A depthwise layer goes along, and the layer behind it reads less."""
+    torch.manual_seed(0)
+    network = normalised()
+    before, places = work_of(network), places_of(network)
+    importance = channel_importance(network, IMAGE)
+    network.requires_grad_(True)
+    graph = tp.DependencyGraph().build_dependency(
+        network, torch.zeros((1, *TRACED_HW, 3), dtype=torch.uint8), output_transform=tensors_of
+    )
+    conv = network.backbone.stages[1][0].block[0][0]
+    group = graph.get_pruning_group(conv, tp.prune_conv_out_channels, list(range(conv.out_channels)))
+    block = Channels(network, importance, multiple=8).least_block(group)
+    graph.get_pruning_group(conv, tp.prune_conv_out_channels, block.idxs).prune()
+    assert work_of(network, places) == before - block.cost
+
+
+def test_channels_stay_a_multiple() -> None:
+    network = Network(ModelConfig(channels=16)).eval()
+    expanded = {
+        name: m.out_channels
+        for name, m in network.named_modules()
+        if isinstance(m, torch.nn.Conv2d) and m.groups > 1 and name.startswith("backbone")
+    }
+    prune(network, 0.3, IMAGE, multiple=16)
+    left = {name: network.get_submodule(name).out_channels for name in expanded}
+    cut = [channels for name, channels in left.items() if channels < expanded[name]]
+    assert len(cut) > 3 and all(channels % 16 == 0 for channels in cut)
 
 
 def checkpoint(network: Network, path: Path) -> Path:

@@ -41,6 +41,8 @@ CROP_HW = (256, 384)
 """Size of the crops of training frames."""
 MOST = 0.9
 """No layer loses more than this share of its channels."""
+VALUE_COST = 4
+"""Multiply-adds that take as long on a CPU as reading or writing one value of a map, see docs/results.md."""
 AT_ONCE = 8
 """One group of channels in this many loses a block in each round, before the costs are counted again."""
 
@@ -58,9 +60,10 @@ class Options:
     images: int = 64
     """Crops of training frames."""
     share: float = 0.4
-    """Share of the multiply-adds to remove."""
-    multiple: int = 4
-    """Channels of a layer stay a multiple of this, as vector instructions like them."""
+    """Share of the work to remove: of the multiply-adds, and of the values that convolutions read and write."""
+    multiple: int = 16
+    """Channels of a layer stay a multiple of this. A vector holds 8 (AVX2) or 16 (AVX-512), and what is filled up
+    takes as long as what is used."""
     rounds: int = 3
     """Rounds in which channels are removed. After each, the layers that are left get new weights, and the worth of
     their channels is measured again."""
@@ -94,11 +97,9 @@ def write_pruned(options: Options) -> None:
         part = 1 - (1 - options.share) ** (1 / options.rounds)  # of what is left
         kept_channels = through(kept_channels, prune(network, part, images, options.multiple))
         errors = reconstruct(network, unpruned, kept_channels, images)
-        left = multiply_adds(network) / multiply_adds(unpruned)
+        left = work_of(network) / work_of(unpruned)
         missed = median(errors.values())
-        print(
-            f"round {round_}: {left:.0%} of the multiply-adds; the median layer misses {missed:.0%} of its variance"
-        )
+        print(f"round {round_}: {left:.0%} of the work; the median layer misses {missed:.0%} of its variance")
     if left > 1 - options.share + 0.02:
         raise UserError(f"{1 - left:.0%} of the work can be removed", f"--share up to {1 - left:.2f}")
     kept = {k: v for k, v in state.items() if k not in ("network", "optimiser", "progress", "format", "scaler")}
@@ -108,7 +109,7 @@ def write_pruned(options: Options) -> None:
     kept |= {"ema": network.state_dict(), "model_config": model_config_to_json(config)}
     save_checkpoint(options.out, {**kept, "description": json.dumps(description)})
     parameters = sum(p.numel() for p in network.parameters())
-    print(f"done: {options.out}, {left:.0%} of the multiply-adds, {parameters / 1e6:.2f} million parameters")
+    print(f"done: {options.out}, {left:.0%} of the work, {parameters / 1e6:.2f} million parameters")
 
 
 def training_images(root: Path, count: int) -> Tensor:
@@ -141,8 +142,8 @@ def without_cuboids(network: Network) -> Network:
     return plain.eval()
 
 
-def prune(network: Network, share: float, images: Tensor, multiple: int = 4) -> dict[str, Tensor]:
-    """Remove the channels that are worth least for their work, in place, until a share of the multiply-adds is gone.
+def prune(network: Network, share: float, images: Tensor, multiple: int = 16) -> dict[str, Tensor]:
+    """Remove the channels that are worth least for their work, in place, until a share of the work is gone.
 
     Args:
         network: network in evaluation mode.
@@ -161,13 +162,13 @@ def prune(network: Network, share: float, images: Tensor, multiple: int = 4) -> 
     except ImportError:
         raise MissingDependencyError("torch-pruning", "prune", "pruning") from None
     widths_of(network)  # refuses layers that a checkpoint's widths cannot describe
-    channels = _Channels(network, channel_importance(network, images), multiple)
+    channels = Channels(network, channel_importance(network, images), multiple)
     network.requires_grad_(True)  # the connections are read from the graph of the gradient
     example = torch.zeros((1, *TRACED_HW, 3), dtype=torch.uint8)
     graph = tp.DependencyGraph().build_dependency(network, example, output_transform=tensors_of)
     ignored = outputs_of(network)
-    wanted = (1 - share) * multiply_adds(network, channels.places)
-    while (work := multiply_adds(network, channels.places)) > wanted:
+    wanted = (1 - share) * work_of(network, channels.places)
+    while (work := work_of(network, channels.places)) > wanted:
         groups = graph.get_all_groups(ignored_layers=ignored, root_module_types=[nn.Conv2d])
         blocks = sorted(filter(None, map(channels.least_block, groups)), key=lambda block: block.worth / block.cost)
         if not blocks:
@@ -192,14 +193,14 @@ class _Block:
     idxs: list[int]
     worth: float
     cost: int
-    """Multiply-adds that go with them."""
+    """Work that goes with them, see `work_of`."""
 
 
-class _Channels:
+class Channels:
     """What the channels of each convolution are worth and cost, while they are removed."""
 
     def __init__(self, network: nn.Module, importance: Mapping[str, Tensor], multiple: int) -> None:
-        self.multiple, self.places = multiple, output_places(network)
+        self.multiple, self.places = multiple, places_of(network)
         self._names = {module: name for name, module in network.named_modules()}
         convolutions = {name: m for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
         self.kept = {name: torch.arange(m.out_channels) for name, m in convolutions.items()}
@@ -216,13 +217,15 @@ class _Channels:
         worth, cost = torch.zeros(len(group[0].idxs)), 0
         order = len(worth) % self.multiple or self.multiple
         for name, conv, outputs, idxs in self._members(group):
-            size = self.places[name] * conv.kernel_size[0] * conv.kernel_size[1]
+            places = self.places[name]
+            size = places.written * conv.kernel_size[0] * conv.kernel_size[1]
             if not outputs:
-                cost += size * conv.out_channels if conv.groups == 1 else 0
+                cost += size * conv.out_channels + VALUE_COST * places.read if conv.groups == 1 else 0
                 continue
             if conv.out_channels - order < self._least[name]:
                 return None
-            cost += size * conv.in_channels // conv.groups
+            cost += size * conv.in_channels // conv.groups + VALUE_COST * places.written
+            cost += VALUE_COST * places.read if conv.groups > 1 else 0
             if name in self._worth:
                 worth += self._worth[name][self.kept[name]][idxs]
         chosen = worth.argsort()[:order]
@@ -263,14 +266,23 @@ def tensors_of(raw: Any) -> list[Tensor]:
     return found
 
 
+@dataclass(frozen=True)
+class Places:
+    """Pixels of the maps of a convolution for an image of `TRACED_HW`, in all its calls."""
+
+    read: int
+    written: int
+
+
 @torch.no_grad()
-def output_places(network: nn.Module) -> dict[str, int]:
-    """Return the pixels that each convolution computes for an image of `TRACED_HW`, in all its calls, by name."""
-    counts: dict[str, int] = {}
+def places_of(network: nn.Module) -> dict[str, Places]:
+    """Return the pixels that each convolution reads and writes, by name."""
+    counts: dict[str, Places] = {}
 
     def counter(name: str) -> Callable[..., None]:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            counts[name] = counts.get(name, 0) + output[0, 0].numel()
+            before = counts.get(name, Places(0, 0))
+            counts[name] = Places(before.read + inputs[0][0, 0].numel(), before.written + output[0, 0].numel())
 
         return add
 
@@ -283,10 +295,16 @@ def output_places(network: nn.Module) -> dict[str, int]:
     return counts
 
 
-def multiply_adds(network: nn.Module, places: Mapping[str, int] | None = None) -> int:
-    """Return the multiply-adds of all convolutions for an image of `TRACED_HW`, see `output_places`."""
-    places = places or output_places(network)
-    return sum(places[name] * m.weight.numel() for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
+def work_of(network: nn.Module, places: Mapping[str, Places] | None = None) -> int:
+    """Return the work of all convolutions for an image of `TRACED_HW`: their multiply-adds, and `VALUE_COST` for each
+    value that they read or write."""
+    places = places or places_of(network)
+    return sum(
+        places[name].written * (m.weight.numel() + VALUE_COST * m.out_channels)
+        + places[name].read * VALUE_COST * m.in_channels
+        for name, m in network.named_modules()
+        if isinstance(m, nn.Conv2d)
+    )
 
 
 if __name__ == "__main__":
