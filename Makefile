@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 WORKERS ?= auto
+# pip compiles nothing here (--no-compile), so whatever is imported first must keep what it compiled:
+# otherwise every process that a test starts compiles torch anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types docs wheel venv lowest clean
