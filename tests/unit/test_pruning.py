@@ -31,6 +31,7 @@ from tools.recipes.reconstruct import fit_layer, reconstruct  # noqa: E402
 from training.checkpoint import load_network, model_config_to_json, save_checkpoint  # noqa: E402
 from training.loop import train  # noqa: E402
 from training.models.config import ModelConfig  # noqa: E402
+from training.models.heads.detection import DetectionConfig  # noqa: E402
 from training.models.network import Network  # noqa: E402
 from training.models.widths import set_widths, widths_of  # noqa: E402
 
@@ -146,6 +147,24 @@ def test_a_branch_of_3d_boxes_is_left_out() -> None:
     plain = without_cuboids(network)
     assert not plain.config.detection.cuboid
     assert torch.equal(plain(IMAGE)["segmentation"], network(IMAGE)["segmentation"])
+
+
+def test_a_pruned_network_gets_a_branch_of_3d_boxes() -> None:
+    """The branch fits the channels that are left in the neck and in the branch of boxes."""
+    config = ModelConfig(channels=32, detection=DetectionConfig(distance=True))
+    torch.manual_seed(0)
+    pruned = Network(config).eval()
+    prune(pruned, 0.6, IMAGE, multiple=4)
+    detection = replace(config.detection, cuboid=True, cuboid_distance=True)
+    network = Network(replace(config, detection=detection, widths=widths_of(pruned))).eval()
+    network.load_state_dict({**network.state_dict(), **pruned.state_dict()})
+    branch = network.detection.cuboid
+    assert branch is not None
+    assert branch.channels == pruned.neck.up[0][3].out_channels < 32
+    assert branch.box_channels == pruned.detection.box_branch[3].out_channels < 32
+    boxes, *_, cuboids = network.detection.decode(network(IMAGES)["detection"], (64, 96))
+    assert cuboids.shape == (*boxes.shape[:2], 9)
+    assert torch.equal(boxes, pruned.detection.decode(pruned(IMAGES)["detection"], (64, 96))[0])
 
 
 def normalised() -> Network:

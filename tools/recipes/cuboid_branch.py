@@ -161,8 +161,10 @@ def look(network: Network, sets: TrainingSets, options: Options) -> dict[str, Te
         schedule=ScheduleConfig(seed=options.seed),
     )
     stream = ImageStream(sets, config)
-    watched = Watched(network.config.channels, network.config.class_names)
-    branch, network.detection.cuboid = network.detection.cuboid, watched
+    branch = network.detection.cuboid
+    assert branch is not None
+    watched = Watched(branch.channels, network.config.class_names, box_channels=branch.box_channels)
+    network.detection.cuboid = watched
     torch.set_num_threads(1)
     progress = Progress("images looked at", options.images)
     for n in range(first, options.images):
@@ -216,6 +218,8 @@ def fit(branch: CuboidBranch, seen: dict[str, Tensor], options: Options) -> None
         lr=options.learning_rate,
     )
     count, generator = len(seen["weights"]), torch.Generator().manual_seed(options.seed)
+    if count < options.batch:
+        raise UserError(f"{count} views of objects", f"at least one batch of {options.batch}", "--images or --batch")
     steps = options.epochs * (count // options.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, options.learning_rate / 100)
     print(f"{count} views of objects, {steps} steps", file=sys.stderr)

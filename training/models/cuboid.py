@@ -76,13 +76,14 @@ class DistanceBranch(nn.Module):
     """Predicts the distance of a box from the features in it: a usual height over that of the box, and a correction.
 
     Args:
-        channels: channels of the neck's maps and of the box features.
+        channels: channels of the neck's maps.
+        box_channels: channels of the box features.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, box_channels: int) -> None:
         super().__init__()
         self.reduce = nn.Linear(channels, 16)
-        self.hidden = nn.Linear(16 * GRID**2 + channels + 2, 64)
+        self.hidden = nn.Linear(16 * GRID**2 + box_channels + 2, 64)
         self.out = nn.Linear(64, 2)
 
     def forward(self, sampled: Tensor, box_features: Tensor, log_sides: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +91,7 @@ class DistanceBranch(nn.Module):
 
         Args:
             sampled: (P, GRID², C).
-            box_features: (P, C).
+            box_features: (P, F).
             log_sides: (P, 2) logarithms of the width and height of the boxes, network pixels.
         """
         inside = self.reduce(sampled).relu().flatten(1)
@@ -104,17 +105,21 @@ class CuboidBranch(nn.Module):
     """The part of a detection head that predicts 3-D boxes.
 
     Args:
-        channels: channels of the neck's maps and of the box features.
+        channels: channels C of the neck's maps.
         class_names: classes of the network.
         distance: predict the distance as well.
+        box_channels: channels F of the box features, if they differ, as in a pruned network.
     """
 
-    def __init__(self, channels: int, class_names: tuple[str, ...], distance: bool = False) -> None:
+    def __init__(
+        self, channels: int, class_names: tuple[str, ...], distance: bool = False, box_channels: int | None = None
+    ) -> None:
         super().__init__()
+        self.channels, self.box_channels = channels, box_channels or channels
         self.reduce = nn.Linear(channels, 32)
-        self.hidden = nn.Linear(32 * GRID**2 + channels + 2, 128)
+        self.hidden = nn.Linear(32 * GRID**2 + self.box_channels + 2, 128)
         self.out = nn.Linear(128, sum(_PARTS))
-        self.distance = DistanceBranch(channels) if distance else None
+        self.distance = DistanceBranch(channels, self.box_channels) if distance else None
         means = torch.tensor([MEAN_LWH_M.get(name, UNKNOWN_LWH_M) for name in class_names])
         self.register_buffer("mean_lwh", means, persistent=False)
         self.register_buffer("bin_centres", torch.arange(BINS) * (2 * math.pi / BINS), persistent=False)
@@ -129,7 +134,7 @@ class CuboidBranch(nn.Module):
             level: (B, C, h, w) map of stride `STRIDE`.
             image_ids: (P,) image of each box.
             boxes: (P, 4) network pixels, without gradient.
-            box_features: (P, C) features of the box branch at the point that found the box.
+            box_features: (P, F) features of the box branch at the point that found the box.
         """
         return self.predict(self.sample(level, image_ids, boxes), boxes, box_features)
 

@@ -99,5 +99,8 @@ class Head(nn.Module, Generic[Raw, Targets]):
         """Return the outputs as the exported graph computes them, without computations that no output needs."""
         return self.decode(self(features), size_hw)
 
+    def fit_channels(self) -> None:
+        """Build anew, in place, what depends on the channels of other layers. Called when pruned ones are set."""
+
     def strip(self) -> None:
         """Remove the parts for training in place. Export calls this on a copy."""

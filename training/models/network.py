@@ -54,6 +54,8 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(STD_RGB[::-1]).view(1, 3, 1, 1), persistent=False)
         if config.widths:
             set_widths(self, config.widths)
+            for head in self.heads.values():
+                head.fit_channels()
 
     @property
     def heads(self) -> dict[str, Head[Any, Any]]:

@@ -173,7 +173,9 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         self.class_out = nn.Conv2d(channels, self.class_count, 1)
         self.box_out = nn.Conv2d(channels, 4 * config.bins, 1)
         self.depth_out = nn.Conv2d(channels, 2, 1) if config.distance else None
-        self.cuboid = CuboidBranch(channels, class_names, config.cuboid_distance) if config.cuboid else None
+        self.class_names = class_names
+        self.cuboid: CuboidBranch | None = None
+        self.fit_channels()
         # initial score 0.01, so that the first steps do not have to lower the scores of the background
         nn.init.constant_(self.class_out.bias, -math.log(99.0))  # type: ignore[arg-type]
         self.register_buffer("bin_values", torch.arange(config.bins, dtype=torch.float32), persistent=False)
@@ -183,6 +185,12 @@ class DetectionHead(Head[RawDetections, DetectionTargets]):
         """Return the names of boxes, scores and classes, and of distances and cuboids where they are predicted."""
         optional = {"distances": self.config.distance, "cuboids": self.config.cuboid}
         return ("boxes_xyxy", "scores", "class_ids", *(name for name, present in optional.items() if present))
+
+    def fit_channels(self) -> None:
+        """Build the branch of 3-D boxes anew for the channels that the other layers have."""
+        if self.config.cuboid:
+            channels, box_channels = self.stem[0].in_channels, self.box_out.in_channels
+            self.cuboid = CuboidBranch(channels, self.class_names, self.config.cuboid_distance, box_channels)
 
     @property
     def described(self) -> dict[str, Any]:
