@@ -17,7 +17,7 @@ pytest.importorskip("tensorboard")
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
-pytestmark = pytest.mark.timeout(900)  # three processes import torch, perhaps on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # three processes import torch, perhaps on a busy machine
 REPOSITORY = Path(__file__).parents[2]
 sys.path.append(str(REPOSITORY / "tests/unit"))
 
