@@ -56,7 +56,8 @@ def losses(config: ModelConfig) -> tuple[Network, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize(
-    ("preset", "low", "high"), [("nano", 1, 2), ("small", 6, 7), ("medium", 15, 25), ("large", 60, 100)]
+    ("preset", "low", "high"),
+    [("pico", 1, 2), ("nano", 1, 2), ("small", 6, 7), ("medium", 15, 25), ("large", 60, 100)],
 )
 def test_presets_cost_what_they_promise(preset: str, low: float, high: float) -> None:
     """Billions of operations at 1248×384, two for a multiply-add, without the few of decode and activation."""
