@@ -84,17 +84,11 @@ def test_any_size_that_the_strides_allow(checkpoint: Path, tmp_path: Path, size:
     assert np.allclose(together["boxes_xyxy"][1], alone["boxes_xyxy"][0], atol=1e-2)
 
 
-def test_a_fixed_batch_is_fixed(checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "m.onnx"
-    assert main([str(checkpoint), "--size-hw", "64x96", "--batch", "2", "--out", str(out), "--no-verify"]) == 0
-    assert load_model(out, "cpu", 1).backend.inputs["images"] == (2, 64, 96, 3)
-
-
-def test_confirm_thresholds_reach_the_file(checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "m.onnx"
-    options = ["--size-hw", "64x96", "--confirm-thresholds", "0.3", "0.2", "0.2", "--out", str(out), "--no-verify"]
-    assert main([str(checkpoint), *options]) == 0
-    assert load_model(out, "cpu", 1).spec.confirm_thresholds == (0.3, 0.2, 0.2)
+def test_a_fixed_batch_is_fixed_and_confirm_thresholds_reach_the_file(checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--size-hw", "64x96", "--batch", "2", "--confirm-thresholds", "0.3", "0.2", "0.2"]
+    assert main([str(checkpoint), *options, "--out", str(tmp_path / "m.onnx"), "--no-verify"]) == 0
+    backend, spec = load_model(tmp_path / "m.onnx", "cpu", 1)
+    assert backend.inputs["images"] == (2, 64, 96, 3) and spec.confirm_thresholds == (0.3, 0.2, 0.2)
 
 
 def test_confirm_thresholds_that_the_run_measured_reach_the_file_too(

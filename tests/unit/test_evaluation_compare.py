@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,14 @@ from perception.reports.road import road_report
 from perception.reports.runs import load_run
 from perception.reports.tracking import tracking_report
 from perception.reports.write import write_report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pages() -> Iterator[None]:
+    """A comparison reads numbers; tests/unit/test_evaluation_report.py draws pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("perception.reports.page.render_page", lambda report: "")
+        yield
 
 
 def written(folder: Path, evaluation: ObjectEvaluation) -> Path:
