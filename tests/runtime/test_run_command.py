@@ -38,7 +38,8 @@ def decoded(path: Path) -> int:
 
 
 def test_a_video_becomes_a_video_records_and_a_summary(video_file: Path, tiny_model: Path, tmp_path: Path) -> None:
-    done = play(video_file, "--model", tiny_model, "--out", tmp_path / "o", "--json", "--kitti", "--mot", "--images")
+    options = ("--device", "cpu", "--json", "--kitti", "--mot", "--images")
+    done = play(video_file, "--model", tiny_model, "--out", tmp_path / "o", *options)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["frames"], summary["dropped"], summary["tracks"]) == (20, 0, 2)
@@ -275,6 +276,7 @@ def test_a_network_that_breaks_leaves_files_and_a_summary(
 
     monkeypatch.setattr(OnnxRuntimeBackend, "run", run)
     words = ["run", str(video_file), "--model", str(tiny_model), "--out", str(tmp_path / "o"), "--json"]
+    words += ["--device", "cpu"]  # where a processor computes BF16, auto would take OpenVINO
     assert front_door(words) == 1
     shown = capsys.readouterr()
     summary = json.loads(shown.out)
