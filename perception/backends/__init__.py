@@ -154,7 +154,7 @@ def _load_openvino(path: Path, device: Device, threads: int, precision: Precisio
 def openvino_suits() -> bool:
     """Whether `--device auto` takes OpenVINO: it is installed, and the processor computes BF16 (AVX-512 or AMX).
 
-    On those it was the faster engine in fp32 too; on processors with AVX2 it was not.
+    On those it was at least as fast as ONNX Runtime in fp32 too; on processors with AVX2 alone it was slower.
     """
     if importlib.util.find_spec("openvino") is None or not _may_have_avx512():
         return False

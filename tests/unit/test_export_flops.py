@@ -132,9 +132,9 @@ def test_floor_is_the_longer_of_computing_and_moving() -> None:
     assert benchmark.floor_of(found, slow_memory) == pytest.approx(found.bytes_once / 1e6)
 
 
-def _measured(precision: str, ms: float) -> benchmark.Measurement:
+def _measured(precision: str, ms: float, gflops: float = 1.0) -> benchmark.Measurement:
     return benchmark.Measurement(
-        f"{precision}.onnx", precision, (32, 64), "cpu", "", 1, ms, ms, ms, 1.0, ms, 1.0, 1.0, 1.0, 1.0, 1.0
+        f"{precision}.onnx", precision, (32, 64), "cpu", "", 1, ms, ms, ms, 1.0, ms, 1.0, 1.0, gflops, 1.0, 1.0
     )
 
 
@@ -142,6 +142,14 @@ def test_lower_precision_that_does_not_pay_is_said_so() -> None:
     lines = benchmark.slower_than_fp32([_measured("fp32", 10.0), _measured("int8", 13.0), _measured("fp16", 5.0)])
     assert lines[0].startswith("int8 is NOT faster than fp32 here") and "1.30 of the time" in lines[0]
     assert lines[1].startswith("fp16 is faster than fp32 here") and "0.50 of the time" in lines[1]
+
+
+def test_a_file_is_compared_with_fp32_of_the_same_network() -> None:
+    small, nano = _measured("fp32", 30.0, 6.7), _measured("fp32", 10.0, 1.94)
+    (line,) = benchmark.slower_than_fp32([small, nano, _measured("int8", 6.0, 2.0)])
+    assert "0.60 of the time" in line
+    unknown = float("nan")
+    assert len(benchmark.slower_than_fp32([_measured("fp32", 3.0, unknown), _measured("fp16", 2.0, unknown)])) == 1
 
 
 def test_nonsense_is_refused(file: Path) -> None:

@@ -12,9 +12,19 @@ from datasets.labels import CAR, CYCLIST, PEDESTRIAN
 from datasets.readers.yardstick import Frame, frames, road_frames
 from datasets.yardstick_split import Part, part, withheld
 from perception.errors import UserError
+from perception.model import shipped_or
 from perception.types import Detections
 from tools.benchmarks import yardstick
-from tools.benchmarks.yardstick import ROWS, Row, frames_trained_on, matches_of, recalls, score_row
+from tools.benchmarks.yardstick import (
+    REFERENCE_HW,
+    ROWS,
+    Row,
+    frames_trained_on,
+    load_detector,
+    matches_of,
+    recalls,
+    score_row,
+)
 
 PEOPLE = ROWS[0]
 THRESHOLDS = {(row.class_id, row.min_iou): 0.5 for row in ROWS}
@@ -160,3 +170,23 @@ def test_the_headline_is_that_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> No
     values = yardstick.headline(detect, Path())
     assert values["pedestrian_ap"] == 50 and values["pedestrian_recall"] == 50 and values["car_kitti_ap"] == 0
     assert yardstick.headline(detect, Path(), boxes=False) == {"road_max_f": 61.5}
+
+
+def test_an_export_is_scored_on_the_engine_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from perception.detector import Detector
+
+    pytest.importorskip("openvino")
+    nano = shipped_or(Path("nano-384x1248.onnx"))
+    image = np.random.default_rng(0).integers(0, 256, (384, 1248, 3), np.uint8)
+    usual, other = load_detector(nano, REFERENCE_HW, 1), load_detector(nano, REFERENCE_HW, 1, "openvino")
+    assert isinstance(other, Detector) and other.provider == "OpenVINO CPU fp32"
+    (boxes, road), (theirs, other_road) = usual(image), other(image)
+    assert road is not None and other_road is not None
+    assert np.abs(road.at_frame_size().astype(int) - other_road.at_frame_size()).max() <= 1
+    np.testing.assert_allclose(theirs.scores, boxes.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nano.pt", "nano-384x1248.onnx"])
+def test_a_precision_that_nothing_computes_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="bf16"):
+        load_detector(shipped_or(Path(name)), REFERENCE_HW, 1, "cpu", "bf16")

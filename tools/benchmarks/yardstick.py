@@ -26,6 +26,7 @@ from datasets.readers.yardstick import NEAR_M, Frame, frames, road_frames
 from datasets.yardstick_split import PartName
 from perception.arrays import U8
 from perception.cameras.letterbox import plan_letterbox
+from perception.devices import Device, Precision
 from perception.errors import UserError
 from perception.evaluation.detection import Matches, average_precision, f1_scores, match, pool, precision_recall
 from perception.evaluation.object import ObjectEvaluator
@@ -85,6 +86,10 @@ class Options:
     """Network input of checkpoints and foreign detectors."""
     threads: int = 1
     """CPU threads."""
+    device: Device = "cpu"
+    """What runs exports of this project, as for `perception run`."""
+    precision: Precision = "fp32"
+    """Arithmetic of OpenVINO."""
     json: Path | None = None
     """Also write all numbers to this file."""
 
@@ -122,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = {str(path): score_model(path, options) for path in options.models}
         if options.json is not None:
-            text = json.dumps({"part": options.part, "size_hw": options.size_hw, "models": results}, indent=1)
+            told = {key: getattr(options, key) for key in ("part", "size_hw", "device", "precision")}
+            text = json.dumps({**told, "models": results}, indent=1)
             write_atomically(options.json, text)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -132,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def score_model(path: Path, options: Options) -> dict[str, Any]:
     """Score one model, print its table and return its numbers."""
-    detect = load_detector(path, options.size_hw, options.threads)
+    detect = load_detector(path, options.size_hw, options.threads, options.device, options.precision)
     choosing = frames(options.root, "choosing")
     found = [detect(frame.image_bgr)[0] for frame in choosing]
     thresholds = {(row.class_id, row.min_iou): _operating_point(row, choosing, found) for row in reversed(ROWS)}
@@ -145,7 +151,8 @@ def score_model(path: Path, options: Options) -> dict[str, Any]:
     trained_on = frames_trained_on(path, scored)
     kitti = kitti_ap(scored, found)
     road = road_max_f(options, detect)
-    print(f"\n## {path.name}, {options.part} part\n")
+    engine = f", {options.device} {options.precision}" if path.suffix == ".onnx" else ""
+    print(f"\n## {path.name}{engine}, {options.part} part\n")
     if trained_on is None:
         print("The file does not say whether it was trained on these frames.\n")
     elif trained_on:
@@ -206,18 +213,32 @@ def frames_trained_on(path: Path, scored: Sequence[Frame]) -> int | None:
     return sum(name in holdout.sets and frame not in holdout.sets[name].names for name, frame in known)
 
 
-def load_detector(path: Path, size_hw: tuple[int, int], threads: int) -> Detect:
-    """Open a model as a function from an image to detections and road, in image pixels."""
+def load_detector(
+    path: Path, size_hw: tuple[int, int], threads: int, device: Device = "cpu", precision: Precision = "fp32"
+) -> Detect:
+    """Open a model as a function from an image to detections and road, in image pixels.
+
+    Raises:
+        UserError: see `load_model` and `load_teacher`. Only exports of this project take another device or precision.
+    """
+    from perception.detector import Detector
+
+    elsewhere = (device, precision) != ("cpu", "fp32")
     if path.suffix == ".pt":
+        if elsewhere:
+            raise UserError(f"{path} on {device} in {precision}", "an export", "perception export CHECKPOINT")
         import torch
 
-        from perception.detector import Detector
         from training.backend import torch_model
         from training.checkpoint import load_network
 
         torch.set_num_threads(threads)
         network, _ = load_network(path)
         return Detector(torch_model(network, size_hw))
+    if elsewhere:
+        from perception.backends import load_model
+
+        return Detector(load_model(path, device, threads, precision=precision))
     from perception.model import shipped_or
     from training.teachers import load_teacher
 
