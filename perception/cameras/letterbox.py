@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -29,6 +30,14 @@ class Letterbox:
     placed_hw: tuple[int, int]
     """Size of the scaled frame inside the network's input."""
 
+    @cached_property
+    def _arrays(self) -> tuple[F32, F32, F32, F32, F32, F32]:
+        """Offset and scale of points, the same of boxes, and the least and largest coordinates of a box."""
+        height, width = self.source_hw
+        offset, scale = np.array(self.offset_xy, np.float32), np.array(self.scale_xy, np.float32)
+        limit = np.array([width, height, width, height], np.float32)
+        return offset, scale, np.tile(offset, 2), np.tile(scale, 2), np.zeros(4, np.float32), limit
+
     def boxes_to_network(self, boxes_xyxy: F32) -> F32:
         """Convert boxes (N, 4) from frame pixels to network pixels."""
         scale, offset = np.array(self.scale_xy * 2, np.float32), np.array(self.offset_xy * 2, np.float32)
@@ -36,15 +45,13 @@ class Letterbox:
 
     def boxes_to_frame(self, boxes_xyxy: F32) -> F32:
         """Convert boxes (N, 4) from network pixels to frame pixels, clipped to the frame."""
-        scale, offset = np.array(self.scale_xy * 2, np.float32), np.array(self.offset_xy * 2, np.float32)
-        height, width = self.source_hw
-        boxes = (boxes_xyxy - offset) / scale
-        return np.clip(boxes, 0, np.array([width, height, width, height], np.float32)).astype(np.float32)
+        _, _, offset, scale, zero, limit = self._arrays
+        return np.minimum(np.maximum((boxes_xyxy - offset) / scale, zero), limit).astype(np.float32, copy=False)
 
     def points_to_frame(self, points_xy: F32) -> F32:
         """Convert points (N, 2) from network pixels to frame pixels."""
-        offset, scale = np.array(self.offset_xy, np.float32), np.array(self.scale_xy, np.float32)
-        return ((points_xy - offset) / scale).astype(np.float32)
+        offset, scale, *_ = self._arrays
+        return ((points_xy - offset) / scale).astype(np.float32, copy=False)
 
     def mask_to_frame(self, mask: U8) -> U8:
         """Resize a mask (h, w) at the network's size, or a whole fraction of it, to the frame's (H, W); uint8."""
@@ -65,6 +72,7 @@ class Letterbox:
         )
 
 
+@lru_cache(maxsize=64)
 def plan_letterbox(source_hw: tuple[int, int], network_hw: tuple[int, int]) -> Letterbox:
     """Plan where `letterbox` places a frame: aspect kept, whole frame visible, centred across, at the top.
 

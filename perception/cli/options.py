@@ -216,18 +216,27 @@ def _quick(hint: Any) -> Any:
     bare, marks = _bare(hint), typing.get_args(hint)[1:] if typing.get_origin(hint) is typing.Annotated else ()
     if isinstance(bare, types.UnionType):
         bare = typing.Union[typing.get_args(bare)]  # noqa: UP007
-    elif bare == tuple[str, ...] and UseAppendAction not in marks:
-        words: PrimitiveConstructorSpec[tuple[str, ...]] = PrimitiveConstructorSpec(
+    elif (kind := _repeated(bare)) is not None and UseAppendAction not in marks:
+        name = kind.__name__.upper()
+        words: PrimitiveConstructorSpec[tuple[Any, ...]] = PrimitiveConstructorSpec(
             nargs="*",
-            metavar="[STR [STR ...]]",
-            instance_from_str=tuple,
+            metavar=f"[{name} [{name} ...]]",
+            instance_from_str=lambda words: tuple(map(kind, words)),
             is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=list,
+            str_from_instance=lambda value: list(map(str, value)),
         )
         bare, marks = tuple, (*marks, words)
     else:
         return hint
     return typing.Annotated[(bare, *marks)] if marks else bare  # type: ignore[arg-type]
+
+
+def _repeated(hint: Any) -> Callable[[str], Any] | None:
+    """The element of `tuple[str, ...]` and the like, where a word makes one; None for any other type."""
+    kind, more = (
+        typing.get_args(hint) if typing.get_origin(hint) is tuple and len(typing.get_args(hint)) == 2 else (0, 0)
+    )
+    return kind if more is ... and kind in (str, Path, int, float) else None
 
 
 def _marks(hint: Any, default: Any, name: str | None, merges: bool) -> list[Any]:

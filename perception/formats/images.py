@@ -91,7 +91,7 @@ def _decode(
     import cv2
 
     # OpenCV fills the missing part of a JPEG with grey and reports nothing
-    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:]:
+    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9", -65536) < 0:
         return None, "the end of the image is missing"
     if not data:
         return None, "the file is empty"
@@ -111,7 +111,7 @@ def _jpeg(data: bytes, size_hw: tuple[int, int], pool: ImagePool | None = None) 
 
     That is other formats, EXIF, which may ask for a turn, other colours than grey and YCbCr, and faults in the data.
     """
-    if data[:2] != b"\xff\xd8" or b"Exif" in data:
+    if data[:2] != b"\xff\xd8" or _may_have_exif(data):
         return None
     import simplejpeg
 
@@ -124,6 +124,18 @@ def _jpeg(data: bytes, size_hw: tuple[int, int], pool: ImagePool | None = None) 
     except ValueError:
         pass
     return None
+
+
+def _may_have_exif(data: bytes) -> bool:
+    """Whether a JPEG has EXIF before its pixels, where decoders look for it; True where its parts cannot be told."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] >= 0xC0:
+        if data[at + 1] == 0xDA:  # the pixels begin
+            return False
+        if data[at + 1] == 0xE1 and data.startswith(b"Exif", at + 4):
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return True
 
 
 def announced_size_hw(data: bytes) -> tuple[int, int] | None:

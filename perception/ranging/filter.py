@@ -80,6 +80,7 @@ class RangingFilter:
         """(2,) pitch and roll beyond the calibration, radians: the road looks lower by pitch + roll × bearing."""
         self.tilt_cov: F64 = np.diag([drift.pitch_std_rad**2, drift.roll_std_rad**2])
         """(2, 2)"""
+        self._per_gate = np.array(1 / drift.gate_sigmas)
         # kept between frames: what `predict` does to the columns of the state, and how much of the old tilt is lost
         self._mix, self._lost = np.eye(9), np.zeros((2, 2))
         self._prepare(0.1)
@@ -182,9 +183,9 @@ class RangingFilter:
         """
         state = self._heard
         # (9, N): room for the residual; how the measurement leans on the tilt; its covariance with the states
-        with_all: F64 = state[row] if falls else state[row].copy()
+        with_all: F64 = state[row].copy()
         for other, fall in falls:
-            with_all = with_all - state[other] * fall
+            with_all -= state[other] * fall
         share = with_all[1:3]
         if tilt is not None:
             share += tilt
@@ -192,13 +193,16 @@ class RangingFilter:
         for other, fall in falls:
             own -= with_all[3 + other] * fall
         # a surprise beyond the gate counts as noise: one wild box moves neither its object nor the tilt far
-        by_tilt = share * (self.tilt_cov @ share)
-        surprise = residual * (1 / self.drift.gate_sigmas)
-        np.maximum(own, surprise * surprise - by_tilt[0] - by_tilt[1], out=own)
+        by_tilt = share * self.tilt_cov.dot(share)
+        surprise = residual * self._per_gate
+        least = np.multiply(surprise, surprise, out=surprise)
+        least -= by_tilt[0]
+        least -= by_tilt[1]
+        np.maximum(own, least, out=own)
         np.negative(residual, out=with_all[0])
         gain = with_all / own
         state -= gain[3:, None] * with_all
-        self._evidence += gain[1:3] @ with_all[:3].T
+        self._evidence += gain[1:3].dot(with_all[:3].T)
 
     def settle(self) -> None:
         """After the last `observe` of a frame: the tilt moves to where all objects together want it."""

@@ -15,7 +15,6 @@ not a wrong position.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -211,8 +210,14 @@ class Ranger:
             distance_m[~placed] = ttc_s[~placed] = bottom_m[~placed] = np.nan
             for column in shape.values():
                 column[~placed] = np.nan
-        return replace(
-            tracks,
+        return Tracks(
+            tracks.track_ids,
+            tracks.class_ids,
+            tracks.boxes_xyxy,
+            tracks.scores,
+            tracks.states,
+            tracks.ages,
+            tracks.frames_since_seen,
             position_m=position_m.T,
             position_std_m=std_m.T,
             distance_m=distance_m,

@@ -31,8 +31,8 @@ class TrackRows:
         """
         unseen_ns = timestamp_ns - self.seen_ns
         self.placed &= unseen_ns <= forget_ns
-        if ids == self.ids:
-            return None
+        if ids == self.ids or (ids == self.ids[: len(ids)] and self.placed.all()):
+            return None  # the remembered ones stay behind them, too
         row_of = {track_id: row for row, track_id in enumerate(self.ids)}
         present = set(ids)
         absent = [i for i, row in row_of.items() if i not in present and self.placed[row]]

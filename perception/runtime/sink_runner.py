@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from threading import Thread
+from threading import Event, Thread
 
 from perception.errors import UserError
 from perception.redact import redact
@@ -18,6 +18,9 @@ log = logging.getLogger("perception.sinks")
 
 QUEUED_PIXELS = 64_000_000
 """Most pixels (200 MB) of the frames queued for one sink; two frames always fit."""
+FIRST_RESULT_S = 0.25
+"""A sink that may lose results opens with the first one, or after this long, seconds: what it imports, as the live
+page does, would hold up the start of the run."""
 EXTRA_TIMEOUT_S_PER_MEGAPIXEL = 1.0
 """Added to a sink's timeout by the size of the frames, seconds: an 8K frame takes longer than a small one."""
 
@@ -43,6 +46,7 @@ class SinkRunner:
     _has_deadline: bool = False
     _queue: Channel[Result | HealthEvent | RunInfo] = field(init=False)
     _thread: Thread = field(init=False)
+    _may_open: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:
         self._queue = Channel(self.capacity)
@@ -72,7 +76,8 @@ class SinkRunner:
             self.publish(changes[-1])  # late, but not lost
 
     def _adapt_to_size(self, size_hw: tuple[int, int]) -> None:
-        """Queue fewer large frames, and allow more time for each."""
+        """Queue fewer large frames, and allow more time for each. The first frame's size is new, too."""
+        self._may_open.set()
         self._size_hw, pixels = size_hw, size_hw[0] * size_hw[1]
         self._queue.set_capacity(max(2, min(self.capacity, QUEUED_PIXELS // max(1, pixels))))
         self._extra_timeout_s = EXTRA_TIMEOUT_S_PER_MEGAPIXEL * pixels / 1e6
@@ -89,6 +94,7 @@ class SinkRunner:
             timeout_s: for everything after `set_deadline`; otherwise for each result, and longer for large frames.
         """
         self._finished = True
+        self._may_open.set()
         self._queue.close()
         written = -1
         while self._thread.is_alive() and self.written != written:
@@ -101,6 +107,8 @@ class SinkRunner:
             self._fail("did not finish in time")
 
     def _work(self) -> None:
+        if not self.sink.lossless:
+            self._may_open.wait(FIRST_RESULT_S)
         try:
             self.sink.open(self.info)
             for item in self._queue:

@@ -141,7 +141,8 @@ def road_record(road: RoadMask, threshold: int) -> dict[str, Any]:
     if contours:
         largest = cv2.approxPolyDP(max(contours, key=cv2.contourArea), 1.0, True)[:, 0]  # (N, 2)
         network_xy = (largest + (left + 0.5, top + 0.5)) * (stride_x, stride_y)
-        outline = placed.points_to_frame(network_xy.astype(np.float32)).round(1).tolist()
+        # a float32 of one decimal has many as a Python number
+        outline = placed.points_to_frame(network_xy.astype(np.float32)).astype(np.float64).round(1).tolist()
     return {"share": round(cv2.countNonZero(is_road) / is_road.size, 4), "outline_xy": outline}
 
 

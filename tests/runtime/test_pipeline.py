@@ -11,6 +11,7 @@ import pytest
 from perception.backends.replay import ReplayBackend
 from perception.cameras.pinhole import PinholeCamera
 from perception.model import ModelSpec
+from perception.runtime import sink_runner
 from perception.runtime.hindsight import tracks_of
 from perception.runtime.pipeline import Pipeline, PipelineConfig
 from perception.runtime.queues import Channel
@@ -104,6 +105,41 @@ def test_every_frame_of_a_file_comes_out_in_order() -> None:
     assert set(results[-1].timings_ms) == {"decode", "health", "letterbox", "network", "read", "track"}
     assert run.stats.tracks == {"a": 1}
     assert not threads()
+
+
+def test_a_sink_that_may_lose_results_does_not_hold_up_the_first_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it imports when it opens comes after the first result; without one it opens all the same."""
+
+    class Late(Keep):
+        def __init__(self) -> None:
+            super().__init__(lossless=False)
+            self.opened, self.opened_after = threading.Event(), -1
+
+        def open(self, info: RunInfo) -> None:
+            self.opened_after = sum(run.stats.frames.values())
+            self.opened.set()
+
+    class Waits(Script):
+        def read(self) -> Iterator[Frame]:
+            assert late.opened.wait(20)
+            yield from super().read()
+
+    monkeypatch.setattr(sink_runner, "FIRST_RESULT_S", 60)
+    late = Late()
+    run = pipeline(Script([0, 1]), sinks=(late,))
+    assert len(list(run)) == 2
+    assert late.opened_after >= 1 and late.results and late.closed == 1
+
+    late = Late()
+    run = pipeline(Script([]), sinks=(late,))
+    assert not list(run)
+    assert late.opened_after == 0 and late.closed == 1
+
+    monkeypatch.setattr(sink_runner, "FIRST_RESULT_S", 0.01)
+    late = Late()
+    run = pipeline(Waits([0]), sinks=(late,))
+    assert len(list(run)) == 1
+    assert late.opened_after == 0 and len(late.results) == 1
 
 
 def test_gaps_of_the_source_stay_visible() -> None:

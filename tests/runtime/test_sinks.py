@@ -126,6 +126,13 @@ def test_the_road_outline_lies_where_the_road_is() -> None:
     assert outline[:, 0].max() == pytest.approx(301, abs=4)
 
 
+def test_the_road_outline_has_one_decimal_at_any_scale() -> None:
+    line = frame_line(make_result(0, size_hw=(131, 431)), [json_text(name) for name in CLASS_NAMES])
+    outline = json.loads(line)["road"]["outline_xy"]
+    assert any(value % 1 for point in outline for value in point)  # scaled, so not all are whole numbers
+    assert all(round(value, 1) == value for point in outline for value in point)
+
+
 def test_not_a_number_never_reaches_the_file(tmp_path: Path) -> None:
     track = Track(1, 0, np.zeros(4, np.float32), 0.5, distance_m=float("nan"), velocity_mps=(float("inf"), 0.0))
     (line,) = frame_record(make_result(0, tracks=(track,)))["tracks"]

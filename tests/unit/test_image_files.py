@@ -47,6 +47,26 @@ def test_a_jpeg_that_exif_turns_is_read_upright() -> None:
     assert decode_image(data, "it").shape == (8, 20, 3) and decode_image(turned, "it").shape == (20, 8, 3)
 
 
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def test_exif_counts_where_decoders_look_for_it() -> None:
+    """In a segment APP1 before the pixels, whatever other segments hold; nowhere else."""
+    data = jpeg(picture(8, 20))
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    comment, exif = segment(0xFE, b"\xff\xda Exif\0\0"), segment(0xE1, b"Exif\0\0" + tiff)
+    plain, late = data[:2] + comment + data[2:], data[:-2] + exif + data[-2:]
+    turned = data[:2] + comment + exif + data[2:]
+    assert images._jpeg(turned, (8, 20)) is None and decode_image(turned, "it").shape == (20, 8, 3)
+    quick = images._jpeg(plain, (8, 20))
+    assert quick is not None and np.array_equal(quick, cv2.imdecode(np.frombuffer(plain, np.uint8), 1))
+    for unclear in (late, data[:2] + b"\0" + exif + data[2:], data[:2], data[:2] + exif[:3]):
+        opencv = cv2.imdecode(np.frombuffer(unclear, np.uint8), cv2.IMREAD_COLOR)
+        ours = images._jpeg(unclear, (8, 20))
+        assert ours is None or np.array_equal(ours, opencv)
+
+
 def test_a_damaged_jpeg_is_read_as_opencv_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes in the middle of the data are lost: libjpeg warns, so the quick way leaves it to OpenCV."""
     data = bytearray(jpeg(picture(64, 64)))

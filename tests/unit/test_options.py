@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -100,6 +102,35 @@ def test_configs_inside_are_tables_and_prefixes_and_flat_ones_are_neither(tmp_pa
 def test_mistakes_are_named(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
         parse(text, tmp_path)
+
+
+def test_lists_of_words_and_numbers() -> None:
+    @dataclass(frozen=True)
+    class Lists(CommandOptions):
+        """Some lists."""
+
+        files: tuple[Path, ...] = ()
+        """Files."""
+        scales: tuple[float, ...] = (1.5,)
+        """Numbers."""
+
+    def lists(*argv: str) -> Lists:
+        return parse_options(Lists, list(argv), "test")
+
+    assert lists() == Lists() and lists("--files") == Lists()
+    assert lists("--files", "a", "b", "--scales", "2", "0.5") == Lists((Path("a"), Path("b")), (2.0, 0.5))
+    with pytest.raises(SystemExit):
+        lists("--scales", "wide")
+
+
+def test_reading_the_options_of_a_run_imports_no_typeguard() -> None:
+    """It takes a fifth of the start; tyro imports it for types that `_quick` does not know."""
+    code = (
+        "import sys\nfrom perception.cli import run\nfrom perception.cli.options import parse_options\n"
+        "parse_options(run.RunOptions, ['a.mp4'], 'run', everyday=run.EVERYDAY, names=run.NAMES)\n"
+        "assert 'typeguard' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
