@@ -78,7 +78,7 @@ class RunOptions(CommandOptions):
     out: Path | None = None
     """Output directory, overwritten if it exists. Default: a new one under runs/."""
     model: Path | None = None
-    """ONNX file from `perception export`, or the name of a shipped network. Default: nano."""
+    """ONNX file from `perception export`, or the name of a shipped network. Default: pico."""
     second: Path | None = None
     """Second model file, compared frame by frame; a lasting disagreement is a health event."""
     second_camera: str = ""
