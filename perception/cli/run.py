@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -145,6 +146,8 @@ class RunOptions(CommandOptions):
 
 def main(argv: list[str]) -> int:
     """Run the pipeline; 0 where all went well, 1 where a source or sink failed or nothing was seen."""
+    # numpy's OpenBLAS starts a thread a core, and each spins for a tenth of a second; no matrix here needs a second
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     warm = threading.Thread(target=_warm_up, name="warm-up", daemon=True)
     if not {"-h", "--help", "--help-all"} & set(argv):
         warm.start()  # the slow imports run while the options are read and the source is opened
@@ -296,8 +299,7 @@ def _frame_count(sources: Sequence[Source], options: SourceOptions) -> int:
 
 
 def _warm_up() -> None:
-    """Import what takes longest, in the order in which it is needed."""
-    import av  # noqa: F401
+    """Import what every run needs and takes longest, in the order in which it is needed."""
     import cv2  # noqa: F401
     import onnxruntime  # noqa: F401
 
