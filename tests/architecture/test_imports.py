@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_help_answers_without_anything_heavy(words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert f"usage: perception {words[0] if len(words) > 1 else 'COMMAND'}" in done.stdout
     assert done.stdout.splitlines()[-1].split() == ["heavy:"]
+
+
+def test_a_run_tells_openblas_to_start_no_threads_before_numpy_loads_it() -> None:
+    """OpenBLAS would start one a core, and each would spin through the start of the run."""
+    code = (
+        "import os, sys\nfrom perception.cli.run import main\nassert 'numpy' not in sys.modules\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy': print('then', os.environ.get('OPENBLAS_NUM_THREADS'))\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "try: main(['no-such-file.mp4'])\nexcept Exception as error: print(error)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[0] == "then 1"
+    assert "no such file" in done.stdout
 
 
 def test_every_command_is_where_the_table_says() -> None:
