@@ -170,7 +170,7 @@ def test_a_checkpoint_cannot_name_another_file_to_read(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- train, export, verify
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet34", "resnet50", "mobilenet_v2"])
 def test_a_backbone_trains_exports_and_agrees_with_torch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
