@@ -9,7 +9,7 @@ WORKERS ?= auto
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests lint types docs wheel venv lowest clean
+.PHONY: help demo test lint types docs wheel venv lowest clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,9 +48,6 @@ wheel: $(VENV)/.installed-dev ## build wheel and sdist into dist/
 	$(BIN)/python -m build --outdir dist .
 
 test: lint types docs ## lint, types, documentation and all tests
-	@$(MAKE) --no-print-directory tests
-
-tests: $(VENV)/.installed-dev ## all tests
 	# one thread a worker, and no worker spins while it waits: otherwise they take each other's cores;
 	# tests/conftest.py knows a better order of files than their number of tests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --data=$(DATA) -ra -n $(WORKERS) --dist loadfile \
