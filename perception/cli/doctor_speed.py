@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from perception.backends import load_model, openvino_suits
 from perception.devices import Device, Precision
 from perception.errors import UserError
-from perception.model import WEIGHTS_FOLDER
+from perception.model import DEFAULT_NETWORK, WEIGHTS_FOLDER
 
-MODEL = "nano-384x1248.onnx"
+MODEL = f"{DEFAULT_NETWORK}-384x1248.onnx"
 ROUNDS, LONGEST_S = 12, 5.0
 """Runs of each case, and the time after which no further round begins."""
 PAYS = 1.1
