@@ -33,7 +33,7 @@ MOST_BATCH = 256
 
 Tensors = Mapping[str, tuple[Any, ...]]
 """Name → shape; a dimension that is not a number may vary."""
-DEFAULT_NETWORK = "pico"
+DEFAULT_NETWORK = "nano"
 _SIZE_IN_NAME = re.compile(r"(?P<height>\d+)x(?P<width>\d+)")
 
 
@@ -301,7 +301,7 @@ def default_model(
     if not sizes:
         raise UserError(
             f"{folder}: no weights are shipped here",
-            "files like pico-384x1248.onnx",
+            "files like nano-384x1248.onnx",
             "--model FILE.onnx   (perception train and perception export make one)",
         )
     height, width = source_size_hw or (375, 1242)

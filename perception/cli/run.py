@@ -79,7 +79,7 @@ class RunOptions(CommandOptions):
     out: Path | None = None
     """Output directory, overwritten if it exists. Default: a new one under runs/."""
     model: Path | None = None
-    """ONNX file from `perception export`, or the name of a shipped network. Default: pico."""
+    """ONNX file from `perception export`, or the name of a shipped network. Default: nano."""
     second: Path | None = None
     """Second model file, compared frame by frame; a lasting disagreement is a health event."""
     second_camera: str = ""

@@ -573,7 +573,7 @@ def run(
 
     Args:
         source: a video, folder, KITTI sequence, camera or URL; several as a list.
-        model: an ONNX file, or a shipped network by name; None: `pico`, in the size that suits the source best.
+        model: an ONNX file, or a shipped network by name; None: `nano`, in the size that suits the source best.
         device: what runs the network, see `load_model`.
         precision: arithmetic of OpenVINO.
         sinks: where results also go.

@@ -15,7 +15,7 @@ def test_it_reports_what_the_runtime_needs(capsys: pytest.CaptureFixture[str]) -
     assert "h264" in found["decoders"]["text"]
     assert found["CUDA"]["verdict"] == "ok" or found["CUDA"]["mend"]
     usual = "OpenVINO CPU fp32" if "OpenVINO" in found["--device auto"]["text"] else "ONNX Runtime on the CPU"
-    assert f"pico-384x1248.onnx: {usual} takes" in found["speed"]["text"], "gains are those over what runs by default"
+    assert f"nano-384x1248.onnx: {usual} takes" in found["speed"]["text"], "gains are those over what runs by default"
     assert ("openvino devices" in found) == (found["openvino"]["verdict"] == "ok")
 
 
@@ -48,7 +48,7 @@ def test_a_faster_precision_is_advised_and_a_slower_engine_is_not() -> None:
     usual = Speed(Case("ONNX Runtime on the CPU", "cpu", "fp32"), 20.0, 1.0)
     slower = Speed(Case("OpenVINO CPU fp32", "openvino", "fp32"), 25.0, 0.8)
     assert text([usual, slower]) == (
-        "pico-384x1248.onnx: ONNX Runtime on the CPU takes 20 ms a frame here; OpenVINO CPU fp32 is 0.8 times as fast"
+        "nano-384x1248.onnx: ONNX Runtime on the CPU takes 20 ms a frame here; OpenVINO CPU fp32 is 0.8 times as fast"
     )
     assert advice([usual, slower]) == ""
     faster = Speed(Case("OpenVINO CPU bf16", "openvino", "bf16"), 12.5, 1.6)
