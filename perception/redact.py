@@ -9,9 +9,10 @@ _URL = r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}"
 _PORT = r"\d{1,5}(?=[/?#\s'\"]|$)"
 _PASSWORD = re.compile(
     # user:password@, where the password may hold any character: to the last @ before the next URL or the line's end
-    rf"(?P<scheme>{_URL})(?:[^/?#\s@:]*:(?!{_PORT})(?:(?!{_URL})[^\n])*@"
-    # user:1234/5@: a password that begins like a port; within one word, since a port is the likelier reading
-    r"|[^/?#\s@:]*:\d\S*@"
+    rf"(?P<scheme>{_URL})(?:[^/?#\s@:]*:(?!{_PORT})(?:(?!\b{_URL})[^\n])*@"
+    # user:1234/5@, user:1234 5@: a password that begins like a port; within one word, or with the word behind it,
+    # since a port is the likelier reading
+    r"|[^/?#\s@:]*:(?:\d\S*|\d{1,5}[^\S\n]\S*)@"
     # user@
     r"|[^/?#\s]*@)"
 )
