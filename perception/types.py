@@ -49,8 +49,7 @@ class Frame:
     """Live sources only: the moment of capture on `time.monotonic_ns()`, from which age counts."""
 
     def __post_init__(self) -> None:
-        if self.image_bgr.ndim != 3 or self.image_bgr.shape[2] != 3:
-            _require_shape("Frame.image_bgr", self.image_bgr, (None, None, 3))
+        _require_shape("Frame.image_bgr", self.image_bgr, (None, None, 3))
         if self.image_bgr.dtype != np.uint8:
             raise ValueError(f"Frame.image_bgr: found {self.image_bgr.dtype}, expected uint8")
 
@@ -80,15 +79,6 @@ class Detections:
     and a calibration, `perception.cameras.cuboids` places them in space."""
 
     def __post_init__(self) -> None:
-        rows = self.scores.shape
-        if (
-            self.boxes_xyxy.shape == (*rows, 4)
-            and len(rows) == 1
-            and self.class_ids.shape == rows
-            and (self.depths is None or self.depths.shape == (*rows, 2))
-            and (self.cuboids is None or self.cuboids.shape in ((*rows, 8), (*rows, 9)))
-        ):
-            return  # as almost always; what follows says what is wrong
         _require_shape("Detections.boxes_xyxy", self.boxes_xyxy, (None, 4))
         _require_shape("Detections.scores", self.scores, (len(self.boxes_xyxy),))
         _require_shape("Detections.class_ids", self.class_ids, (len(self.boxes_xyxy),))

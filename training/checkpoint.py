@@ -149,6 +149,8 @@ def backbone_of(path: Path) -> str | None:
 def with_widths_of(config: TrainConfig, init: Path) -> TrainConfig:
     """Return the config with the channels of a pruned checkpoint of the same backbone, from which a run starts.
 
+    They replace those of a preset: pruning anew need not leave the same ones.
+
     Raises:
         UserError: see `load_checkpoint`.
     """
@@ -157,7 +159,7 @@ def with_widths_of(config: TrainConfig, init: Path) -> TrainConfig:
         widths = tuple(theirs["widths"]) if theirs["backbone"] == config.model.backbone else ()
     except (KeyError, TypeError, ValueError, RecursionError):
         return config
-    if not widths or config.model.widths:
+    if not widths:
         return config
     return dataclasses.replace(config, model=dataclasses.replace(config.model, widths=widths))
 

@@ -233,10 +233,7 @@ def _quick(hint: Any) -> Any:
 
 def _repeated(hint: Any) -> Callable[[str], Any] | None:
     """The element of `tuple[str, ...]` and the like, where a word makes one; None for any other type."""
-    kind, more = (
-        typing.get_args(hint) if typing.get_origin(hint) is tuple and len(typing.get_args(hint)) == 2 else (0, 0)
-    )
-    return kind if more is ... and kind in (str, Path, int, float) else None
+    return next((kind for kind in (str, Path, int, float) if hint == tuple[kind, ...]), None)  # type: ignore[valid-type]
 
 
 def _marks(hint: Any, default: Any, name: str | None, merges: bool) -> list[Any]:

@@ -15,6 +15,7 @@ not a wrong position.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -210,14 +211,8 @@ class Ranger:
             distance_m[~placed] = ttc_s[~placed] = bottom_m[~placed] = np.nan
             for column in shape.values():
                 column[~placed] = np.nan
-        return Tracks(
-            tracks.track_ids,
-            tracks.class_ids,
-            tracks.boxes_xyxy,
-            tracks.scores,
-            tracks.states,
-            tracks.ages,
-            tracks.frames_since_seen,
+        return replace(
+            tracks,
             position_m=position_m.T,
             position_std_m=std_m.T,
             distance_m=distance_m,

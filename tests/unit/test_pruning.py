@@ -28,7 +28,7 @@ from tools.recipes.prune import (  # noqa: E402
     work_of,
 )
 from tools.recipes.reconstruct import fit_layer, reconstruct  # noqa: E402
-from training.checkpoint import load_network, model_config_to_json, save_checkpoint  # noqa: E402
+from training.checkpoint import load_network, model_config_to_json, save_checkpoint, with_widths_of  # noqa: E402
 from training.loop import train  # noqa: E402
 from training.models.config import ModelConfig  # noqa: E402
 from training.models.heads.detection import DetectionConfig  # noqa: E402
@@ -123,6 +123,13 @@ def test_training_starts_from_a_pruned_checkpoint_and_can_be_resumed(pruned: Net
     assert widths_of(network) == widths_of(pruned)
     stored = json.loads((tmp_path / "run/config.json").read_text())["config"]["model"]["widths"]
     assert tuple(stored) == widths_of(pruned)
+
+
+def test_channels_of_the_checkpoint_replace_those_of_a_preset(pruned: Network, tmp_path: Path) -> None:
+    start = checkpoint(pruned, tmp_path / "a.pt")
+    whole = Network(replace(pruned.config, widths=()))
+    preset = runs.tiny(steps=2, model=replace(ModelConfig(channels=16), widths=widths_of(whole)))
+    assert with_widths_of(preset, start).model.widths == widths_of(pruned) != preset.model.widths
 
 
 def test_widths_cut_layers_and_never_grow_them() -> None:

@@ -42,7 +42,7 @@ CROP_HW = (256, 384)
 MOST = 0.9
 """No layer loses more than this share of its channels."""
 VALUE_COST = 4
-"""Multiply-adds that count as much as reading or writing one value of a map; on a CPU it is 3 to 20, by layer."""
+"""Multiply-adds that count as much as reading or writing one value of a map; in profiles it is 3 to 20."""
 AT_ONCE = 8
 """One group of channels in this many loses a block in each round, before the costs are counted again."""
 
